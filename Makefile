@@ -1,0 +1,64 @@
+# One word per chore; each sets up .venv by itself. Another interpreter: make PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What `make demo` draws and where it puts the picture.
+DEMO_DIR ?= demo
+DEMO_FLAGS ?= --preset demo --workers 2 --overwrite
+
+# The tests' models are tiny: one thread per process is fastest, and ranks do not fight for cores.
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest
+
+.PHONY: install demo test test-all check format bench clean
+
+install: $(VENV)/.dev
+
+demo: $(VENV)/.use
+	mkdir -p $(DEMO_DIR)
+	$(BIN)/frieze render $(DEMO_FLAGS) --out $(DEMO_DIR)/poster.zarr \
+		--also $(DEMO_DIR)/poster.tif --also $(DEMO_DIR)/poster.png
+
+test: $(VENV)/.dev
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/.dev
+	$(PYTEST)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=tests/typing $(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	set -e; for script in tests/bench/*.py; do echo "$$script"; PYTHONPATH=tests $(BIN)/python "$$script"; done
+
+clean:
+	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache \
+		.hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: .python = the bare environment, .use = enough to draw, .dev = enough to work on Frieze.
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Frieze needs Python 3.11 or newer, which $(PYTHON) is not; \
+	try: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.use: pyproject.toml constraints.txt | $(VENV)/.python
+	@echo "Installing Frieze into $(VENV): once, a few minutes."
+	$(BIN)/python -m pip install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.python
+	@echo "Installing Frieze and its tools into $(VENV): once, a few minutes."
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
+	@touch $(VENV)/.use $@

@@ -1,0 +1,1 @@
+"""Where it is drawn: bands, ranks and fleets; knows nothing of diffusion."""

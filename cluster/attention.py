@@ -1,0 +1,213 @@
+"""Exact attention over a canvas whose tokens lie on many ranks: Ulysses x ring over partials.
+
+Canvas rank c = ring * U + ulysses holds the c-th run of image tokens, counted from the top.
+Within a Ulysses group ranks trade tokens for heads (Jacobs et al. 2023, arXiv 2309.14509); around
+the ring keys and values travel past the queries (Liu et al. 2023, arXiv 2310.01889).  Text tokens
+of joint attention are on every rank and are joined exactly once.
+
+Shape suffixes: B batch, H heads, S tokens, D head dim.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from frieze.cluster.comm import Comm, Like, solo
+from frieze.cluster.layout import Mesh
+from frieze.kernels.attention import AttentionPartial, attend
+
+
+@dataclass(frozen=True)
+class Context:
+    """Text tokens that every rank holds, before (`front`) or after (`rear`) its image tokens."""
+
+    num_tokens: int
+    side: Literal["front", "rear"] = "front"
+
+    def split(self, x_BHSD: Tensor) -> tuple[Tensor, Tensor]:
+        """(text, image) tokens of a joint sequence."""
+        num_image = x_BHSD.shape[2] - self.num_tokens
+        if self.side == "front":
+            text, image = x_BHSD.split([self.num_tokens, num_image], dim=2)
+        else:
+            image, text = x_BHSD.split([num_image, self.num_tokens], dim=2)
+        return text, image
+
+    def join(self, text_BHSD: Tensor, image_BHSD: Tensor) -> Tensor:
+        """The joint sequence: the inverse of `split`."""
+        parts = (text_BHSD, image_BHSD) if self.side == "front" else (image_BHSD, text_BHSD)
+        return torch.cat(parts, dim=2)
+
+
+@dataclass(frozen=True)
+class AxisComms:
+    """One rank's communicators: all ranks of its canvas, and those of its two attention axes."""
+
+    world: Comm
+    ring: Comm
+    ulysses: Comm
+
+
+def axis_comms(comm: Comm, mesh: Mesh | None = None) -> AxisComms:
+    """The communicators of `comm.rank` on a mesh over all ranks of `comm`; default: one ring.
+
+    Ranks that differ in the guidance coordinate draw canvases of their own.  Called by all ranks;
+    ValueError if the mesh has another number of ranks.
+    """
+    mesh = Mesh(ring=comm.size) if mesh is None else mesh
+    if mesh.world_size != comm.size:
+        raise ValueError(f"mesh {mesh} has {mesh.world_size} ranks, but there are {comm.size}")
+    guidance, _, _ = mesh.coordinates(comm.rank)
+    canvas = [mesh.rank(guidance, r, u) for r in range(mesh.ring) for u in range(mesh.ulysses)]
+    return AxisComms(
+        world=_group(comm, canvas),
+        ring=_group(comm, mesh.group(comm.rank, "ring")),
+        ulysses=_group(comm, mesh.group(comm.rank, "ulysses")),
+    )
+
+
+def _group(comm: Comm, ranks: Sequence[int]) -> Comm:
+    return comm if len(ranks) == comm.size else comm.group(ranks)
+
+
+def canvas_attention(
+    q_BHSD: Tensor,
+    k_BHSD: Tensor,
+    v_BHSD: Tensor,
+    *,
+    comms: AxisComms,
+    tokens: Sequence[int],
+    scale: float | None = None,
+    context: Context | None = None,
+) -> Tensor:
+    """softmax(scale q k^T) v over the keys of the whole canvas, for this rank's queries.
+
+    q, k, v are [B, H, S, D] with S = this rank's entry of `tokens` (image tokens of every canvas
+    rank) plus the context's tokens.  `scale` defaults to D ** -0.5.  Merges are float32 or wider;
+    the result has q's dtype.  Text rows have the same bits on every rank that has the same text.
+    ValueError if the tokens do not add up.
+    """
+    context = Context(0) if context is None else context
+    num_image = q_BHSD.shape[2] - context.num_tokens
+    if len(tokens) != comms.world.size or tokens[comms.world.rank] != num_image:
+        raise ValueError(
+            f"{num_image} image and {context.num_tokens} text tokens on rank {comms.world.rank}, "
+            f"but the ranks hold {list(tokens)} image tokens"
+        )
+    if q_BHSD.shape[1] < comms.ulysses.size:  # too few heads to trade: every rank on one ring
+        comms = AxisComms(comms.world, ring=comms.world, ulysses=solo())
+    (q_text, q), (k_text, k), (v_text, v) = (context.split(x) for x in (q_BHSD, k_BHSD, v_BHSD))
+    image = _image_rows(q, k, v, k_text, v_text, comms, tokens, scale)
+    if not context.num_tokens:
+        return image
+    text = _text_rows(q_text, k, v, k_text, v_text, comms.world, scale)
+    return context.join(text.to(q.dtype), image)
+
+
+def _text_rows(
+    q_text: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_text: Tensor,
+    v_text: Tensor,
+    world: Comm,
+    scale: float | None,
+) -> Tensor:
+    """Every rank lets the text ask its own image keys; all add up the answers in rank order."""
+    own = attend(q_text, k, v, scale=scale)
+    packed = torch.cat((own.out_BHSD.to(own.lse_BHS.dtype), own.lse_BHS[..., None]), dim=-1)
+    partials = [AttentionPartial(x[..., :-1], x[..., -1]) for x in world.all_gather(packed)]
+    own_text = attend(q_text, k_text, v_text, scale=scale)
+    return functools.reduce(operator.add, [*partials, own_text]).out_BHSD
+
+
+def _image_rows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_text: Tensor,
+    v_text: Tensor,
+    comms: AxisComms,
+    tokens: Sequence[int],
+    scale: float | None,
+) -> Tensor:
+    """Tokens are traded for heads, keys go around the ring, text keys join last; then back."""
+    ulysses, dtype = comms.ulysses, q.dtype
+    groups = [tokens[i : i + ulysses.size] for i in range(0, len(tokens), ulysses.size)]
+    group, heads = groups[comms.ring.rank], _spans(_shares(q.shape[1], ulysses.size))
+    mine = heads[ulysses.rank]
+    q = _tokens_to_heads(q, ulysses, heads, group)
+    partial = _around(
+        q,
+        _tokens_to_heads(torch.cat((k, v)), ulysses, heads, group),  # held by no one else
+        comms.ring,
+        [sum(g) for g in groups],
+        scale,
+    )
+    if k_text.shape[2]:
+        partial = partial + attend(q, k_text[:, mine], v_text[:, mine], scale=scale)
+    return _heads_to_tokens(partial.out_BHSD.to(dtype), ulysses, heads, group)
+
+
+def _around(
+    q: Tensor, kv: Tensor, ring: Comm, tokens: Sequence[int], scale: float | None
+) -> AttentionPartial:
+    """Keys and values, stacked along the batch, visit every rank of the ring but the last hop.
+
+    The next block travels while the present one is computed on; there are never more than two.
+    """
+    partials: AttentionPartial | None = None
+    for hop in range(ring.size):
+        above = (ring.rank - hop - 1) % ring.size  # whose block arrives next
+        travelling = None
+        if hop + 1 < ring.size:
+            travelling = ring.ring_pass(kv, Like.of(kv).with_size(2, tokens[above]))
+        partial = attend(q, *kv.chunk(2), scale=scale)
+        partials = partial if partials is None else partials + partial
+        if travelling is not None:
+            kv = travelling.only()
+    assert partials is not None
+    return partials
+
+
+def _tokens_to_heads(
+    x: Tensor, ulysses: Comm, heads: Sequence[slice], tokens: Sequence[int]
+) -> Tensor:
+    """From this rank's tokens with all heads to the group's tokens with this rank's heads."""
+    if ulysses.size == 1:
+        return x
+    mine = heads[ulysses.rank]
+    like = Like.of(x).with_size(1, mine.stop - mine.start)
+    parts = ulysses.all_to_all([x[:, h] for h in heads], [like.with_size(2, n) for n in tokens])
+    return torch.cat(parts, dim=2)
+
+
+def _heads_to_tokens(
+    x: Tensor, ulysses: Comm, heads: Sequence[slice], tokens: Sequence[int]
+) -> Tensor:
+    """The way back."""
+    if ulysses.size == 1:
+        return x
+    like = Like.of(x).with_size(2, tokens[ulysses.rank])
+    parts = ulysses.all_to_all(
+        [x[:, :, s] for s in _spans(tokens)],
+        [like.with_size(1, h.stop - h.start) for h in heads],
+    )
+    return torch.cat(parts, dim=1)
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    """`total` in whole shares that differ by at most one, larger ones first."""
+    return [total // parts + (i < total % parts) for i in range(parts)]
+
+
+def _spans(sizes: Sequence[int]) -> list[slice]:
+    return [slice(a, b) for a, b in pairwise(accumulate(sizes, initial=0))]

@@ -1,0 +1,90 @@
+"""A seat in a Ray actor, and what travels between it and the driver."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import metadata
+from typing import Any
+
+from . import comm as comms
+from .fleet import FleetError
+from .seat import Report, Seat, failure
+
+
+class RaySeat(Seat):
+    """A seat in a process of its own, an actor that is not restarted."""
+
+    def job(self, name: str, args: tuple[Any, ...]) -> Iterator[Report]:
+        """One of the seat's jobs, its reports made fit to travel."""
+        for report in getattr(self, name)(*args):
+            yield portable(report)
+
+    def whereabouts(self) -> tuple[str, int, str]:
+        """The node's address, this process, and the version of the code it runs."""
+        import ray
+
+        return ray.util.get_node_ip_address(), os.getpid(), version()
+
+    def free_port(self, address: str) -> int:
+        """A port that nobody uses on this node at the moment."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.bind((address, 0))
+            return int(probe.getsockname()[1])
+
+    def meet(self, rank: int, size: int, where: dict[str, Any]) -> Iterator[Report]:
+        """Joins the group of all ranks, which meet at an address and port of rank 0's node."""
+        try:
+            comm = comms.solo() if size == 1 else comms.distributed(rank, size, **where)
+        except Exception as error:  # the boundary between a rank and its driver
+            yield failure(error)
+        else:
+            yield from self.join(comm)
+
+
+def next_report(stream: Any) -> Report:
+    """The next report of a rank; Ray's own errors become reports of a lost rank."""
+    import ray
+
+    try:
+        report: Report = ray.get(next(stream))
+    except StopIteration:
+        return Report("lost", "it ended without a result")
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause if isinstance(error.cause, Exception) else error
+        return replace(failure(cause), trace=str(error))
+    except ray.exceptions.RayError as error:
+        return Report("lost", last_line(error), trace=str(error))
+    return report
+
+
+def portable(report: Report) -> Report:
+    """An error's report with its traceback, and another exception if its own cannot travel."""
+    from ray import cloudpickle
+
+    if report.kind != "error":
+        return report
+    report = replace(report, trace="".join(traceback.format_exception(report.value)).rstrip())
+    try:
+        cloudpickle.loads(cloudpickle.dumps(report.value))
+    except Exception:  # the boundary between a rank and its driver: any error of foreign code
+        error = report.value
+        return replace(report, value=FleetError(f"{type(error).__qualname__}: {error}"))
+    return report
+
+
+def last_line(error: BaseException) -> str:
+    """The first sentence of the last line: in Ray's errors that is the reason."""
+    lines = str(error).strip().splitlines() or [repr(error)]
+    return lines[-1].split(". ")[0].rpartition(" because ")[2].strip(" .")
+
+
+def version() -> str:
+    try:
+        return metadata.version("frieze")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,49 @@
+"""Spread a canvas as bands: every rank draws its own rows, exactly as one rank would draw all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+
+from torch import Tensor
+
+from frieze.cluster.attention import AxisComms
+from frieze.cluster.bands import Marks, band_mode
+from frieze.cluster.comm import Comm
+from frieze.cluster.layout import Band, Canvas, cut
+
+Denoised = Callable[[Tensor, float], Tensor]
+
+
+def regions(canvas: Canvas, world: int, align: int = 1) -> tuple[Band, ...]:
+    """One band of latent rows for each of `world` ranks, from the top.
+
+    `align` is the number of latent rows that must stay together (the model's coarsest stride, the
+    rows of a chunk).  LayoutError says the most ranks possible.
+    """
+    return cut(canvas.height, world, align)
+
+
+def predict(
+    denoised: Denoised,
+    x: Tensor,
+    sigma: float,
+    comm: Comm | AxisComms,
+    *,
+    bands: Sequence[Band] | None = None,
+    marks: Sequence[Marks] = (),
+) -> Tensor:
+    """denoised(x, sigma) of the whole canvas, of which x [B, C, (T,) H, W] is this rank's band.
+
+    `bands` are those of all ranks; without them the ranks tell each other how many rows they hold.
+    """
+    if bands is None:
+        bands = _told(x.shape[-2], comm.world if isinstance(comm, AxisComms) else comm)
+    canvas = Canvas(x.shape[2] if x.ndim == 5 else 1, bands[-1].stop, x.shape[-1])
+    with band_mode(comm, bands, marks=marks, canvas=canvas):
+        return denoised(x, sigma)
+
+
+def _told(rows: int, comm: Comm) -> tuple[Band, ...]:
+    edges = accumulate(comm.all_gather_object(rows), initial=0)
+    return tuple(Band(start, stop) for start, stop in pairwise(edges))

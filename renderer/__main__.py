@@ -1,0 +1,6 @@
+"""`python -m frieze.renderer` is the command line."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

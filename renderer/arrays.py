@@ -1,0 +1,130 @@
+"""Blocks and rows in zarr arrays, with the care that zarr does not take.
+
+Rows that cut a file are refused, missing files are errors, and what is written is on disk.
+Shape suffixes: C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .about import DAMAGE, damaged
+from .errors import StoreError
+from .pixels import Level, StoreLayout, halve
+
+ZarrArray = Any  # zarr's own class is generic in a type that it does not export
+Region = tuple[slice, ...]
+
+
+def check_aligned(rows: slice, unit: int, height: int, what: str) -> None:
+    """Rows must start and end at multiples of `unit`, or at the edge: one writer per file."""
+    whole = rows.start % unit == 0 and (rows.stop % unit == 0 or rows.stop == height)
+    if not (whole and 0 <= rows.start < rows.stop <= height):
+        raise StoreError(
+            f"rows {rows.start} to {rows.stop} cut through {what} of {unit} rows "
+            f"(height {height}); use multiples of {unit}"
+        )
+
+
+def write(
+    array: ZarrArray, folder: Path, region: Region, values: np.ndarray, *, settle: bool = True
+) -> None:
+    """Write whole files; with `settle` return when they are on disk, not only on their way."""
+    try:
+        array[region] = np.ascontiguousarray(values)
+        if settle:
+            for file in _files(array, folder, region):
+                _settle(file)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def read(array: ZarrArray, folder: Path, region: Region) -> np.ndarray:
+    """Read a region; raises `StoreError` if a file of it is missing or damaged.
+
+    For a missing file zarr would return the fill value without a word.
+    """
+    for file in _files(array, folder, region):
+        if not file.is_file():
+            raise StoreError(f"{file} is missing; it was never written, or is lost")
+    try:
+        return np.asarray(array[region])
+    except DAMAGE as error:
+        raise damaged(folder, error) from error
+
+
+def read_rows(folder: Path, array: ZarrArray, top: int, bottom: int) -> np.ndarray:
+    """Pixels [rows, W, C] of a level; raises `StoreError` where they are missing or damaged."""
+    pixels_CHW = read(array, folder, (slice(None), slice(top, bottom), slice(None)))
+    return np.ascontiguousarray(np.moveaxis(pixels_CHW, 0, -1))
+
+
+def write_block(
+    path: Path,
+    layout: StoreLayout,
+    arrays: Sequence[ZarrArray],
+    place: tuple[int, int],
+    pixels_HWC: np.ndarray,
+) -> None:
+    """Write the block at (block row, block column) into every level where it owns a shard."""
+    for level, array in zip(layout.levels, arrays, strict=True):
+        if not level.by_block:
+            return
+        if level.index:
+            pixels_HWC = halve(pixels_HWC)
+        height, width, _ = pixels_HWC.shape
+        top, left = place[0] * level.shard[0], place[1] * level.shard[1]
+        region = (slice(None), slice(top, top + height), slice(left, left + width))
+        write(array, path / str(level.index), region, np.moveaxis(pixels_HWC, -1, 0))
+
+
+def build_level(path: Path, layout: StoreLayout, level: Level, arrays: Sequence[ZarrArray]) -> None:
+    """Make a level that no block owns from the one below it, one row of shards at a time."""
+    below = layout.levels[level.index - 1]
+    for top in range(0, level.height, level.shard[0]):
+        bottom = min(top + level.shard[0], level.height)
+        wide_HWC = read_rows(
+            path / str(below.index), arrays[below.index], 2 * top, min(2 * bottom, below.height)
+        )
+        region = (slice(None), slice(top, bottom), slice(None))
+        pixels_CHW = np.moveaxis(halve(wide_HWC), -1, 0)
+        write(arrays[level.index], path / str(level.index), region, pixels_CHW)
+
+
+def check_arrays(
+    layout: StoreLayout, pixels: Sequence[ZarrArray], saved: Sequence[ZarrArray]
+) -> None:
+    """Raise ValueError unless a store's arrays are those of its layout."""
+    for level, array in zip(layout.levels, pixels, strict=True):
+        expected = (layout.channels, level.height, level.width)
+        if array.shape != expected or array.dtype != layout.dtype:
+            raise ValueError(f"array {level.index} is {array.shape} {array.dtype}")
+        if (array.shards or array.chunks)[1:] != level.shard:
+            raise ValueError(f"array {level.index} has shards of {array.shards}")
+    for described, array in zip(layout.latents, saved, strict=True):
+        if array.shape != described.shape or array.dtype != np.float32:
+            raise ValueError(f"latents {described.name} are {array.shape} {array.dtype}")
+
+
+def _files(array: ZarrArray, folder: Path, region: Region) -> Iterator[Path]:
+    """The files that hold a region: one per shard, or per chunk where there are no shards."""
+    spans = []
+    for length, side, part in zip(array.shape, array.shards or array.chunks, region, strict=True):
+        start, stop, _ = part.indices(length)
+        spans.append(range(start // side, -(-stop // side)))
+    for index in product(*spans):
+        yield folder / array.metadata.encode_chunk_key(index)
+
+
+def _settle(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

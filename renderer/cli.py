@@ -1,0 +1,267 @@
+"""The command line: flags become one RenderSpec, errors become one line; others do the work."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from . import outputs
+from .errors import RenderCancelledError, RenderFailedError, SpecError
+from .events import Event
+from .flags import checked, merge, takes_fields
+from .oneline import CANCELLED, FAILED, OneLine, expected
+from .plan import plan as planned
+from .progress import Progress, choose
+from .render import RenderResult
+from .render import render as draw
+from .render import resume as finish
+from .spec import RenderSpec
+
+app = typer.Typer(
+    cls=OneLine,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog='Begin with: frieze render "a red sun over blue mountains" --preset demo --out sun.tif',
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="what the picture shows")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="start from a preset: a name or a .yaml file", rich_help_panel="Picture"),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(help="WIDTHxHEIGHT in pixels, as 1024x768", rich_help_panel="Picture"),
+]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="a further file to write, as poster.tif; repeatable", rich_help_panel="Output"
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="JSON lines on stdout", rich_help_panel="Output")
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="say nothing but errors", rich_help_panel="Output")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="print the plan and stop", rich_help_panel="Output")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="replace files that are there", rich_help_panel="Output")
+]
+StorePath = Annotated[
+    str, typer.Argument(metavar="STORE", help="the working store, a .zarr folder")
+]
+
+
+@app.callback(invoke_without_command=True)
+def frieze(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Draw pictures of any size with a diffusion model, on any number of devices."""
+    if version:
+        print(f"frieze {metadata.version('frieze')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    else:
+        return
+    raise typer.Exit
+
+
+@app.command()
+@takes_fields()
+def render(
+    prompt: Prompt = None,
+    preset: Preset = None,
+    size: Size = None,
+    also: Also = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Draw a picture.
+
+    Options that are not given fall back to the preset, then to the defaults.
+    """
+    spec = merge(preset, prompt, size, fields)
+    if dry_run:
+        _print_plan(spec, json)
+        return
+    if not spec.prompt and prompt is None:
+        raise SpecError('no prompt; give one, as frieze render "a red sun over blue mountains"')
+
+    def work(progress: Progress, cancel: threading.Event) -> RenderResult:
+        return draw(spec, exports=also or (), on_event=progress, cancel=cancel)
+
+    _show(work, Path(spec.out).with_suffix(".zarr"), json=json, quiet=quiet)
+
+
+@app.command()
+@takes_fields()
+def plan(
+    prompt: Prompt = None,
+    preset: Preset = None,
+    size: Size = None,
+    json: Json = False,
+    **fields: Any,
+) -> None:
+    """Say how a picture would be drawn: bands, blocks, memory, time. Draws nothing.
+
+    Takes the options of `frieze render`.
+    """
+    _print_plan(merge(preset, prompt, size, fields), json)
+
+
+@app.command()
+@takes_fields("workers", "local", "address", "timeout")
+def resume(
+    store: StorePath,
+    also: Also = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Finish a picture that was stopped; the same pixels, on as many workers as you like.
+
+    Options that are not given are those the picture was begun with.
+    """
+
+    changes = checked(fields)
+
+    def work(progress: Progress, cancel: threading.Event) -> RenderResult:
+        return finish(
+            store,
+            **changes,
+            exports=also or (),
+            overwrite=overwrite,
+            on_event=progress,
+            cancel=cancel,
+        )
+
+    _show(work, Path(store), json=json, quiet=quiet)
+
+
+@app.command()
+def export(
+    store: StorePath,
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="the file to write; its suffix decides")
+    ],
+    overwrite: Overwrite = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="wait for a store still drawn", rich_help_panel="Output"),
+    ] = False,
+    dpi: Annotated[
+        float | None,
+        typer.Option(help="dots per inch written to the file", rich_help_panel="Output"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a finished picture, or one still being drawn, as TIFF, PNG, ..."""
+    options = {} if dpi is None else {"dpi": dpi}
+    path = outputs.export(store, Path(out), overwrite=overwrite, follow=follow, **options)
+    print(jsonlib.dumps({"event": "result", "path": str(path)}) if json else path)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Report what this machine offers: versions, devices, attention, Ray, model, disk."""
+    from . import doctor as machine
+
+    whole = True
+    for finding in machine.examine():
+        print(finding.to_json() if json else finding, flush=True)
+        whole = whole and finding.state != "missing"
+    if not whole:
+        raise typer.Exit(FAILED)
+
+
+def main() -> None:
+    """Entry point of the console script `frieze`."""
+    app()
+
+
+def _print_plan(spec: RenderSpec, json: bool) -> None:
+    made = planned(spec)
+    print(_to_json(made, event="plan") if json else made)
+
+
+def _to_json(value: Any, **more: str) -> str:
+    from pydantic_core import to_jsonable_python
+
+    def name(part: object) -> str:
+        return str(getattr(part, "__name__", part))
+
+    plain = to_jsonable_python(value, fallback=name)
+    return jsonlib.dumps({**more, **plain})
+
+
+def _show(
+    work: Callable[[Progress, threading.Event], RenderResult],
+    store: Path,
+    *,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Do the work before the user's eyes; print where the picture is, or how to go on."""
+    progress = choose(json=json, quiet=quiet)
+    # Ray says on stdout that a worker died; stdout is for results.
+    with progress, _interruptible(progress) as cancel, redirect_stdout(sys.stderr):
+        try:
+            result = work(progress, cancel)
+        except (KeyboardInterrupt, RenderCancelledError) as error:
+            raise RenderCancelledError(_with_resume(str(error) or "aborted", store)) from None
+        except expected() as error:
+            if not progress.began:
+                raise
+            raise RenderFailedError(_with_resume(str(error), store)) from error
+    if json:
+        print(_to_json(result, event="result"))
+    elif not quiet:
+        print(*result.outputs, sep="\n")
+
+
+@contextmanager
+def _interruptible(progress: Progress) -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, the second raises KeyboardInterrupt, the third exits."""
+    cancel = threading.Event()
+
+    def pressed(number: int, frame: FrameType | None) -> None:
+        if cancel.is_set():
+            signal.signal(signal.SIGINT, lambda *_: os._exit(CANCELLED))
+            raise KeyboardInterrupt
+        cancel.set()
+        note = Event("note", message="stopping at the next step; Ctrl-C again aborts at once")
+        # From a thread: the signal may have come while this one was writing to the terminal.
+        threading.Thread(target=progress, args=(note,), daemon=True).start()
+
+    before = signal.signal(signal.SIGINT, pressed)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _with_resume(message: str, store: Path) -> str:
+    if "frieze resume" in message or not (store / "frieze" / "run.json").is_file():
+        return message
+    return f"{message}; finish with: frieze resume {shlex.quote(str(store))}"

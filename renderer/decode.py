@@ -1,0 +1,93 @@
+"""A band of latents to rows of pixels, exact, in bounded memory at the pixel end.
+
+The decoder runs on bands up to its tail. The tail's group norm is the last thing that needs the
+whole canvas; once its statistics are merged and one halo is borrowed, pixels are made and handed
+out a few rows at a time, while other rows are still to come.
+Shape suffixes: B batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frieze.cluster.bands import band_mode
+from frieze.cluster.comm import Comm
+from frieze.cluster.layout import Band, Canvas, Halo
+from frieze.kernels.group_norm import Moments, merge, moments, normalise
+
+from .family import Model, Tail
+
+
+def decode(
+    model: Model,
+    latent_BCHW: Tensor,
+    bands: tuple[Band, ...],
+    canvas: Canvas,
+    comm: Comm,
+    *,
+    rows_per_block: int,
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (first pixel row, pixels [B, 3, rows, W]) from the top of this rank's band down.
+
+    Collective up to the first item; after it every rank goes on alone.
+    """
+    with band_mode(comm, bands, marks=model.decoder_marks, canvas=canvas):
+        features = model.features(latent_BCHW)
+    band = bands[comm.rank]
+    scale = Fraction(features.shape[-2], band.rows)
+    pixel_band, height = band.scaled(scale), int(canvas.height * scale)
+    total = merge([Moments.unpack(m) for m in comm.all_gather(_moments(features, model.tail))])
+    reach = _reach(model.tail)
+    bordered = comm.borrow(features, Halo(reach, reach), dim=-2)
+    for start in range(0, pixel_band.rows, rows_per_block):
+        rows = Band(start, min(start + rows_per_block, pixel_band.rows))
+        first = pixel_band.start + rows.start
+        yield first, _tail_rows(bordered, rows, first, height, model.tail, total)
+
+
+def _moments(features: Tensor, tail: Tail) -> Tensor:
+    return moments(features, tail.norm.num_groups).pack()
+
+
+def _tail_rows(
+    bordered: Tensor, rows: Band, first: int, height: int, tail: Tail, total: Moments
+) -> Tensor:
+    """Pixels of a few rows: norm, activation and convolution on them and their borders."""
+    reach = _reach(tail)
+    piece = bordered[..., rows.start : rows.stop + 2 * reach, :]
+    norm = tail.norm
+    hidden = tail.activation(
+        normalise(piece, norm.num_groups, norm.weight, norm.bias, norm.eps, total)
+    )
+    # The convolution's padding is zero after the activation, not the activation of zero.
+    above = max(0, reach - first)
+    below = max(0, first + rows.rows + reach - height)
+    if above:
+        hidden[..., :above, :] = 0
+    if below:
+        hidden[..., -below:, :] = 0
+    conv = tail.conv
+    return F.conv2d(hidden, conv.weight, conv.bias, padding=(0, reach))
+
+
+def _reach(tail: Tail) -> int:
+    """Rows and columns that the last convolution reads around a pixel."""
+    conv = tail.conv
+    reach = conv.kernel_size[0] // 2
+    assert (conv.padding, conv.stride) == ((reach, reach), (1, 1)), "not a 'same' convolution"
+    return reach
+
+
+def quantise(pixels_BCHW: Tensor, bits: int) -> np.ndarray:
+    """[-1, 1] floats of the first picture to [H, W, 3] integers, rounded half to even."""
+    top = 2**bits - 1
+    unit = (pixels_BCHW[0].float() / 2 + 0.5).clamp(0, 1)
+    kind = torch.uint8 if bits == 8 else torch.uint16
+    levels = (unit * top).round().to(torch.int32).permute(1, 2, 0).to(kind)
+    return np.ascontiguousarray(levels.cpu().numpy())

@@ -1,0 +1,1 @@
+"""The demo model: procedural posters, their oracle and the training."""

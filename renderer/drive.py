@@ -1,0 +1,250 @@
+"""The driver: a render from spec to finished picture, step by step and in order.
+
+The driver holds no latents and no pixels. It tells the fleet what to do next, writes the journal,
+and is the only one who does; so the journal says exactly what can be resumed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from frieze.cluster.bands import BandError
+from frieze.cluster.comm import CommError
+from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
+from frieze.cluster.ray_fleet import RayFleet
+
+from . import outputs
+from .errors import PlanError, RenderCancelledError, RenderFailedError
+from .events import Event, Kind
+from .plan import CanvasPlan, plan
+from .record import fingerprint, identity, run_record, store_layout
+from .render import RenderHandle, RenderResult, StepCallback
+from .shard import Shard
+from .spec import RenderSpec, parse
+from .store import Store
+
+
+class Drive:
+    """One render or resume: who listens, when to stop, and the steps in order."""
+
+    def __init__(
+        self,
+        on_event: Callable[[Event], None] | None,
+        cancel: threading.Event | None,
+        callback: StepCallback | None,
+    ) -> None:
+        self.tell = on_event or (lambda event: None)
+        self.cancel = cancel or threading.Event()
+        self.callback = callback
+        self.began = time.monotonic()
+
+    def render(self, spec: RenderSpec, exports: Sequence[str | Path]) -> RenderResult:
+        """Plan, create the store, draw."""
+        made = plan(spec)
+        targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite)
+        layout = store_layout(made)
+        Store.check(targets.store, layout, overwrite=spec.overwrite)
+
+        about = identity(made)
+
+        def create() -> Store:
+            return Store.create(
+                targets.store,
+                layout,
+                fingerprint=fingerprint(about),
+                run=run_record(made, targets, about),
+                overwrite=spec.overwrite,
+            )
+
+        return self._draw(made, create, targets)
+
+    def resume(
+        self,
+        path: Path,
+        changes: Mapping[str, Any],
+        exports: Sequence[str | Path],
+        overwrite: bool,
+    ) -> RenderResult:
+        """Open the store, plan the rest for the workers at hand, draw what is missing."""
+        store = Store.open(str(path))
+        spec = parse({**store.run["spec"], **changes})
+        made = plan(spec, block=store.layout.block[0])
+        about = identity(made)
+        Store.open(str(path), fingerprint=fingerprint(about), run=about)
+        targets = outputs.resumed(path, store.run["outputs"], exports, overwrite=overwrite)
+        if store.is_complete:
+            return self._deliver(made, targets, 0)
+        return self._draw(made, lambda: store, targets)
+
+    def _draw(
+        self, made: CanvasPlan, open_store: Callable[[], Store], targets: outputs.Targets
+    ) -> RenderResult:
+        """Workers first, then the store: a fleet that cannot start leaves nothing behind."""
+        self._say("plan", message=str(made))
+        with launched(made, targets) as fleet:
+            self._say("note", message="; ".join(map(str, fleet.describe())))
+            store = open_store()
+            outputs.prepare_live(targets, made)
+            try:
+                self._denoise(fleet, made, store)
+                self._decode(fleet, made, store)
+                peak = max(fleet.all("memory"))
+            except (FleetError, CommError, BandError) as error:
+                raise RenderFailedError(f"{error}; {how_to_resume(store)}") from error
+        store.finish()
+        outputs.finish_live(targets)
+        return self._deliver(made, targets, peak)
+
+    def _deliver(self, made: CanvasPlan, targets: outputs.Targets, peak: int) -> RenderResult:
+        """Exports from the finished store, and the account of it all."""
+        for target in targets.exports:
+            self._say("export", message=str(target))
+            outputs.export(targets.store, target, overwrite=targets.overwrite, dpi=made.spec.dpi)
+        seconds = time.monotonic() - self.began
+        self._say("done", seconds=seconds, message=str(targets.main))
+        return RenderResult(
+            path=targets.main,
+            outputs=targets.all,
+            seconds=seconds,
+            peak_bytes=peak,
+            estimated_bytes=made.estimate.bytes_per_device,
+            num_blocks=made.num_blocks,
+        )
+
+    def _denoise(self, fleet: Fleet, made: CanvasPlan, store: Store) -> None:
+        fleet.all("load")
+        state = store.last_state()
+        first_stage = state.stage if state else 0
+        if state and (state.stage, state.step) == (len(made.stages) - 1, made.stages[-1].num_steps):
+            fleet.all("restore", state.stage, state.slot)
+            return
+        fleet.all("encode")
+        slot = state.slot if state else 0
+        for stage_index in range(first_stage, len(made.stages)):
+            if state and state.stage == stage_index:
+                fleet.all("restore", stage_index, state.slot)
+                first_step = state.step
+            else:
+                if stage_index - 1 in made.painted:
+                    fleet.all("paint")
+                fleet.all("begin", stage_index, slot if stage_index else None)
+                first_step = 0
+            slot = self._stage(fleet, made, store, stage_index, first_step, slot)
+
+    def _stage(
+        self,
+        fleet: Fleet,
+        made: CanvasPlan,
+        store: Store,
+        stage_index: int,
+        first_step: int,
+        slot: int,
+    ) -> int:
+        """All steps of one stage; returns the slot that holds its last state."""
+        stage = made.stages[stage_index]
+        unit = made.facts.latent.downscale
+        size = f"{stage.canvas.width * unit}x{stage.canvas.height * unit}"
+        self._say("stage", made, stage_index, first_step, message=size)
+        for step in range(first_step, stage.num_steps):
+            reports = fleet.all("step", step)
+            last = step + 1 == stage.num_steps
+            if last or (step + 1) % made.spec.save_every == 0:
+                slot = 1 - slot
+                fleet.all("save", slot)
+                store.journal.append(
+                    {"event": "state", "stage": stage_index, "step": step + 1, "slot": slot}
+                )
+            seconds = max(report.seconds for report in reports)
+            self._say("step", made, stage_index, step + 1, seconds=seconds)
+            self._call_back(fleet, made, stage_index, step)
+            self._stop_if_asked(store)
+        return slot
+
+    def _decode(self, fleet: Fleet, made: CanvasPlan, store: Store) -> None:
+        written = set(store.done())
+        last = len(made.stages) - 1
+        self._say("decode", made, last, num_blocks=made.num_blocks, blocks=len(written))
+        for _, ids in fleet.stream("decode"):
+            store.journal.append({"event": "block", "ids": ids})
+            written.update(ids)
+            self._say("block", made, last, num_blocks=made.num_blocks, blocks=len(written))
+            self._stop_if_asked(store)
+
+    def _call_back(self, fleet: Fleet, made: CanvasPlan, stage_index: int, step: int) -> None:
+        if self.callback is None:
+            return
+
+        def latents() -> torch.Tensor:
+            return torch.cat(fleet.all("latents"), dim=-2)
+
+        handle = RenderHandle(made.spec, latents)
+        before = sum(stage.num_steps for stage in made.stages[:stage_index])
+        self.callback(handle, before + step, made.stages[stage_index].sigmas[step] * 1000, {})
+        if handle.interrupt:
+            self.cancel.set()
+
+    def _stop_if_asked(self, store: Store) -> None:
+        if self.cancel.is_set():
+            raise RenderCancelledError(f"stopped as asked; {how_to_resume(store)}")
+
+    def _say(
+        self,
+        kind: Kind,
+        made: CanvasPlan | None = None,
+        stage_index: int = 0,
+        step: int = 0,
+        **more: Any,
+    ) -> None:
+        if made is not None:
+            more |= {
+                "stage": stage_index + 1,
+                "num_stages": len(made.stages),
+                "step": step,
+                "num_steps": made.stages[stage_index].num_steps,
+            }
+        self.tell(Event(kind=kind, **more))
+
+
+def how_to_resume(store: Store) -> str:
+    """The end of every message about an unfinished store."""
+    return f"finish with: frieze resume {store.path}"
+
+
+def launched(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
+    """`launch`; workers that cannot be had are a plan that cannot be drawn (`PlanError`)."""
+    try:
+        return launch(made, targets)
+    except FleetError as error:
+        raise PlanError(str(error)) from error
+
+
+def launch(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
+    """The fleet that the spec asks for; one worker and no cluster needs no Ray."""
+    spec = made.spec
+    arguments = (made, str(targets.store), None if targets.part is None else str(targets.part))
+    alone = spec.workers == 1 and spec.address is None and "RAY_ADDRESS" not in os.environ
+    if alone or (spec.local and spec.workers == 1):
+        return SoloFleet.launch(Shard, *arguments)
+    if spec.local:
+        return LocalFleet.launch(
+            Shard, spec.workers, *arguments, timeout=spec.timeout, park=spec.park
+        )
+    on_gpu = spec.device.startswith("cuda")
+    if spec.device == "auto":
+        on_gpu = torch.cuda.is_available()
+    return RayFleet.launch(
+        Shard,
+        spec.workers,
+        *arguments,
+        address=spec.address,
+        num_cpus=1,
+        num_gpus=1 if on_gpu else 0,
+        timeout=spec.timeout,
+    )

@@ -1,0 +1,1 @@
+"""Output formats: one file per format, each defines `export`."""

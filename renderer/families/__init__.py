@@ -1,0 +1,1 @@
+"""Model families: the only place that imports diffusers and transformers."""

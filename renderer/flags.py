@@ -1,0 +1,154 @@
+"""RenderSpec's fields as options of the command line, and options back into a RenderSpec."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from .errors import SpecError
+from .spec import RenderSpec, parse, preset
+
+# The prompt is the argument of `render`; a cascade does not fit into a flag.
+WITHOUT_FLAG = frozenset({"prompt", "stages"})
+# The order of the help; every field is in one of them.
+PANELS = {
+    "Picture": (
+        "negative_prompt",
+        "height",
+        "width",
+        "seed",
+        "num_inference_steps",
+        "guidance_scale",
+    ),
+    "Model": ("model", "method", "shift", "max_sequence_length", "dtype"),
+    "Work": (
+        "workers",
+        "local",
+        "park",
+        "address",
+        "device",
+        "ulysses",
+        "chunk",
+        "save_every",
+        "timeout",
+    ),
+    "Output": ("out", "overwrite", "bits", "dpi"),
+}
+
+
+def takes_fields(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace a command's `**fields` by one option per field; no names mean every field.
+
+    An option that is not given arrives as None: the preset decides, then the default.
+    """
+
+    def replace(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [
+            p.replace(kind=p.KEYWORD_ONLY)
+            for p in signature.parameters.values()
+            if p.kind is not p.VAR_KEYWORD
+        ]
+        new = [_parameter(name, panel, bool(names)) for name, panel in _fields(names)]
+        # Within a panel the preset and the size come before the fields, --also and --json after.
+        first = [p for p in own if _panel(p) == "Picture"]
+        parameters = sorted(first + new + [p for p in own if p not in first], key=_place)
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return replace
+
+
+def merge(
+    name: str | None, prompt: str | None, size: str | None, fields: Mapping[str, Any]
+) -> RenderSpec:
+    """The spec that a preset, a prompt, WIDTHxHEIGHT and single fields add up to.
+
+    The command line wins over the preset. Raises `SpecError`.
+    """
+    values = _checked_preset(name) if name else {}
+    given = {field: value for field, value in fields.items() if value is not None}
+    if size is not None:
+        given |= _height_width(size, given)
+    if prompt is not None:
+        given["prompt"] = prompt
+    return parse(values | given)
+
+
+def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that were given, as the spec reads them; raises `SpecError`."""
+    given = {field: value for field, value in fields.items() if value is not None}
+    spec = parse(given)
+    return {field: getattr(spec, field) for field in given}
+
+
+def _checked_preset(name: str) -> dict[str, Any]:
+    values = preset(name)
+    try:
+        parse(values)
+    except SpecError as error:
+        raise SpecError(f"preset {name!r}: {error}") from None
+    return values
+
+
+def _height_width(size: str, given: Mapping[str, Any]) -> dict[str, int]:
+    found = re.fullmatch(r"(\d{1,9})[xX\u00d7](\d{1,9})", size.strip())
+    if not found:
+        raise SpecError(f"--size {size!r} is not WIDTHxHEIGHT in pixels, for example 1024x768")
+    for field in ("width", "height"):
+        if field in given:
+            raise SpecError(f"--size {size} and --{field} {given[field]} both given; use one")
+    return {"width": int(found[1]), "height": int(found[2])}
+
+
+def _fields(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    panels = {field: panel for panel, fields in PANELS.items() for field in fields}
+    known = [field for field in RenderSpec.model_fields if field not in WITHOUT_FLAG]
+    return [(field, panels[field]) for field in names or sorted(known, key=list(panels).index)]
+
+
+def _parameter(name: str, panel: str, plain: bool) -> inspect.Parameter:
+    field = RenderSpec.model_fields[name]
+    kind = _without_none(field.annotation)
+    flag = "--" + name.replace("_", "-")
+    option = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+        help=(field.description or "") + ("" if plain else _default(field)),
+        rich_help_panel=None if plain else panel,
+        # Text stays text: the spec reads numbers, and names the value that is none.
+        parser=str if kind in (int, float) else None,
+    )
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType):
+        (kept,) = (kind for kind in get_args(annotation) if kind is not NoneType)
+        return kept
+    return annotation
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is None or field.default is False:
+        return ""
+    return f"; default {field.default}"
+
+
+def _panel(parameter: inspect.Parameter) -> str | None:
+    (option,) = parameter.annotation.__metadata__
+    panel: str | None = option.rich_help_panel
+    return panel
+
+
+def _place(parameter: inspect.Parameter) -> int:
+    return [None, *PANELS].index(_panel(parameter))

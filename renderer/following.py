@@ -1,0 +1,66 @@
+"""Waiting for a store that another process draws, no longer than there is hope."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import StoreError
+from .journal import Journal
+
+if TYPE_CHECKING:
+    from .pixels import BlockId
+    from .store import Store
+
+
+class Follower:
+    """Paces a reader by the journal: looks every `poll` seconds, if it is to `wait` at all.
+
+    Hope ends after `patience` seconds without an event and without a driver at work.
+    """
+
+    def __init__(self, journal: Journal, *, wait: bool, poll: float, patience: float) -> None:
+        self._journal = journal
+        self._wait = wait
+        self._poll = poll
+        self._patience = patience
+        self._seen = journal.size
+        self._since = time.monotonic()
+
+    def pause(self) -> bool:
+        """Sleep until the next look; False when there is no point in one."""
+        if not self._wait:
+            return False
+        size = self._journal.size
+        if size != self._seen or self._journal.is_claimed():
+            self._seen, self._since = size, time.monotonic()
+        elif time.monotonic() - self._since > self._patience:
+            return False
+        time.sleep(self._poll)
+        return True
+
+
+def in_order(store: Store, rows: int, follower: Follower) -> Iterator[tuple[int, np.ndarray]]:
+    """Strips of `rows` rows from the top down, each once the journal has all of its blocks."""
+    done: frozenset[BlockId] = frozenset()
+    height = store.layout.height
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        needed = store.layout.ids(top, bottom)
+        while not done.issuperset(needed):
+            done = store.done()
+            if not done.issuperset(needed) and not follower.pause():
+                raise unfinished(store)
+        yield top, store.read_rows(top, bottom)
+
+
+def unfinished(store: Store) -> StoreError:
+    """The error of asking for what is not drawn yet."""
+    done, total = len(store.done()), store.layout.num_blocks
+    return StoreError(
+        f"{store.path} is not finished ({done} of {total} blocks); resume it first, "
+        "or follow it while it is drawn"
+    )

@@ -1,0 +1,191 @@
+"""The journal: one JSON line per event, written by the driver alone, and the driver's lock.
+
+A block or a state counts once its line is whole and on disk. A process killed while appending
+leaves at most a torn last line, which readers ignore and the next append cuts off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import StoreError
+
+# Locks of this process by (device, inode). POSIX drops a process's lock when *any* of its
+# descriptors of that file is closed, so each lock file is opened once and stays open.
+_held: dict[tuple[int, int], int] = {}
+_holding = threading.Lock()
+_PATIENCE = 1.0
+
+
+@dataclass(frozen=True)
+class State:
+    """A saved state: all latents of `stage` after `step` steps, in `slot`."""
+
+    stage: int
+    step: int
+    slot: int
+
+
+class Journal:
+    """The events of one store, in the order they happened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = path.with_name("lock")
+        self._appending = threading.Lock()
+        self._is_mended = False
+
+    @property
+    def size(self) -> int:
+        """Bytes so far: it grows with every event."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def claim(self) -> None:
+        """Make this process the store's driver until it ends; raises `StoreError` if one is."""
+        with _holding:
+            _forget_deleted()
+            if _key(self._lock) in _held:
+                return
+            try:
+                descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise StoreError(f"{self._lock} cannot be written: {error.strerror}") from error
+            if not _try_lock(descriptor):
+                os.close(descriptor)
+                raise StoreError(
+                    f"{self.path.parent.parent} is being drawn by another process; "
+                    "wait for it, stop it, or use another name"
+                )
+            state = os.fstat(descriptor)
+            _held[state.st_dev, state.st_ino] = descriptor
+
+    def is_claimed(self) -> bool:
+        """Whether a driver, of this process or another, is at work on the store."""
+        with _holding:
+            if _key(self._lock) in _held:
+                return True
+            try:
+                descriptor = os.open(self._lock, os.O_RDONLY)
+            except OSError:
+                return False
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+            finally:
+                os.close(descriptor)
+        return False
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Add one event and return when it is on disk; the driver's alone to call."""
+        self.claim()
+        line = json.dumps(dict(event), ensure_ascii=True, separators=(",", ":")) + "\n"
+        with self._appending:
+            try:
+                self._write(line.encode("ascii"))
+            except OSError as error:
+                raise StoreError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    def read(self) -> list[dict[str, Any]]:
+        """All events so far; raises `StoreError` if a line other than the last is broken."""
+        try:
+            text = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        events = []
+        for number, line in enumerate(text[: _whole_bytes(text)].splitlines(), 1):
+            event = _parse(line)
+            if event is None:
+                raise StoreError(f"{self.path}: line {number} is no event; restore it from a copy")
+            events.append(event)
+        return events
+
+    def blocks(self) -> frozenset[str]:
+        """Blocks that are whole on disk: {"event": "block", "id": ...} or {..., "ids": [...]}."""
+        ids: set[str] = set()
+        for event in self._named("block"):
+            ids.update(event["ids"] if "ids" in event else [event["id"]])
+        return frozenset(ids)
+
+    def last_state(self) -> State | None:
+        """The last {"event": "state", "stage": ..., "step": ..., "slot": ...}."""
+        states = self._named("state")
+        if not states:
+            return None
+        return State(*(int(states[-1][name]) for name in ("stage", "step", "slot")))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether {"event": "finished"} was written."""
+        return bool(self._named("finished"))
+
+    def _write(self, line: bytes) -> None:
+        """Cut off a torn line once, and again after a write that failed half-way."""
+        with self.path.open("a+b") as file:
+            if not self._is_mended:
+                file.seek(0)
+                file.truncate(_whole_bytes(file.read()))
+            self._is_mended = False
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+            self._is_mended = True
+
+    def _named(self, name: str) -> list[dict[str, Any]]:
+        return [event for event in self.read() if event["event"] == name]
+
+
+def _whole_bytes(text: bytes) -> int:
+    """Bytes up to the end of the last whole line."""
+    end = text.rfind(b"\n") + 1
+    last = text[text.rfind(b"\n", 0, end - 1) + 1 : end] if end else b""
+    return end - len(last) if last and _parse(last) is None else end
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _key(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
+def _forget_deleted() -> None:
+    """Close the locks of stores that are gone; the caller holds `_holding`."""
+    for key, descriptor in list(_held.items()):
+        if os.fstat(descriptor).st_nlink == 0:
+            os.close(descriptor)
+            del _held[key]
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock, waiting out readers that only look whether the lock is free."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        except OSError:
+            # This file system has no locks: the guard is lost, the journal is not.
+            return True
+        else:
+            return True

@@ -1,0 +1,43 @@
+"""One stage's saved latents, in slots: float32, uncompressed, bit for bit.
+
+Shape suffixes: C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .arrays import ZarrArray, check_aligned, read, write
+from .errors import StoreError
+from .pixels import LatentArray
+
+
+def save(
+    array: ZarrArray,
+    described: LatentArray,
+    folder: Path,
+    slot: int,
+    rows: slice,
+    latents_CTHW: np.ndarray,
+) -> None:
+    """Write one band's rows into a slot; raises `StoreError` if they cut a chunk or do not fit."""
+    _, channels, frames, height, width = described.shape
+    expected = (channels, frames, rows.stop - rows.start, width)
+    if latents_CTHW.shape != expected or latents_CTHW.dtype != np.float32:
+        raise StoreError(
+            f"latents of {latents_CTHW.shape} {latents_CTHW.dtype}; rows {rows.start} to "
+            f"{rows.stop} take {expected} float32"
+        )
+    check_aligned(rows, described.chunk_rows, height, "latent chunks")
+    region = (slice(slot, slot + 1), slice(None), slice(None), rows, slice(None))
+    # A wait for the disk at every step would cost more than the power cut it guards against.
+    write(array, folder, region, latents_CTHW[None], settle=False)
+
+
+def load(array: ZarrArray, folder: Path, slot: int, rows: slice) -> np.ndarray:
+    """Latents [C, T, rows, W] of a slot; raises `StoreError` where they were never saved."""
+    region = (slice(slot, slot + 1), slice(None), slice(None), rows, slice(None))
+    found_CTHW: np.ndarray = read(array, folder, region)[0]
+    return found_CTHW

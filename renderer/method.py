@@ -1,0 +1,84 @@
+"""Method: an extrapolation recipe as an immutable record of optional slots.
+
+`Method()` is the plain model. A file in `methods/` defines `method(spec, facts) -> Method`.
+Shape suffixes: S tokens, F frequencies of one axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .family import ModelFacts
+    from .spec import RenderSpec
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One rotary axis: `dim` channels, base `theta`, `trained` and present length in tokens."""
+
+    name: str
+    dim: int
+    theta: float
+    trained: int
+    length: int
+
+
+# (axis, position_S in tokens, sigma) -> angle_SF in radians.
+PositionPolicy = Callable[["Axis", "Tensor", float], "Tensor"]
+
+
+def frequencies(axis: Axis, like: Tensor) -> Tensor:
+    """omega_j = theta^(-2j/dim), zero-based (RoPE, arXiv 2104.09864 eq. 15), float64."""
+    import torch
+
+    j = torch.arange(0, axis.dim, 2, dtype=torch.float64, device=like.device)
+    return 1.0 / axis.theta ** (j / axis.dim)
+
+
+def trained(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    """The angles the model was trained with, continued beyond the trained length."""
+    return position_S.double()[:, None] * frequencies(axis, position_S)[None, :]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One resolution of a cascade: size relative to the picture, and the sigma it starts from.
+
+    `enlarge` says in which space the stage before is enlarged: `pixels` (decoded, bicubic,
+    encoded again) keeps edges clean; `latents` spares the decoder.
+    """
+
+    scale: float = 1.0
+    start: float = 1.0
+    steps: int | None = None
+    shift: float | None = None
+    enlarge: Literal["latents", "pixels"] = "pixels"
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a recipe changes; every slot left alone means the plain model."""
+
+    stages: tuple[Stage, ...] = (Stage(),)
+    positions: PositionPolicy = trained
+
+
+def stages_of(spec: RenderSpec, default: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The spec's own cascade where it states one, else the recipe's."""
+    if spec.stages is None:
+        return default
+    return tuple(Stage(s.scale, s.start, s.steps, s.shift, s.enlarge) for s in spec.stages)
+
+
+def load_method(spec: RenderSpec, facts: ModelFacts) -> Method:
+    """The `Method` of the file named `spec.method`."""
+    from . import plugins
+
+    method = plugins.load("methods", spec.method).method(spec, facts)
+    assert isinstance(method, Method)
+    return method

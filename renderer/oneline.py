@@ -1,0 +1,89 @@
+"""Expected errors, told as one line and an exit code: the command group that wraps every command.
+
+Exit codes: 2 bad input, nothing was done; 1 the work failed; 130 it was stopped. An error that
+nobody expected keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json as jsonlib
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from .errors import FriezeError, RenderCancelledError, RenderFailedError
+
+# What the driver may meet from below; looked up only when loaded, for they import torch or ray.
+CLUSTER_ERRORS = {
+    "frieze.cluster.comm": "CommError",
+    "frieze.cluster.bands": "BandError",
+    "frieze.cluster.fleet": "FleetError",
+}
+BAD_INPUT, FAILED, CANCELLED = 2, 1, 130
+
+
+class OneLine(TyperGroup):
+    """The command group; an expected error becomes one line on stderr and an exit code."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        extra |= {"standalone_mode": False, "prog_name": "frieze"}
+        try:
+            code = super().main(words, *rest, **extra)
+        except expected() as error:
+            code = _tell(error, json="--json" in words)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def expected() -> tuple[type[Exception], ...]:
+    """The errors that are told as one line, the loaded part of the cluster's included."""
+    return (typer.TyperException, FriezeError, *_cluster_errors())
+
+
+def _cluster_errors() -> tuple[type[Exception], ...]:
+    loaded = ((sys.modules.get(module), name) for module, name in CLUSTER_ERRORS.items())
+    return tuple(getattr(module, name) for module, name in loaded if module)
+
+
+def _tell(error: Exception, *, json: bool) -> int:
+    """Print the error as one line, for machines as a last object too; returns the exit code."""
+    message = " ".join(_message(error).split())
+    code = _exit_code(error)
+    if json:
+        fields = {"error": type(error).__name__, "message": message, "exit_code": code}
+        print(jsonlib.dumps({"event": "error", **fields}), flush=True)
+    print(f"frieze: {message}", file=sys.stderr)
+    return code
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, RenderCancelledError):
+        return CANCELLED
+    if isinstance(error, (RenderFailedError, *_cluster_errors())):
+        return FAILED
+    return BAD_INPUT
+
+
+def _message(error: Exception) -> str:
+    if not isinstance(error, typer.TyperException):
+        return str(error)
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    context, unknown = getattr(error, "ctx", None), getattr(error, "option_name", None)
+    if context is None:
+        return message
+    if unknown is None or not hasattr(error, "possibilities"):
+        return f"{message}; see {context.command_path} --help"
+    flags = [f for p in context.command.params for f in (*p.opts, *p.secondary_opts) if f[0] == "-"]
+    return f"no option {unknown}; the nearest is {max(flags, key=partial(_likeness, unknown))}"
+
+
+def _likeness(word: str, flag: str) -> float:
+    """How alike a mistyped flag and a flag, or one of its words, are; in [0, 1]."""
+    word = word.strip("-")
+    known = [flag.strip("-"), *flag.strip("-").split("-")]
+    return max(difflib.SequenceMatcher(None, word, each).ratio() for each in known)

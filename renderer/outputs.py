@@ -1,0 +1,136 @@
+"""Where a render's results go: the store, a TIFF written live, and exports made from the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from . import plugins
+from .errors import ExportError
+
+if TYPE_CHECKING:
+    from .plan import CanvasPlan
+
+LIVE_SUFFIXES = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The store's path, the live TIFF if any, and the exports, in the order they are made."""
+
+    store: Path
+    main: Path
+    live: Path | None
+    exports: tuple[Path, ...]
+    overwrite: bool
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Every file or folder that is there when the render is done."""
+        live = () if self.live is None else (self.live,)
+        return (self.store, *live, *self.exports)
+
+    @property
+    def part(self) -> Path | None:
+        """The live TIFF's name until it is whole."""
+        return None if self.live is None else self.live.with_name(self.live.name + ".part")
+
+    def record(self) -> dict[str, Any]:
+        """JSON values from which `resumed` makes the targets again."""
+        return {
+            "main": str(self.main),
+            "live": None if self.live is None else str(self.live),
+            "exports": [str(path) for path in self.exports],
+            "overwrite": self.overwrite,
+        }
+
+
+def targets(out: str, exports: Sequence[str | Path], *, overwrite: bool) -> Targets:
+    """Decide the paths from `out`'s suffix; raises `ExportError` where one cannot be made."""
+    main = Path(out).absolute()
+    others = tuple(Path(path).absolute() for path in exports)
+    for path in (main, *others):
+        # The store guards its own folder: it may replace a store, never a foreign one.
+        _check(path, overwrite=overwrite or (path == main and path.suffix == ".zarr"))
+    if main.suffix == ".zarr":
+        return Targets(main, main, None, others, overwrite)
+    store = main.with_suffix(".zarr")
+    if main.suffix in LIVE_SUFFIXES:
+        return Targets(store, main, main, others, overwrite)
+    return Targets(store, main, None, (main, *others), overwrite)
+
+
+def resumed(
+    store: Path, record: dict[str, Any], exports: Sequence[str | Path], *, overwrite: bool
+) -> Targets:
+    """The targets that a stopped render had, and more exports if asked for."""
+    more = tuple(Path(path).absolute() for path in exports)
+    allowed = overwrite or bool(record["overwrite"])
+    for path in more:
+        _check(path, overwrite=allowed)
+    made = tuple(Path(path) for path in record["exports"])
+    missing = tuple(path for path in made if allowed or not path.exists())
+    return Targets(
+        store=store.absolute(),
+        main=Path(record["main"]),
+        live=None if record["live"] is None else Path(record["live"]),
+        exports=missing + more,
+        overwrite=allowed,
+    )
+
+
+def prepare_live(made_for: Targets, plan: CanvasPlan) -> None:
+    """Pre-size the live TIFF under its temporary name, unless a stopped render left it."""
+    part = made_for.part
+    if part is None or part.exists():
+        return
+    from .exports import tiff
+
+    tiff.create_tiled(
+        part,
+        plan.spec.height,
+        plan.spec.width,
+        tile=tiff.tile_side(plan.block[0]),
+        bits=plan.spec.bits,
+        dpi=plan.spec.dpi,
+        description=plan.spec.picture(),
+    )
+
+
+def finish_live(made_for: Targets) -> None:
+    """Give the live TIFF its name, now that it is whole."""
+    if made_for.live is not None and made_for.part is not None and made_for.part.exists():
+        os.replace(made_for.part, made_for.live)
+
+
+def export(store: str | Path, out: Path, *, overwrite: bool, **options: Any) -> Path:
+    """Write a store as the format that `out`'s suffix names."""
+    made = exporter(out).export(str(store), str(out), overwrite=overwrite, **options)
+    assert isinstance(made, Path)
+    return made
+
+
+def exporter(out: Path) -> ModuleType:
+    """The export plugin for a path's suffix; raises `ExportError` that lists the suffixes."""
+    known: dict[str, ModuleType] = {}
+    for name in plugins.names("exports"):
+        module = plugins.load("exports", name)
+        known |= dict.fromkeys(module.suffixes, module)
+    if out.suffix.lower() not in known:
+        raise ExportError(f"{out}: no format {out.suffix!r}; there are {', '.join(sorted(known))}")
+    return known[out.suffix.lower()]
+
+
+def _check(path: Path, *, overwrite: bool) -> None:
+    if path.suffix != ".zarr":
+        exporter(path)
+    if not path.parent.is_dir():
+        raise ExportError(f"{path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ExportError(f"{path}: the folder {path.parent} cannot be written; choose another")
+    if path.exists() and not overwrite:
+        raise ExportError(f"{path} is already there; use --overwrite or another name")

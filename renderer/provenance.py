@@ -1,0 +1,86 @@
+"""What a delivered file says of itself: who drew it, from what, and that a model did."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from .errors import ExportError
+from .store import Store
+
+DEFAULT_DPI = 300.0
+TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+# Fields that galleries show, by the names that AUTOMATIC1111's web UI gave them.
+_SHOWN = (
+    ("num_inference_steps", "Steps"),
+    ("guidance_scale", "CFG scale"),
+    ("seed", "Seed"),
+    ("model", "Model"),
+)
+
+
+def source(store_path: str | os.PathLike[str], out_path: str | os.PathLike[str]) -> Store:
+    """The store to export from; raises `ExportError` if the file would land in it."""
+    store = Store.open(store_path)
+    out = Path(os.path.realpath(out_path))
+    if out == store.path or store.path in out.parents:
+        raise ExportError(f"{out_path} lies in the store itself; use another name")
+    return store
+
+
+def dpi_of(store: Store, asked: float | None) -> float:
+    """Dots per inch: as asked, else as the run's spec says, else 300."""
+    dpi = asked if asked is not None else store.run.get("spec", {}).get("dpi", DEFAULT_DPI)
+    if not dpi > 0:
+        raise ExportError(f"dpi {dpi} does not work; use more than 0")
+    return float(dpi)
+
+
+def software() -> str:
+    """Name and version of the program."""
+    return f"frieze {metadata.version('frieze')}"
+
+
+def as_json(about: Mapping[str, Any]) -> str:
+    """Generation parameters as one line of ASCII."""
+    return json.dumps(dict(about), ensure_ascii=True, separators=(", ", ": "))
+
+
+def parameters(store: Store) -> str:
+    """Generation parameters in the text form that image galleries read."""
+    picture = store.provenance.get("picture", {})
+    shown = {name: picture[field] for field, name in _SHOWN if field in picture}
+    facts = {
+        "Steps": shown.pop("Steps", "?"),
+        "Sampler": "Euler",
+        **{name: value for name, value in shown.items() if name != "Model"},
+        "Size": f"{store.layout.width}x{store.layout.height}",
+        **{name: value for name, value in shown.items() if name == "Model"},
+        "Version": software(),
+    }
+    lines = [str(picture.get("prompt", ""))]
+    if picture.get("negative_prompt"):
+        lines.append(f"Negative prompt: {picture['negative_prompt']}")
+    lines.append(", ".join(f"{name}: {value}" for name, value in facts.items()))
+    return "\n".join(lines)
+
+
+def xmp() -> str:
+    """An XMP packet with the IPTC digital source type of pictures that a trained model made."""
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about=""'
+        ' xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+        ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+        f' xmp:CreatorTool="{escape(software())}"'
+        f' Iptc4xmpExt:DigitalSourceType="{TRAINED_MODEL}"/>'
+        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    )

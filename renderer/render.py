@@ -1,0 +1,101 @@
+"""The driver's public verbs: `render` and `resume`. The steps they take are in drive.py."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .events import Event
+from .spec import RenderSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RenderResult:
+    """What a render left behind and what it cost.
+
+    `seconds` is wall time of this call; `peak_bytes` the largest worker's peak memory;
+    `estimated_bytes` what the plan had said of it.
+    """
+
+    path: Path
+    outputs: tuple[Path, ...]
+    seconds: float
+    peak_bytes: int
+    estimated_bytes: int
+    num_blocks: int
+
+
+class RenderHandle:
+    """What `callback_on_step_end` gets in the place of diffusers' pipeline."""
+
+    def __init__(self, spec: RenderSpec, latents: Callable[[], Tensor]) -> None:
+        self.spec = spec
+        self.interrupt = False
+        self._latents = latents
+
+    def latents(self) -> Tensor:
+        """The whole canvas's latents [C, 1, H, W], gathered here on demand only."""
+        return self._latents()
+
+
+# (handle, step index over all stages, timestep in [0, 1000], {}) -> ignored.
+StepCallback = Callable[[RenderHandle, int, float, Mapping[str, Any]], object]
+
+
+def render(
+    spec: RenderSpec,
+    *,
+    exports: Sequence[str | Path] = (),
+    callback_on_step_end: StepCallback | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> RenderResult:
+    """Draw a picture and return where it is.
+
+    `spec.out` ending in .zarr is the OME-Zarr store itself; .tif is written live beside its
+    store, other suffixes and every path in `exports` are made from the finished store.
+    `callback_on_step_end` is called after every step as diffusers' pipelines do, with a
+    `RenderHandle` in the pipeline's place; setting `handle.interrupt` or `cancel` stops at the
+    next step with a store that `resume` finishes.
+
+    Raises `SpecError`, `ModelError`, `PlanError`, `StoreError`, `ExportError` before any work;
+    `RenderCancelledError` or `RenderFailedError` during it, with the store left resumable.
+    """
+    from .drive import Drive
+
+    return Drive(on_event, cancel, callback_on_step_end).render(spec, exports)
+
+
+def resume(
+    path: str | Path,
+    *,
+    workers: int | None = None,
+    local: bool | None = None,
+    address: str | None = None,
+    timeout: float | None = None,
+    exports: Sequence[str | Path] = (),
+    overwrite: bool = False,
+    callback_on_step_end: StepCallback | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> RenderResult:
+    """Finish what a stopped render left in the store at `path`, on any number of workers.
+
+    On the same number of workers the pixels are byte for byte those of an undisturbed run; on
+    another number they are within one grey level. Arguments left None are the store's own.
+
+    Raises `StoreError` when there is no usable store, `FingerprintError` when the weights or
+    the version have changed, and what `render` raises.
+    """
+    from .drive import Drive
+
+    changes = {"workers": workers, "local": local, "address": address, "timeout": timeout}
+    given = {name: value for name, value in changes.items() if value is not None}
+    drive = Drive(on_event, cancel, callback_on_step_end)
+    return drive.resume(Path(path), given, exports, overwrite)

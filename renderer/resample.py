@@ -1,0 +1,39 @@
+"""Bicubic enlargement of latents, row band by row band, equal to enlarging the whole canvas.
+
+Interpolation along an axis is a matrix; a band needs only the matrix rows it owns and the few
+source rows on which those are not zero.
+Shape suffixes: C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frieze.cluster.layout import Band
+
+
+@lru_cache(maxsize=16)
+def weights(source: int, target: int) -> Tensor:
+    """The [target, source] matrix of bicubic interpolation along one axis, float32."""
+    eye = torch.eye(source)[None, None]
+    full = F.interpolate(eye, size=(target, source), mode="bicubic", align_corners=False)
+    return full[0, 0]
+
+
+def source_rows(band: Band, source: int, target: int) -> Band:
+    """The source rows on which a band of target rows depends."""
+    used = weights(source, target)[band.start : band.stop].ne(0).any(dim=0).nonzero()
+    return Band(int(used.min()), int(used.max()) + 1)
+
+
+def enlarge(
+    rows_CTHW: Tensor, held: Band, source: tuple[int, int], band: Band, target: tuple[int, int]
+) -> Tensor:
+    """Target rows `band` of the enlarged canvas from the source rows `held` of the small one."""
+    row_weights = weights(source[0], target[0])[band.start : band.stop, held.start : held.stop]
+    column_weights = weights(source[1], target[1])
+    return torch.einsum("cthw,yh,xw->ctyx", rows_CTHW.float(), row_weights, column_weights)

@@ -1,0 +1,145 @@
+"""RenderSpec: everything that says what to draw and where, as one frozen record.
+
+The CLI's flags and a preset's keys are this record's fields and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import SpecError
+
+# Beside this package in the repository, and beside it in an installed wheel.
+PRESETS = Path(__file__).parent.parent / "configs" / "presets"
+
+# Fields that say where and how the work is done; all others decide the picture and are
+# part of the store's fingerprint.
+PLACE_FIELDS = frozenset(
+    {
+        "out",
+        "overwrite",
+        "workers",
+        "local",
+        "park",
+        "address",
+        "device",
+        "ulysses",
+        "chunk",
+        "save_every",
+        "timeout",
+        "dpi",
+    }
+)
+
+
+class StageSpec(BaseModel):
+    """One resolution of a cascade.
+
+    `scale` is the stage's size relative to the picture; `start` the noise level (sigma) it
+    is restarted from: 1 is pure noise, less continues the stage before, which is enlarged as
+    `pixels` or as `latents`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    scale: float = Field(default=1.0, gt=0, le=1)
+    start: float = Field(default=1.0, gt=0, le=1)
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    shift: float | None = Field(default=None, gt=0)
+    enlarge: Literal["latents", "pixels"] = "pixels"
+
+
+class RenderSpec(BaseModel):
+    """What to draw, with which model, how large, and where to put it.
+
+    Sizes are pixels, `seed` any 64-bit integer, `timeout` seconds. Arguments that diffusers'
+    pipelines have carry diffusers' names. Raises `SpecError` through `parse`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    prompt: str = Field(default="", description="what the picture shows")
+    negative_prompt: str | None = Field(default=None, description="what it must not show")
+    model: str = Field(default="demo", description="'demo', a diffusers folder, or a hub id")
+    height: int = Field(default=1024, ge=16, description="pixels")
+    width: int = Field(default=1024, ge=16, description="pixels")
+    num_inference_steps: int = Field(default=20, ge=1, le=1000, description="steps of a stage")
+    guidance_scale: float = Field(default=3.5, ge=0, description="guidance strength")
+    max_sequence_length: int | None = Field(default=None, ge=1, description="prompt tokens")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="decides the noise")
+    method: str = Field(default="none", description="extrapolation recipe: none, pi, ...")
+    stages: tuple[StageSpec, ...] | None = Field(
+        default=None, min_length=1, description="cascade; preset only"
+    )
+    shift: float | None = Field(default=None, gt=0, description="timestep shift of every stage")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="precision of the weights and of the work"
+    )
+    bits: Literal[8, 16] = Field(default=8, description="bits per channel of the picture")
+    out: str = Field(default="picture.zarr", min_length=1, description=".zarr, .tif or .png")
+    overwrite: bool = Field(default=False, description="replace what is at --out")
+    workers: int = Field(default=1, ge=1, description="ranks the canvas is cut over")
+    local: bool = Field(default=False, description="threads of this process instead of Ray")
+    park: Literal["host", "disk"] | None = Field(
+        default=None, description="with --local: where waiting bands leave their memory"
+    )
+    address: str | None = Field(default=None, description="Ray cluster; default: start one here")
+    device: str = Field(default="auto", description="auto, cpu or cuda")
+    ulysses: int = Field(default=1, ge=1, description="ranks that share heads; the rest ring")
+    chunk: int | None = Field(default=None, ge=16, description="rows and columns of one block")
+    save_every: int = Field(default=1, ge=1, description="steps between saved states")
+    timeout: float = Field(default=600.0, gt=0, description="seconds without a sign of life")
+    dpi: float = Field(default=300.0, gt=0, description="dots per inch written to the file")
+
+    def picture(self) -> dict[str, Any]:
+        """The fields that decide the picture's pixels, as JSON values."""
+        return self.model_dump(mode="json", exclude=set(PLACE_FIELDS))
+
+
+def parse(values: Mapping[str, Any]) -> RenderSpec:
+    """RenderSpec from plain values; raises `SpecError` that names the field and what would work."""
+    try:
+        return RenderSpec.model_validate(dict(values))
+    except ValidationError as error:
+        raise SpecError(_explain(error)) from None
+
+
+def preset_names() -> tuple[str, ...]:
+    """The presets that ship with Frieze."""
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The fields of `configs/presets/NAME.yaml`, or of a YAML file given by its path."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(preset_names())
+        raise SpecError(f"no preset {name!r}; there are: {known}, or a path to a .yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"preset {name!r} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"preset {name!r} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise SpecError(f"preset {name!r} holds {type(values).__name__}; a mapping of fields works")
+    return values
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(_explain_one(dict(item)) for item in error.errors())
+
+
+def _explain_one(item: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = list(StageSpec.model_fields if "stages" in field else RenderSpec.model_fields)
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.0)
+        return f"unknown field {field!r}; the nearest is {near[0]!r}"
+    return f"{field} = {item['input']!r}: {item['msg']}"

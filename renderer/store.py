@@ -1,0 +1,305 @@
+"""The working store: pixels, saved latents and the journal of one render, in one folder.
+
+PATH/             zarr v3 group, OME-Zarr 0.5: arrays "0", "1", ... (axes c, y, x)
+PATH/frieze/      run.json (layout, fingerprint, run), journal.jsonl, lock, latents/ (zarr group)
+
+Workers write whole blocks and latent rows that they alone own; the driver writes the journal, and
+what the journal does not name does not count. Nothing is ever unpickled.
+Shape suffixes: C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from . import latents
+from .about import DAMAGE, FORMAT, damaged, differences, is_store, published, read_about
+from .arrays import (
+    ZarrArray,
+    build_level,
+    check_aligned,
+    check_arrays,
+    read_rows,
+    write_block,
+)
+from .errors import FingerprintError, StoreError
+from .following import Follower, in_order, unfinished
+from .journal import Journal
+from .journal import State as State
+from .pixels import BlockId as BlockId
+from .pixels import LatentArray as LatentArray
+from .pixels import StoreLayout as StoreLayout
+from .pixels import ome, required_bytes
+from .whole import check_place, check_replaceable, check_space, recover, whole_folder
+from .writer import Writer as Writer
+
+# A block of one colour is a block too: without this zarr writes no file for it.
+CONFIG: Any = {"write_empty_chunks": True}
+
+
+class Store:
+    """An open store; cheap to open, safe to share between threads and to open in many processes.
+
+    Every error is a `StoreError` of one line.
+    """
+
+    def __init__(
+        self, path: Path, layout: StoreLayout, fingerprint: str, run: Mapping[str, Any]
+    ) -> None:
+        self.path = path
+        self.layout = layout
+        self.fingerprint = fingerprint
+        self.run = run
+        self.journal = Journal(path / "frieze" / "journal.jsonl")
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        layout: StoreLayout,
+        *,
+        fingerprint: str,
+        run: Mapping[str, Any],
+        overwrite: bool = False,
+    ) -> Store:
+        """Make an empty store; the old one, if any, is there until the new one is whole.
+
+        `run` is JSON: what drew the picture, shown when a resume does not fit. Raises
+        `StoreError` if something else is at `path`, or the disk cannot hold the picture.
+        """
+        target = cls.check(path, layout, overwrite=overwrite)
+        about = {
+            "format": FORMAT,
+            "fingerprint": fingerprint,
+            "layout": layout.as_json(),
+            "run": dict(run),
+        }
+        with whole_folder(
+            target, overwrite=overwrite, is_ours=is_store, error=StoreError
+        ) as folder:
+            create_picture(folder, layout, target.stem, published(run))
+            _create_latents(folder / "frieze" / "latents", layout)
+            (folder / "frieze" / "run.json").write_text(json.dumps(about, indent=1))
+            Journal(folder / "frieze" / "journal.jsonl").claim()
+        return cls.open(target)
+
+    @classmethod
+    def check(
+        cls, path: str | os.PathLike[str], layout: StoreLayout, *, overwrite: bool = False
+    ) -> Path:
+        """The place where `create` would make the store; raises what `create` would raise.
+
+        It makes nothing, so that a render can look before its workers are started.
+        """
+        target = Path(os.path.realpath(path))
+        recover(target)
+        check_place(target, StoreError)
+        check_replaceable(target, overwrite=overwrite, is_ours=is_store, error=StoreError)
+        if (target / "frieze").is_dir():
+            Journal(target / "frieze" / "journal.jsonl").claim()
+        check_space(target, required_bytes(layout), StoreError)
+        return target
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        fingerprint: str | None = None,
+        run: Mapping[str, Any] | None = None,
+    ) -> Store:
+        """Open a store for reading and, by its owners, for writing.
+
+        With a `fingerprint`, raises `FingerprintError` if it is not the store's; the message
+        names the fields of `run` that differ from the store's.
+        """
+        target = Path(os.path.realpath(path))
+        about = read_about(target)
+        try:
+            layout = StoreLayout.from_json(about["layout"])
+            store = cls(target, layout, str(about["fingerprint"]), dict(about["run"]))
+            check_arrays(layout, store._pixels, store._saved)
+        except DAMAGE as error:
+            raise damaged(target, error) from error
+        if fingerprint is not None and fingerprint != store.fingerprint:
+            found = "; ".join(differences(store.run, run or {})) or "its fingerprint"
+            raise FingerprintError(
+                f"{target} was begun otherwise ({found}); resume it as it was begun, "
+                "or draw to another name"
+            )
+        return store
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What drew the picture, without paths and addresses: fit to be published."""
+        return published(self.run)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all blocks, the pyramid and the metadata are there."""
+        return self.journal.is_finished
+
+    def done(self) -> frozenset[BlockId]:
+        """Blocks that are whole on disk, in every level they own."""
+        return self.journal.blocks()
+
+    def covers(self, done: frozenset[BlockId] | set[BlockId], row: int) -> bool:
+        """Whether `done` holds every block of the block row with pixel row `row`."""
+        return done.issuperset(self.layout.ids(row, row + 1))
+
+    def last_state(self) -> State | None:
+        """The newest state that every worker saved."""
+        return self.journal.last_state()
+
+    def write_rows(self, row: int, pixels_HWC: np.ndarray) -> list[BlockId]:
+        """Write whole blocks and their pyramid levels; returns their ids once they are on disk.
+
+        Raises `StoreError` unless the rows start and end where blocks do.
+        """
+        height, layout = pixels_HWC.shape[0], self.layout
+        bottom = row + height
+        if pixels_HWC.shape[1:] != (layout.width, layout.channels) or (
+            pixels_HWC.dtype != layout.dtype
+        ):
+            raise StoreError(
+                f"rows of {pixels_HWC.shape} {pixels_HWC.dtype}; this store takes "
+                f"(rows, {layout.width}, {layout.channels}) {layout.dtype}"
+            )
+        check_aligned(slice(row, bottom), layout.block[0], layout.height, "blocks")
+        for block_row, column in layout.blocks(row, bottom):
+            top, left = block_row * layout.block[0], column * layout.block[1]
+            block_HWC = pixels_HWC[top - row :, left:][: layout.block[0], : layout.block[1]]
+            write_block(self.path, layout, self._pixels, (block_row, column), block_HWC)
+        return layout.ids(row, bottom)
+
+    def read_rows(self, top: int, bottom: int, level: int = 0) -> np.ndarray:
+        """Pixels [rows, W, C] of a level; raises `StoreError` where they are missing or damaged."""
+        return read_rows(self.path / str(level), self._pixels[level], top, bottom)
+
+    def in_order(
+        self,
+        rows: int | None = None,
+        *,
+        poll: float = 0.2,
+        wait: bool = False,
+        patience: float = 30.0,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (first row, pixels [rows, W, C]) from the top down, as the journal has them.
+
+        Strips have `rows` rows (default: a block row), the last one fewer. With `wait` a missing
+        block is waited for, looking every `poll` seconds, for as long as a driver is at work;
+        raises `StoreError` if none is for `patience` seconds, or without `wait`.
+        """
+        follower = Follower(self.journal, wait=wait, poll=poll, patience=patience)
+        return in_order(self, rows or self.layout.block[0], follower)
+
+    def wait_finished(
+        self, *, poll: float = 0.2, wait: bool = False, patience: float = 30.0
+    ) -> None:
+        """Return when the whole pyramid is there; waits or raises as `in_order` does."""
+        follower = Follower(self.journal, wait=wait, poll=poll, patience=patience)
+        while not self.is_complete:
+            if not follower.pause():
+                raise unfinished(self)
+
+    def save_latents(self, stage: int, slot: int, rows: slice, latents_CTHW: np.ndarray) -> None:
+        """Write one band's latents (float32, bit for bit) into a slot of a stage.
+
+        Raises `StoreError` unless the band starts and ends where latent chunks do. Alternate the
+        slots: a crash while saving then leaves the last good state whole.
+        """
+        array, described, folder = self._latents(stage, slot)
+        latents.save(array, described, folder, slot, rows, latents_CTHW)
+
+    def load_latents(self, stage: int, slot: int, rows: slice) -> np.ndarray:
+        """Latents [C, T, rows, W] float32, any rows; raises `StoreError` if never saved."""
+        array, _, folder = self._latents(stage, slot)
+        return latents.load(array, folder, slot, rows)
+
+    def finish(self, meta: Mapping[str, Any] | None = None) -> None:
+        """Build the rest of the pyramid, write the provenance and close the journal.
+
+        Single process, in strips; may be called again. Raises `StoreError` if blocks are missing.
+        """
+        if len(self.done()) < self.layout.num_blocks:
+            raise unfinished(self)
+        if self.is_complete:
+            return
+        self.journal.claim()
+        for leftover in self.path.rglob("*.partial"):
+            leftover.unlink()
+        for level in self.layout.levels[1:]:
+            if not level.by_block:
+                build_level(self.path, self.layout, level, self._pixels)
+        group = zarr.open_group(self.path, mode="r+", zarr_format=3)
+        group.update_attributes({"frieze": {**self.provenance, **published(meta or {})}})
+        self.journal.append({"event": "finished"})
+
+    @cached_property
+    def _pixels(self) -> tuple[ZarrArray, ...]:
+        return tuple(_open_array(self.path / str(i)) for i in range(self.layout.num_levels))
+
+    @cached_property
+    def _saved(self) -> tuple[ZarrArray, ...]:
+        folder = self.path / "frieze" / "latents"
+        return tuple(_open_array(folder / array.name) for array in self.layout.latents)
+
+    def _latents(self, stage: int, slot: int) -> tuple[ZarrArray, LatentArray, Path]:
+        stages = self.layout.latents
+        if not (0 <= stage < len(stages) and 0 <= slot < stages[stage].shape[0]):
+            raise StoreError(f"no slot {slot} of stage {stage}; the store has {len(stages)} stages")
+        folder = self.path / "frieze" / "latents" / stages[stage].name
+        return self._saved[stage], stages[stage], folder
+
+
+def create_picture(
+    folder: Path, layout: StoreLayout, name: str, about: Mapping[str, Any]
+) -> tuple[ZarrArray, ...]:
+    """A folder's empty arrays of pixels, one per level, and the OME-Zarr metadata over them."""
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group.update_attributes({"ome": ome(layout, name), "frieze": dict(about)})
+    return tuple(
+        zarr.create_array(
+            folder / str(level.index),
+            shape=(layout.channels, level.height, level.width),
+            chunks=(layout.channels, *level.chunk),
+            shards=(layout.channels, *level.shard),
+            dtype=layout.dtype,
+            compressors=ZstdCodec(level=1),
+            fill_value=0,
+            dimension_names=("c", "y", "x"),
+            config=CONFIG,
+        )
+        for level in layout.levels
+    )
+
+
+def _create_latents(folder: Path, layout: StoreLayout) -> None:
+    """Uncompressed, for noise does not compress; NaN where nothing was saved."""
+    zarr.open_group(folder, mode="w", zarr_format=3)
+    for array in layout.latents:
+        _, channels, frames, _, width = array.shape
+        zarr.create_array(
+            folder / array.name,
+            shape=array.shape,
+            chunks=(1, channels, frames, array.chunk_rows, width),
+            dtype="float32",
+            compressors=None,
+            fill_value=float("nan"),
+            dimension_names=("slot", "c", "t", "y", "x"),
+            config=CONFIG,
+        )
+
+
+def _open_array(path: Path) -> ZarrArray:
+    """An array to read or write; zarr forgets `config` between openings, so it is set anew."""
+    return zarr.open_array(path, mode="r+", zarr_format=3).with_config(CONFIG)

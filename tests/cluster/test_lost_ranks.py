@@ -1,0 +1,195 @@
+"""A rank that dies, hangs, raises or leaves is named on every other rank, and never waited for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from frieze.cluster.comm import (
+    Comm,
+    CommError,
+    Like,
+    RankLostError,
+    distributed,
+    threads,
+)
+from processes import free_port
+
+FOREVER = 3600.0  # a timeout that no test survives
+CPU = torch.device("cpu")
+
+
+# ---- threads
+
+
+def rank_1_raises(comm: Comm) -> None:
+    if comm.rank == 1:
+        raise ValueError("no such weights")
+    comm.barrier()
+
+
+def rank_1_leaves(comm: Comm) -> None:
+    if comm.rank != 1:
+        comm.barrier()
+
+
+def rank_1_computes_on(comm: Comm, release: threading.Event) -> None:
+    if comm.rank == 1:
+        release.wait()
+    comm.barrier()
+
+
+def test_an_error_of_one_thread_reaches_all_at_once(world: Callable) -> None:
+    with pytest.raises(ValueError, match="no such weights") as caught:
+        world(3, timeout=FOREVER)(rank_1_raises)
+    notes = "\n".join(caught.value.__notes__)
+    for rank in (0, 2):
+        assert f"rank {rank}: RankLostError" in notes
+    assert "rank 1 raised ValueError: no such weights" in notes
+
+
+def test_a_thread_that_left_is_not_waited_for(world: Callable) -> None:
+    with pytest.raises(RankLostError, match="but rank 1 has left") as caught:
+        world(3, timeout=FOREVER)(rank_1_leaves)
+    assert caught.value.rank == 1
+
+
+def test_a_thread_that_hangs_is_named_within_the_timeout(world: Callable) -> None:
+    release = threading.Event()
+    try:
+        with pytest.raises(RankLostError, match=r"0\.\d s") as caught:
+            world(3, timeout=0.3)(rank_1_computes_on, release)
+    finally:
+        release.set()
+    assert caught.value.rank == 1
+    assert "\n" not in str(caught.value)
+
+
+def test_after_a_failure_every_call_fails() -> None:
+    first, second = threads(2)
+    first.abort("rank 0 has had enough")
+    for _ in range(2):
+        with pytest.raises(RankLostError, match="had enough") as caught:
+            second.barrier()
+        assert caught.value.rank == 0
+
+
+# ---- processes
+
+
+def barrier_unless(comm: Comm, way: str, lost: int) -> tuple[int | None, str]:
+    """What a survivor hears when rank `lost` leaves in some way."""
+    if comm.rank == lost:
+        if way == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if way == "hung":
+            time.sleep(4.0)
+            return None, "slept"
+        raise ValueError("no such weights")
+    with pytest.raises(RankLostError) as caught:
+        comm.barrier()
+    with pytest.raises(RankLostError):
+        comm.barrier()
+    return caught.value.rank, str(caught.value)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_process_is_named_on_every_other_rank(gloo_world: Callable, lost: int) -> None:
+    outcomes = gloo_world(3, barrier_unless, "killed", lost, timeout=FOREVER)
+    assert outcomes.pop(lost) is None
+    for rank, text in outcomes:
+        assert rank == lost
+        assert f"from rank {lost}: the connection closed" in text
+        assert "\n" not in text
+
+
+def test_a_hung_process_is_named_within_the_timeout(gloo_world: Callable) -> None:
+    outcomes = gloo_world(3, barrier_unless, "hung", 1, timeout=1.5)
+    assert outcomes[1] == (None, "slept")
+    for rank, text in (outcomes[0], outcomes[2]):
+        assert rank == 1
+        assert "waited 1.5 s for 1 uint8 from rank 1" in text
+
+
+def test_an_error_of_one_process_reaches_all(gloo_world: Callable) -> None:
+    outcomes = gloo_world(3, barrier_unless, "raised", 1, timeout=FOREVER)
+    assert isinstance(outcomes[1], ValueError)
+    for rank, text in (outcomes[0], outcomes[2]):
+        assert rank == 1
+        assert "rank 1" in text
+
+
+def one_world_after_another(comm: Comm) -> bool:
+    """Whether this process ends with the threads and open files that it began with."""
+
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+    comm.barrier()
+    before = held()
+    for number in range(4):
+        port = comm.broadcast_object(free_port() if comm.rank == 0 else None, 0)
+        later = distributed(comm.rank, comm.size, address="127.0.0.1", port=port, timeout=20.0)
+        later.barrier()
+        if number % 2:
+            later.abort("enough")
+        later.close()
+        later.close()
+        with pytest.raises(CommError, match="enough" if number % 2 else "has closed"):
+            later.barrier()
+        comm.barrier()
+    deadline = time.monotonic() + 10.0  # connections close a moment later, on threads of torch
+    while held() > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    threads_now, files_now = held()
+    return threads_now <= before[0] + 1 and files_now <= before[1] + 1
+
+
+def test_worlds_follow_one_another_in_one_process(gloo_world: Callable) -> None:
+    assert gloo_world(2, one_world_after_another) == [True, True]
+
+
+def abort_from_another_thread(comm: Comm) -> tuple[int | None, str]:
+    if comm.rank == 0:
+        threading.Timer(0.1, comm.abort, ["the driver said so"]).start()
+    with pytest.raises(RankLostError) as caught:
+        comm.exchange({}, {(comm.rank + 1) % comm.size: Like((1,), torch.float32, CPU)})
+    if comm.rank == 0:  # it keeps the record of why
+        time.sleep(1.0)
+    return caught.value.rank, str(caught.value)
+
+
+def test_an_abort_from_another_thread_ends_every_wait(gloo_world: Callable) -> None:
+    for rank, text in gloo_world(3, abort_from_another_thread, timeout=FOREVER):
+        assert rank == 0
+        assert "the driver said so" in text
+
+
+def join_without_rank_1(comm: Comm) -> str:
+    port = comm.broadcast_object(free_port() if comm.rank == 0 else None, 0)
+    if comm.rank == 1:
+        comm.barrier()
+        return ""
+    with pytest.raises(RankLostError) as caught:
+        distributed(comm.rank, comm.size, address="127.0.0.1", port=port, timeout=1.0)
+    comm.barrier()
+    assert caught.value.rank == 1
+    return str(caught.value)
+
+
+def test_a_rank_that_never_joins_is_named(gloo_world: Callable) -> None:
+    for text in gloo_world(3, join_without_rank_1)[::2]:
+        assert "waited 1.0 s for rank 1 to join at 127.0.0.1:" in text
+
+
+def test_a_store_that_is_not_there_is_named() -> None:
+    port = free_port()
+    with pytest.raises(RankLostError, match=f"store at 127.0.0.1:{port}") as caught:
+        distributed(1, 2, address="127.0.0.1", port=port, timeout=1.0)
+    assert "\n" not in str(caught.value)

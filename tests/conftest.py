@@ -1,0 +1,62 @@
+"""Worlds of ranks, poisoned memory and fixed seeds."""
+
+from __future__ import annotations
+
+import environment  # noqa: F401  first: sets what torch reads when it is imported
+
+# isort: split
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from frieze.cluster.comm import run_threads
+from poison import nan_filled
+from processes import run_processes
+from ray_fixture import ray_cluster  # noqa: F401  a fixture for every test
+
+
+@pytest.fixture(autouse=True)
+def _steady() -> Iterator[None]:
+    """One thread per op, no grad, fixed seeds."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    with torch.no_grad():
+        yield
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def nan_memory() -> Iterator[None]:
+    """Fresh uninitialised floating memory holds NaN."""
+    with nan_filled():
+        yield
+
+
+@pytest.fixture(params=["free", "turns"])
+def world(request: pytest.FixtureRequest) -> Callable[..., Callable[..., list[Any]]]:
+    """`world(n)(function, *args)` runs function(comm, *args) on n threads; results by rank."""
+    turns = request.param == "turns"
+
+    def of(num_ranks: int, timeout: float = 20.0) -> Callable[..., list[Any]]:
+        def run(function: Callable[..., Any], *args: Any) -> list[Any]:
+            return run_threads(function, num_ranks, *args, timeout=timeout, turns=turns)
+
+        return run
+
+    return of
+
+
+@pytest.fixture
+def gloo_world() -> Callable[..., list[Any]]:
+    """`gloo_world(n, function, *args)` runs a module-level function(comm, *args) in n processes."""
+    return run_processes

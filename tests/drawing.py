@@ -1,0 +1,61 @@
+"""Small renders of the demo model for tests, and how two pictures differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from frieze.renderer import RenderResult, RenderSpec, render
+
+PROMPT = "a red sun over blue mountains at dusk"
+
+
+def small_spec(out: Path, **fields: Any) -> RenderSpec:
+    """Four steps of the demo model at 256 x 256 on threads of this process, unless told other."""
+    defaults: dict[str, Any] = {
+        "prompt": PROMPT,
+        "height": 256,
+        "width": 256,
+        "num_inference_steps": 4,
+        "seed": 7,
+        "local": True,
+        "out": str(out),
+    }
+    return RenderSpec(**(defaults | fields))
+
+
+def draw(out: Path, **fields: Any) -> RenderResult:
+    """Render a `small_spec`."""
+    return render(small_spec(out, **fields))
+
+
+def pixels(store: Path) -> np.ndarray:
+    """The full-size picture in a store, [H, W, 3]."""
+    array = zarr.open_array(str(store / "0"), mode="r")
+    return np.moveaxis(np.asarray(array[:]), 0, -1)
+
+
+def grey_levels(a: np.ndarray, b: np.ndarray) -> int:
+    """The largest difference of two 8-bit pictures, in grey levels."""
+    assert a.shape == b.shape
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+# A cascade small enough for tests: 256 x 256, then 512 x 512 with interpolated positions.
+# The first stage is enlarged as pixels; `LATENTS` is the same, enlarged as latents.
+CASCADE: dict[str, Any] = {
+    "height": 512,
+    "width": 512,
+    "method": "pi",
+    "workers": 2,
+    "stages": [{"scale": 0.5, "steps": 3}, {"scale": 1.0, "start": 0.6, "steps": 3}],
+}
+LATENTS = CASCADE | {
+    "stages": [
+        {"scale": 0.5, "steps": 3},
+        {"scale": 1.0, "start": 0.6, "steps": 3, "enlarge": "latents"},
+    ]
+}

@@ -1,0 +1,101 @@
+"""Ranks as real processes for tests: forked from a server that has imported torch once."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import pickle
+import socket
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from frieze.cluster.comm import Comm, distributed
+
+START_SECONDS = 120.0  # for the server to import torch on a busy machine
+
+
+def run_processes(
+    num_ranks: int, function: Callable[..., Any], *args: Any, timeout: float = 20.0
+) -> list[Any]:
+    """function(comm, *args) on `num_ranks` gloo ranks; `function` sits at the top of its file.
+
+    Returns per rank what it returned, the exception it raised, or None if it was killed.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "frieze.cluster.comm"])
+    port = free_port()
+    source = (function.__code__.co_filename, function.__qualname__)
+    readers, processes = [], []
+    try:
+        for rank in range(num_ranks):
+            reader, writer = context.Pipe(duplex=False)
+            readers.append(reader)
+            world = (rank, num_ranks, port, timeout)
+            process = context.Process(target=_work, args=(writer, world, source, args), daemon=True)
+            process.start()
+            processes.append(process)
+            writer.close()
+        return [_outcome(reader, START_SECONDS + timeout) for reader in readers]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+            process.close()
+        for reader in readers:
+            reader.close()
+
+
+def free_port() -> int:
+    """A port of this machine that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _outcome(reader: Connection, seconds: float) -> Any:
+    if not wait([reader], seconds):
+        return TimeoutError(f"no result after {seconds} s")
+    try:
+        return reader.recv()
+    except EOFError:
+        return None
+
+
+def _work(
+    writer: Connection,
+    world: tuple[int, int, int, float],
+    source: tuple[str, str],
+    args: tuple[Any, ...],
+) -> None:
+    rank, num_ranks, port, timeout = world
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    torch.manual_seed(0)
+    comm: Comm | None = None
+    try:
+        function = _load(*source)
+        comm = distributed(rank, num_ranks, address="127.0.0.1", port=port, timeout=timeout)
+        outcome: Any = function(comm, *args)
+    except BaseException as error:
+        if comm is not None:
+            comm.abort(f"rank {rank} raised {type(error).__name__}: {error}")
+        outcome = error
+    writer.send_bytes(pickle.dumps(outcome))
+    writer.close()
+    if comm is not None:
+        comm.close()
+
+
+def _load(path: str, name: str) -> Callable[..., Any]:
+    """The function itself: test files are no importable modules under importlib's import mode."""
+    spec = importlib.util.spec_from_file_location("ranks_under_test", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ranks_under_test"] = module
+    spec.loader.exec_module(module)
+    function: Callable[..., Any] = getattr(module, name)
+    return function

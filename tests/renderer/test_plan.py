@@ -1,0 +1,134 @@
+"""Plans: bands, blocks and shifts decided, and what cannot be drawn refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from frieze.renderer.errors import ModelError, PlanError, SpecError
+from frieze.renderer.family import describe, find
+from frieze.renderer.plan import plan
+from frieze.renderer.spec import RenderSpec, parse, preset
+
+
+def spec(**fields: Any) -> RenderSpec:
+    return RenderSpec(prompt="a red sun over blue mountains at dusk", **fields)
+
+
+def test_bands_cover_every_stage_and_end_on_block_borders() -> None:
+    made = plan(spec(height=1024, width=768, method="pi", workers=3))
+    assert [s.canvas.height for s in made.stages] == [32, 64, 128]
+    for stage in made.stages:
+        assert stage.bands[0].start == 0
+        assert stage.bands[-1].stop == stage.canvas.height
+        for above, below in zip(stage.bands, stage.bands[1:], strict=False):
+            assert above.stop == below.start
+            assert above.stop % stage.align == 0
+    block_rows = made.block[0] // made.facts.latent.downscale
+    assert all(band.start % block_rows == 0 for band in made.stages[-1].bands)
+
+
+def test_the_table_says_bands_steps_shift_and_memory() -> None:
+    text = str(plan(parse({**preset("demo"), "prompt": "x"})))
+    for part in ("1024 x 1024 px", "stage 3", "shift", "GiB per worker", "bands of"):
+        assert part in text
+
+
+def test_the_plain_method_has_one_stage_from_pure_noise() -> None:
+    made = plan(spec(height=256, width=256))
+    assert [s.start for s in made.stages] == [1.0]
+    assert made.stages[0].num_steps == 20
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"height": 250}, "height 250 is no multiple of 16, .* nearest that works is 256"),
+        ({"width": 1000}, "width 1000 .* nearest that works is 992"),
+        ({"height": 64, "width": 64, "workers": 5}, "5 workers are more than the 4 rows of 16"),
+        ({"workers": 3, "ulysses": 2}, "ulysses 2 does not divide 3 workers"),
+        ({"negative_prompt": "fog"}, "negative_prompt 'fog': flux is guided without one"),
+        ({"park": "disk"}, "park 'disk' is for bands of one process; use it with --local"),
+        ({"chunk": 48}, "chunk 48 does not work; a power of two from 16 to 512"),
+        ({"max_sequence_length": 600}, "max_sequence_length 600"),
+        ({"height": 2**20, "width": 2**20}, "GiB of this machine's memory"),
+        ({"stages": [{"scale": 0.5}]}, "the last stage has scale 0.5"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_with_what_would_work(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan(parse({"prompt": "x", **fields}))
+
+
+def test_an_unknown_method_lists_those_there_are() -> None:
+    with pytest.raises(SpecError, match="no 'magic' in methods; there are: none, pi"):
+        plan(spec(method="magic"))
+
+
+def test_an_unknown_model_path_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"no model folder at './nowhere'"):
+        plan(spec(model="./nowhere"))
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of the demo checkpoint to spoil."""
+    return Path(shutil.copytree(find("demo"), tmp_path / "model"))
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model_index.json is missing"):
+        describe(str(tmp_path))
+
+
+def test_a_foreign_pipeline_is_refused_and_the_known_ones_named(copied: Path) -> None:
+    index = copied / "model_index.json"
+    index.write_text(json.dumps({"_class_name": "MochiPipeline"}))
+    with pytest.raises(ModelError, match="holds a MochiPipeline model; Frieze knows FluxPipeline"):
+        describe(str(copied))
+
+
+def test_broken_json_is_refused(copied: Path) -> None:
+    (copied / "transformer" / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"transformer.config.json cannot be read as JSON"):
+        describe(str(copied))
+
+
+def test_pickled_weights_are_refused(copied: Path) -> None:
+    for file in (copied / "vae").glob("*.safetensors"):
+        file.rename(file.with_suffix(".bin"))
+    with pytest.raises(ModelError, match="is a pickle and may run code"):
+        describe(str(copied))
+
+
+def test_missing_weights_are_refused(copied: Path) -> None:
+    for file in (copied / "transformer").glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"transformer holds no .safetensors"):
+        describe(str(copied))
+
+
+def test_truncated_weights_are_refused(copied: Path) -> None:
+    file = next((copied / "transformer").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"is corrupt .*fetch the model anew"):
+        describe(str(copied))
+
+
+def test_planning_imports_neither_ray_nor_diffusers() -> None:
+    code = (
+        "import sys; from frieze.renderer import plan, RenderSpec; import frieze.renderer as r;"
+        "assert 'torch' not in sys.modules, 'torch';"
+        "plan(RenderSpec(prompt='x', height=256, width=256));"
+        "print([m for m in ('ray', 'diffusers', 'transformers', 'zarr') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,155 @@
+"""RenderSpec and its presets: what parses, what is refused and how, and what is frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from frieze.renderer.errors import SpecError
+from frieze.renderer.spec import (
+    PLACE_FIELDS,
+    RenderSpec,
+    StageSpec,
+    parse,
+    preset,
+    preset_names,
+)
+
+# Adding, renaming or dropping a field is a change of the command line and of every preset.
+PICTURE = [
+    "prompt",
+    "negative_prompt",
+    "model",
+    "height",
+    "width",
+    "num_inference_steps",
+    "guidance_scale",
+    "max_sequence_length",
+    "seed",
+    "method",
+    "stages",
+    "shift",
+    "dtype",
+    "bits",
+]
+PLACE = [
+    "out",
+    "overwrite",
+    "workers",
+    "local",
+    "park",
+    "address",
+    "device",
+    "ulysses",
+    "chunk",
+    "save_every",
+    "timeout",
+    "dpi",
+]
+
+
+def test_fields_are_these_and_no_others() -> None:
+    assert list(RenderSpec.model_fields) == PICTURE + PLACE
+    assert list(StageSpec.model_fields) == ["scale", "start", "steps", "shift", "enlarge"]
+
+
+def test_picture_excludes_the_place_fields() -> None:
+    assert set(PLACE) == PLACE_FIELDS
+    assert list(RenderSpec().picture()) == PICTURE
+
+
+def test_where_a_picture_is_drawn_does_not_change_what_it_is() -> None:
+    elsewhere = RenderSpec(out="b.tif", workers=5, local=True, timeout=3, chunk=64, dpi=72)
+    assert elsewhere.picture() == RenderSpec().picture()
+    assert RenderSpec(seed=1).picture() != RenderSpec().picture()
+
+
+def test_every_field_tells_what_it_is() -> None:
+    assert [n for n, field in RenderSpec.model_fields.items() if not field.description] == []
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        RenderSpec().seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_parses(name: str) -> None:
+    assert parse(preset(name)).prompt
+
+
+def test_the_demo_preset_ships() -> None:
+    assert "demo" in preset_names()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ({"heigth": 64}, "the nearest is 'height'"),
+        ({"num_steps": 3}, "the nearest is 'num_inference_steps'"),
+        ({"stages": [{"strat": 0.5}]}, "the nearest is 'start'"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(wrong: dict[str, Any], near: str) -> None:
+    with pytest.raises(SpecError, match=near):
+        parse(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"height": 8},
+        {"height": "tall"},
+        {"num_inference_steps": 0},
+        {"num_inference_steps": 1001},
+        {"guidance_scale": float("nan")},
+        {"timeout": float("inf")},
+        {"timeout": 0},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"workers": 0},
+        {"bits": 12},
+        {"dtype": "float8"},
+        {"stages": []},
+        {"stages": [{"scale": 1.5}]},
+        {"stages": [{"start": 0}]},
+        {"out": ""},
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_field_and_value(wrong: dict[str, Any]) -> None:
+    (field,) = wrong
+    with pytest.raises(SpecError) as caught:
+        parse(wrong)
+    assert str(caught.value).startswith(field)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_bounds_themselves_are_allowed() -> None:
+    parse({"height": 16, "seed": 2**63 - 1, "stages": [{"scale": 1, "start": 1}]})
+    parse({"num_inference_steps": 1000, "guidance_scale": 0, "bits": 16})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"a: [", "is not YAML"),
+        (b"a: !!python/object:os.system x", "is not YAML"),
+        (b"", "a mapping of fields works"),
+        (b"- seed", "a mapping of fields works"),
+        (b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_a_broken_preset_file_is_one_clear_line(tmp_path: Path, text: bytes, reason: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(text)
+    with pytest.raises(SpecError, match=reason) as caught:
+        preset(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_preset_lists_those_there_are() -> None:
+    with pytest.raises(SpecError, match=r"'dmeo'; there are: .*demo"):
+        preset("dmeo")

@@ -1,0 +1,195 @@
+"""Stores are made whole, replaced with care, and opened or refused with one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from contracts.export import RUN, make_store, picture
+from frieze.renderer import whole
+from frieze.renderer.errors import FingerprintError, StoreError
+from frieze.renderer.store import LatentArray, Store, StoreLayout
+
+LATENTS = (LatentArray("0", (2, 4, 1, 24, 10), 8), LatentArray("1", (2, 4, 1, 50, 20), 16))
+
+
+def one_line(caught: pytest.ExceptionInfo[StoreError]) -> str:
+    text = str(caught.value)
+    assert text
+    assert "\n" not in text
+    return text
+
+
+def create(path: Path, *, overwrite: bool = False) -> Store:
+    return Store.create(
+        path, StoreLayout(64, 64, (32, 32)), fingerprint="new", run=RUN, overwrite=overwrite
+    )
+
+
+def test_a_store_is_replaced_only_when_told(tmp_path: Path) -> None:
+    make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
+    with pytest.raises(StoreError, match="already there"):
+        create(tmp_path / "a.zarr")
+    assert Store.open(tmp_path / "a.zarr").is_complete
+    assert not create(tmp_path / "a.zarr", overwrite=True).is_complete
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_a_strangers_folder_or_file_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / "zarr.json").write_text("{}")
+    (tmp_path / "b.zarr").write_text("a file")
+    for name, why in (("a.zarr", "did not make"), ("b.zarr", "is a file")):
+        with pytest.raises(StoreError, match=why) as caught:
+            create(tmp_path / name, overwrite=True)
+        one_line(caught)
+    (tmp_path / "c.zarr").mkdir()
+    create(tmp_path / "c.zarr", overwrite=True)
+
+
+def test_places_that_cannot_hold_a_store_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (tmp_path / "nowhere" / "a.zarr", Path("/proc/a.zarr")):
+        with pytest.raises(StoreError) as caught:
+            create(path)
+        one_line(caught)
+    usage = namedtuple("usage", "total used free")(10, 10, 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(StoreError, match="free"):
+        create(tmp_path / "a.zarr")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(StoreError, match="cannot be written"):
+        create(tmp_path / "a.zarr")
+
+
+def test_a_crash_while_replacing_leaves_the_old_store(tmp_path: Path) -> None:
+    old = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
+    os.replace(old.path, whole._aside(old.path))
+    assert Store.open(tmp_path / "a.zarr").is_complete
+    shutil.copytree(old.path, whole._aside(old.path))
+    create(tmp_path / "a.zarr", overwrite=True)
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_an_error_while_creating_leaves_the_old_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
+
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("frieze.renderer.store.create_picture", fail)
+    with pytest.raises(StoreError, match="No space"):
+        create(tmp_path / "a.zarr", overwrite=True)
+    assert Store.open(tmp_path / "a.zarr").is_complete
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def damage_json(path: Path) -> None:
+    (path / "frieze" / "run.json").write_text('{"format": ')
+
+
+def damage_format(path: Path) -> None:
+    (path / "frieze" / "run.json").write_text('{"format": "other"}')
+
+
+def damage_pickle(path: Path) -> None:
+    (path / "frieze" / "run.json").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+
+
+def damage_layout(path: Path) -> None:
+    about = json.loads((path / "frieze" / "run.json").read_text())
+    about["layout"]["surprise"] = 1
+    (path / "frieze" / "run.json").write_text(json.dumps(about))
+
+
+def damage_array(path: Path) -> None:
+    shutil.rmtree(path / "0")
+
+
+def damage_metadata(path: Path) -> None:
+    text = (path / "0" / "zarr.json").read_text()
+    (path / "0" / "zarr.json").write_text(text[: len(text) // 2])
+
+
+def damage_shape(path: Path) -> None:
+    text = (path / "0" / "zarr.json").read_text()
+    (path / "0" / "zarr.json").write_text(text.replace("64", "96"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_json,
+        damage_format,
+        damage_pickle,
+        damage_layout,
+        damage_array,
+        damage_metadata,
+        damage_shape,
+    ],
+)
+def test_a_damaged_store_is_one_clear_error(tmp_path: Path, damage: object) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32), latents=LATENTS)
+    assert callable(damage)
+    damage(store.path)
+    with pytest.raises(StoreError, match="is damaged") as caught:
+        Store.open(store.path)
+    one_line(caught)
+
+
+def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "half.zarr" / "frieze").mkdir(parents=True)
+    (tmp_path / "foreign.zarr").mkdir()
+    (tmp_path / "file.zarr").write_text("")
+    for name, why in (
+        ("half", "half made"),
+        ("foreign", "no Frieze store"),
+        ("file", "no store"),
+        ("absent", "no store"),
+    ):
+        with pytest.raises(StoreError, match=why) as caught:
+            Store.open(tmp_path / f"{name}.zarr")
+        one_line(caught)
+    create(tmp_path / "half.zarr", overwrite=True)
+
+
+def test_a_lost_or_torn_block_is_an_error_not_black(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
+    shard = store.path / "0" / "c" / "0" / "1" / "0"
+    shard.write_bytes(shard.read_bytes()[:-5])
+    with pytest.raises(StoreError, match="damaged") as caught:
+        list(store.in_order())
+    one_line(caught)
+    shard.unlink()
+    with pytest.raises(StoreError, match="missing"):
+        list(store.in_order())
+
+
+def test_a_resume_that_does_not_fit_says_what_differs(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
+    Store.open(store.path, fingerprint="f", run={"picture": {"seed": 8}})
+    with pytest.raises(FingerprintError) as caught:
+        Store.open(
+            store.path,
+            fingerprint="g",
+            run={"picture": {**RUN["picture"], "seed": 8}, "weights": "abc", "version": "2"},
+        )
+    text = one_line(caught)
+    assert "picture.seed: 7 in the store, 8 asked for" in text
+    assert 'version: "0.1.0" in the store, "2" asked for' in text
+    assert "prompt" not in text
+    assert "weights" not in text

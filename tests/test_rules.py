@@ -1,0 +1,303 @@
+"""The rules of the tree: who imports whom, one library one door, sizes, words, frozen names.
+
+Every rule is a function from a file's text to what breaks it; each has a control that must break.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+import frieze.renderer
+from frieze.renderer import cli, flags, plugins, spec
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS = ("renderer", "cluster", "kernels", "configs")
+
+# A library may be imported by these files only: a path, or a folder that ends in "/".
+DOORS = {
+    "av": ("renderer/exports/video.py",),
+    "diffusers": ("renderer/families/", "renderer/demo/"),
+    "flash_attn": ("kernels/",),
+    "huggingface_hub": ("renderer/families/", "renderer/hub.py"),
+    "pickle": ("cluster/messages.py",),
+    "ray": ("cluster/ray_fleet.py", "cluster/ray_seat.py"),
+    "rich": ("renderer/cli.py", "renderer/progress.py", "renderer/doctor.py"),
+    "tifffile": ("renderer/exports/tiff.py",),
+    "torch.distributed": ("cluster/distributed.py", "cluster/rendezvous.py", "renderer/demo/"),
+    "transformers": ("renderer/families/", "renderer/demo/"),
+    "triton": ("kernels/",),
+    "typer": ("renderer/cli.py", "renderer/flags.py", "renderer/oneline.py"),
+    "xformers": ("kernels/",),
+    "yaml": ("renderer/spec.py",),
+    "zarr": ("renderer/store.py", "renderer/exports/ome_zarr.py"),
+}
+# Where an error of others' code crosses a thread or process: any of them is caught, as a value.
+CATCHES_ALL = (
+    *("cluster/fleet.py", "cluster/ray_seat.py", "cluster/seat.py", "cluster/threads.py"),
+    "renderer/writer.py",
+)
+EMPTY_NAMES = {"utils", "helpers", "common", "base", "manager", "handler"}
+SPEC_FIELDS = [
+    *("prompt", "negative_prompt", "model", "height", "width", "num_inference_steps"),
+    *("guidance_scale", "max_sequence_length", "seed", "method", "stages", "shift", "dtype"),
+    *(
+        "bits",
+        "out",
+        "overwrite",
+        "workers",
+        "local",
+        "park",
+        "address",
+        "device",
+        "ulysses",
+        "chunk",
+    ),
+    *("save_every", "timeout", "dpi"),
+]
+COMMANDS = {
+    "render": ["prompt", "preset", "size", "also", "dry_run", "json", "quiet"],
+    "plan": ["prompt", "preset", "size", "json"],
+    "resume": [
+        *("store", "also", "overwrite", "json", "quiet"),
+        *("workers", "local", "address", "timeout"),
+    ],
+    "export": ["store", "out", "overwrite", "follow", "dpi", "json"],
+    "doctor": ["json"],
+}
+
+
+@cache
+def product() -> dict[str, str]:
+    """Text of every module of the product, by its path from the root."""
+    return _texts(FOLDERS)
+
+
+@cache
+def everything() -> dict[str, str]:
+    """Text of every module of the product and its tests."""
+    return product() | _texts(("tests",))
+
+
+def _texts(folders: tuple[str, ...]) -> dict[str, str]:
+    files = (file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+    paths = {file.relative_to(ROOT).as_posix(): file for file in files}
+    kept = {path for path in paths if not path.startswith("tests/typing/")}
+    return {path: paths[path].read_text(encoding="utf-8") for path in sorted(kept)}
+
+
+def imports(text: str) -> Iterator[str]:
+    """Dotted names that a module imports anywhere, lazily or by name; relative ones excepted."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                yield from (f"{module}.{alias.name}" for alias in names)
+            case ast.Attribute(value=ast.Name(id="torch"), attr="distributed"):
+                yield "torch.distributed"
+            case ast.Call(args=[ast.Constant(value=str(name)), *_]) if _imports_by_name(node):
+                yield name
+
+
+def _imports_by_name(call: ast.Call) -> bool:
+    return ast.unparse(call.func).endswith(("import_module", "__import__", "importorskip"))
+
+
+def is_inside(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"{package}.")
+
+
+def second_doors(path: str, text: str) -> list[str]:
+    return [
+        f"{path} imports {name}; its door is {' or '.join(doors)}"
+        for name in imports(text)
+        for library, doors in DOORS.items()
+        if is_inside(name, library) and not path.startswith(doors)
+    ]
+
+
+def top_level_names(path: str, text: str) -> list[str]:
+    found = (name for name in imports(text) if name.split(".")[0] in FOLDERS)
+    return [f"{path} imports {name}; write frieze.{name}" for name in found]
+
+
+def broad_catches(path: str, text: str) -> list[str]:
+    """Handlers of any error at all; those that only tidy up and raise it again excepted."""
+    if path in CATCHES_ALL:
+        return []
+    handlers = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ExceptHandler))
+    kept = [node for node in handlers if ast.unparse(node.body[-1]) != "raise"]
+    named = [(node, ast.unparse(node.type) if node.type else "everything") for node in kept]
+    broad = re.compile(r"\b(Exception|BaseException|everything)\b")
+    return [f"{path}:{node.lineno} catches {name}" for node, name in named if broad.search(name)]
+
+
+def pickles(path: str, text: str) -> list[str]:
+    """Loads that run code from the file they read; our ranks' own messages excepted."""
+    if path in DOORS["pickle"] + DOORS["ray"]:
+        return []
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    loading = re.compile(r"(torch|pickle|cloudpickle|joblib|dill)\.loads?\(")
+    found = [(call, ast.unparse(call)) for call in calls]
+    unsafe = [(c, t) for c, t in found if loading.match(t) and "weights_only=True" not in t]
+    return [f"{path}:{call.lineno} {source}" for call, source in unsafe]
+
+
+def unfinished(path: str, text: str) -> list[str]:
+    words = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|NotImplemented" r"Error)\b")
+    lines = enumerate(text.splitlines(), start=1)
+    return [f"{path}:{number} {line.strip()}" for number, line in lines if words.search(line)]
+
+
+def too_long(path: str, text: str) -> list[str]:
+    count = len(text.splitlines())
+    return [f"{path} has {count} lines; 400 is the most"] if count > 400 else []
+
+
+def empty_names(path: str, text: str) -> list[str]:
+    words = set(re.split(r"[/_.]", path))
+    return [f"{path}: {word} says nothing" for word in sorted(words & EMPTY_NAMES)]
+
+
+Rule = Callable[[str, str], list[str]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "text"),
+    [
+        (second_doors, "renderer/plan.py", "def f():\n    from torch import distributed"),
+        (second_doors, "renderer/plan.py", "import torch\ntorch.distributed.barrier()"),
+        (second_doors, "renderer/plan.py", "importlib.import_module('ray.util')"),
+        (second_doors, "renderer/zarrs.py", "import zarr"),
+        (top_level_names, "renderer/plan.py", "from kernels.attention import attend"),
+        (broad_catches, "renderer/plan.py", "try:\n    f()\nexcept (OSError, Exception):\n    g()"),
+        (broad_catches, "renderer/plan.py", "try:\n    f()\nexcept:\n    g()"),
+        (pickles, "renderer/plan.py", "torch.load('x')"),
+        (unfinished, "renderer/plan.py", "raise NotImplemented" + "Error"),
+        (too_long, "renderer/plan.py", "\n" * 401),
+        (empty_names, "cluster/ring_utils.py", ""),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_each_rule_sees_what_breaks_it(rule: Rule, path: str, text: str) -> None:
+    assert rule(path, text)
+
+
+def test_every_door_is_a_file() -> None:
+    later = {"renderer/exports/video.py", "renderer/hub.py"}
+    files = {door for doors in DOORS.values() for door in doors} | set(CATCHES_ALL)
+    assert {door for door in files if not (ROOT / door).exists()} <= later
+
+
+def test_a_door_is_no_second_door() -> None:
+    assert second_doors("renderer/store.py", "import zarr, zarrs") == []
+
+
+@pytest.mark.parametrize("rule", [second_doors, pickles, broad_catches], ids=lambda r: r.__name__)
+def test_the_product_keeps_the_rule(rule: Rule) -> None:
+    _hold(rule, product())
+
+
+@pytest.mark.parametrize(
+    "rule", [top_level_names, unfinished, too_long, empty_names], ids=lambda r: r.__name__
+)
+def test_product_and_tests_keep_the_rule(rule: Rule) -> None:
+    _hold(rule, everything())
+
+
+def _hold(rule: Rule, texts: dict[str, str]) -> None:
+    broken = [line for path, text in texts.items() for line in rule(path, text)]
+    assert not broken, "\n" + "\n".join(broken)
+
+
+def test_imports_point_downwards_only() -> None:
+    """The layers are declared in pyproject.toml; the links give the folders their parent."""
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"]
+    links = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "typing")}
+    run = subprocess.run(command, cwd=ROOT, env=links, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_every_module_of_cluster_and_renderer_has_a_layer() -> None:
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    for contract in contracts:
+        for container in contract.get("containers", ()):
+            folder = ROOT / container.removeprefix("frieze.")
+            named = set(re.findall(r"\w+", " ".join(contract["layers"])))
+            there = {p.stem for p in folder.iterdir() if p.suffix == ".py"} - {"__init__"}
+            there |= {p.parent.name for p in folder.glob("*/__init__.py")}
+            assert there <= named, f"pyproject.toml: no layer for {container}: {there - named}"
+
+
+def test_kernels_and_configs_stay_namespaces() -> None:
+    """With an __init__ our kernels would hide Hugging Face's wherever the root is on the path."""
+    for folder in ("kernels", "tests/kernels", "tests", "frieze"):
+        assert not (ROOT / folder / "__init__.py").exists()
+    assert not list((ROOT / "configs").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "presets").iterdir()))
+def test_every_preset_is_a_spec(file: Path) -> None:
+    assert file.suffix == ".yaml"
+    spec.parse(spec.preset(file.stem))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda f: f.name)
+def test_every_config_is_a_mapping(file: Path) -> None:
+    assert isinstance(yaml.safe_load(file.read_text(encoding="utf-8")), dict)
+
+
+def test_exported_names_are_sorted_and_all_there_is() -> None:
+    exported = frieze.renderer.__all__
+    assert exported == sorted(exported)
+    tree = ast.parse(product()["renderer/__init__.py"])
+    imported = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.level]
+    assert set(exported) == {alias.asname or alias.name for n in imported for alias in n.names}
+    assert all(hasattr(frieze.renderer, name) for name in exported)
+
+
+def test_every_plugin_loads() -> None:
+    contract = {"families": "pipelines", "methods": "method", "exports": "export"}
+    for folder in plugins.FOLDERS:
+        for name in plugins.names(folder):
+            assert hasattr(plugins.load(folder, name), contract[folder]), f"{folder}/{name}"
+
+
+def test_spec_fields_are_frozen() -> None:
+    assert list(spec.RenderSpec.model_fields) == SPEC_FIELDS
+
+
+def test_commands_and_flags_are_frozen() -> None:
+    commands = get_command(cli.app).commands
+    fields = set(SPEC_FIELDS) - flags.WITHOUT_FLAG
+    expected = {name: set(own) for name, own in COMMANDS.items()}
+    expected = {n: own | fields if n in ("render", "plan") else own for n, own in expected.items()}
+    assert {n: {p.name for p in c.params} - {"help"} for n, c in commands.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "libraries"),
+    [
+        ("frieze.renderer.cli", {"torch", "ray", "diffusers", "transformers", "zarr", "tifffile"}),
+        ("frieze.cluster.layout", {"torch", "ray"}),
+        ("frieze.cluster.fleet", {"ray", "diffusers"}),
+        ("frieze.kernels.attention", {"triton", "xformers", "ray", "diffusers"}),
+    ],
+)
+def test_importing_is_cheap(module: str, libraries: set[str]) -> None:
+    code = f"import sys, {module}; print(*(sys.modules.keys() & {libraries}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout.split()) == (0, []), run.stderr
