@@ -244,6 +244,7 @@ def _show(
 def _interruptible(progress: Progress) -> Iterator[threading.Event]:
     """The first Ctrl-C sets the event, the second raises KeyboardInterrupt, the third exits."""
     cancel = threading.Event()
+    notes: list[threading.Thread] = []
 
     def pressed(number: int, frame: FrameType | None) -> None:
         if cancel.is_set():
@@ -252,13 +253,16 @@ def _interruptible(progress: Progress) -> Iterator[threading.Event]:
         cancel.set()
         note = Event("note", message="stopping at the next step; Ctrl-C again aborts at once")
         # From a thread: the signal may have come while this one was writing to the terminal.
-        threading.Thread(target=progress, args=(note,), daemon=True).start()
+        notes.append(threading.Thread(target=progress, args=(note,), daemon=True))
+        notes[0].start()
 
     before = signal.signal(signal.SIGINT, pressed)
     try:
         yield cancel
     finally:
         signal.signal(signal.SIGINT, before)
+        for note in notes:  # what was said first is also read first
+            note.join(timeout=5)
 
 
 def _with_resume(message: str, store: Path) -> str:
