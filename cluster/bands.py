@@ -227,7 +227,7 @@ def _stacked(bands: Sequence[Band], num_ranks: int) -> tuple[Band, ...]:
 
 
 def _is_open(mask: Tensor | None) -> bool:
-    """Does this mask let every query see every key?"""
-    if mask is None:
+    """Does this mask let every query see every key? One without values is taken to."""
+    if mask is None or mask.is_meta:
         return True
     return bool(mask.all()) if mask.dtype == torch.bool else not bool(mask.any())

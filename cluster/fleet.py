@@ -10,6 +10,7 @@ The driver calls verbs, which are methods of the worker; futures and threads sta
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import queue
@@ -17,9 +18,11 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
+
+import torch
 
 from . import comm as comms
 from .seat import Place, Report, Seat
@@ -27,6 +30,7 @@ from .seat import Place, Report, Seat
 POLL_SECONDS = 0.2  # how long the driver waits at a stretch, so that Ctrl-C works at once
 GRACE_SECONDS = 5.0  # how long ranks may take to say what happened once their group is broken
 
+T = TypeVar("T")
 Job = tuple[str, tuple[Any, ...]]  # a method of `Seat` and its arguments
 
 
@@ -58,6 +62,20 @@ class Fleet(ABC):
         self._title = worker.__name__
         self._running: str | None = None
         self._ended: str | None = None
+
+    @classmethod
+    def apart(cls, function: Callable[..., T], *args: Any) -> T:
+        """Runs what takes much memory before a fleet is launched; only the result's is kept.
+
+        Here that is a plain call, and what it left in caches is given back: a process of its own
+        would spend seconds on imports to the same end. `RayFleet` takes a process.
+        """
+        try:
+            return function(*args)
+        finally:
+            gc.collect()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
 
     def all(self, verb: str, *args: Any, timeout: float | None = None) -> list[Any]:
         """Runs a verb on all ranks with the same arguments; results in rank order."""

@@ -1,4 +1,4 @@
-"""Ranks as Ray actors in a placement group: with `ray_seat`, the only door to ray.
+"""Ranks as Ray actors in a placement group: with `ray_seat` and `ray_session`, the door to ray.
 
 Ray starts, places and watches the processes; tensors travel between them by `comm.distributed`.
 Nothing here stops a Ray that this fleet did not start.
@@ -7,21 +7,16 @@ Nothing here stops a Ray that this fleet did not start.
 from __future__ import annotations
 
 import atexit
-import logging
-import math
 import os
-import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from .fleet import GRACE_SECONDS, POLL_SECONDS, Fleet, FleetError, Job
+from .fleet import GRACE_SECONDS, POLL_SECONDS, Fleet, FleetError, Job, T
 from .ray_seat import RaySeat, last_line, next_report, version
-from .seat import Place, Report
-
-OBJECT_STORE_BYTES = 256 * 2**20  # verbs return numbers; latents never pass through Ray
-REACH_SECONDS = 10.0
+from .ray_session import connect, disconnect, threads_of
+from .seat import Errand, Place, Report
 
 
 class RayFleet(Fleet):
@@ -47,21 +42,35 @@ class RayFleet(Fleet):
         stay silent in a verb or wait for another in a collective.
         """
         fleet = cls(worker, size, timeout)
-        try:
-            fleet._connect(address, num_cpus)
-            bundles = fleet._reserve(num_cpus, num_gpus, wait)
-            fleet._occupy(bundles, num_cpus, num_gpus, wait)
-            # NCCL refuses two ranks on one device; gloo carries their tensors through the host.
-            backend = "gloo" if 0 < num_gpus < 1 else None
-            fleet._open(worker, args, {"timeout": timeout, "backend": backend})
-        except BaseException:
-            fleet.close()
-            raise
+        fleet._staff(worker, args, address, num_cpus, num_gpus, wait)
         return fleet
+
+    @classmethod
+    def apart(
+        cls,
+        function: Callable[..., T],
+        *args: Any,
+        address: str | None = None,
+        num_cpus: float = 1.0,
+        num_gpus: float = 0.0,
+        timeout: float = 600.0,
+        wait: float = 60.0,
+    ) -> T:
+        """Runs a function in an actor of its own, which has ended when its result is here.
+
+        Errors are those of a verb, and of `launch`, whose Ray this uses. A result should be on the
+        CPU. A private Ray is started for this call alone, unless a `session` keeps one.
+        """
+        fleet = cls(Errand, 1, timeout)
+        fleet._call_it(getattr(function, "__name__", "function"))
+        fleet._staff(Errand, (), address, num_cpus, num_gpus, wait)
+        with fleet:
+            result: T = fleet.one("apart", function, *args)
+        return result
 
     def __init__(self, worker: type, size: int, timeout: float) -> None:
         super().__init__(worker, size, timeout)
-        self._name = f"{worker.__name__}-{uuid.uuid4().hex[:6]}"
+        self._call_it(worker.__name__)
         self._owns_ray = False
         self._group: Any = None
         self._actors: list[Any] = []
@@ -73,6 +82,32 @@ class RayFleet(Fleet):
             "PYTORCH_ALLOC_CONF": "",
         }
         atexit.register(self.close)
+
+    def _call_it(self, title: str) -> None:
+        """The title that Ray's dashboard shows."""
+        self._title = title
+        self._name = f"{title}-{uuid.uuid4().hex[:6]}"
+
+    def _staff(
+        self,
+        worker: type,
+        args: tuple[Any, ...],
+        address: str | None,
+        num_cpus: float,
+        num_gpus: float,
+        wait: float,
+    ) -> None:
+        try:
+            self._owns_ray = connect(self.size, address, num_cpus)
+            self._environment |= threads_of(self.size)
+            bundles = self._reserve(num_cpus, num_gpus, wait)
+            self._occupy(bundles, num_cpus, num_gpus, wait)
+            # NCCL refuses two ranks on one device; gloo carries their tensors through the host.
+            backend = "gloo" if 0 < num_gpus < 1 else None
+            self._open(worker, args, {"timeout": self.timeout, "backend": backend})
+        except BaseException:
+            self.close()
+            raise
 
     def describe(self) -> tuple[Place, ...]:
         """Where each rank runs, in rank order."""
@@ -98,34 +133,7 @@ class RayFleet(Fleet):
                 self._see_off()
         finally:
             if owns_ray:
-                ray.shutdown()
-
-    def _connect(self, address: str | None, num_cpus: float) -> None:
-        import ray
-
-        if "OMP_NUM_THREADS" in os.environ:
-            self._environment["OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
-        if ray.is_initialized():
-            return
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        address = address or os.environ.get("RAY_ADDRESS")
-        if address:
-            _reach(address)
-            try:
-                ray.init(address=address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise FleetError(f"no Ray at {address!r}: {last_line(error)}") from error
-        else:
-            threads = max(1, len(os.sched_getaffinity(0)) // self.size)
-            self._environment.setdefault("OMP_NUM_THREADS", str(threads))
-            ray.init(
-                address="local",
-                num_cpus=max(1, math.ceil(self.size * num_cpus)),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
-        self._owns_ray = True
+                disconnect()
 
     def _reserve(self, num_cpus: float, num_gpus: float, wait: float) -> list[int]:
         """Reserves one bundle per rank; returns bundles in rank order, node by node."""
@@ -248,19 +256,6 @@ class RayFleet(Fleet):
         deadline = time.monotonic() + 2 * GRACE_SECONDS
         while any(map(_is_running, pids)) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 4)
-
-
-def _reach(address: str) -> None:
-    """Refuses an address that nobody answers at: Ray itself would try for minutes."""
-    if address in ("auto", "local"):
-        return
-    host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdigit():
-        raise FleetError(f"{address!r} is not a Ray address; give HOST:PORT, such as head:6379")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
-    except OSError as error:
-        raise FleetError(f"no Ray at {address!r}: {error}") from error
 
 
 def _is_running(pid: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,6 +94,17 @@ class Seat:
         self._left.set()
         if self._comm is not None:
             self._comm.abort(reason)
+
+
+class Errand:
+    """A worker for one call, which needs no other rank."""
+
+    def join(self, comm: Comm) -> None:
+        """Nobody to talk to."""
+
+    def apart(self, function: Callable[..., Any], *args: Any) -> Any:
+        """The function's result."""
+        return function(*args)
 
 
 def failure(error: Exception) -> Report:

@@ -144,7 +144,8 @@ def _forced(name: str, q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor) -> Backen
     if name not in TABLE:
         raise ValueError(f"no attention backend {name!r}; there are {', '.join(TABLE)}")
     backend = TABLE[name]
-    if reason := backend.missing() or backend.refusal(q_BHSD, k_BHKD, v_BHKE):
+    missing = None if q_BHSD.is_meta else backend.missing()
+    if reason := missing or backend.refusal(q_BHSD, k_BHKD, v_BHKE):
         raise ValueError(f"attention backend {name} {reason}; leave the choice open to use another")
     return backend
 
@@ -153,7 +154,7 @@ def _able(q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor) -> Iterator[Backend]:
     """Backends that say they can do this call, fastest first; the reference always comes last."""
     for name in preferred(q_BHSD):
         backend = TABLE[name]
-        if _missing(name):
+        if not q_BHSD.is_meta and _missing(name):
             continue
         if reason := backend.refusal(q_BHSD, k_BHKD, v_BHKE):
             _warn_once(name, reason)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frieze.kernels import reference
+from frieze.kernels.meta import device_type
 
 Result = tuple[Tensor, Tensor]
 
@@ -41,12 +42,15 @@ class Backend:
 
 def preferred(q_BHSD: Tensor) -> tuple[str, ...]:
     """Names for this device and dtype, fastest first; the last one can do anything."""
-    if q_BHSD.device.type == "cpu":
+    kind = device_type(q_BHSD)
+    if kind == "cpu":
         return ("cpu_flash", "reference")
-    if q_BHSD.device.type != "cuda" or q_BHSD.dtype == torch.float64:
+    if kind != "cuda" or q_BHSD.dtype == torch.float64:
         return ("reference",)
     if q_BHSD.dtype not in HALF:
         return ("efficient", "xformers", "triton", "reference")
+    if q_BHSD.is_meta:  # a device that is not here: the one that copies most
+        return ("cudnn", "flash", "efficient", "reference")
     hopper_or_later = torch.cuda.get_device_capability(q_BHSD.device) >= (9, 0)
     names = ("flash", "xformers", "efficient", "triton", "reference")
     return ("cudnn", *names) if hopper_or_later else names
@@ -57,7 +61,8 @@ def _refuse(*reasons: str | None) -> str | None:
 
 
 def _needs_device(x: Tensor, kind: str) -> str | None:
-    return None if x.device.type == kind else f"needs {kind} tensors, not {x.device.type}"
+    found = device_type(x)
+    return None if found == kind else f"needs {kind} tensors, not {found}"
 
 
 def _needs_dtype(x: Tensor, dtypes: tuple[torch.dtype, ...]) -> str | None:
@@ -90,6 +95,9 @@ def _run_reference(q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor, scale: float)
     """The specification over runs of queries, so that no S x K matrix is ever held."""
     per_query = q_BHSD.shape[0] * q_BHSD.shape[1] * k_BHKD.shape[2]
     length = max(1, LOGIT_ELEMENTS // per_query)
+    if q_BHSD.is_meta:  # no run of queries holds more than the first
+        out, lse = reference.attend(q_BHSD[:, :, :length], k_BHKD, v_BHKE, scale=scale)
+        return out.new_empty((*q_BHSD.shape[:3], out.shape[3])), lse.new_empty(q_BHSD.shape[:3])
     parts = [
         reference.attend(q_part, k_BHKD, v_BHKE, scale=scale)
         for q_part in q_BHSD.split(length, dim=2)

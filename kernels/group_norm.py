@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frieze.kernels.meta import device_type
 from frieze.kernels.reference import wide
 
 # Deviations from the mean are held for this many elements at a time: a cache's worth on a CPU,
@@ -80,7 +81,7 @@ def moments(x: Tensor, num_groups: int) -> Moments:
 
 def _squared_deviations(x_GN: Tensor, mean_G: Tensor) -> Tensor:
     """sum_n (x_n - mean)^2 per group, in float64 over pieces of bounded size."""
-    budget = DEVIATIONS_ON_CPU if x_GN.device.type == "cpu" else DEVIATIONS_ELSEWHERE
+    budget = DEVIATIONS_ON_CPU if device_type(x_GN) == "cpu" else DEVIATIONS_ELSEWHERE
     num_groups, size = x_GN.shape
     width = min(size, budget)
     groups = max(1, budget // width)
@@ -90,6 +91,8 @@ def _squared_deviations(x_GN: Tensor, mean_G: Tensor) -> Tensor:
         for piece in x_GN[rows].split(width, dim=1):
             deviation = piece.to(mean_G.dtype) - mean_G[rows, None]
             m2_G[rows] += deviation.square_().sum(-1)
+            if x_GN.is_meta:  # no piece holds more than the first
+                return m2_G
     return m2_G
 
 

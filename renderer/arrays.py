@@ -1,6 +1,7 @@
 """Blocks and rows in zarr arrays, with the care that zarr does not take.
 
 Rows that cut a file are refused, missing files are errors, and what is written is on disk.
+`lead` names one frame: the indices of (T,) C that go before rows and columns.
 Shape suffixes: C channels, H rows, W columns.
 """
 
@@ -22,13 +23,16 @@ ZarrArray = Any  # zarr's own class is generic in a type that it does not export
 Region = tuple[slice, ...]
 
 
-def check_aligned(rows: slice, unit: int, height: int, what: str) -> None:
-    """Rows must start and end at multiples of `unit`, or at the edge: one writer per file."""
+def check_aligned(rows: slice, unit: int, height: int, what: str, kind: str = "rows") -> None:
+    """Rows must start and end at multiples of `unit`, or at the edge: one writer per file.
+
+    Frames as well, with `kind` "frames".
+    """
     whole = rows.start % unit == 0 and (rows.stop % unit == 0 or rows.stop == height)
     if not (whole and 0 <= rows.start < rows.stop <= height):
         raise StoreError(
-            f"rows {rows.start} to {rows.stop} cut through {what} of {unit} rows "
-            f"(height {height}); use multiples of {unit}"
+            f"{kind} {rows.start} to {rows.stop} cut through {what} of {unit} {kind} "
+            f"({'height' if kind == 'rows' else 'of'} {height}); use multiples of {unit}"
         )
 
 
@@ -59,10 +63,29 @@ def read(array: ZarrArray, folder: Path, region: Region) -> np.ndarray:
         raise damaged(folder, error) from error
 
 
-def read_rows(folder: Path, array: ZarrArray, top: int, bottom: int) -> np.ndarray:
+def read_rows(
+    folder: Path, array: ZarrArray, top: int, bottom: int, lead: Region = (slice(None),)
+) -> np.ndarray:
     """Pixels [rows, W, C] of a level; raises `StoreError` where they are missing or damaged."""
-    pixels_CHW = read(array, folder, (slice(None), slice(top, bottom), slice(None)))
+    found = read(array, folder, (*lead, slice(top, bottom), slice(None)))
+    pixels_CHW = found.reshape(found.shape[-3:])
     return np.ascontiguousarray(np.moveaxis(pixels_CHW, 0, -1))
+
+
+def write_rows(
+    folder: Path,
+    array: ZarrArray,
+    place: tuple[int, int],
+    pixels_HWC: np.ndarray,
+    lead: Region = (slice(None),),
+    *,
+    settle: bool = True,
+) -> None:
+    """Write pixels [rows, columns, C] of whole shards, the first one at (row, column)."""
+    (top, left), (height, width, _) = place, pixels_HWC.shape
+    pixels = np.moveaxis(pixels_HWC, -1, 0)
+    region = (*lead, slice(top, top + height), slice(left, left + width))
+    write(array, folder, region, pixels[(None,) * (len(lead) - 1)], settle=settle)
 
 
 def write_block(
@@ -71,6 +94,7 @@ def write_block(
     arrays: Sequence[ZarrArray],
     place: tuple[int, int],
     pixels_HWC: np.ndarray,
+    frame: int | None = None,
 ) -> None:
     """Write the block at (block row, block column) into every level where it owns a shard."""
     for level, array in zip(layout.levels, arrays, strict=True):
@@ -78,23 +102,19 @@ def write_block(
             return
         if level.index:
             pixels_HWC = halve(pixels_HWC)
-        height, width, _ = pixels_HWC.shape
-        top, left = place[0] * level.shard[0], place[1] * level.shard[1]
-        region = (slice(None), slice(top, top + height), slice(left, left + width))
-        write(array, path / str(level.index), region, np.moveaxis(pixels_HWC, -1, 0))
+        corner = (place[0] * level.shard[0], place[1] * level.shard[1])
+        write_rows(path / str(level.index), array, corner, pixels_HWC, layout.lead(frame))
 
 
 def build_level(path: Path, layout: StoreLayout, level: Level, arrays: Sequence[ZarrArray]) -> None:
     """Make a level that no block owns from the one below it, one row of shards at a time."""
     below = layout.levels[level.index - 1]
-    for top in range(0, level.height, level.shard[0]):
-        bottom = min(top + level.shard[0], level.height)
-        wide_HWC = read_rows(
-            path / str(below.index), arrays[below.index], 2 * top, min(2 * bottom, below.height)
-        )
-        region = (slice(None), slice(top, bottom), slice(None))
-        pixels_CHW = np.moveaxis(halve(wide_HWC), -1, 0)
-        write(arrays[level.index], path / str(level.index), region, pixels_CHW)
+    source, target = (path / str(index) for index in (below.index, level.index))
+    for frame, top in product(range(layout.frames or 1), range(0, level.height, level.shard[0])):
+        bottom = min(2 * (top + level.shard[0]), below.height)
+        lead = layout.lead(frame)
+        wide_HWC = read_rows(source, arrays[below.index], 2 * top, bottom, lead)
+        write_rows(target, arrays[level.index], (top, 0), halve(wide_HWC), lead)
 
 
 def check_arrays(
@@ -102,14 +122,16 @@ def check_arrays(
 ) -> None:
     """Raise ValueError unless a store's arrays are those of its layout."""
     for level, array in zip(layout.levels, pixels, strict=True):
-        expected = (layout.channels, level.height, level.width)
+        expected = layout.extent(level.height, level.width)
         if array.shape != expected or array.dtype != layout.dtype:
             raise ValueError(f"array {level.index} is {array.shape} {array.dtype}")
-        if (array.shards or array.chunks)[1:] != level.shard:
+        if (array.shards or array.chunks) != layout.piece(*level.shard):
             raise ValueError(f"array {level.index} has shards of {array.shards}")
     for described, array in zip(layout.latents, saved, strict=True):
         if array.shape != described.shape or array.dtype != np.float32:
             raise ValueError(f"latents {described.name} are {array.shape} {array.dtype}")
+        if array.chunks != described.chunk:
+            raise ValueError(f"latents {described.name} have chunks of {array.chunks}")
 
 
 def _files(array: ZarrArray, folder: Path, region: Region) -> Iterator[Path]:

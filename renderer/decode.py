@@ -1,14 +1,16 @@
-"""A band of latents to rows of pixels, exact, in bounded memory at the pixel end.
+"""A band of latents to pixels, exact, in bounded memory at the pixel end.
 
 The decoder runs on bands up to its tail. The tail's group norm is the last thing that needs the
 whole canvas; once its statistics are merged and one halo is borrowed, pixels are made and handed
-out a few rows at a time, while other rows are still to come.
-Shape suffixes: B batch, C channels, H rows, W columns.
+out a few rows at a time, while other rows are still to come. A decoder without such a tail gives
+whole bands of a few frames at a time instead.
+Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -24,31 +26,79 @@ from frieze.kernels.group_norm import Moments, merge, moments, normalise
 from .family import Model, Tail
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Pixels [B, 3, T, H, W] in about [-1, 1] from this frame and this row of the canvas on."""
+
+    frame: int
+    row: int
+    pixels_BCTHW: Tensor
+
+
 def decode(
     model: Model,
-    latent_BCHW: Tensor,
+    x_BCTHW: Tensor,
     bands: tuple[Band, ...],
     canvas: Canvas,
     comm: Comm,
     *,
     rows_per_block: int,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (first pixel row, pixels [B, 3, rows, W]) from the top of this rank's band down.
+) -> Iterator[Piece]:
+    """Yield this rank's pixels in pieces of `rows_per_block` rows (fewer at the end).
 
-    Collective up to the first item; after it every rank goes on alone.
+    Pictures come from the top of the band down, clips a few frames after the other. Collective
+    whenever it computes: every rank asks for all of its pieces.
     """
+    if model.tail is None:
+        yield from _decode_frames(model, x_BCTHW, bands, canvas, comm, rows_per_block)
+    else:
+        yield from _decode_rows(model, model.tail, x_BCTHW, bands, canvas, comm, rows_per_block)
+
+
+def _decode_frames(
+    model: Model,
+    x_BCTHW: Tensor,
+    bands: tuple[Band, ...],
+    canvas: Canvas,
+    comm: Comm,
+    rows_per_block: int,
+) -> Iterator[Piece]:
+    """Frame group by frame group; nothing of a group is kept once it is handed out."""
+    frame, band = 0, bands[comm.rank]
+    for group in model.frames(x_BCTHW):
+        with band_mode(comm, bands, marks=model.decoder_marks, canvas=canvas):
+            pixels = group()
+        first = band.scaled(Fraction(pixels.shape[-2], band.rows)).start
+        for row in range(0, pixels.shape[-2], rows_per_block):
+            yield Piece(frame, first + row, pixels[..., row : row + rows_per_block, :])
+        frame += pixels.shape[2]
+        del pixels
+
+
+def _decode_rows(
+    model: Model,
+    tail: Tail,
+    x_BCTHW: Tensor,
+    bands: tuple[Band, ...],
+    canvas: Canvas,
+    comm: Comm,
+    rows_per_block: int,
+) -> Iterator[Piece]:
+    """Row by row after the last norm; up to the first piece collective, then each alone."""
     with band_mode(comm, bands, marks=model.decoder_marks, canvas=canvas):
-        features = model.features(latent_BCHW)
+        features = model.features(x_BCTHW)
     band = bands[comm.rank]
     scale = Fraction(features.shape[-2], band.rows)
     pixel_band, height = band.scaled(scale), int(canvas.height * scale)
-    total = merge([Moments.unpack(m) for m in comm.all_gather(_moments(features, model.tail))])
-    reach = _reach(model.tail)
+    total = merge([Moments.unpack(m) for m in comm.all_gather(_moments(features, tail))])
+    reach = _reach(tail)
     bordered = comm.borrow(features, Halo(reach, reach), dim=-2)
+    del features
     for start in range(0, pixel_band.rows, rows_per_block):
         rows = Band(start, min(start + rows_per_block, pixel_band.rows))
         first = pixel_band.start + rows.start
-        yield first, _tail_rows(bordered, rows, first, height, model.tail, total)
+        pixels = _tail_rows(bordered, rows, first, height, tail, total)
+        yield Piece(0, first, pixels.unsqueeze(2))
 
 
 def _moments(features: Tensor, tail: Tail) -> Tensor:

@@ -6,7 +6,6 @@ and is the only one who does; so the journal says exactly what can be resumed.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +16,19 @@ import torch
 
 from frieze.cluster.bands import BandError
 from frieze.cluster.comm import CommError
-from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
-from frieze.cluster.ray_fleet import RayFleet
+from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
 from . import outputs
-from .errors import PlanError, RenderCancelledError, RenderFailedError
+from .errors import RenderCancelledError, RenderFailedError
 from .events import Event, Kind
+from .family import Conditioning
+from .initial import first_frame, keep_sources
+from .launching import apart, launched
+from .loaded import encode_prompts
 from .plan import CanvasPlan, plan
 from .record import fingerprint, identity, run_record, store_layout
 from .render import RenderHandle, RenderResult, StepCallback
-from .shard import Shard
+from .sources import Source
 from .spec import RenderSpec, parse
 from .store import Store
 
@@ -63,7 +65,7 @@ class Drive:
                 overwrite=spec.overwrite,
             )
 
-        return self._draw(made, create, targets)
+        return self._draw(made, create, targets, None)
 
     def resume(
         self,
@@ -75,25 +77,33 @@ class Drive:
         """Open the store, plan the rest for the workers at hand, draw what is missing."""
         store = Store.open(str(path))
         spec = parse({**store.run["spec"], **changes})
-        made = plan(spec, block=store.layout.block[0])
+        sources = {name: Source(**values) for name, values in store.run["sources"].items()}
+        made = plan(spec, block=store.layout.block[0], sources=sources)
         about = identity(made)
         Store.open(str(path), fingerprint=fingerprint(about), run=about)
         targets = outputs.resumed(path, store.run["outputs"], exports, overwrite=overwrite)
         if store.is_complete:
             return self._deliver(made, targets, 0)
-        return self._draw(made, lambda: store, targets)
+        return self._draw(made, lambda: store, targets, store)
 
     def _draw(
-        self, made: CanvasPlan, open_store: Callable[[], Store], targets: outputs.Targets
+        self,
+        made: CanvasPlan,
+        open_store: Callable[[], Store],
+        targets: outputs.Targets,
+        begun: Store | None,
     ) -> RenderResult:
-        """Workers first, then the store: a fleet that cannot start leaves nothing behind."""
+        """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
         self._say("plan", message=str(made))
+        conditioning = None if drawn(made, begun) else self._conditioning(made, begun)
         with launched(made, targets) as fleet:
             self._say("note", message="; ".join(map(str, fleet.describe())))
             store = open_store()
             outputs.prepare_live(targets, made)
             try:
-                self._denoise(fleet, made, store)
+                if begun is None or not begun.last_state():
+                    keep_sources(made, store)
+                self._denoise(fleet, made, store, conditioning)
                 self._decode(fleet, made, store)
                 peak = max(fleet.all("memory"))
             except (FleetError, CommError, BandError) as error:
@@ -101,6 +111,19 @@ class Drive:
         store.finish()
         outputs.finish_live(targets)
         return self._deliver(made, targets, peak)
+
+    def _conditioning(self, made: CanvasPlan, begun: Store | None) -> Conditioning:
+        """The encoded prompts, from a worker that lives no longer than that."""
+        image = None
+        if "image" in made.sources:
+            image = first_frame(made, begun)
+        self._say("note", message="encoding the prompt")
+        try:
+            return apart(made, encode_prompts, made, image)
+        except (WorkerLostError, CommError) as error:
+            raise RenderFailedError(f"the prompt could not be encoded: {error}") from error
+        except FleetError as error:
+            raise PlanError(str(error)) from error
 
     def _deliver(self, made: CanvasPlan, targets: outputs.Targets, peak: int) -> RenderResult:
         """Exports from the finished store, and the account of it all."""
@@ -118,18 +141,21 @@ class Drive:
             num_blocks=made.num_blocks,
         )
 
-    def _denoise(self, fleet: Fleet, made: CanvasPlan, store: Store) -> None:
+    def _denoise(
+        self, fleet: Fleet, made: CanvasPlan, store: Store, conditioning: Conditioning | None
+    ) -> None:
         fleet.all("load")
         state = store.last_state()
-        first_stage = state.stage if state else 0
-        if state and (state.stage, state.step) == (len(made.stages) - 1, made.stages[-1].num_steps):
-            fleet.all("restore", state.stage, state.slot)
+        if conditioning is None:
+            assert state is not None
+            fleet.all("restore", state.stage, state.slot, state.step)
             return
-        fleet.all("encode")
+        fleet.all("condition", conditioning)
+        first_stage = state.stage if state else 0
         slot = state.slot if state else 0
         for stage_index in range(first_stage, len(made.stages)):
             if state and state.stage == stage_index:
-                fleet.all("restore", stage_index, state.slot)
+                fleet.all("restore", stage_index, state.slot, state.step)
                 first_step = state.step
             else:
                 if stage_index - 1 in made.painted:
@@ -182,11 +208,13 @@ class Drive:
             return
 
         def latents() -> torch.Tensor:
-            return torch.cat(fleet.all("latents"), dim=-2)
+            parts = sorted(fleet.all("latents"), key=lambda part: part[0])
+            return torch.cat([latents for _, latents in parts], dim=-2)
 
         handle = RenderHandle(made.spec, latents)
         before = sum(stage.num_steps for stage in made.stages[:stage_index])
-        self.callback(handle, before + step, made.stages[stage_index].sigmas[step] * 1000, {})
+        timestep = made.stages[stage_index].levels[step].timestep
+        self.callback(handle, before + step, timestep, {})
         if handle.interrupt:
             self.cancel.set()
 
@@ -217,34 +245,8 @@ def how_to_resume(store: Store) -> str:
     return f"finish with: frieze resume {store.path}"
 
 
-def launched(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
-    """`launch`; workers that cannot be had are a plan that cannot be drawn (`PlanError`)."""
-    try:
-        return launch(made, targets)
-    except FleetError as error:
-        raise PlanError(str(error)) from error
-
-
-def launch(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
-    """The fleet that the spec asks for; one worker and no cluster needs no Ray."""
-    spec = made.spec
-    arguments = (made, str(targets.store), None if targets.part is None else str(targets.part))
-    alone = spec.workers == 1 and spec.address is None and "RAY_ADDRESS" not in os.environ
-    if alone or (spec.local and spec.workers == 1):
-        return SoloFleet.launch(Shard, *arguments)
-    if spec.local:
-        return LocalFleet.launch(
-            Shard, spec.workers, *arguments, timeout=spec.timeout, park=spec.park
-        )
-    on_gpu = spec.device.startswith("cuda")
-    if spec.device == "auto":
-        on_gpu = torch.cuda.is_available()
-    return RayFleet.launch(
-        Shard,
-        spec.workers,
-        *arguments,
-        address=spec.address,
-        num_cpus=1,
-        num_gpus=1 if on_gpu else 0,
-        timeout=spec.timeout,
-    )
+def drawn(made: CanvasPlan, begun: Store | None) -> bool:
+    """Whether all steps are done, and only pixels are missing."""
+    state = begun.last_state() if begun else None
+    last = (len(made.stages) - 1, made.stages[-1].num_steps)
+    return state is not None and (state.stage, state.step) == last

@@ -4,6 +4,7 @@ FriezeError
 ├── SpecError(ValueError)              a field of the spec is unknown or out of range
 ├── ModelError(ValueError)             the model folder is missing, foreign, corrupt or unsafe
 ├── PlanError(ValueError)              the picture cannot be drawn as asked; says what would work
+├── MediaError(ValueError)             a picture or clip handed in cannot be read
 ├── StoreError(OSError)                the working store is missing, corrupt or in the way
 │   └── FingerprintError(ValueError)   the store belongs to another spec, model or version
 ├── ExportError(OSError)               a finished picture cannot be written in that format
@@ -30,6 +31,10 @@ class ModelError(FriezeError, ValueError):
 
 class PlanError(FriezeError, ValueError):
     """The picture cannot be drawn as asked."""
+
+
+class MediaError(FriezeError, ValueError):
+    """A picture or clip handed in is missing, damaged or of another kind."""
 
 
 class StoreError(FriezeError, OSError):

@@ -1,9 +1,11 @@
 """What a model family must state, and what the renderer may ask of a loaded model.
 
 A file in `families/` defines `pipelines` (the class names in model_index.json it serves),
-`describe(folder)`, `load(facts, ...)` and `encode(facts, ...)`. `describe` reads only small JSON
-files, so that planning needs neither weights nor torch.
-Shape suffixes: B batch, C channels, H latent rows of a band, W latent columns.
+`describe(folder)`, `load(facts, spec, device)` and `encode(facts, spec, device, halves, image)`.
+`describe` reads only small JSON files, so that planning needs neither weights nor torch.
+
+Latents and pixels are [B, C, T, H, W] throughout; T is 1 for pictures.
+Shape suffixes: B batch, C channels, T frames, H rows of a band, W columns.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from safetensors import SafetensorError, safe_open
 
@@ -22,9 +24,10 @@ from frieze.cluster.layout import Band, Canvas
 from . import hub, plugins
 from .errors import ModelError
 from .method import PositionPolicy
+from .schedules import Level, Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
@@ -33,33 +36,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """Latent geometry: `downscale` pixels a latent cell, `patch` cells a token side."""
+    """Latent geometry: `downscale` pixels a latent cell, `patch` cells that stay together.
+
+    The patch is a token's side, or the coarsest stride of a UNet. `temporal` is the number of
+    frames that every latent frame but the first, which is one, stands for.
+    """
 
     channels: int
     downscale: int
     patch: int
+    temporal: int = 1
 
     @property
     def unit(self) -> int:
-        """Pixels that one token covers on a side; every size is a multiple of it."""
+        """Pixels that one patch covers on a side; every size is a multiple of it."""
         return self.downscale * self.patch
 
-
-@dataclass(frozen=True)
-class FlowSchedule:
-    """The checkpoint's timestep shift: static, or growing with the number of image tokens."""
-
-    shift: float = 1.0
-    dynamic: bool = False
-    base_shift: float = 0.5
-    max_shift: float = 1.15
-    base_tokens: int = 256
-    max_tokens: int = 4096
+    def frames(self, num_frames: int) -> int:
+        """Latent frames of so many frames."""
+        return (num_frames - 1) // self.temporal + 1
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the planner needs to know of a network's size (see plan.estimate)."""
+    """What the planner needs to know of a network's size."""
 
     hidden: int
     num_layers: int
@@ -68,25 +68,64 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class GuidanceFacts:
+    """How a checkpoint is guided.
+
+    `cfg` is the spec's field that holds the scale of classifier-free guidance, `embedded` says
+    that the network is told a guidance scale, `defaults` are the pipeline's own values by field.
+    """
+
+    cfg: Literal["guidance_scale", "true_cfg_scale"] | None = None
+    embedded: bool = False
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelFacts:
-    """Everything known of a checkpoint without loading it."""
+    """Everything known of a checkpoint without loading it.
+
+    `training_size` is pixels, `training_frames` frames. `takes_image`: it animates a first
+    frame. `float32_noise`: its pipeline draws noise in float32 whatever the weights' precision.
+    """
 
     family: str
     folder: str
+    pipeline: str
     latent: LatentSpec
-    schedule: FlowSchedule
+    schedule: Schedule
     training_size: int
     max_sequence_length: int
     cost: Cost
-    embeds_guidance: bool = False
-    takes_negative_prompt: bool = False
+    guidance: GuidanceFacts = GuidanceFacts()
+    video: bool = False
+    takes_image: bool = False
+    float32_noise: bool = False
+    training_frames: int = 1
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Guidance as one render uses it: at `scale` 1 there is no negative half."""
+
+    scale: float = 1.0
+    embedded: float = 0.0
+    scale_2: float | None = None
+
+    @property
+    def num_halves(self) -> int:
+        """Evaluations of the network a step: 2 with classifier-free guidance."""
+        return 2 if self.scale != 1.0 else 1
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The encoded prompt; the same tensors on every rank."""
+    """The encoded prompts, (positive,) or (positive, negative); the same tensors on every rank."""
 
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    halves: tuple[Mapping[str, Tensor], ...] = ()
+
+    def on(self, device: Any) -> Conditioning:
+        """The same on a device."""
+        return Conditioning(tuple({k: v.to(device) for k, v in h.items()} for h in self.halves))
 
 
 @dataclass(frozen=True)
@@ -111,30 +150,49 @@ class Model(Protocol):
     """A loaded checkpoint on one device; one object may serve many rank threads."""
 
     facts: ModelFacts
-    denoiser_marks: Sequence[Marks]
     decoder_marks: Sequence[Marks]
     encoder_marks: Sequence[Marks]
-    tail: Tail
+    # None: the decoder normalises no canvas, and gives pixels frame group by frame group.
+    tail: Tail | None
+
+    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+        """The marks of the network that serves this noise level."""
 
     def denoised(
         self,
-        x_BCHW: Tensor,
-        sigma: float,
-        conditioning: Conditioning,
+        x_BCTHW: Tensor,
+        level: Level,
+        tensors: Mapping[str, Tensor],
         place: Place,
-        guidance: float,
+        guidance: Guidance,
     ) -> Tensor:
-        """The model's estimate of the clean latents of this band (always x0)."""
+        """The estimate of this band's clean latents (always x0) under one half's conditioning."""
 
-    def features(self, x_BCHW: Tensor) -> Tensor:
-        """The decoder up to, and without, its tail."""
+    def guided(
+        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+    ) -> Tensor:
+        """Both halves' x0 as one: classifier-free guidance (arXiv 2207.12598)."""
 
-    def encoded(self, pixels_BCHW: Tensor) -> Tensor:
+    def features(self, x_BCTHW: Tensor) -> Tensor:
+        """The decoder up to, and without, its tail: [B, C, H, W]."""
+
+    def frames(self, x_BCTHW: Tensor) -> Sequence[Callable[[], Tensor]]:
+        """Without a tail: what gives the pixels [B, 3, t, H, W] of the next t frames, in order."""
+
+    def encoded(self, pixels_BCTHW: Tensor) -> Tensor:
         """Latents of this band's pixels in [-1, 1]: the mode of the posterior."""
 
+    def image_condition(self, pixels_BCTHW: Tensor, place: Place) -> Mapping[str, Tensor]:
+        """What a first frame [B, 3, 1, H, W] adds to both halves' tensors, for this band."""
 
-def find(model: str) -> Path:
-    """The folder of a model: the shipped demo, a path, or a hub id already in the local cache."""
+
+def linear_guided(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """negative + scale (positive - negative): the same for x0, velocity and noise."""
+    return negative + scale * (positive - negative)
+
+
+def find(model: str, revision: str | None = None) -> Path:
+    """The folder of a model: the shipped demo, a path, or a hub id at a revision."""
     if model == "demo":
         return Path(__file__).parent / "demo" / "checkpoint"
     folder = Path(model).expanduser()
@@ -146,12 +204,12 @@ def find(model: str) -> Path:
         raise ModelError(
             f"no model folder at {model!r}; 'demo' is the model that ships with Frieze"
         )
-    return hub.snapshot(model)
+    return hub.snapshot(model, revision)
 
 
-def describe(model: str) -> ModelFacts:
+def describe(model: str, revision: str | None = None) -> ModelFacts:
     """Facts of a model by name; raises `ModelError` when no family can serve it safely."""
-    folder = find(model)
+    folder = find(model, revision)
     index = read_json(folder / "model_index.json")
     pipeline = str(index.get("_class_name", ""))
     refuse_pickles(folder)

@@ -16,23 +16,45 @@ from .spec import RenderSpec, parse, preset
 
 # The prompt is the argument of `render`; a cascade does not fit into a flag.
 WITHOUT_FLAG = frozenset({"prompt", "stages"})
+# Shorter words than diffusers' own; those work as well.
+ALSO_CALLED = {"num_frames": "--frames"}
 # The order of the help; every field is in one of them.
 PANELS = {
     "Picture": (
         "negative_prompt",
         "height",
         "width",
+        "num_frames",
+        "fps",
         "seed",
         "num_inference_steps",
         "guidance_scale",
+        "guidance_scale_2",
+        "true_cfg_scale",
+        "init",
+        "strength",
+        "image",
     ),
-    "Model": ("model", "method", "shift", "max_sequence_length", "dtype"),
+    "Model": (
+        "model",
+        "revision",
+        "variant",
+        "lora",
+        "method",
+        "shift",
+        "max_sequence_length",
+        "dtype",
+        "quantization",
+        "storage_dtype",
+    ),
     "Work": (
         "workers",
         "local",
         "park",
         "address",
         "device",
+        "device_memory",
+        "guidance_ranks",
         "ulysses",
         "chunk",
         "save_every",
@@ -118,7 +140,11 @@ def _parameter(name: str, panel: str, plain: bool) -> inspect.Parameter:
     field = RenderSpec.model_fields[name]
     kind = _without_none(field.annotation)
     flag = "--" + name.replace("_", "-")
+    also = (ALSO_CALLED[name],) if name in ALSO_CALLED else ()
+    if get_origin(kind) is tuple:  # given again and again
+        kind = list[str]
     option = typer.Option(
+        *also,
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         help=(field.description or "") + ("" if plain else _default(field)),
         rich_help_panel=None if plain else panel,
@@ -139,7 +165,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is None or field.default is False:
+    if field.default is None or field.default is False or field.default == ():
         return ""
     return f"; default {field.default}"
 

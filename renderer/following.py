@@ -57,6 +57,19 @@ def in_order(store: Store, rows: int, follower: Follower) -> Iterator[tuple[int,
         yield top, store.read_rows(top, bottom)
 
 
+def frames_in_order(store: Store, follower: Follower) -> Iterator[tuple[int, np.ndarray]]:
+    """A clip's frames, whole and one after another, each once the journal has all its blocks."""
+    done: frozenset[BlockId] = frozenset()
+    layout = store.layout
+    for frame in range(layout.frames or 0):
+        needed = layout.ids(0, layout.height, frame)
+        while not done.issuperset(needed):
+            done = store.done()
+            if not done.issuperset(needed) and not follower.pause():
+                raise unfinished(store)
+        yield frame, store.read_rows(0, layout.height, frame=frame)
+
+
 def unfinished(store: Store) -> StoreError:
     """The error of asking for what is not drawn yet."""
     done, total = len(store.done()), store.layout.num_blocks

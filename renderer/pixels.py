@@ -1,9 +1,11 @@
-"""Where a picture's pixels lie on disk: blocks, shards, chunks and pyramid, as integers.
+"""Where pixels lie on disk: blocks, shards, chunks and pyramid, as integers.
 
 A block is the unit of writing. At level l of the pyramid one block owns one whole shard of
 (block / 2^l) pixels, for as long as it halves evenly and its shard is worth a file; the levels
 above, a sixty-fourth of the picture and less, are built when all blocks are there. Two processes
 that write parts of one shard lose data without an error, so shards never have two writers.
+A clip is its frames one after another: a block belongs to one frame, and the pyramid halves rows
+and columns only.
 Shape suffixes: C channels, T frames, H rows, W columns.
 """
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from .errors import StoreError
 
-BlockId = str  # "block row/block column"
+BlockId = str  # "block row/block column"; of a clip "frame/block row/block column"
 
 SMALLEST_SHARD = 64
 SMALLEST_CHUNK = 16
@@ -26,18 +28,27 @@ SMALLEST_LEVEL = 256
 BYTES_OF = {"uint8": 1, "uint16": 2}
 # Shard indices, metadata and the journal; zstd on noise grows by less than this as well.
 SLACK = 1.02
+TIME = {"name": "t", "type": "time", "unit": "second"}
 
 
 @dataclass(frozen=True)
 class LatentArray:
     """One stage's saved latents: `shape` is (slots, C, T, H, W) in latent units.
 
-    Bands start and stop at multiples of `chunk_rows`, so that no chunk has two writers.
+    Bands start and stop at multiples of `chunk_rows`, and what is written frame group by frame
+    group at multiples of `chunk_frames` (None: all at once), so that no chunk has two writers.
     """
 
     name: str
     shape: tuple[int, int, int, int, int]
     chunk_rows: int
+    chunk_frames: int | None = None
+
+    @property
+    def chunk(self) -> tuple[int, int, int, int, int]:
+        """Shape of one chunk, which is one file."""
+        _, channels, frames, _, width = self.shape
+        return (1, channels, self.chunk_frames or frames, self.chunk_rows, width)
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,7 @@ class StoreLayout:
 
     `block` is (rows, columns) of the unit of writing, `chunk` the longest side of what readers
     decode at once. With `num_levels` 0 the pyramid ends at the first level within 256 pixels.
+    A clip has `frames` of them, `fps` a second; a picture has None of both.
     """
 
     height: int
@@ -68,6 +80,8 @@ class StoreLayout:
     chunk: int = 512
     latents: tuple[LatentArray, ...] = ()
     num_levels: int = 0
+    frames: int | None = None
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, *self.block) < 1:
@@ -78,12 +92,13 @@ class StoreLayout:
             raise StoreError(f"no pixels of {self.dtype!r}; uint8 and uint16 work")
         if self.channels != 3:
             raise StoreError(f"no pictures of {self.channels} channels; 3 works")
+        self._check_frames()
         if not self.num_levels:
             larger = max(self.height, self.width)
             halvings = max(0, math.ceil(math.log2(larger / SMALLEST_LEVEL)))
             object.__setattr__(self, "num_levels", halvings + 1)
         for array in self.latents:
-            if array.chunk_rows < 1 or array.shape[0] < 1:
+            if min(array.shape[0], *array.chunk) < 1:
                 raise StoreError(f"latents {array}: 1 slot and 1 row per chunk are the least")
         _ = self.levels
 
@@ -94,8 +109,8 @@ class StoreLayout:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the whole picture."""
-        return math.ceil(self.height / self.block[0]) * self.num_columns
+        """Blocks of the whole picture, or of all frames."""
+        return (self.frames or 1) * math.ceil(self.height / self.block[0]) * self.num_columns
 
     @property
     def num_columns(self) -> int:
@@ -108,23 +123,58 @@ class StoreLayout:
             for column in range(self.num_columns):
                 yield row, column
 
-    def ids(self, top: int, bottom: int) -> list[BlockId]:
-        """Ids of every block that holds pixel rows [top, bottom)."""
-        return [f"{row}/{column}" for row, column in self.blocks(top, bottom)]
+    def ids(self, top: int, bottom: int, frame: int | None = None) -> list[BlockId]:
+        """Ids of every block that holds pixel rows [top, bottom) of a frame (None: of all)."""
+        places = [f"{row}/{column}" for row, column in self.blocks(top, bottom)]
+        if self.frames is None:
+            return places
+        frames = range(self.frames) if frame is None else (frame,)
+        return [f"{number}/{place}" for number in frames for place in places]
+
+    def lead(self, frame: int | None) -> tuple[slice, ...]:
+        """What goes before rows and columns to name one frame of an array: (T,) C.
+
+        Raises `StoreError` unless the frame is the clip's; a picture's only frame is None or 0.
+        """
+        if self.frames is None:
+            if frame:
+                raise StoreError(f"no frame {frame} of a picture; leave it out")
+            return (slice(None),)
+        if frame is None or not 0 <= frame < self.frames:
+            raise StoreError(f"no frame {frame} of a clip; 0 to {self.frames - 1} work")
+        return (slice(frame, frame + 1), slice(None))
+
+    def extent(self, *sides: int) -> tuple[int, ...]:
+        """(T,) C and the sides: the shape of a level's array."""
+        return (*(() if self.frames is None else (self.frames,)), self.channels, *sides)
+
+    def piece(self, *sides: int) -> tuple[int, ...]:
+        """The same for a shard or chunk, which holds one frame."""
+        return (*(() if self.frames is None else (1,)), self.channels, *sides)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values from which `from_json` makes the layout again."""
-        return asdict(self)
+        values = asdict(self)
+        values["latents"] = [_without_none(array) for array in values["latents"]]
+        return _without_none(values)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StoreLayout:
         """The layout that `as_json` described; raises KeyError, TypeError or `StoreError`."""
         arrays = tuple(
-            LatentArray(a["name"], (*map(int, a["shape"]),), int(a["chunk_rows"]))  # type: ignore[arg-type]
-            for a in values["latents"]
+            LatentArray(**{**a, "shape": tuple(map(int, a["shape"]))}) for a in values["latents"]
         )
         rows, columns = values["block"]
         return cls(**{**values, "block": (int(rows), int(columns)), "latents": arrays})
+
+    def _check_frames(self) -> None:
+        if self.frames is None and self.fps is None:
+            return
+        if self.frames is None or self.frames < 1 or self.fps is None or not self.fps > 0:
+            raise StoreError(
+                f"{self.frames} frames at {self.fps} a second; a clip has 1 or more of both, "
+                "a picture None"
+            )
 
     def _level(self, index: int) -> Level:
         sides = (self.height, self.width)
@@ -160,11 +210,10 @@ def required_bytes(layout: StoreLayout) -> int:
     for level in layout.levels:
         shards = math.ceil(level.height / level.shard[0]) * math.ceil(level.width / level.shard[1])
         total += shards * level.shard[0] * level.shard[1] * layout.channels
-    total *= BYTES_OF[layout.dtype]
+    total *= BYTES_OF[layout.dtype] * (layout.frames or 1)
     for array in layout.latents:
-        slots, channels, frames, height, width = array.shape
-        rows = math.ceil(height / array.chunk_rows) * array.chunk_rows
-        total += slots * channels * frames * rows * width * 4
+        sides = zip(array.shape, array.chunk, strict=True)
+        total += math.prod(math.ceil(side / chunk) * chunk for side, chunk in sides) * 4
     return int(total * SLACK) + 2**20
 
 
@@ -184,7 +233,7 @@ def halve(pixels_HWC: np.ndarray) -> np.ndarray:
 
 
 def ome(layout: StoreLayout, name: str) -> dict[str, Any]:
-    """OME-Zarr 0.5 attributes of an RGB picture (ngff.openmicroscopy.org/0.5)."""
+    """OME-Zarr 0.5 attributes of an RGB picture or clip (ngff.openmicroscopy.org/0.5)."""
     top = 2 ** (8 * BYTES_OF[layout.dtype]) - 1
     window = {"min": 0, "max": top, "start": 0, "end": top}
     colours = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
@@ -195,11 +244,12 @@ def ome(layout: StoreLayout, name: str) -> dict[str, Any]:
                 "name": name,
                 "type": "2x2 mean",
                 "axes": [
+                    *([] if layout.fps is None else [TIME]),
                     {"name": "c", "type": "channel"},
                     {"name": "y", "type": "space"},
                     {"name": "x", "type": "space"},
                 ],
-                "datasets": [_dataset(index) for index in range(layout.num_levels)],
+                "datasets": [_dataset(index, layout.fps) for index in range(layout.num_levels)],
             }
         ],
         "omero": {
@@ -212,11 +262,21 @@ def ome(layout: StoreLayout, name: str) -> dict[str, Any]:
     }
 
 
-def _dataset(index: int) -> dict[str, Any]:
-    """A level's place: its pixels are 2^index wide, and the first one's centre moves inwards."""
+def _dataset(index: int, fps: float | None) -> dict[str, Any]:
+    """A level's place: its pixels are 2^index wide, and the first one's centre moves inwards.
+
+    A clip's frames are 1 / `fps` seconds apart, the first at 0.
+    """
     step = float(2**index)
-    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [1.0, step, step]}]
+    scale = [1.0, step, step]
+    shift = [0.0, (step - 1) / 2, (step - 1) / 2]
+    if fps is not None:
+        scale, shift = [1 / fps, *scale], [0.0, *shift]
+    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
     if index:
-        shift = (step - 1) / 2
-        transforms.append({"type": "translation", "translation": [0.0, shift, shift]})
+        transforms.append({"type": "translation", "translation": shift})
     return {"path": str(index), "coordinateTransformations": transforms}
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

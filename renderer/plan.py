@@ -1,4 +1,4 @@
-"""spec + model facts + method -> CanvasPlan: bands, blocks, sigmas, bytes. Needs no torch.
+"""spec + model facts + method -> CanvasPlan: bands, blocks, noise levels, bytes.
 
 What cannot be drawn is refused here, before any work, with what would work instead.
 """
@@ -6,14 +6,16 @@ What cannot be drawn is refused here, before any work, with what would work inst
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
 
 from .errors import PlanError
-from .family import ModelFacts, describe
+from .family import Guidance, ModelFacts, describe
 from .method import Method, Stage, load_method
-from .sampling import alpha_for, flow_sigmas
+from .schedules import Level, Table, table
+from .sources import Source, look
 from .spec import RenderSpec
 
 GIB = 2**30
@@ -23,20 +25,29 @@ BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage: its canvas in latent cells, its bands, and its sigmas."""
+    """One stage: its canvas in latent cells, who draws which rows, and its noise levels.
+
+    `shares` are the rows that each worker keeps, saves and decodes; `bands` those that it
+    denoises: the same, unless two workers draw one band for two prompts, and keep half of it each.
+    """
 
     canvas: Canvas
     bands: tuple[Band, ...]
+    shares: tuple[Band, ...]
     align: int
-    sigmas: tuple[float, ...]
-    shift: float
+    table: Table
     start: float
     enlarge: str
 
     @property
+    def levels(self) -> tuple[Level, ...]:
+        """Noise levels, one more than steps."""
+        return self.table.levels
+
+    @property
     def num_steps(self) -> int:
-        """Steps of this stage: sigma intervals."""
-        return len(self.sigmas) - 1
+        """Steps of this stage: intervals between noise levels."""
+        return len(self.levels) - 1
 
 
 @dataclass(frozen=True)
@@ -60,10 +71,12 @@ class CanvasPlan:
     spec: RenderSpec
     facts: ModelFacts
     method: Method
+    guidance: Guidance
     stages: tuple[StagePlan, ...]
     mesh: Mesh
     block: tuple[int, int]
     estimate: Estimate
+    sources: Mapping[str, Source]
 
     @property
     def num_steps(self) -> int:
@@ -71,10 +84,16 @@ class CanvasPlan:
         return sum(stage.num_steps for stage in self.stages)
 
     @property
+    def frames(self) -> int | None:
+        """Frames of a clip; None for a picture."""
+        return self.spec.num_frames if self.spec.num_frames > 1 else None
+
+    @property
     def num_blocks(self) -> int:
-        """Blocks of the finished picture."""
+        """Blocks of the finished picture or clip."""
         rows, columns = self.block
-        return -(-self.spec.height // rows) * -(-self.spec.width // columns)
+        still = -(-self.spec.height // rows) * -(-self.spec.width // columns)
+        return still * self.spec.num_frames
 
     @property
     def painted(self) -> tuple[int, ...]:
@@ -82,36 +101,56 @@ class CanvasPlan:
         later = enumerate(self.stages[1:])
         return tuple(index for index, stage in later if stage.enlarge == "pixels")
 
-    def picture_array(self, stage_index: int) -> int:
-        """Where, among the store's arrays, the picture of a stage lies: after all latents."""
-        return len(self.stages) + self.painted.index(stage_index)
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The store's arrays besides the finished pixels, by name and in order."""
+        stages = range(len(self.stages))
+        first = ("init",) if "init" in self.sources else ()
+        frames = tuple(f"{i}-image" for i in stages) if "image" in self.sources else ()
+        return (*map(str, stages), *(f"{i}-picture" for i in self.painted), *first, *frames)
+
+    def array(self, name: str) -> int:
+        """Where one of the `arrays` lies in the store."""
+        return self.arrays.index(name)
+
+    def size(self, stage_index: int) -> tuple[int, int]:
+        """A stage's height and width in pixels."""
+        canvas, downscale = self.stages[stage_index].canvas, self.facts.latent.downscale
+        return canvas.height * downscale, canvas.width * downscale
 
     def __str__(self) -> str:
         return "\n".join(_table(self))
 
 
-def plan(spec: RenderSpec, *, block: int | None = None) -> CanvasPlan:
-    """Decide bands, blocks and sigmas for a spec; raises `PlanError`, `ModelError`, `SpecError`.
+def plan(
+    spec: RenderSpec, *, block: int | None = None, sources: Mapping[str, Source] | None = None
+) -> CanvasPlan:
+    """Decide bands, blocks and noise levels for a spec.
 
-    `block` fixes the block size in pixels, as a resumed store must.
+    `block` fixes the block size in pixels and `sources` what the render started from, as a
+    resumed store must. Raises `PlanError`, `ModelError`, `SpecError`.
     """
-    facts = describe(spec.model)
+    facts = describe(spec.model, spec.revision)
     method = load_method(spec, facts)
     _check_request(spec, facts)
-    mesh = _mesh(spec)
+    guidance = _guidance(spec, facts)
+    mesh = _mesh(spec, guidance)
     size = block or spec.chunk or _block_size(spec, facts)
     _check_block(size, spec, facts)
+    found = _sources(spec, facts) if sources is None else sources
     stages = tuple(
-        _stage(stage, spec, facts, size, last=stage is method.stages[-1]) for stage in method.stages
+        _stage(index, method, spec, facts, mesh, size) for index in range(len(method.stages))
     )
     made = CanvasPlan(
         spec=spec,
         facts=facts,
         method=method,
+        guidance=guidance,
         stages=stages,
         mesh=mesh,
-        block=(size, min(size, spec.width)),
+        block=(size, spec.width if spec.num_frames > 1 else min(size, spec.width)),
         estimate=_estimate(spec, facts, stages),
+        sources=found,
     )
     _check_memory(made)
     return made
@@ -126,25 +165,84 @@ def _check_request(spec: RenderSpec, facts: ModelFacts) -> None:
                 f"{name} {value} is no multiple of {unit}, which {facts.family} needs; "
                 f"the nearest that works is {near}"
             )
-    if spec.negative_prompt is not None and not facts.takes_negative_prompt:
+    _check_frames(spec, facts)
+    length, most = spec.max_sequence_length, facts.max_sequence_length
+    if length is not None and length > max(most, 512):
+        raise PlanError(
+            f"max_sequence_length {length} is more than {facts.family} reads; use {most}"
+        )
+
+
+def _check_frames(spec: RenderSpec, facts: ModelFacts) -> None:
+    frames, temporal = spec.num_frames, facts.latent.temporal
+    if frames > 1 and not facts.video:
+        raise PlanError(f"num_frames {frames}: {facts.family} draws pictures; leave it at 1")
+    if (frames - 1) % temporal:
+        near = max(1, round((frames - 1) / temporal) * temporal + 1)
+        raise PlanError(
+            f"num_frames {frames} is not 1 more than a multiple of {temporal}, which "
+            f"{facts.family} needs; the nearest that works is {near}"
+        )
+
+
+def _guidance(spec: RenderSpec, facts: ModelFacts) -> Guidance:
+    """The scales in use, as the pipelines decide: given, else the family's own."""
+    told = facts.guidance
+    if spec.true_cfg_scale is not None and told.cfg != "true_cfg_scale":
+        raise PlanError(
+            f"true_cfg_scale {spec.true_cfg_scale:g}: {facts.family} has none; use guidance_scale"
+        )
+
+    def value(name: str) -> float:
+        given: float | None = getattr(spec, name)
+        return told.defaults.get(name, 1.0) if given is None else given
+
+    scale = value(told.cfg) if told.cfg else 1.0
+    on = scale > 1 and (told.cfg == "guidance_scale" or spec.negative_prompt is not None)
+    if spec.negative_prompt is not None and not on:
+        remedy = f"raise {told.cfg} above 1, or leave it out" if told.cfg else "leave it out"
         raise PlanError(
             f"negative_prompt {spec.negative_prompt!r}: {facts.family} is guided without one; "
-            "leave it out"
+            + remedy
         )
-    length = spec.max_sequence_length
-    if length is not None and length > 512:
-        raise PlanError(f"max_sequence_length {length} is more than {facts.family} reads; use 512")
+    embedded = value("guidance_scale") if told.embedded else 0.0
+    return Guidance(scale if on else 1.0, embedded, spec.guidance_scale_2)
 
 
-def _mesh(spec: RenderSpec) -> Mesh:
+def _sources(spec: RenderSpec, facts: ModelFacts) -> dict[str, Source]:
+    """The picture or clip to redraw, the frame to animate."""
+    if facts.takes_image and spec.image is None:
+        raise PlanError(f"{facts.pipeline} animates a first frame; give it with image")
+    if spec.image is not None and not facts.takes_image:
+        raise PlanError(
+            f"image {spec.image!r}: {facts.pipeline} starts from no frame; init redraws a picture"
+        )
+    found = {}
+    if spec.init is not None:
+        found["init"] = look(spec.init, "init", num_frames=spec.num_frames)
+    if spec.image is not None:
+        found["image"] = look(spec.image, "image", num_frames=1)
+    return found
+
+
+def _mesh(spec: RenderSpec, guidance: Guidance) -> Mesh:
     if spec.park is not None and not spec.local:
         raise PlanError(f"park {spec.park!r} is for bands of one process; use it with --local")
-    if spec.workers % spec.ulysses:
+    halves = spec.guidance_ranks
+    if halves > guidance.num_halves:
         raise PlanError(
-            f"ulysses {spec.ulysses} does not divide {spec.workers} workers; "
-            f"use one of {[n for n in range(1, spec.workers + 1) if spec.workers % n == 0]}"
+            f"guidance_ranks {halves}: there is one prompt to evaluate; give a negative_prompt "
+            "and a guidance scale above 1, or use 1"
         )
-    return Mesh(ring=spec.workers // spec.ulysses, ulysses=spec.ulysses)
+    if spec.workers % halves:
+        raise PlanError(f"guidance_ranks {halves} does not divide {spec.workers} workers")
+    ranks = spec.workers // halves
+    if ranks % spec.ulysses:
+        raise PlanError(
+            f"ulysses {spec.ulysses} does not divide {ranks} workers; "
+            f"use one of {[n for n in range(1, ranks + 1) if ranks % n == 0]}"
+        )
+    return Mesh(guidance=halves, ring=ranks // spec.ulysses, ulysses=spec.ulysses)
 
 
 def _block_size(spec: RenderSpec, facts: ModelFacts) -> int:
@@ -172,8 +270,9 @@ def _check_block(size: int, spec: RenderSpec, facts: ModelFacts) -> None:
 
 
 def _stage(
-    stage: Stage, spec: RenderSpec, facts: ModelFacts, block: int, *, last: bool
+    index: int, method: Method, spec: RenderSpec, facts: ModelFacts, mesh: Mesh, block: int
 ) -> StagePlan:
+    stage, last = method.stages[index], index + 1 == len(method.stages)
     unit, latent = facts.latent.unit, facts.latent
     if last and stage.scale != 1.0:
         raise PlanError(f"the last stage has scale {stage.scale}; the picture itself is scale 1")
@@ -181,23 +280,36 @@ def _stage(
         max(1, round(side * stage.scale / unit)) * latent.patch
         for side in (spec.height, spec.width)
     )
-    canvas = Canvas(frames=1, height=height, width=width)
+    canvas = Canvas(latent.frames(spec.num_frames), height, width)
     # Rows that are saved together: the picture's blocks at the end, at most 64 files before.
     patch_rows = latent.patch * max(1, height // (64 * latent.patch))
     align = block // latent.downscale if last else patch_rows
     try:
-        bands = cut(height, spec.workers, align=align)
+        shares = cut(height, spec.workers, align=align)
     except LayoutError as error:
         raise PlanError(f"a stage of {height * latent.downscale} rows: {error}") from None
-    tokens = (height // latent.patch) * (width // latent.patch)
-    shift = stage.shift or spec.shift or _shift(facts, tokens)
-    sigmas = flow_sigmas(stage.steps or spec.num_inference_steps, shift, stage.start)
-    return StagePlan(canvas, bands, align, sigmas, shift, stage.start, stage.enlarge)
+    twins = [shares[i : i + mesh.guidance] for i in range(0, len(shares), mesh.guidance)]
+    bands = tuple(Band(each[0].start, each[-1].stop) for each in twins)
+    redrawn = spec.strength if index == 0 and spec.init is not None else 1.0
+    levels = _levels(stage, spec, facts, canvas, redrawn)
+    return StagePlan(canvas, bands, shares, align, levels, stage.start, stage.enlarge)
 
 
-def _shift(facts: ModelFacts, tokens: int) -> float:
-    trained = (facts.training_size // facts.latent.unit) ** 2
-    return alpha_for(facts.schedule, tokens, trained)
+def _levels(
+    stage: Stage, spec: RenderSpec, facts: ModelFacts, canvas: Canvas, strength: float
+) -> Table:
+    patch = facts.latent.patch
+    frames = facts.latent.frames(facts.training_frames)
+    trained = (facts.training_size // facts.latent.unit) ** 2 * frames
+    return table(
+        facts.schedule,
+        stage.steps or spec.num_inference_steps,
+        tokens=canvas.frames * (canvas.height // patch) * (canvas.width // patch),
+        training_tokens=trained,
+        shift=stage.shift or spec.shift,
+        start=stage.start,
+        strength=strength,
+    )
 
 
 def _estimate(spec: RenderSpec, facts: ModelFacts, stages: tuple[StagePlan, ...]) -> Estimate:
@@ -210,7 +322,7 @@ def _estimate(spec: RenderSpec, facts: ModelFacts, stages: tuple[StagePlan, ...]
     denoise = decode = 0
     for stage in stages:
         rows = max(band.rows for band in stage.bands)
-        tokens = rows * stage.canvas.width // patch**2
+        tokens = stage.canvas.frames * rows * stage.canvas.width // patch**2
         in_flight = 4 if spec.workers > 1 else 0
         denoise = max(denoise, (20 + in_flight) * tokens * facts.cost.hidden * size)
         pixels = rows * stage.canvas.width * downscale**2
@@ -241,12 +353,16 @@ def _check_memory(made: CanvasPlan) -> None:
 
 def _table(made: CanvasPlan) -> list[str]:
     spec, latent = made.spec, made.facts.latent
+    kind, clip = "picture", ""
+    if made.frames:
+        kind, clip = "clip", f", {made.frames} frames at {spec.fps:g} a second"
     lines = [
-        f"picture   {spec.width} x {spec.height} px, {spec.bits} bit, seed {spec.seed}",
+        f"{kind:<9} {spec.width} x {spec.height} px{clip}, {spec.bits} bit, seed {spec.seed}",
         f"model     {made.facts.family}, trained at {made.facts.training_size} px "
         f"({made.facts.folder})",
         f"method    {spec.method}",
-        f"workers   {spec.workers} (ring {made.mesh.ring} x ulysses {made.mesh.ulysses})",
+        f"workers   {spec.workers} (ring {made.mesh.ring} x ulysses {made.mesh.ulysses}"
+        + (f" x guidance {made.mesh.guidance})" if made.mesh.guidance > 1 else ")"),
         f"blocks    {made.num_blocks} of {made.block[1]} x {made.block[0]} px",
     ]
     for number, stage in enumerate(made.stages, 1):
@@ -257,7 +373,7 @@ def _table(made: CanvasPlan) -> list[str]:
         rows = " + ".join(str(band.rows * latent.downscale) for band in stage.bands)
         lines.append(
             f"stage {number}   {width} x {height} px, {stage.num_steps} steps from sigma "
-            f"{stage.start:g}, shift {stage.shift:.3g}, bands of {rows} rows"
+            f"{stage.start:g}{_shift(stage)}, bands of {rows} rows"
         )
     part = made.estimate
     lines.append(
@@ -266,3 +382,7 @@ def _table(made: CanvasPlan) -> list[str]:
         f"decoding {part.decode / GIB:.2f}"
     )
     return lines
+
+
+def _shift(stage: StagePlan) -> str:
+    return "" if stage.table.shift is None else f", shift {stage.table.shift:.3g}"

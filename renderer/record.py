@@ -9,40 +9,47 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from . import lora
 from .outputs import Targets
 from .pixels import LatentArray, StoreLayout
 from .plan import CanvasPlan
+from .sampling import solver
 
 FULL_DIGEST = 256 * 2**20
 SAMPLE = 2**20
 
 
 def store_layout(made: CanvasPlan) -> StoreLayout:
-    """The store's arrays for a plan: pixels in blocks, and two slots of latents per stage."""
-    spec, downscale = made.spec, made.facts.latent.downscale
-
-    def picture(index: int) -> LatentArray:
-        stage = made.stages[index]
-        size = (stage.canvas.height * downscale, stage.canvas.width * downscale)
-        rows = stage.align * downscale
-        return LatentArray(name=f"{index}-picture", shape=(1, 3, 1, *size), chunk_rows=rows)
-
+    """The store's arrays for a plan: pixels in blocks, and the saved states of every stage."""
+    spec = made.spec
     return StoreLayout(
         height=spec.height,
         width=spec.width,
         dtype="uint8" if spec.bits == 8 else "uint16",
         block=made.block,
-        latents=(
-            *(_latents(made, i) for i in range(len(made.stages))),
-            *map(picture, made.painted),
-        ),
+        frames=made.frames,
+        fps=spec.fps if made.frames else None,
+        latents=tuple(_array(made, name) for name in made.arrays),
     )
 
 
+def _array(made: CanvasPlan, name: str) -> LatentArray:
+    """One of the plan's arrays: a stage's latents, its picture, or what it starts from."""
+    number, _, kind = name.partition("-")
+    if not kind and number.isdigit():
+        return _latents(made, int(number))
+    stage_index = int(number) if number.isdigit() else 0
+    rows = made.stages[stage_index].align * made.facts.latent.downscale
+    frames = 1 if kind == "image" else made.spec.num_frames
+    return LatentArray(name, (1, 3, frames, *made.size(stage_index)), chunk_rows=rows)
+
+
 def _latents(made: CanvasPlan, index: int) -> LatentArray:
-    """Two slots of a stage's latents, so that a crash while one is written leaves the other."""
+    """Two slots of a stage's latents and of the solver's memory: one is whole at any time."""
     stage = made.stages[index]
-    shape = (2, made.facts.latent.channels, 1, stage.canvas.height, stage.canvas.width)
+    canvas = stage.canvas
+    channels = made.facts.latent.channels * (1 + solver(made.facts.schedule).num_history)
+    shape = (2, channels, canvas.frames, canvas.height, canvas.width)
     return LatentArray(name=str(index), shape=shape, chunk_rows=stage.align)
 
 
@@ -51,6 +58,7 @@ def run_record(made: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> 
     return {
         "spec": made.spec.model_dump(mode="json"),
         "outputs": targets.record(),
+        "sources": {name: source.as_json() for name, source in made.sources.items()},
         **about,
     }
 
@@ -61,11 +69,13 @@ def identity(made: CanvasPlan) -> dict[str, Any]:
         "picture": made.spec.picture(),
         "weights": weights_digest(Path(made.facts.folder)),
         "version": metadata.version("frieze"),
+        "loras": lora.identity(lora.parse(made.spec.lora)),
+        "starts_from": {name: source.digest for name, source in made.sources.items()},
         "stages": [
             {
                 "height": stage.canvas.height,
                 "width": stage.canvas.width,
-                "sigmas": list(stage.sigmas),
+                "levels": [[level.timestep, level.alpha, level.sigma] for level in stage.levels],
                 "enlarge": stage.enlarge,
             }
             for stage in made.stages

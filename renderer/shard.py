@@ -7,11 +7,11 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,18 @@ from torch import Tensor
 
 from frieze.cluster.attention import axis_comms
 from frieze.cluster.bands import band_mode
-from frieze.cluster.comm import Comm
+from frieze.cluster.comm import Comm, Like
 from frieze.cluster.layout import Band
 from frieze.cluster.strategies.bands import predict
 
-from . import resample
-from .decode import decode, quantise
-from .family import Conditioning, Model, ModelFacts, Place, load_family
-from .plan import CanvasPlan
-from .sampling import euler, noised
+from . import loaded, resample
+from .decode import Piece, decode, quantise
+from .family import Conditioning, Place
+from .plan import CanvasPlan, StagePlan
+from .sampling import noised, solver
+from .schedules import Level
 from .store import Store
 from .writer import Writer
-
-_LOADED: dict[tuple[str, str, str], Model] = {}
-_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -53,133 +51,126 @@ class Shard:
         self.plan = plan
         self.store_path = store_path
         self.picture_path = picture_path
-        self.device = _device(plan.spec.device)
+        self.device = loaded.device_of(plan.spec)
+        self.solver = solver(plan.facts.schedule)
         self.conditioning = Conditioning()
         self.stage_index = -1
-        self.x_BCHW = torch.empty(0)
+        self.x_BCTHW = torch.empty(0)
+        self.history: tuple[Tensor, ...] = ()
+        # What a first frame adds to the conditioning of this band.
+        self.image: Mapping[str, Tensor] = {}
 
     def join(self, comm: Comm) -> None:
-        """Receive the communicator that the fleet made for this rank."""
+        """Receive the communicator that the fleet made for this rank.
+
+        Ranks with the same band and different prompts are twins; each keeps half of the band,
+        and in the order of these shares all ranks hold the canvas once.
+        """
+        mesh = self.plan.mesh
         self.comm = comm
-        self.comms = axis_comms(comm, self.plan.mesh)
+        self.comms = axis_comms(comm, mesh)
+        self.twins, self.sharing = None, comm
+        if mesh.guidance > 1:
+            self.twins = comm.group(mesh.group(comm.rank, "guidance"))
+            first = range(mesh.ring * mesh.ulysses)
+            order = [r for rank in first for r in mesh.group(rank, "guidance")]
+            self.sharing = comm.group(order)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
 
     def load(self) -> dict[str, Any]:
         """Open the store and load the weights, once per process however many rank threads."""
         self.store = Store.open(self.store_path)
-        spec, facts = self.plan.spec, self.plan.facts
-        key = (facts_key(facts), spec.dtype, str(self.device))
-        with _LOADING:
-            if key not in _LOADED:
-                _LOADED.clear()
-                _LOADED[key] = load_family(facts.family).load(facts, spec.dtype, self.device)
-            self.model = _LOADED[key]
+        self.model = loaded.model(self.plan.facts, self.plan.spec, self.device)
         return {"pid": os.getpid(), "device": str(self.device)}
 
-    @torch.no_grad()
-    def encode(self) -> None:
-        """Turn the prompt into conditioning on rank 0 and hand it to every rank."""
-        spec, facts = self.plan.spec, self.plan.facts
-        mine = None
-        if self.comm.rank == 0:
-            mine = load_family(facts.family).encode(facts, spec, self.device)
-            mine = Conditioning({k: v.cpu() for k, v in mine.tensors.items()})
-        shared = self.comm.broadcast_object(mine, 0)
-        self.conditioning = Conditioning(
-            {name: tensor.to(self.device) for name, tensor in shared.tensors.items()}
-        )
+    def condition(self, conditioning: Conditioning) -> None:
+        """Receive the encoded prompts."""
+        self.conditioning = conditioning.on(self.device)
 
     @torch.no_grad()
     def paint(self) -> None:
         """Decode this stage's latents into the store, for the next stage to enlarge."""
-        stage = self.plan.stages[self.stage_index]
-        rows = stage.align * self.plan.facts.latent.downscale
-        pixels = decode(
-            self.model, self.x_BCHW, stage.bands, stage.canvas, self.comm, rows_per_block=rows
-        )
-        array = self.plan.picture_array(self.stage_index)
-        for row, rows_BCHW in pixels:
-            rows_CTHW = rows_BCHW.clamp(-1, 1).transpose(0, 1).float().cpu().numpy()
-            self.store.save_latents(array, 0, slice(row, row + rows_CTHW.shape[2]), rows_CTHW)
+        array = self.plan.array(f"{self.stage_index}-picture")
+        rows = self._stage.align * self.plan.facts.latent.downscale
+        for piece in self._decoded(self.stage_index, rows):
+            rows_CTHW = piece.pixels_BCTHW.clamp(-1, 1)[0].float().cpu().numpy()
+            span = slice(piece.row, piece.row + rows_CTHW.shape[2])
+            frames = slice(piece.frame, piece.frame + rows_CTHW.shape[1])
+            self.store.save_latents(array, 0, span, rows_CTHW, frames=frames)
 
     @torch.no_grad()
     def begin(self, stage_index: int, from_slot: int | None) -> None:
         """Noise for the first stage; for a later one the last stage, enlarged and noised anew.
 
         `from_slot` is where the last stage's final latents lie in the store; its picture is there
-        too if this stage enlarges pixels.
+        too if this stage enlarges pixels. What the render redraws takes the place of a stage
+        before the first.
         """
-        self.stage_index = stage_index
-        stage = self.plan.stages[stage_index]
-        noise = self._noise(stage_index)
-        if stage_index == 0:
-            self.x_BCHW = noise * stage.sigmas[0]
-            return
-        assert from_slot is not None
-        if stage.enlarge == "pixels":
-            clean = self._repainted(stage_index)
+        self._enter(stage_index)
+        noise = self._draw_noise()
+        if stage_index and self._stage.enlarge == "latents":
+            assert from_slot is not None
+            clean = self._enlarged(from_slot)
+        elif stage_index:
+            clean = self._encoded(f"{stage_index - 1}-picture", stage_index - 1)
+        elif "init" in self.plan.sources:
+            clean = self._encoded("init", 0)
         else:
-            clean = self._enlarged(stage_index, from_slot)
-        self.x_BCHW = noised(clean, noise, stage.sigmas[0])
+            self.x_BCTHW = noise * self._stage.table.scale
+            return
+        self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
 
-    def restore(self, stage_index: int, slot: int) -> None:
+    @torch.no_grad()
+    def restore(self, stage_index: int, slot: int, step_index: int) -> None:
         """Read this band's rows of a saved state, whatever number of ranks saved it."""
-        self.stage_index = stage_index
+        self._enter(stage_index)
+        if self.solver.needs_noise:
+            for _ in range(step_index + 1):  # as many as were drawn: the next one is the same
+                self._draw_noise()
         band = self._band
         rows = self.store.load_latents(stage_index, slot, slice(band.start, band.stop))
-        self.x_BCHW = self._to_device(torch.from_numpy(rows)).transpose(0, 1)
+        saved = self._to_device(torch.from_numpy(rows)).unsqueeze(0)
+        self.x_BCTHW, *history = saved.split(self.plan.facts.latent.channels, dim=1)
+        self.history = tuple(history)
 
     @torch.no_grad()
     def step(self, step_index: int) -> StepReport:
-        """Advance this band by one sigma interval."""
+        """Advance this band by one interval between noise levels."""
         began, sent = time.perf_counter(), self.comm.num_bytes_sent
-        stage = self.plan.stages[self.stage_index]
-        sigma, sigma_next = stage.sigmas[step_index : step_index + 2]
-        place = Place(self._band, stage.canvas, self.plan.method.positions)
-        guidance = self.plan.spec.guidance_scale
-
-        def denoised(x_BCHW: Tensor, at: float) -> Tensor:
-            return self.model.denoised(x_BCHW, at, self.conditioning, place, guidance)
-
-        clean = predict(
-            denoised,
-            self.x_BCHW,
-            sigma,
-            self.comms,
-            bands=stage.bands,
-            marks=self.model.denoiser_marks,
+        level = self._stage.levels[step_index]
+        self.x_BCTHW, self.history = self.solver.step(
+            step_index,
+            self._stage.levels,
+            self.x_BCTHW,
+            self._denoised(level),
+            self.history,
+            self._draw_noise if self.solver.needs_noise else None,
         )
-        self.x_BCHW = euler(self.x_BCHW, clean, sigma, sigma_next)
         return StepReport(time.perf_counter() - began, self.comm.num_bytes_sent - sent)
 
     def save(self, slot: int) -> None:
-        """Write this band's latent rows into a slot of the store."""
-        band = self._band
-        latents_CTHW = self.x_BCHW.transpose(0, 1).float().cpu().numpy()
-        self.store.save_latents(self.stage_index, slot, slice(band.start, band.stop), latents_CTHW)
+        """Write this worker's latent rows, and the solver's memory of them, into a slot."""
+        state = self._shared(torch.cat([self.x_BCTHW, *self.history], dim=1))
+        share = self._share
+        latents_CTHW = state[0].float().cpu().numpy()
+        rows = slice(share.start, share.stop)
+        self.store.save_latents(self.stage_index, slot, rows, latents_CTHW)
 
-    def latents(self) -> Tensor:
-        """This band's latents [C, 1, H, W], for callbacks that ask for them."""
-        return self.x_BCHW.transpose(0, 1).cpu()
+    def latents(self) -> tuple[int, Tensor]:
+        """(first row, latents [C, T, H, W]) of this worker, for callbacks that ask for them."""
+        return self._share.start, self._shared(self.x_BCTHW)[0].cpu()
 
     @torch.no_grad()
     def decode(self) -> Iterator[list[str]]:
         """Decode this band and write it, yielding the ids of blocks that are safely on disk."""
-        stage = self.plan.stages[-1]
-        pixels = decode(
-            self.model,
-            self.x_BCHW,
-            stage.bands,
-            stage.canvas,
-            self.comm,
-            rows_per_block=self.plan.block[0],
-        )
-        done = self.store.done()
+        done, bits = self.store.done(), self.plan.spec.bits
         with Writer(self.store, sinks=self._sinks()) as writer:
-            for row, rows_BCHW in pixels:
-                if not self.store.covers(done, row):
-                    writer.put(row, quantise(rows_BCHW, self.plan.spec.bits))
+            for piece in self._decoded(len(self.plan.stages) - 1, self.plan.block[0]):
+                for index, pixels_BCHW in enumerate(piece.pixels_BCTHW.unbind(2)):
+                    frame = piece.frame + index if self.plan.frames else None
+                    if not self.store.covers(done, piece.row, frame):
+                        writer.put(piece.row, quantise(pixels_BCHW, bits), frame)
                 if finished := writer.drain():
                     yield finished
         if finished := writer.drain():
@@ -202,46 +193,139 @@ class Shard:
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
     @property
-    def _band(self) -> Band:
-        return self.plan.stages[self.stage_index].bands[self.comm.rank]
+    def _stage(self) -> StagePlan:
+        return self.plan.stages[self.stage_index]
 
-    def _noise(self, stage_index: int) -> Tensor:
-        """This band's rows of the stage's noise, drawn whole so that ranks do not matter.
+    @property
+    def _band(self) -> Band:
+        """Latent rows that this worker denoises."""
+        return self._stage.bands[self.comms.world.rank]
+
+    @property
+    def _share(self) -> Band:
+        """Latent rows of the band that are this worker's own."""
+        return self._stage.shares[self.sharing.rank]
+
+    def _shared(self, x_BCTHW: Tensor) -> Tensor:
+        """The share's rows of a tensor over the band."""
+        start = self._share.start - self._band.start
+        return x_BCTHW[..., start : start + self._share.rows, :]
+
+    def _place(self) -> Place:
+        return Place(self._band, self._stage.canvas, self.plan.method.positions)
+
+    def _enter(self, stage_index: int) -> None:
+        """Take up a stage: its noise from the start, no memory of steps, its first frame."""
+        self.stage_index = stage_index
+        seed = stage_seed(self.plan.spec.seed, stage_index)
+        self._generator = torch.Generator().manual_seed(seed)
+        latent, canvas = self.plan.facts.latent, self._stage.canvas
+        shape = (1, latent.channels, canvas.frames, self._band.rows, canvas.width)
+        zeros = torch.zeros(shape, device=self.device)
+        self.history = (zeros,) * self.solver.num_history
+        if "image" in self.plan.sources:
+            self.image = self._image_condition()
+
+    def _denoised(self, level: Level) -> Tensor:
+        """This band's guided x0; twins evaluate one prompt each and tell each other."""
+        place, guidance, x = self._place(), self.plan.guidance, self.x_BCTHW
+        halves = self.conditioning.halves
+        if self.twins is not None:
+            halves = halves[self.twins.rank : self.twins.rank + 1]
+
+        def half(tensors: Mapping[str, Tensor]) -> Tensor:
+            return predict(
+                lambda x, at: self.model.denoised(x, at, tensors, place, guidance),
+                x,
+                level,
+                self.comms,
+                bands=self._stage.bands,
+                marks=self.model.denoiser_marks(level),
+            )
+
+        clean = [half({**tensors, **self.image}) for tensors in halves]
+        if self.twins is not None:
+            clean = self.twins.all_gather(clean[0])
+        if len(clean) == 1:
+            return clean[0]
+        positive, negative = clean
+        return self.model.guided(x, level, positive, negative, guidance)
+
+    def _draw_noise(self) -> Tensor:
+        """This band's rows of the stage's next noise, drawn whole so that ranks do not matter.
 
         Stage 0 draws what diffusers' pipelines draw from the same seed.
         """
-        canvas = self.plan.stages[stage_index].canvas
-        generator = torch.Generator().manual_seed(stage_seed(self.plan.spec.seed, stage_index))
-        shape = (1, self.plan.facts.latent.channels, canvas.height, canvas.width)
-        whole = torch.randn(shape, generator=generator, dtype=getattr(torch, self.plan.spec.dtype))
-        band = self.plan.stages[stage_index].bands[self.comm.rank]
-        return self._to_device(whole[:, :, band.start : band.stop].clone().float())
+        spec, facts, canvas = self.plan.spec, self.plan.facts, self._stage.canvas
+        shape = (1, facts.latent.channels, canvas.frames, canvas.height, canvas.width)
+        kind = torch.float32 if facts.float32_noise else getattr(torch, spec.dtype)
+        whole = torch.randn(shape, generator=self._generator, dtype=kind)
+        return self._to_device(whole[..., self._band.start : self._band.stop, :].clone())
 
-    def _enlarged(self, stage_index: int, slot: int) -> Tensor:
-        """The last stage's latents, enlarged to this band's rows."""
-        return self._from_store(stage_index, stage_index - 1, slot, 1)
-
-    def _repainted(self, stage_index: int) -> Tensor:
-        """The last stage's picture, enlarged to this band's pixel rows and encoded."""
-        array = self.plan.picture_array(stage_index - 1)
-        pixels = self._from_store(stage_index, array, 0, self.plan.facts.latent.downscale)
+    def _decoded(self, stage_index: int, rows_per_block: int) -> Iterator[Piece]:
+        """This worker's share of a stage's picture or clip, piece by piece."""
         stage = self.plan.stages[stage_index]
-        mode = band_mode(
-            self.comm, stage.bands, marks=self.model.encoder_marks, canvas=stage.canvas
+        return decode(
+            self.model,
+            self._shared(self.x_BCTHW),
+            stage.shares,
+            stage.canvas,
+            self.sharing,
+            rows_per_block=rows_per_block,
         )
-        with mode:
-            return self.model.encoded(pixels)
 
-    def _from_store(self, stage_index: int, array: int, slot: int, factor: int) -> Tensor:
-        """A saved array, `factor` times as fine as the last stage's latents, enlarged for here."""
-        small, large = (self.plan.stages[i].canvas for i in (stage_index - 1, stage_index))
-        band = self._band.scaled(factor)
-        source = (small.height * factor, small.width * factor)
-        target = (large.height * factor, large.width * factor)
-        held = resample.source_rows(band, source[0], target[0])
-        rows = self.store.load_latents(array, slot, slice(held.start, held.stop))
-        enlarged_CTHW = resample.enlarge(torch.from_numpy(rows), held, source, band, target)
-        return self._to_device(enlarged_CTHW).transpose(0, 1)
+    def _enlarged(self, slot: int) -> Tensor:
+        """The last stage's latents, enlarged to this band's rows."""
+        index, channels = self.stage_index - 1, self.plan.facts.latent.channels
+        return self._from_store(index, index, slot, self._band, 1)[:, :channels]
+
+    def _encoded(self, array: str, source_index: int) -> Tensor:
+        """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""
+        share = self._share.scaled(self.plan.facts.latent.downscale)
+        pixels = self._from_store(self.plan.array(array), source_index, 0, share, None)
+        return self._of_band(self._in_encoder(lambda: self.model.encoded(pixels)))
+
+    def _image_condition(self) -> Mapping[str, Tensor]:
+        """What the first frame adds to this band's conditioning."""
+        share = self._share.scaled(self.plan.facts.latent.downscale)
+        array = self.plan.array(f"{self.stage_index}-image")
+        pixels = self._from_store(array, self.stage_index, 0, share, None)
+        place = dataclasses.replace(self._place(), band=self._share)
+        made = self._in_encoder(lambda: self.model.image_condition(pixels, place))
+        return {name: self._of_band(tensor) for name, tensor in made.items()}
+
+    def _in_encoder(self, work: Callable[[], Any]) -> Any:
+        stage, marks = self._stage, self.model.encoder_marks
+        with band_mode(self.sharing, stage.shares, marks=marks, canvas=stage.canvas):
+            return work()
+
+    def _of_band(self, share_BCTHW: Tensor) -> Tensor:
+        """The band's rows, of which twins hold a share each."""
+        if self.twins is None:
+            return share_BCTHW
+        like = Like.of(share_BCTHW)
+        starts = self._band.start
+        shares = [s for s in self._stage.shares if starts <= s.start < self._band.stop]
+        parts = self.twins.all_gather(share_BCTHW, [like.with_size(-2, s.rows) for s in shares])
+        return torch.cat(parts, dim=-2)
+
+    def _from_store(
+        self, array: int, source_index: int, slot: int, rows: Band, factor: int | None
+    ) -> Tensor:
+        """Rows of this stage from an array over an earlier one's canvas, enlarged where smaller.
+
+        `factor` is the array's cells per latent cell, a pixel's by default.
+        """
+        factor = factor or self.plan.facts.latent.downscale
+        source, target = (
+            (canvas.height * factor, canvas.width * factor)
+            for canvas in (self.plan.stages[i].canvas for i in (source_index, self.stage_index))
+        )
+        held = rows if source == target else resample.source_rows(rows, source[0], target[0])
+        found = torch.from_numpy(self.store.load_latents(array, slot, slice(held.start, held.stop)))
+        if source != target:
+            found = resample.enlarge(found, held, source, rows, target)
+        return self._to_device(found).unsqueeze(0)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, torch.float32)
@@ -250,14 +334,3 @@ class Shard:
 def stage_seed(seed: int, stage_index: int) -> int:
     """The seed of a stage's noise: the render's own for the first, far apart for the others."""
     return (seed + stage_index * 0x9E3779B97F4A7C15) % 2**63
-
-
-def facts_key(facts: ModelFacts) -> str:
-    """What tells one loaded checkpoint from another in a process."""
-    return f"{facts.family}:{facts.folder}"
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

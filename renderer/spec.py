@@ -29,6 +29,8 @@ PLACE_FIELDS = frozenset(
         "park",
         "address",
         "device",
+        "device_memory",
+        "guidance_ranks",
         "ulysses",
         "chunk",
         "save_every",
@@ -67,10 +69,32 @@ class RenderSpec(BaseModel):
     prompt: str = Field(default="", description="what the picture shows")
     negative_prompt: str | None = Field(default=None, description="what it must not show")
     model: str = Field(default="demo", description="'demo', a diffusers folder, or a hub id")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
+    variant: str | None = Field(default=None, description="weight files' variant, as fp16")
+    lora: tuple[str, ...] = Field(default=(), description="LoRA file, or FILE=WEIGHT; repeatable")
+    quantization: str | None = Field(
+        default=None, description="quantise the denoiser's weights while loading"
+    )
+    storage_dtype: Literal["float8_e4m3fn", "float8_e5m2"] | None = Field(
+        default=None, description="keep the denoiser's weights so, cast layer by layer"
+    )
     height: int = Field(default=1024, ge=16, description="pixels")
     width: int = Field(default=1024, ge=16, description="pixels")
+    num_frames: int = Field(default=1, ge=1, description="frames of a clip")
+    fps: float = Field(default=16.0, gt=0, le=1000, description="frames a second of a clip")
+    init: str | None = Field(default=None, min_length=1, description="picture or clip to redraw")
+    strength: float = Field(default=0.6, gt=0, le=1, description="how much of --init to redraw")
+    image: str | None = Field(default=None, min_length=1, description="first frame to animate")
     num_inference_steps: int = Field(default=20, ge=1, le=1000, description="steps of a stage")
-    guidance_scale: float = Field(default=3.5, ge=0, description="guidance strength")
+    guidance_scale: float | None = Field(
+        default=None, ge=0, description="guidance strength; default: the family's"
+    )
+    guidance_scale_2: float | None = Field(
+        default=None, ge=0, description="the same for Wan 2.2's low-noise expert"
+    )
+    true_cfg_scale: float | None = Field(
+        default=None, ge=1, description="classifier-free guidance of FLUX and Qwen-Image"
+    )
     max_sequence_length: int | None = Field(default=None, ge=1, description="prompt tokens")
     seed: int = Field(default=0, ge=0, lt=2**63, description="decides the noise")
     method: str = Field(default="none", description="extrapolation recipe: none, pi, ...")
@@ -91,6 +115,12 @@ class RenderSpec(BaseModel):
     )
     address: str | None = Field(default=None, description="Ray cluster; default: start one here")
     device: str = Field(default="auto", description="auto, cpu or cuda")
+    guidance_ranks: Literal[1, 2] = Field(
+        default=1, description="2: half of the workers for each prompt"
+    )
+    device_memory: float | None = Field(
+        default=None, gt=0, description="GiB of each device, for the plan"
+    )
     ulysses: int = Field(default=1, ge=1, description="ranks that share heads; the rest ring")
     chunk: int | None = Field(default=None, ge=16, description="rows and columns of one block")
     save_every: int = Field(default=1, ge=1, description="steps between saved states")

@@ -1,6 +1,6 @@
 """The working store: pixels, saved latents and the journal of one render, in one folder.
 
-PATH/             zarr v3 group, OME-Zarr 0.5: arrays "0", "1", ... (axes c, y, x)
+PATH/             zarr v3 group, OME-Zarr 0.5: arrays "0", "1", ... (axes (t,) c, y, x)
 PATH/frieze/      run.json (layout, fingerprint, run), journal.jsonl, lock, latents/ (zarr group)
 
 Workers write whole blocks and latent rows that they alone own; the driver writes the journal, and
@@ -32,7 +32,7 @@ from .arrays import (
     write_block,
 )
 from .errors import FingerprintError, StoreError
-from .following import Follower, in_order, unfinished
+from .following import Follower, frames_in_order, in_order, unfinished
 from .journal import Journal
 from .journal import State as State
 from .pixels import BlockId as BlockId
@@ -152,18 +152,26 @@ class Store:
         """Blocks that are whole on disk, in every level they own."""
         return self.journal.blocks()
 
-    def covers(self, done: frozenset[BlockId] | set[BlockId], row: int) -> bool:
-        """Whether `done` holds every block of the block row with pixel row `row`."""
-        return done.issuperset(self.layout.ids(row, row + 1))
+    def covers(
+        self, done: frozenset[BlockId] | set[BlockId], row: int, frame: int | None = None
+    ) -> bool:
+        """Whether `done` holds every block of the block row with pixel row `row`.
+
+        Of a clip's `frame`, or of all its frames with None.
+        """
+        return done.issuperset(self.layout.ids(row, row + 1, frame))
 
     def last_state(self) -> State | None:
         """The newest state that every worker saved."""
         return self.journal.last_state()
 
-    def write_rows(self, row: int, pixels_HWC: np.ndarray) -> list[BlockId]:
+    def write_rows(
+        self, row: int, pixels_HWC: np.ndarray, frame: int | None = None
+    ) -> list[BlockId]:
         """Write whole blocks and their pyramid levels; returns their ids once they are on disk.
 
-        Raises `StoreError` unless the rows start and end where blocks do.
+        Raises `StoreError` unless the rows start and end where blocks do, and the store has the
+        `frame` (clips only).
         """
         height, layout = pixels_HWC.shape[0], self.layout
         bottom = row + height
@@ -175,15 +183,19 @@ class Store:
                 f"(rows, {layout.width}, {layout.channels}) {layout.dtype}"
             )
         check_aligned(slice(row, bottom), layout.block[0], layout.height, "blocks")
+        layout.lead(frame)
         for block_row, column in layout.blocks(row, bottom):
             top, left = block_row * layout.block[0], column * layout.block[1]
             block_HWC = pixels_HWC[top - row :, left:][: layout.block[0], : layout.block[1]]
-            write_block(self.path, layout, self._pixels, (block_row, column), block_HWC)
-        return layout.ids(row, bottom)
+            write_block(self.path, layout, self._pixels, (block_row, column), block_HWC, frame)
+        return layout.ids(row, bottom, frame)
 
-    def read_rows(self, top: int, bottom: int, level: int = 0) -> np.ndarray:
+    def read_rows(
+        self, top: int, bottom: int, level: int = 0, frame: int | None = None
+    ) -> np.ndarray:
         """Pixels [rows, W, C] of a level; raises `StoreError` where they are missing or damaged."""
-        return read_rows(self.path / str(level), self._pixels[level], top, bottom)
+        lead = self.layout.lead(frame)
+        return read_rows(self.path / str(level), self._pixels[level], top, bottom, lead)
 
     def in_order(
         self,
@@ -193,14 +205,26 @@ class Store:
         wait: bool = False,
         patience: float = 30.0,
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (first row, pixels [rows, W, C]) from the top down, as the journal has them.
+        """Yield (first row, pixels [rows, W, C]) of a picture, as the journal has them.
 
-        Strips have `rows` rows (default: a block row), the last one fewer. With `wait` a missing
-        block is waited for, looking every `poll` seconds, for as long as a driver is at work;
-        raises `StoreError` if none is for `patience` seconds, or without `wait`.
+        From the top down, in strips of `rows` rows (default: a block row), the last one fewer.
+        With `wait` a missing block is waited for, looking every `poll` seconds, for as long as a
+        driver is at work; raises `StoreError` if none is for `patience` seconds, or without
+        `wait`.
         """
+        if self.layout.frames is not None:
+            raise StoreError(f"{self.path} is a clip; read its frames in order")
         follower = Follower(self.journal, wait=wait, poll=poll, patience=patience)
         return in_order(self, rows or self.layout.block[0], follower)
+
+    def frames_in_order(
+        self, *, poll: float = 0.2, wait: bool = False, patience: float = 30.0
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (frame, pixels [H, W, C]) of a clip; waits or raises as `in_order` does."""
+        if self.layout.frames is None:
+            raise StoreError(f"{self.path} is a picture; read its rows in order")
+        follower = Follower(self.journal, wait=wait, poll=poll, patience=patience)
+        return frames_in_order(self, follower)
 
     def wait_finished(
         self, *, poll: float = 0.2, wait: bool = False, patience: float = 30.0
@@ -211,19 +235,32 @@ class Store:
             if not follower.pause():
                 raise unfinished(self)
 
-    def save_latents(self, stage: int, slot: int, rows: slice, latents_CTHW: np.ndarray) -> None:
-        """Write one band's latents (float32, bit for bit) into a slot of a stage.
+    def save_latents(
+        self,
+        index: int,
+        slot: int,
+        rows: slice,
+        latents_CTHW: np.ndarray,
+        frames: slice | None = None,
+    ) -> None:
+        """Write one band's latents (float32, bit for bit) into a slot of a saved array.
 
-        Raises `StoreError` unless the band starts and ends where latent chunks do. Alternate the
-        slots: a crash while saving then leaves the last good state whole.
+        Of some `frames`, or of all. Raises `StoreError` unless rows and frames start and end
+        where latent chunks do. Alternate the slots: a crash while saving then leaves the last
+        good state whole.
         """
-        array, described, folder = self._latents(stage, slot)
-        latents.save(array, described, folder, slot, rows, latents_CTHW)
+        array, described, folder = self._latents(index, slot)
+        latents.save(array, described, folder, slot, rows, latents_CTHW, frames)
 
-    def load_latents(self, stage: int, slot: int, rows: slice) -> np.ndarray:
-        """Latents [C, T, rows, W] float32, any rows; raises `StoreError` if never saved."""
-        array, _, folder = self._latents(stage, slot)
-        return latents.load(array, folder, slot, rows)
+    def load_latents(
+        self, index: int, slot: int, rows: slice, frames: slice | None = None
+    ) -> np.ndarray:
+        """Latents [C, T, rows, W] float32, any rows and frames (None: all).
+
+        Raises `StoreError` if never saved.
+        """
+        array, _, folder = self._latents(index, slot)
+        return latents.load(array, folder, slot, rows, frames)
 
     def finish(self, meta: Mapping[str, Any] | None = None) -> None:
         """Build the rest of the pyramid, write the provenance and close the journal.
@@ -253,12 +290,12 @@ class Store:
         folder = self.path / "frieze" / "latents"
         return tuple(_open_array(folder / array.name) for array in self.layout.latents)
 
-    def _latents(self, stage: int, slot: int) -> tuple[ZarrArray, LatentArray, Path]:
-        stages = self.layout.latents
-        if not (0 <= stage < len(stages) and 0 <= slot < stages[stage].shape[0]):
-            raise StoreError(f"no slot {slot} of stage {stage}; the store has {len(stages)} stages")
-        folder = self.path / "frieze" / "latents" / stages[stage].name
-        return self._saved[stage], stages[stage], folder
+    def _latents(self, index: int, slot: int) -> tuple[ZarrArray, LatentArray, Path]:
+        saved = self.layout.latents
+        if not (0 <= index < len(saved) and 0 <= slot < saved[index].shape[0]):
+            raise StoreError(f"no slot {slot} of latents {index}; the store has {len(saved)} such")
+        folder = self.path / "frieze" / "latents" / saved[index].name
+        return self._saved[index], saved[index], folder
 
 
 def create_picture(
@@ -270,13 +307,13 @@ def create_picture(
     return tuple(
         zarr.create_array(
             folder / str(level.index),
-            shape=(layout.channels, level.height, level.width),
-            chunks=(layout.channels, *level.chunk),
-            shards=(layout.channels, *level.shard),
+            shape=layout.extent(level.height, level.width),
+            chunks=layout.piece(*level.chunk),
+            shards=layout.piece(*level.shard),
             dtype=layout.dtype,
             compressors=ZstdCodec(level=1),
             fill_value=0,
-            dimension_names=("c", "y", "x"),
+            dimension_names=("c", "y", "x") if layout.frames is None else ("t", "c", "y", "x"),
             config=CONFIG,
         )
         for level in layout.levels
@@ -287,11 +324,10 @@ def _create_latents(folder: Path, layout: StoreLayout) -> None:
     """Uncompressed, for noise does not compress; NaN where nothing was saved."""
     zarr.open_group(folder, mode="w", zarr_format=3)
     for array in layout.latents:
-        _, channels, frames, _, width = array.shape
         zarr.create_array(
             folder / array.name,
             shape=array.shape,
-            chunks=(1, channels, frames, array.chunk_rows, width),
+            chunks=array.chunk,
             dtype="float32",
             compressors=None,
             fill_value=float("nan"),

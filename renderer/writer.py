@@ -21,16 +21,17 @@ Sink = Callable[[int, np.ndarray], object]
 
 
 class Writer:
-    """Writes block rows into a store and into other sinks, at most `depth` waiting.
+    """Writes block rows into a store and a picture's into other sinks, at most `depth` waiting.
 
     An error of the thread is raised by the next `put`, or by `close`; a block is drained only
     when every sink and the store have it.
     """
 
     def __init__(self, store: Store, sinks: Sequence[Sink] = (), depth: int = 4) -> None:
+        assert not sinks or store.layout.frames is None, "sinks take pictures only"
         self._store = store
         self._sinks = tuple(sinks)
-        self._waiting: queue.Queue[tuple[int, np.ndarray] | None] = queue.Queue(depth)
+        self._waiting: queue.Queue[tuple[int, np.ndarray, int | None] | None] = queue.Queue(depth)
         self._done: queue.SimpleQueue[list[BlockId]] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="frieze-writer", daemon=True)
@@ -50,10 +51,10 @@ class Writer:
         else:
             self._stop()
 
-    def put(self, row: int, pixels_HWC: np.ndarray) -> None:
-        """Hand over whole block rows; waits while `depth` are waiting."""
+    def put(self, row: int, pixels_HWC: np.ndarray, frame: int | None = None) -> None:
+        """Hand over whole block rows, of a clip's `frame`; waits while `depth` are waiting."""
         self._raise()
-        self._waiting.put((row, pixels_HWC))
+        self._waiting.put((row, pixels_HWC, frame))
 
     def drain(self) -> list[BlockId]:
         """Ids of blocks that came to be on disk since the last call."""
@@ -78,11 +79,11 @@ class Writer:
             if self._error is None:
                 self._write(*item)
 
-    def _write(self, row: int, pixels_HWC: np.ndarray) -> None:
+    def _write(self, row: int, pixels_HWC: np.ndarray, frame: int | None) -> None:
         try:
             for sink in self._sinks:
                 sink(row, pixels_HWC)
-            self._done.put(self._store.write_rows(row, pixels_HWC))
+            self._done.put(self._store.write_rows(row, pixels_HWC, frame))
         except Exception as error:  # the thread's boundary: raised again by the caller's thread
             self._error = error
 

@@ -29,15 +29,19 @@ FOLDERS = ("renderer", "cluster", "kernels", "configs")
 # A library may be imported by these files only: a path, or a folder that ends in "/".
 DOORS = {
     "av": ("renderer/exports/video.py",),
-    "diffusers": ("renderer/families/", "renderer/demo/"),
+    "diffusers": (
+        *("renderer/families/", "renderer/demo/"),
+        *("renderer/adapters.py", "renderer/loading.py", "renderer/quantization.py"),
+        "renderer/schedules.py",
+    ),
     "flash_attn": ("kernels/",),
     "huggingface_hub": ("renderer/families/", "renderer/hub.py"),
     "pickle": ("cluster/messages.py",),
-    "ray": ("cluster/ray_fleet.py", "cluster/ray_seat.py"),
+    "ray": ("cluster/ray_fleet.py", "cluster/ray_seat.py", "cluster/ray_session.py"),
     "rich": ("renderer/cli.py", "renderer/progress.py", "renderer/doctor.py"),
     "tifffile": ("renderer/exports/tiff.py",),
     "torch.distributed": ("cluster/distributed.py", "cluster/rendezvous.py", "renderer/demo/"),
-    "transformers": ("renderer/families/", "renderer/demo/"),
+    "transformers": ("renderer/families/", "renderer/demo/", "renderer/loading.py"),
     "triton": ("kernels/",),
     "typer": ("renderer/cli.py", "renderer/flags.py", "renderer/oneline.py"),
     "xformers": ("kernels/",),
@@ -51,21 +55,12 @@ CATCHES_ALL = (
 )
 EMPTY_NAMES = {"utils", "helpers", "common", "base", "manager", "handler"}
 SPEC_FIELDS = [
-    *("prompt", "negative_prompt", "model", "height", "width", "num_inference_steps"),
-    *("guidance_scale", "max_sequence_length", "seed", "method", "stages", "shift", "dtype"),
-    *(
-        "bits",
-        "out",
-        "overwrite",
-        "workers",
-        "local",
-        "park",
-        "address",
-        "device",
-        "ulysses",
-        "chunk",
-    ),
-    *("save_every", "timeout", "dpi"),
+    *("prompt", "negative_prompt", "model", "revision", "variant", "lora", "quantization"),
+    *("storage_dtype", "height", "width", "num_frames", "fps", "init", "strength", "image"),
+    *("num_inference_steps", "guidance_scale", "guidance_scale_2", "true_cfg_scale"),
+    *("max_sequence_length", "seed", "method", "stages", "shift", "dtype", "bits", "out"),
+    *("overwrite", "workers", "local", "park", "address", "device", "guidance_ranks"),
+    *("device_memory", "ulysses", "chunk", "save_every", "timeout", "dpi"),
 ]
 COMMANDS = {
     "render": ["prompt", "preset", "size", "also", "dry_run", "json", "quiet"],

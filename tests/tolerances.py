@@ -2,6 +2,8 @@
 
 # Same arithmetic in another order of summation, float64.
 EXACT_FLOAT64 = 1e-10
+# The same where a module rounds to float32 on its way, whatever its precision.
+CASTS_TO_FLOAT32 = 1e-6
 # The same in float32, relative to the largest value of the reference.
 EXACT_FLOAT32 = 1e-4
 # A control (mode off, halo dropped, ...) must be wrong by more than this.
@@ -12,3 +14,6 @@ STOCK_LATENTS = 1e-4
 GREY_LEVELS = 1
 # bfloat16 keeps 8 bits: weights and result are rounded once each, relative to the largest value.
 HALF = 2**-7
+# Latents in bfloat16 between numbers of ranks, and against diffusers, which rounds them between
+# steps too: root mean square of the difference, relative.
+HALF_LATENTS = 0.02

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from frieze.cluster.bands import Marks, band_mode
 from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band, Canvas, cut
 
-Denoised = Callable[[Tensor, float], Tensor]
+Level = TypeVar("Level")
 
 
 def regions(canvas: Canvas, world: int, align: int = 1) -> tuple[Band, ...]:
@@ -25,15 +26,15 @@ def regions(canvas: Canvas, world: int, align: int = 1) -> tuple[Band, ...]:
 
 
 def predict(
-    denoised: Denoised,
+    denoised: Callable[[Tensor, Level], Tensor],
     x: Tensor,
-    sigma: float,
+    level: Level,
     comm: Comm | AxisComms,
     *,
     bands: Sequence[Band] | None = None,
     marks: Sequence[Marks] = (),
 ) -> Tensor:
-    """denoised(x, sigma) of the whole canvas, of which x [B, C, (T,) H, W] is this rank's band.
+    """denoised(x, level) of the whole canvas, of which x [B, C, (T,) H, W] is this rank's band.
 
     `bands` are those of all ranks; without them the ranks tell each other how many rows they hold.
     """
@@ -41,7 +42,7 @@ def predict(
         bands = _told(x.shape[-2], comm.world if isinstance(comm, AxisComms) else comm)
     canvas = Canvas(x.shape[2] if x.ndim == 5 else 1, bands[-1].stop, x.shape[-1])
     with band_mode(comm, bands, marks=marks, canvas=canvas):
-        return denoised(x, sigma)
+        return denoised(x, level)
 
 
 def _told(rows: int, comm: Comm) -> tuple[Band, ...]:

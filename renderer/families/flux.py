@@ -1,15 +1,16 @@
 """The FLUX.1 family (dev, schnell, Krea, and the shipped demo): an MM-DiT with 2-D RoPE.
 
-Latents are [B, 16, H, W]; a token packs 2 x 2 of them; ids are (0, row, column). No forward body
-is copied: the transformer's rotary table is replaced by one that takes angles, and the rest of
-the model is diffusers' own.
-Shape suffixes: B batch, C channels, H W latent rows and columns, S tokens, E features, F angles.
+Latents are [B, 16, 1, H, W]; a token packs 2 x 2 of them; ids are (0, row, column). No forward
+body is copied: the transformer's rotary table is replaced by one that takes angles, and the rest
+of the model is diffusers' own.
+Shape suffixes: B batch, C channels, T frames (1), H W latent rows and columns, S tokens,
+E features, F angles.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,21 +20,25 @@ from torch import Tensor, nn
 from frieze.cluster.attention import Context
 from frieze.cluster.bands import Marks, mark
 
-from ..errors import ModelError
+from .. import loading
+from ..autoencoders import PictureVAE
 from ..family import (
     Conditioning,
     Cost,
-    FlowSchedule,
+    Guidance,
+    GuidanceFacts,
     LatentSpec,
     ModelFacts,
     Place,
-    Tail,
+    linear_guided,
     read_json,
     weight_bytes,
 )
 from ..method import Axis
+from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
+    import numpy as np
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
     from ..spec import RenderSpec
@@ -46,25 +51,18 @@ def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
     transformer = read_json(folder / "transformer" / "config.json")
     vae = read_json(folder / "vae" / "config.json")
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
     parts = ("transformer", "vae", "text_encoder", "text_encoder_2")
     return ModelFacts(
         family="flux",
         folder=str(folder),
+        pipeline="FluxPipeline",
         latent=LatentSpec(
             channels=vae["latent_channels"],
             downscale=2 ** (len(vae["block_out_channels"]) - 1),
             patch=2,
         ),
-        schedule=FlowSchedule(
-            shift=scheduler.get("shift", 1.0),
-            dynamic=scheduler.get("use_dynamic_shifting", False),
-            base_shift=scheduler.get("base_shift", 0.5),
-            max_shift=scheduler.get("max_shift", 1.15),
-            base_tokens=scheduler.get("base_image_seq_len", 256),
-            max_tokens=scheduler.get("max_image_seq_len", 4096),
-        ),
+        schedule=read_schedule(folder, explicit_sigmas=True),
         training_size=hints.get("training_size", 1024),
         max_sequence_length=hints.get("max_sequence_length", 512),
         cost=Cost(
@@ -73,32 +71,57 @@ def describe(folder: Path) -> ModelFacts:
             weight_bytes={part: weight_bytes(folder, part) for part in parts},
             decoder_channels=vae["block_out_channels"][0],
         ),
-        embeds_guidance=transformer.get("guidance_embeds", False),
+        guidance=GuidanceFacts(
+            cfg="true_cfg_scale",
+            embedded=transformer.get("guidance_embeds", False),
+            defaults={"guidance_scale": 3.5, "true_cfg_scale": 1.0},
+        ),
     )
 
 
-def encode(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Conditioning:
-    """The prompt through CLIP and T5, loaded for this call only and then let go."""
+def encode(
+    facts: ModelFacts,
+    spec: RenderSpec,
+    device: torch.device,
+    halves: int,
+    image: np.ndarray | None = None,
+) -> Conditioning:
+    """The prompts through CLIP and T5, loaded for this call only and then let go."""
     from diffusers import FluxPipeline
 
-    pipeline = _loaded(
-        FluxPipeline, facts, "", transformer=None, vae=None, dtype=_dtype(spec.dtype)
-    )
+    pipeline = loading.text_pipeline(FluxPipeline, facts, spec, transformer=None, vae=None)
     pipeline.to(device)
     length = spec.max_sequence_length or facts.max_sequence_length
-    embeds, pooled, _ = pipeline.encode_prompt(
-        spec.prompt, prompt_2=None, device=device, max_sequence_length=length
-    )
-    return Conditioning({"embeds": embeds, "pooled": pooled})
+
+    def encoded(prompt: str) -> Mapping[str, Tensor]:
+        embeds, pooled, _ = pipeline.encode_prompt(
+            prompt, prompt_2=None, device=device, max_sequence_length=length
+        )
+        return {"embeds": embeds, "pooled": pooled}
+
+    prompts = (spec.prompt, spec.negative_prompt or "")
+    return Conditioning(tuple(encoded(prompt) for prompt in prompts[:halves]))
 
 
-def load(facts: ModelFacts, dtype: str, device: torch.device) -> Flux:
+def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of what `encode` gives for one prompt."""
+    config = read_json(Path(facts.folder) / "transformer" / "config.json")
+    length = spec.max_sequence_length or facts.max_sequence_length
+    return {
+        "embeds": (1, length, config["joint_attention_dim"]),
+        "pooled": (1, config["pooled_projection_dim"]),
+    }
+
+
+def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux:
     """The transformer and the VAE on one device."""
-    from diffusers import AutoencoderKL, FluxTransformer2DModel
+    from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 
-    kind = _dtype(dtype)
-    transformer = _loaded(FluxTransformer2DModel, facts, "transformer", dtype=kind)
-    vae = _loaded(AutoencoderKL, facts, "vae", dtype=kind)
+    transformer = loading.component(
+        FluxTransformer2DModel, facts, "transformer", spec, denoiser=True
+    )
+    loading.add_loras(transformer, FluxPipeline, facts, spec)
+    vae = loading.component(AutoencoderKL, facts, "vae", spec)
     return Flux(facts, transformer.to(device).eval(), vae.to(device).eval())
 
 
@@ -110,62 +133,57 @@ class AngleRope(nn.Module):
         return cos_SF.repeat_interleave(2, dim=1), sin_SF.repeat_interleave(2, dim=1)
 
 
-class Flux:
+class Flux(PictureVAE):
     """A loaded FLUX-layout checkpoint."""
 
     def __init__(
         self, facts: ModelFacts, transformer: FluxTransformer2DModel, vae: AutoencoderKL
     ) -> None:
+        super().__init__(vae)
         self.facts = facts
         self.axes_dim = tuple(transformer.pos_embed.axes_dim)
         transformer.pos_embed = AngleRope()
-        self.transformer, self.vae = transformer, vae
+        self.transformer = transformer
         # Rank threads share this object; each has its own number of text tokens at hand.
         self._thread = threading.local()
-        decoder = vae.decoder
-        self.tail = Tail(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out)
-        # The tail runs row by row in decode.py, so that pixels can leave as they are made.
-        decoder.conv_norm_out, decoder.conv_act, decoder.conv_out = (
-            nn.Identity(),
-            nn.Identity(),
-            nn.Identity(),
-        )
-        self.denoiser_marks: Sequence[Marks] = (
-            mark(transformer, lambda name, _: name.endswith(".attn"), self._context),
-        )
-        self.decoder_marks: Sequence[Marks] = (
-            mark(vae, lambda name, _: name == "decoder.mid_block.attentions.0"),
-        )
-        self.encoder_marks: Sequence[Marks] = (
-            mark(vae, lambda name, _: name == "encoder.mid_block.attentions.0"),
-        )
+        self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
+
+    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+        """Joint attention of the double and single blocks."""
+        return self._marks
 
     def denoised(
         self,
-        x_BCHW: Tensor,
-        sigma: float,
-        conditioning: Conditioning,
+        x_BCTHW: Tensor,
+        level: Level,
+        tensors: Mapping[str, Tensor],
         place: Place,
-        guidance: float,
+        guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v, with v the transformer's velocity."""
-        embeds = conditioning.tensors["embeds"]
+        x_BCHW, embeds = x_BCTHW.squeeze(2), tensors["embeds"]
         self._thread.num_text_tokens = embeds.shape[1]
-        batch, dtype = x_BCHW.shape[0], embeds.dtype
-        # The pipeline hands the timestep over as sigma * 1000 / 1000 in float32: the same bits.
-        timestep = torch.tensor(sigma, dtype=torch.float32, device=x_BCHW.device) * 1000
-        strength = x_BCHW.new_full((batch,), guidance, dtype=torch.float32)
+        batch, dtype, device = x_BCHW.shape[0], embeds.dtype, x_BCHW.device
+        timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
+        strength = x_BCHW.new_full((batch,), guidance.embedded, dtype=torch.float32)
         velocity_BSE = self.transformer(
             hidden_states=pack(x_BCHW).to(dtype),
             timestep=timestep.expand(batch).to(dtype) / 1000,
-            guidance=strength if self.facts.embeds_guidance else None,
-            pooled_projections=conditioning.tensors["pooled"],
+            guidance=strength if self.facts.guidance.embedded else None,
+            pooled_projections=tensors["pooled"],
             encoder_hidden_states=embeds,
             txt_ids=x_BCHW.new_zeros(embeds.shape[1], sum(self.axes_dim) // 2, dtype=torch.float64),
-            img_ids=self.angles(place, sigma, x_BCHW.device),
+            img_ids=self.angles(place, level.sigma, device),
             return_dict=False,
         )[0]
-        return x_BCHW - sigma * unpack(velocity_BSE.to(x_BCHW.dtype), x_BCHW.shape[-2:])
+        velocity_BCTHW = unpack(velocity_BSE.to(x_BCTHW.dtype), x_BCHW.shape[-2:]).unsqueeze(2)
+        return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
+
+    def guided(
+        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+    ) -> Tensor:
+        """True classifier-free guidance, as the pipeline's."""
+        return linear_guided(positive, negative, guidance.scale)
 
     def _context(self, *_: object) -> Context:
         """Text comes first in double and single blocks alike."""
@@ -201,20 +219,6 @@ class Flux:
             dim=1,
         )
 
-    def features(self, x_BCHW: Tensor) -> Tensor:
-        """The VAE decoder up to its tail."""
-        config = self.vae.config
-        scaled = x_BCHW / config.scaling_factor + config.shift_factor
-        output: Tensor = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
-        return output
-
-    def encoded(self, pixels_BCHW: Tensor) -> Tensor:
-        """The VAE encoder's mode, scaled as the transformer knows it."""
-        config = self.vae.config
-        posterior = self.vae.encode(pixels_BCHW.to(self.vae.dtype)).latent_dist
-        mode: Tensor = posterior.mode().to(pixels_BCHW.dtype)
-        return (mode - config.shift_factor) * config.scaling_factor
-
 
 def pack(x_BCHW: Tensor) -> Tensor:
     """Latents to tokens of 2 x 2 cells, row by row: [B, H/2 * W/2, 4C]."""
@@ -229,30 +233,3 @@ def unpack(x_BSE: Tensor, size: Sequence[int]) -> Tensor:
     height, width = size
     x = x_BSE.reshape(batch, height // 2, width // 2, features // 4, 2, 2)
     return x.permute(0, 3, 1, 4, 2, 5).reshape(batch, features // 4, height, width)
-
-
-def _dtype(name: str) -> torch.dtype:
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-
-
-def _loaded(kind: type, facts: ModelFacts, subfolder: str, **options: object):  # type: ignore[no-untyped-def]
-    """from_pretrained, safetensors only and from this folder only; failures become `ModelError`."""
-    _quiet()
-    where = Path(facts.folder) / subfolder
-    try:
-        return kind.from_pretrained(  # type: ignore[attr-defined]
-            str(where), use_safetensors=True, local_files_only=True, **options
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{where} cannot be loaded ({reason}); fetch the model anew") from None
-
-
-def _quiet() -> None:
-    """The driver shows progress; the libraries' own bars and notes would tear it."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()

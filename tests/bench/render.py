@@ -36,7 +36,7 @@ def spec(out: Path, **fields: object) -> RenderSpec:
         local=True,
         out=str(out),
         overwrite=True,
-        shift=describe("demo").schedule.shift,
+        shift=describe("demo").schedule.options["shift"],
         **fields,
     )
 

@@ -1,0 +1,90 @@
+"""The Ray that fleets run on: found, or started and stopped by this process alone."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from .fleet import FleetError
+from .ray_seat import last_line
+
+OBJECT_STORE_BYTES = 256 * 2**20  # verbs return numbers; latents never pass through Ray
+REACH_SECONDS = 10.0
+
+_private = threading.Event()  # set while this process is connected to a Ray that it started
+
+
+@contextlib.contextmanager
+def session(size: int, address: str | None = None, num_cpus: float = 1.0) -> Iterator[None]:
+    """One Ray for all fleets of up to `size` workers inside, found as `launch` finds it.
+
+    Each fleet would otherwise start and stop a private one. Raises `FleetError`.
+    """
+    owns_ray = connect(size, address, num_cpus)
+    try:
+        yield
+    finally:
+        if owns_ray:
+            disconnect()
+
+
+def connect(size: int, address: str | None, num_cpus: float) -> bool:
+    """Connects to a Ray unless this process is; says whether to disconnect when done."""
+    import ray
+
+    if ray.is_initialized():
+        return False
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address:
+        _reach(address)
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise FleetError(f"no Ray at {address!r}: {last_line(error)}") from error
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(1, math.ceil(size * num_cpus)),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **quiet,
+        )
+        _private.set()
+    return True
+
+
+def disconnect() -> None:
+    """Leaves Ray, which ends one that this process started."""
+    import ray
+
+    _private.clear()
+    ray.shutdown()
+
+
+def threads_of(size: int) -> dict[str, str]:
+    """How many threads a worker may use, where that is ours to say: a private Ray has one host."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return {"OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"]}
+    if _private.is_set():
+        return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // size))}
+    return {}
+
+
+def _reach(address: str) -> None:
+    """Refuses an address that nobody answers at: Ray itself would try for minutes."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        raise FleetError(f"{address!r} is not a Ray address; give HOST:PORT, such as head:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise FleetError(f"no Ray at {address!r}: {error}") from error

@@ -1,0 +1,166 @@
+"""LoRA files applied to loaded modules, in every format that a family's pipeline knows.
+
+diffusers' own loaders do the work, part by part, and peft holds the result; what they would leave
+out with a warning is refused here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from .errors import ModelError
+from .family import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor, nn
+
+    from .lora import Lora
+
+FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError)
+
+
+def add_to_denoiser(denoiser: Any, pipeline_class: Any, loras: Sequence[Lora]) -> bool:
+    """Adds what the files say of a denoiser, with their weights; False where that is nothing.
+
+    Raises `ModelError`.
+    """
+    modules, _ = pipeline_class._get_signature_keys(pipeline_class)
+    part = "unet" if "unet" in modules else "transformer"
+    # A pipeline of this one part: only the pipeline knows all formats of its family's LoRAs.
+    pipeline = pipeline_class.__new__(pipeline_class)
+    pipeline.register_modules(**{**dict.fromkeys(modules), part: denoiser})
+    added = {}
+    for number, each in enumerate(loras):
+        found = _load(pipeline, part, each.path, f"lora{number}")
+        if found:
+            added[f"lora{number}"] = each.weight
+            _refuse_leftovers(denoiser, found, f"lora{number}", each.path)
+    if added:
+        denoiser.set_adapters(list(added), list(added.values()))
+    return bool(added)
+
+
+def _load(pipeline: Any, part: str, path: Path, name: str) -> dict[str, Tensor]:
+    """One file through the pipeline's own loader, which is shown this part's tensors only."""
+    found: dict[str, Tensor] = {}
+
+    def of_this_part(*args: Any, **options: Any) -> tuple[Any, ...]:
+        state, *rest = type(pipeline).lora_state_dict(*args, **options)
+        found.update(_of_part(state, part, pipeline, path))
+        return dict(found), *rest
+
+    pipeline.lora_state_dict = of_this_part
+    try:
+        with _several():
+            pipeline.load_lora_weights(
+                str(path), adapter_name=name, use_safetensors=True, local_files_only=True
+            )
+    except FAILURES as error:
+        raise _misfit(path, error) from None
+    return found
+
+
+@contextlib.contextmanager
+def _several() -> Iterator[None]:
+    """peft warns of a second LoRA, which here is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+        yield
+
+
+def add_to_encoders(pipeline: Any, loras: Sequence[Lora], folder: Path) -> None:
+    """Adds what the files say of a pipeline's text encoders, with their weights.
+
+    Raises `ModelError`, also where an encoder that a file changes was left out.
+    """
+    for number, each in enumerate(loras):
+        try:
+            with _several():
+                _load_into_encoders(pipeline, each.path, f"lora{number}", folder)
+        except FAILURES as error:
+            raise _misfit(each.path, error) from None
+    for part in _encoders(pipeline):
+        _set_weights(getattr(pipeline, part), loras)
+
+
+def _load_into_encoders(pipeline: Any, path: Path, name: str, folder: Path) -> None:
+    unet = folder / "unet" / "config.json"
+    config = {"unet_config": SimpleNamespace(**read_json(unet))} if unet.is_file() else {}
+    state, *alphas, metadata = pipeline.lora_state_dict(
+        str(path),
+        use_safetensors=True,
+        local_files_only=True,
+        return_alphas=True,
+        return_lora_metadata=True,
+        **config,
+    )
+    for part in _encoders(pipeline):
+        encoder, found = getattr(pipeline, part), _of_part(state, part, pipeline, path)
+        if found and encoder is None:
+            raise ModelError(f"{path} changes {part}, which {folder} has not")
+        if found:
+            pipeline.load_lora_into_text_encoder(
+                found,
+                network_alphas=alphas[0] if alphas else None,
+                text_encoder=encoder,
+                prefix=part,
+                adapter_name=name,
+                metadata=metadata,
+                low_cpu_mem_usage=True,
+            )
+            _refuse_leftovers(encoder, found, name, path)
+
+
+def _encoders(pipeline: Any) -> list[str]:
+    return [part for part in pipeline._lora_loadable_modules if part.startswith("text_encoder")]
+
+
+def _set_weights(encoder: Any, loras: Sequence[Lora]) -> None:
+    """Makes all LoRAs of an encoder act; only the last to be loaded does by itself."""
+    from diffusers.loaders.lora_base import set_adapters_for_text_encoder
+
+    there = getattr(encoder, "peft_config", {})
+    names = [f"lora{number}" for number in range(len(loras)) if f"lora{number}" in there]
+    if names:
+        weights = [loras[int(name.removeprefix("lora"))].weight for name in names]
+        set_adapters_for_text_encoder(names, encoder, weights)
+
+
+def _of_part(state: dict[str, Tensor], part: str, pipeline: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors of one part of a pipeline; raises `ModelError` where some are of no part."""
+    parts = tuple(f"{name}." for name in pipeline._lora_loadable_modules)
+    foreign = next((key for key in state if not key.startswith(parts)), None)
+    if foreign:
+        raise ModelError(f"{path} changes {foreign}, which is in no part that takes a LoRA")
+    return {key: value for key, value in state.items() if key.startswith(f"{part}.")}
+
+
+def _refuse_leftovers(module: nn.Module, found: dict[str, Tensor], name: str, path: Path) -> None:
+    """Every factor must have found its layer: peft leaves out, unasked, what has none."""
+    there = sum(name in key.split(".") for key, _ in module.named_parameters())
+    asked = sum(value.ndim > 1 for value in found.values())
+    if there < asked:
+        kind = type(module).__name__
+        raise ModelError(
+            f"{path}: only {there} of its {asked} tensors fit a layer of this {kind}; "
+            "a LoRA made for this model works"
+        )
+
+
+def _misfit(path: Path, error: Exception) -> ModelError:
+    if isinstance(error, ModelError):
+        return error
+    return ModelError(
+        f"{path} cannot be applied ({first_line(error)}); a LoRA made for this model works"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says first, or what it is."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

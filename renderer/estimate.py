@@ -1,0 +1,102 @@
+"""Bytes that a render needs on each device, part by part, and whether a device has them.
+
+What is counted, and how, is in `trace.py`; this needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from .spec import RenderSpec
+
+GIB = 2**30
+# Of a CUDA device: its context, the libraries' workspaces and what the allocator cannot join.
+USABLE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Peak bytes on each device, of the worker that needs most.
+
+    `weights` stay. `denoise` is what a step holds beside them: latents, the solver's memory,
+    conditioning and activations, of which `in_flight` came from other workers. `decode` and
+    `encode` are the autoencoder's. `text` is the text encoders', which are gone before the rest
+    is loaded. `host` is each worker's memory on the host: the noise, drawn whole.
+    """
+
+    weights: int
+    denoise: int
+    decode: int
+    in_flight: int = 0
+    encode: int = 0
+    text: int = 0
+    host: int = 0
+    parts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def bytes_per_device(self) -> int:
+        """The most at any moment of a render with one worker on each device."""
+        return self.together(1)
+
+    def together(self, num_workers: int, *, parked: bool = False) -> int:
+        """The same where so many workers of one process share a device and its weights.
+
+        `parked`: those that wait leave the device.
+        """
+        each = max(self.denoise, self.decode, self.encode)
+        return max(self.weights + each * (1 if parked else num_workers), self.text)
+
+    def rows(self) -> Iterator[tuple[str, int]]:
+        """(part, bytes) in the order of a render; parts that need nothing are left out."""
+        names = ("text", "weights", "encode", "denoise", "in_flight", "decode", "host")
+        return ((name, getattr(self, name)) for name in names if getattr(self, name))
+
+
+def fits(needed: Estimate, device_memory: int, *, num_workers: int = 1) -> str | None:
+    """Why devices of so many bytes cannot hold what is needed; None if they can.
+
+    `num_workers` of one process share a device.
+    """
+    usable = int(device_memory * USABLE)
+    peak = needed.together(num_workers)
+    if peak <= usable:
+        return None
+    phases = {
+        "the text encoders": needed.text,
+        "denoising": needed.weights + num_workers * needed.denoise,
+        "decoding": needed.weights + num_workers * needed.decode,
+        "encoding": needed.weights + num_workers * needed.encode,
+    }
+    worst = max(phases, key=lambda name: phases[name])
+    return (
+        f"{worst} needs {peak / GIB:.1f} GiB on each device, of which "
+        f"{0 if worst.startswith('the') else needed.weights / GIB:.1f} GiB are weights; a device "
+        f"of {device_memory / GIB:.1f} GiB has {usable / GIB:.1f} GiB to give"
+    )
+
+
+def remedies(
+    spec: RenderSpec, device_memory: int, attempt: Callable[[RenderSpec], Estimate | None]
+) -> tuple[str, ...]:
+    """What would fit instead, found by trying; `attempt` gives None for a spec that cannot be."""
+    found = []
+    for description, changed in _changes(spec):
+        needed = attempt(changed)
+        if needed is not None and fits(needed, device_memory) is None:
+            found.append(description)
+            if changed.workers > spec.workers and changed.storage_dtype == spec.storage_dtype:
+                break
+    return tuple(found)
+
+
+def _changes(spec: RenderSpec) -> Iterator[tuple[str, RenderSpec]]:
+    """Cheapest first; more workers come last, fewest first."""
+    lighter = {"storage_dtype": "float8_e4m3fn"}
+    can_cast = spec.storage_dtype is None and spec.quantization is None
+    if can_cast:
+        yield "--storage-dtype float8_e4m3fn", spec.model_copy(update=lighter)
+    workers = spec.workers * 2
+    while workers <= 64:
+        yield f"--workers {workers}", spec.model_copy(update={"workers": workers})
+        workers *= 2

@@ -1,0 +1,328 @@
+"""The Wan family of video models: 2.1, 2.2 with two experts, and 2.2's small TI2V model.
+
+Latents are [B, C, T, H, W]; a token packs 1 x 2 x 2 of them; positions are (frame, row, column).
+No forward body is copied: the transformer's rotary table is replaced by one that knows the band.
+The autoencoder and CLIP's picture encoder run in float32 whatever the spec's dtype, as the
+pipelines' own documentation loads them: the autoencoder's norms lose visible detail in less.
+Shape suffixes: B batch, C channels, T frames, H W latent rows and columns, S tokens, D head dim,
+F angles.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frieze.cluster.bands import Marks, mark
+
+from .. import loading
+from ..causal_vae import CausalVAE
+from ..errors import ModelError
+from ..family import (
+    Conditioning,
+    Cost,
+    Guidance,
+    GuidanceFacts,
+    LatentSpec,
+    ModelFacts,
+    Place,
+    linear_guided,
+    read_json,
+    weight_bytes,
+)
+from ..method import Axis
+from ..schedules import Level, read_schedule, x0_from
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..spec import RenderSpec
+
+pipelines = ("WanPipeline", "WanImageToVideoPipeline")
+THETA = 10000.0
+# Models that see the first frame tell its tokens from the text's by there being 512 of these.
+NUM_TEXT = 512
+# Square roots of the areas trained on, 480 x 832 and 720 x 1280, in multiples of 16.
+SMALL, LARGE = 624, 960
+# Both orientations were trained on: the known rows and columns are those of the longer side.
+LONG_SIDE = 4 / 3
+
+
+def describe(folder: Path) -> ModelFacts:
+    """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
+    index = read_json(folder / "model_index.json")
+    transformer = read_json(folder / "transformer" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
+    _check_network(folder, transformer)
+    names = ("transformer", "transformer_2", "vae", "text_encoder", "image_encoder")
+    parts = [name for name in names if (index.get(name) or [None])[0]]
+    hidden = transformer["num_attention_heads"] * transformer["attention_head_dim"]
+    return ModelFacts(
+        family="wan",
+        folder=str(folder),
+        pipeline=index["_class_name"],
+        latent=LatentSpec(
+            channels=vae["z_dim"],
+            downscale=2 ** (len(vae["dim_mult"]) - 1) * (vae.get("patch_size") or 1),
+            patch=transformer["patch_size"][1],
+            temporal=2 ** sum(vae["temperal_downsample"]),
+        ),
+        schedule=read_schedule(folder),
+        training_size=hints.get("training_size", LARGE if hidden > 1536 else SMALL),
+        training_frames=hints.get("training_frames", 121 if index.get("expand_timesteps") else 81),
+        max_sequence_length=hints.get("max_sequence_length", NUM_TEXT),
+        cost=Cost(
+            hidden=hidden,
+            num_layers=transformer["num_layers"],
+            weight_bytes={part: weight_bytes(folder, part) for part in parts},
+            decoder_channels=vae.get("decoder_base_dim") or vae["base_dim"],
+        ),
+        guidance=GuidanceFacts(cfg="guidance_scale", defaults={"guidance_scale": 5.0}),
+        video=True,
+        takes_image=index["_class_name"] == "WanImageToVideoPipeline",
+        float32_noise=True,
+    )
+
+
+def _check_network(folder: Path, transformer: Mapping[str, Any]) -> None:
+    frames, rows, columns = transformer["patch_size"]
+    if frames != 1 or rows != columns:
+        raise ModelError(f"{folder} has patches of {frames}x{rows}x{columns}; 1x2x2 works")
+    if transformer.get("pos_embed_seq_len") is not None:
+        raise ModelError(
+            f"{folder} animates between a first and a last frame; a model that takes the first "
+            "alone works, as Wan2.1-I2V or Wan2.2-I2V"
+        )
+
+
+def encode(
+    facts: ModelFacts,
+    spec: RenderSpec,
+    device: torch.device,
+    halves: int,
+    image: np.ndarray | None = None,
+) -> Conditioning:
+    """The prompts through UMT5, and a first frame [H, W, 3] in [0, 1] through CLIP (Wan 2.1)."""
+    import diffusers
+    import transformers
+
+    sees = read_json(Path(facts.folder) / "transformer" / "config.json").get("image_dim")
+    parts: dict[str, Any] = {}
+    if sees:
+        parts["image_encoder"] = loading.component(
+            transformers.CLIPVisionModel, facts, "image_encoder", spec, dtype=torch.float32
+        )
+    pipeline = loading.text_pipeline(getattr(diffusers, facts.pipeline), facts, spec, **parts)
+    pipeline.to(device)
+    shown: dict[str, Tensor] = {}
+    if sees and image is not None:
+        embeds_BSD = pipeline.encode_image(_picture(image), device)
+        shown["image_embeds"] = embeds_BSD.to(loading.dtype_of(spec.dtype))
+    length = spec.max_sequence_length or facts.max_sequence_length
+
+    def encoded(prompt: str) -> Mapping[str, Tensor]:
+        embeds_BSD, _ = pipeline.encode_prompt(
+            prompt, do_classifier_free_guidance=False, max_sequence_length=length, device=device
+        )
+        if sees:  # prompts are padded with zeros anyway
+            embeds_BSD = F.pad(embeds_BSD, (0, 0, 0, NUM_TEXT - embeds_BSD.shape[1]))
+        return {"embeds": embeds_BSD, **shown}
+
+    prompts = (spec.prompt, spec.negative_prompt or "")
+    return Conditioning(tuple(encoded(prompt) for prompt in prompts[:halves]))
+
+
+def _picture(image_HWC: np.ndarray) -> Any:
+    """The picture as Pillow has it, which is how the pipelines show it to CLIP."""
+    from PIL import Image
+
+    return Image.fromarray((image_HWC * 255).round().astype("uint8"))
+
+
+def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Wan:
+    """The transformers and the autoencoder on one device; LoRAs go to the first transformer."""
+    import diffusers
+
+    kind = diffusers.WanTransformer3DModel
+    names = [name for name in ("transformer", "transformer_2") if name in facts.cost.weight_bytes]
+    experts = [loading.component(kind, facts, name, spec, denoiser=True) for name in names]
+    loading.add_loras(experts[0], getattr(diffusers, facts.pipeline), facts, spec)
+    vae = loading.component(diffusers.AutoencoderKLWan, facts, "vae", spec, dtype=torch.float32)
+    index = read_json(Path(facts.folder) / "model_index.json")
+    experts = [expert.to(device).eval() for expert in experts]
+    vae = vae.to(device).eval()
+    return Wan(facts, experts, vae, index.get("boundary_ratio"), index.get("expand_timesteps"))
+
+
+def denoiser(facts: ModelFacts) -> nn.Module:
+    """The transformer with weights of no meaning, for measuring."""
+    from diffusers import WanTransformer3DModel
+
+    config = read_json(Path(facts.folder) / "transformer" / "config.json")
+    model: nn.Module = WanTransformer3DModel.from_config(config)
+    return model
+
+
+class BandRope(nn.Module):
+    """diffusers' rotary tables (cos, sin), each [1, S, 1, D] in float32, from a band's angles.
+
+    `angles` gives those of the thread's frames, rows and columns, each [number, F].
+    """
+
+    def __init__(self, angles: Callable[[torch.device], Sequence[Tensor]]) -> None:
+        super().__init__()
+        self.angles = angles
+
+    def forward(self, x_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
+        axes = self.angles(x_BCTHW.device)
+        return _spread([axis.cos() for axis in axes]), _spread([axis.sin() for axis in axes])
+
+
+def _spread(tables: Sequence[Tensor]) -> Tensor:
+    """Each axis' table [number, F], every value twice, over all tokens: [1, S, 1, D]."""
+    frames, rows, columns = (table.float().repeat_interleave(2, dim=1) for table in tables)
+    grid = (len(frames), len(rows), len(columns), -1)
+    spread = [frames[:, None, None].expand(grid), rows[:, None].expand(grid), columns.expand(grid)]
+    return torch.cat(spread, dim=-1).flatten(0, 2)[None, :, None]
+
+
+class Wan(CausalVAE):
+    """A loaded Wan checkpoint.
+
+    Of two experts the second serves timesteps below `boundary_ratio` of all. A model that
+    `expands` timesteps is told one for each token, and a first frame by its latents at time 0;
+    others have a first frame's latents as further channels.
+    """
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        experts: Sequence[nn.Module],
+        vae: nn.Module,
+        boundary_ratio: float | None = None,
+        expands: bool | None = False,
+    ) -> None:
+        super().__init__(vae)
+        self.facts = facts
+        self.experts = experts
+        self.expands = bool(expands)
+        num_timesteps = facts.schedule.options.get("num_train_timesteps", 1000)
+        self.boundary = boundary_ratio * num_timesteps if boundary_ratio is not None else 0.0
+        config: Any = experts[0].config
+        self.head_dim: int = config.attention_head_dim
+        # Rank threads share this object; each has its own place on the canvas.
+        self._thread = threading.local()
+        self._marks = [_marks(expert) for expert in experts]
+        for expert in experts:
+            expert.rope = BandRope(self._angles)
+
+    def _expert(self, level: Level) -> int:
+        return 1 if level.timestep < self.boundary else 0
+
+    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+        """Self-attention of this level's expert, and its attention to the text, which is local."""
+        return self._marks[self._expert(level)]
+
+    def denoised(
+        self,
+        x_BCTHW: Tensor,
+        level: Level,
+        tensors: Mapping[str, Tensor],
+        place: Place,
+        guidance: Guidance,
+    ) -> Tensor:
+        """x0 = x - sigma v, with v the expert's velocity; a given first frame stays as it is."""
+        self._thread.place, self._thread.sigma = place, level.sigma
+        embeds = tensors["embeds"]
+        shown_BCTHW = self._shown(x_BCTHW, tensors)
+        velocity_BCTHW = self.experts[self._expert(level)](
+            hidden_states=shown_BCTHW.to(embeds.dtype),
+            timestep=self._timestep(x_BCTHW, level, "first" in tensors),
+            encoder_hidden_states=embeds,
+            encoder_hidden_states_image=tensors.get("image_embeds"),
+            return_dict=False,
+        )[0]
+        prediction = self.facts.schedule.prediction
+        x0_BCTHW = x0_from(prediction, x_BCTHW, velocity_BCTHW.to(x_BCTHW.dtype), level)
+        return _begun(x0_BCTHW, tensors["first"]) if "first" in tensors else x0_BCTHW
+
+    def _shown(self, x_BCTHW: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """What the network sees: the latents, and the first frame in its place."""
+        if "first" in tensors:
+            return _begun(x_BCTHW, tensors["first"])
+        if "condition" in tensors:
+            return torch.cat([x_BCTHW, tensors["condition"]], dim=1)
+        return x_BCTHW
+
+    def _timestep(self, x_BCTHW: Tensor, level: Level, begun: bool) -> Tensor:
+        """[B], or one for each token [B, S], 0 for those of a given first frame."""
+        batch, _, frames, rows, columns = x_BCTHW.shape
+        timestep = torch.tensor(level.timestep, dtype=torch.float32, device=x_BCTHW.device)
+        if not self.expands:
+            return timestep.expand(batch)
+        tokens = rows * columns // self.facts.latent.patch**2
+        timesteps_TS = timestep.repeat(frames, tokens)
+        timesteps_TS[: int(begun)] = 0
+        return timesteps_TS.flatten().expand(batch, -1)
+
+    def guided(
+        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+    ) -> Tensor:
+        """Classifier-free guidance, with the second expert's own scale where there is one."""
+        own = guidance.scale_2 if self._expert(level) else None
+        return linear_guided(positive, negative, guidance.scale if own is None else own)
+
+    def image_condition(self, pixels_BCTHW: Tensor, place: Place) -> Mapping[str, Tensor]:
+        """The first frame's latents; or a clip of it and nothing else, and where it is known.
+
+        `condition` is [1, temporal + C, T, H, W]: of each latent frame a mask of the frames that
+        are given, then latents of the first frame followed by mid grey.
+        """
+        if self.expands:
+            return {"first": self.encoded(pixels_BCTHW)}
+        batch, channels, _, height, width = pixels_BCTHW.shape
+        empty = pixels_BCTHW.new_zeros(batch, channels, self.temporal, height, width)
+        later = [empty] * (place.canvas.frames - 1)
+        latents_BCTHW = self.encoded_groups([pixels_BCTHW, *later])
+        given_BCTHW = torch.zeros_like(latents_BCTHW[:, : self.temporal])
+        given_BCTHW[:, :, 0] = 1
+        return {"condition": torch.cat([given_BCTHW, latents_BCTHW], dim=1)}
+
+    def _angles(self, device: torch.device) -> Sequence[Tensor]:
+        """Rotary angles of the thread's frames, rows and columns, float64, each [number, F]."""
+        place, latent = self._thread.place, self.facts.latent
+        band, canvas, patch = place.band, place.canvas, latent.patch
+        side = 2 * (self.head_dim // 6)
+        known_frames = latent.frames(self.facts.training_frames)
+        known = round(self.facts.training_size * LONG_SIDE) // latent.unit
+        rows, columns = canvas.height // patch, canvas.width // patch
+        axes = (
+            Axis("frame", self.head_dim - 2 * side, THETA, known_frames, canvas.frames),
+            Axis("row", side, THETA, known, rows),
+            Axis("column", side, THETA, known, columns),
+        )
+        spans = ((0, canvas.frames), (band.start // patch, band.stop // patch), (0, columns))
+        return [
+            place.positions(axis, torch.arange(*span, device=device), self._thread.sigma)
+            for axis, span in zip(axes, spans, strict=True)
+        ]
+
+
+def _marks(expert: nn.Module) -> Sequence[Marks]:
+    """attn1 is over the canvas; attn2 asks text and picture tokens, the same on every rank."""
+    return (
+        mark(expert, lambda name, _: name.endswith(".attn1")),
+        mark(expert, lambda name, _: name.endswith(".attn2"), local=True),
+    )
+
+
+def _begun(x_BCTHW: Tensor, first_BCTHW: Tensor) -> Tensor:
+    """Latents whose first frame is given."""
+    return torch.cat([first_BCTHW.to(x_BCTHW.dtype), x_BCTHW[:, :, 1:]], dim=2)

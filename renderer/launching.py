@@ -1,0 +1,75 @@
+"""Which fleet draws a plan: one rank here, threads of this process, or Ray actors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
+from frieze.cluster.ray_fleet import RayFleet
+
+from . import outputs
+from .errors import PlanError
+from .plan import CanvasPlan
+from .shard import Shard
+from .spec import RenderSpec
+
+
+def launched(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
+    """`launch`; workers that cannot be had are a plan that cannot be drawn (`PlanError`)."""
+    try:
+        return launch(made, targets)
+    except FleetError as error:
+        raise PlanError(str(error)) from error
+
+
+def launch(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
+    """The fleet that the spec asks for."""
+    spec = made.spec
+    arguments = (made, str(targets.store), None if targets.part is None else str(targets.part))
+    if not on_ray(spec):
+        if spec.workers == 1:
+            return SoloFleet.launch(Shard, *arguments)
+        return LocalFleet.launch(
+            Shard, spec.workers, *arguments, timeout=spec.timeout, park=spec.park
+        )
+    return RayFleet.launch(
+        Shard,
+        spec.workers,
+        *arguments,
+        address=spec.address,
+        num_cpus=1,
+        num_gpus=gpus(spec),
+        timeout=spec.timeout,
+    )
+
+
+def apart(made: CanvasPlan, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function where its memory is free again before the fleet starts."""
+    spec = made.spec
+    if not on_ray(spec):
+        return LocalFleet.apart(function, *arguments)
+    return RayFleet.apart(
+        function,
+        *arguments,
+        address=spec.address,
+        num_cpus=1,
+        num_gpus=gpus(spec),
+        timeout=spec.timeout,
+    )
+
+
+def on_ray(spec: RenderSpec) -> bool:
+    """Whether workers are Ray actors; one worker and no cluster needs no Ray."""
+    alone = spec.workers == 1 and spec.address is None and "RAY_ADDRESS" not in os.environ
+    return not (spec.local or alone)
+
+
+def gpus(spec: RenderSpec) -> int:
+    """GPUs for each worker."""
+    if spec.device == "auto":
+        return 1 if torch.cuda.is_available() else 0
+    return 1 if spec.device.startswith("cuda") else 0

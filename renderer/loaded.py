@@ -1,0 +1,54 @@
+"""What a process has loaded: one model at a time, shared by its rank threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import torch
+
+from .family import Conditioning, Model, ModelFacts, load_family
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .plan import CanvasPlan
+    from .spec import RenderSpec
+
+_LOADED: dict[tuple[str, ...], Model] = {}
+_LOADING = threading.Lock()
+
+
+def model(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Model:
+    """The model of a spec, loaded by whichever rank thread comes first; another one is let go."""
+    key = (facts.family, facts.folder, _choices(spec), str(device))
+    with _LOADING:
+        if key not in _LOADED:
+            _LOADED.clear()
+            _LOADED[key] = load_family(facts.family).load(facts, spec, device)
+        return _LOADED[key]
+
+
+@torch.no_grad()
+def encode_prompts(plan: CanvasPlan, image: np.ndarray | None) -> Conditioning:
+    """The encoded prompts, on the CPU; the text encoders live for this call only.
+
+    `image` [H, W, 3] in [0, 1] is the first frame, for models that animate one.
+    """
+    spec, facts = plan.spec, plan.facts
+    encoded: Conditioning = load_family(facts.family).encode(
+        facts, spec, device_of(spec), plan.guidance.num_halves, image
+    )
+    return encoded.on("cpu")
+
+
+def device_of(spec: RenderSpec) -> torch.device:
+    """The device that a process of this render works on."""
+    if spec.device != "auto":
+        return torch.device(spec.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _choices(spec: RenderSpec) -> str:
+    """What of a spec decides the loaded weights."""
+    return repr((spec.dtype, spec.variant, spec.lora, spec.quantization, spec.storage_dtype))

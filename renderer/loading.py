@@ -1,0 +1,137 @@
+"""Parts of a checkpoint, loaded by diffusers and transformers: safetensors only, one folder only.
+
+Weights are mapped, not read: where the file's precision is the one asked for and the device is the
+CPU, all processes of a node share one copy of the file in the page cache; on another device or in
+another precision, the file is still read from disk once a node, and each process holds its own
+converted copy.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import adapters, lora, quantization, skeletons
+from .errors import ModelError
+from .family import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .family import ModelFacts
+    from .spec import RenderSpec
+
+# What a prompt does not need.
+DRAWING = ("transformer", "transformer_2", "unet", "vae", "image_encoder", "safety_checker")
+# from_pretrained changes torch's default type and parameter registry for the time it runs.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """torch's type for the spec's name of a precision."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def component(
+    kind: type,
+    facts: ModelFacts,
+    subfolder: str,
+    spec: RenderSpec,
+    *,
+    denoiser: bool = False,
+    **options: Any,
+) -> Any:
+    """One part of a model on the CPU in eval mode, in `spec.dtype` unless `options` say otherwise.
+
+    `options` go to the part's `from_pretrained`. With `denoiser` the spec's `quantization` and
+    `storage_dtype` are applied, the latter by `add_loras` where there are any, since a LoRA keeps
+    its precision. Raises `ModelError` for what is missing, corrupt or foreign.
+    """
+    folder = Path(facts.folder) / subfolder
+    options = {"dtype": dtype_of(spec.dtype), **options}
+    if skeletons.wanted():
+        return skeletons.build(kind, folder, spec, options["dtype"], denoiser)
+    if denoiser:
+        options |= quantization.options(spec, folder)
+    options |= _variant(folder, Path(facts.folder), spec.variant)
+    module, info = _loaded(kind, folder, output_loading_info=True, **options)
+    missing = sorted(info["missing_keys"]) if not quantization.is_quantized(module) else []
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights, {missing[0]} first; fetch the model anew"
+        )
+    if denoiser and spec.storage_dtype and not spec.lora:
+        quantization.store_as(module, spec.storage_dtype, compute=options["dtype"])
+    return module.eval()
+
+
+def text_pipeline(kind: type, facts: ModelFacts, spec: RenderSpec, **components: Any) -> Any:
+    """The pipeline with what encodes a prompt, LoRAs included, and without what draws, on the CPU.
+
+    `components` replace parts or, as None, leave them out; an encoder that the model's index
+    lists as [null, null] stays None. Raises `ModelError`.
+    """
+    folder = Path(facts.folder)
+    index = read_json(folder / "model_index.json")
+    left_out = dict.fromkeys(name for name in DRAWING if name in index)
+    parts = {**left_out, **components}
+    # A pipeline looks for the variant part by part, and takes the plain files where it has none.
+    variant = _variant(folder, folder, spec.variant)
+    pipeline = _loaded(kind, folder, dtype=dtype_of(spec.dtype), **variant, **parts)
+    adapters.add_to_encoders(pipeline, lora.parse(spec.lora), folder)
+    return pipeline
+
+
+def add_loras(denoiser: Any, pipeline_class: type, facts: ModelFacts, spec: RenderSpec) -> None:
+    """Applies the spec's LoRA files to a denoiser as the pipeline's `load_lora_weights` would.
+
+    They are added to the weights, which costs a step nothing; quantised and float8 weights, which
+    would lose them in rounding, keep them beside. Raises `ModelError` for a file that does not
+    fit, or of which anything would be left out.
+    """
+    loras = lora.parse(spec.lora)
+    if not loras or skeletons.wanted():
+        return
+    lora.check(loras, facts)
+    quiet()
+    added = adapters.add_to_denoiser(denoiser, pipeline_class, loras)
+    if spec.storage_dtype:
+        quantization.store_as(denoiser, spec.storage_dtype, compute=denoiser.dtype)
+    elif added and not quantization.is_quantized(denoiser):
+        denoiser.fuse_lora()
+        denoiser.unload_lora()
+
+
+def _variant(folder: Path, model: Path, variant: str | None) -> dict[str, str]:
+    """The option for a variant where `folder` has its weights; a variant nobody has is refused."""
+    if variant is None:
+        return {}
+    pattern = f"*.{variant}[.-]*safetensors"
+    if not any(model.rglob(pattern)):
+        raise ModelError(f"{model} holds no {variant!r} weights; drop --variant, or fetch them")
+    return {"variant": variant} if any(folder.rglob(pattern)) else {}
+
+
+def _loaded(kind: type, folder: Path, **options: Any) -> Any:
+    """from_pretrained, safetensors only and from this folder only; failures become `ModelError`."""
+    quiet()
+    load: Callable[..., Any] = kind.from_pretrained  # type: ignore[attr-defined]
+    try:
+        with _ONE_AT_A_TIME:
+            return load(str(folder), use_safetensors=True, local_files_only=True, **options)
+    except adapters.FAILURES as error:
+        reason = adapters.first_line(error)
+        raise ModelError(f"{folder} cannot be loaded ({reason}); fetch the model anew") from None
+
+
+def quiet() -> None:
+    """The driver shows progress; the libraries' own bars and notes would tear it."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()

@@ -1,0 +1,301 @@
+"""A model run for its memory: its own modules on meta tensors, on one rank of a phantom world.
+
+Nothing is computed and nothing is held, yet every tensor that a worker would make is made, with
+its halos, its keys and values on their way around the ring and its merges, and counted while it
+lives. Equal layers are run three times and then stood in for by the shapes of their results.
+
+Shape suffixes: B batch, C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_map_only
+
+from frieze.cluster.attention import axis_comms
+from frieze.cluster.bands import band_mode
+from frieze.cluster.layout import Band, Canvas, Mesh
+from frieze.cluster.live_bytes import LiveBytes, Peak
+from frieze.cluster.phantom import phantom
+from frieze.kernels.tracing import tracing
+from frieze.kernels.workspace import workspace
+
+from . import sampling
+from .decode import decode
+from .estimate import Estimate
+from .family import Guidance, Model, ModelFacts, Place, load_family
+from .skeletons import Skeleton, skeletons
+
+if TYPE_CHECKING:
+    from .method import PositionPolicy
+    from .plan import StagePlan
+    from .spec import RenderSpec
+
+META = torch.device("meta")
+NUM_FRAME_GROUPS = 3  # after which a causal decoder holds no more than before
+NUM_PIECES = 2
+
+
+def estimate(
+    facts: ModelFacts,
+    spec: RenderSpec,
+    stages: Sequence[StagePlan],
+    mesh: Mesh,
+    *,
+    guidance: Guidance,
+    positions: PositionPolicy,
+    rows_per_block: int,
+) -> Estimate:
+    """What the render of a plan needs on each device; raises `ModelError` for a config that fails.
+
+    A device of the spec's kind need not be there.
+    """
+    return Traced(facts, spec, mesh, guidance, positions).estimate(stages, rows_per_block)
+
+
+class Traced:
+    """A model without weights, and one worker's place among those that draw with it."""
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        spec: RenderSpec,
+        mesh: Mesh,
+        guidance: Guidance,
+        positions: PositionPolicy,
+    ) -> None:
+        self.facts, self.spec, self.mesh = facts, spec, mesh
+        self.guidance, self.positions = guidance, positions
+        self.kind = _device_kind(spec.device)
+        self.model, self.parts = _skeleton(facts, spec)
+        self.solver = sampling.solver(facts.schedule)
+
+    def estimate(self, stages: Sequence[StagePlan], rows_per_block: int) -> Estimate:
+        """The most that any stage needs on the worker with the tallest band."""
+        denoise = max((self.denoise(stage) for stage in stages), key=_size)
+        decode = [self.decode(stages[-1], rows_per_block)]
+        encode = []
+        for before, stage in zip(stages, stages[1:], strict=False):
+            if stage.enlarge == "pixels":
+                rows = before.align * self.facts.latent.downscale
+                decode.append(self.decode(before, rows))
+                encode.append(self.encode(stage))
+        if self.spec.init is not None or self.facts.takes_image:
+            encode.append(self.encode(stages[0]))
+        return Estimate(
+            weights=sum(part.weight_bytes for part in self.parts),
+            denoise=denoise.num_bytes + max(part.cast_bytes for part in self.parts),
+            in_flight=denoise.parts.get("in flight", 0),
+            decode=max(decode, key=_size).num_bytes,
+            encode=max(map(_size, encode), default=0),
+            text=text_bytes(self.facts, self.spec),
+            host=self._noise_bytes(stages[-1].canvas),
+            parts={part.subfolder: part.weight_bytes for part in self.parts},
+        )
+
+    @torch.no_grad()
+    def denoise(self, stage: StagePlan, rank: int | None = None) -> Peak:
+        """Peak of one step; `rank` counts bands, and is the one that holds most by default."""
+        rank = tallest(stage.bands) if rank is None else rank
+        band = stage.bands[rank]
+        with self._watched() as live:
+            comm = phantom(rank, self.mesh.world_size, receiving=lambda: live.part("in flight"))
+            comms = axis_comms(comm, self.mesh)
+            twins = comm.group(self.mesh.group(rank, "guidance"))
+            with live.part("state"):
+                x, history, halves = self._state(stage, band)
+            place = Place(band, stage.canvas, self.positions)
+            index = min(1, stage.num_steps - 1)
+            level = stage.levels[index]
+            clean = []
+            for tensors in halves[: 1 if twins.size > 1 else None]:
+                mode = band_mode(comms, stage.bands, canvas=stage.canvas)
+                with mode:
+                    clean.append(self.model.denoised(x, level, tensors, place, self.guidance))
+            if twins.size > 1:
+                clean = twins.all_gather(clean[0])
+            x0 = clean[0]
+            if len(clean) > 1:
+                x0 = self.model.guided(x, level, clean[0], clean[1], self.guidance)
+            draw = (lambda: torch.empty_like(x)) if self.solver.needs_noise else None
+            self.solver.step(index, stage.levels, x, x0, history, draw)
+        return live.peak
+
+    @torch.no_grad()
+    def decode(self, stage: StagePlan, rows_per_block: int, rank: int | None = None) -> Peak:
+        """Peak of decoding a share: pictures to their first pieces, clips to three groups."""
+        rank = tallest(stage.shares) if rank is None else rank
+        with self._watched() as live:
+            with live.part("state"):
+                state = self._state(stage, stage.shares[rank])
+            comm = phantom(
+                rank, len(stage.shares), receiving=lambda: live.part("in flight")
+            )
+            pieces = decode(
+                self.model,
+                state[0],
+                stage.shares,
+                stage.canvas,
+                comm,
+                rows_per_block=rows_per_block,
+            )
+            frames: set[int] = set()
+            for index, piece in enumerate(pieces, start=1):
+                frames.add(piece.frame)
+                if self.model.tail is not None and index == NUM_PIECES:
+                    break
+                if len(frames) > NUM_FRAME_GROUPS:
+                    break
+        return live.peak
+
+    @torch.no_grad()
+    def encode(self, stage: StagePlan, rank: int | None = None) -> Peak:
+        """Peak of encoding a share of a picture or clip."""
+        rank = tallest(stage.shares) if rank is None else rank
+        share = stage.shares[rank]
+        with self._watched() as live:
+            comm = phantom(rank, len(stage.shares), receiving=lambda: live.part("in flight"))
+            pixels = self._pixels(stage, share, self._num_frames(stage))
+            with band_mode(comm, stage.shares, canvas=stage.canvas):
+                if self.facts.takes_image:
+                    place = Place(share, stage.canvas, self.positions)
+                    self.model.image_condition(pixels[:, :, :1], place)
+                else:
+                    self.model.encoded(pixels)
+        return live.peak
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[LiveBytes]:
+        live = LiveBytes(workspace)
+        with live, tracing(self.kind):
+            yield live
+
+    def _state(
+        self, stage: StagePlan, band: Band
+    ) -> tuple[Tensor, tuple[Tensor, ...], list[dict[str, Tensor]]]:
+        """Latents, the solver's memory, and the conditioning of every half."""
+        canvas = stage.canvas
+        shape = (1, self.facts.latent.channels, canvas.frames, band.rows, canvas.width)
+        x = torch.empty(shape, device=META)
+        history = tuple(torch.empty_like(x) for _ in range(self.solver.num_history))
+        shapes = load_family(self.facts.family).text_shapes(self.facts, self.spec)
+        dtype = getattr(torch, self.spec.dtype)
+        image = {name: _Shape(x).made() for name, x in self._image(stage, band).items()}
+        halves = [
+            {name: torch.empty(shape, dtype=dtype, device=META) for name, shape in shapes.items()}
+            for _ in range(self.guidance.num_halves)
+        ]
+        return x, history, [half | image for half in halves]
+
+    def _image(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
+        """What a first frame adds for a band; its making is not counted here."""
+        if not self.facts.takes_image:
+            return {}
+        place = Place(band, stage.canvas, self.positions)
+        with _disable_current_modes(), tracing(self.kind):
+            return self.model.image_condition(self._pixels(stage, band, 1), place)
+
+    def _pixels(self, stage: StagePlan, band: Band, num_frames: int) -> Tensor:
+        downscale = self.facts.latent.downscale
+        rows, columns = band.rows * downscale, stage.canvas.width * downscale
+        return torch.empty((1, 3, num_frames, rows, columns), device=META)
+
+    def _num_frames(self, stage: StagePlan) -> int:
+        return (stage.canvas.frames - 1) * self.facts.latent.temporal + 1
+
+    def _noise_bytes(self, canvas: Canvas) -> int:
+        cells = self.facts.latent.channels * canvas.frames * canvas.height * canvas.width
+        size = 4 if self.facts.float32_noise else getattr(torch, self.spec.dtype).itemsize
+        return cells * size
+
+
+def tallest(bands: Sequence[Band]) -> int:
+    """The band with most rows, and of those one with neighbours on both sides."""
+    last = len(bands) - 1
+    return max(range(len(bands)), key=lambda i: (bands[i].rows, 0 < i < last))
+
+
+def text_bytes(facts: ModelFacts, spec: RenderSpec) -> int:
+    """Bytes of the text encoders' weights in the spec's precision, from the files' headers."""
+    size = getattr(torch, spec.dtype).itemsize
+    files = Path(facts.folder).glob("text_encoder*/*.safetensors")
+    return sum(size * _num_weights(file) for file in files)
+
+
+def _num_weights(file: Path) -> int:
+    with safe_open(file, framework="numpy") as opened:
+        shapes = (opened.get_slice(key).get_shape() for key in opened.keys())  # noqa: SIM118  it is no dict
+        return sum(int(torch.Size(shape).numel()) for shape in shapes)
+
+
+def _size(peak: Peak) -> int:
+    return peak.num_bytes
+
+
+def _device_kind(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device).type
+
+
+_SKELETONS: dict[tuple[Any, ...], tuple[Model, list[Skeleton]]] = {}
+
+
+def _skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton]]:
+    """The model and its parts, the last one asked for at hand."""
+    weights = (spec.dtype, spec.variant, spec.lora, spec.quantization, spec.storage_dtype)
+    key = (facts.family, facts.folder, *weights)
+    if key not in _SKELETONS:
+        _SKELETONS.clear()
+        with skeletons() as parts:
+            model = load_family(facts.family).load(facts, spec, META)
+        for part in parts:
+            shorten(part.module)
+        _SKELETONS[key] = (model, parts)
+    return _SKELETONS[key]
+
+
+def shorten(network: nn.Module) -> None:
+    """Of every run of equal layers only the first two and the last are run from now on."""
+    for layers in [m for m in network.modules() if isinstance(m, nn.ModuleList)]:
+        if len(layers) > 3 and len({_form(layer) for layer in layers}) == 1:
+            stand_in = _StandIn(layers[1])
+            for layer in list(layers)[2:-1]:
+                layer.forward = stand_in.result  # type: ignore[method-assign]
+
+
+def _form(layer: nn.Module) -> tuple[Any, ...]:
+    shapes = tuple((name, tuple(x.shape), x.dtype) for name, x in layer.named_parameters())
+    return type(layer), shapes
+
+
+class _StandIn:
+    """Gives results of the same shapes as a layer's last ones."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._last: Any = None
+        layer.register_forward_hook(self._keep)
+
+    def _keep(self, layer: nn.Module, args: Any, output: Any) -> None:
+        self._last = tree_map_only(Tensor, _Shape, output)
+
+    def result(self, *args: Any, **kwargs: Any) -> Any:
+        return tree_map_only(_Shape, _Shape.made, self._last)
+
+
+class _Shape:
+    """What is needed to make a tensor like another, without keeping that one alive."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.shape, self.stride, self.dtype = x.shape, x.stride(), x.dtype
+
+    def made(self) -> Tensor:
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=META)

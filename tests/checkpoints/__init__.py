@@ -1,0 +1,74 @@
+"""Tiny random checkpoints on disk, one per layout, made with the real pipeline classes.
+
+    from pathlib import Path
+    from checkpoints import NAMES, build
+    folder = build("flux", Path("/tmp/flux"))       # a diffusers folder, float32 safetensors
+    FluxPipeline.from_pretrained(folder)
+
+Every weight is drawn from a fixed seed, so that a name always means the same checkpoint.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Pipeline class in model_index.json, by the name of the layout.
+PIPELINES = {
+    "flux": "FluxPipeline",
+    "flux-schnell": "FluxPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "sd3-no-t5": "StableDiffusion3Pipeline",
+    "sd35": "StableDiffusion3Pipeline",
+    "qwen": "QwenImagePipeline",
+    "wan": "WanPipeline",
+    "wan22": "WanPipeline",
+    "wan-i2v": "WanImageToVideoPipeline",
+    "wan22-i2v": "WanImageToVideoPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sdxl-turbo": "StableDiffusionXLPipeline",
+    "sd15": "StableDiffusionPipeline",
+    "sd21": "StableDiffusionPipeline",
+    "flux2": "Flux2KleinPipeline",
+    "flux2-dev": "Flux2Pipeline",
+    "zimage": "ZImagePipeline",
+}
+NAMES = tuple(PIPELINES)
+
+
+def build(name: str, folder: Path) -> Path:
+    """Write the checkpoint `name` into `folder`, which is returned."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of diffusers, against new numpy
+        torch.manual_seed(0)
+        _makers()[name]().save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _makers() -> dict[str, Callable[[], Any]]:
+    # Here: importing every pipeline takes seconds.
+    from . import clips, layouts
+
+    return {
+        "flux": lambda: layouts.flux(guided=True),
+        "flux-schnell": lambda: layouts.flux(guided=False),
+        "sd3": layouts.sd3,
+        "sd3-no-t5": lambda: layouts.sd3(with_t5=False),
+        "sd35": layouts.sd35,
+        "qwen": layouts.qwen,
+        "wan": clips.wan,
+        "wan22": lambda: clips.wan(experts=True),
+        "wan-i2v": lambda: clips.wan(first_frame=True),
+        "wan22-i2v": lambda: clips.wan(experts=True, first_frame=True),
+        "sdxl": layouts.sdxl,
+        "sdxl-turbo": lambda: layouts.sdxl(turbo=True),
+        "sd15": lambda: layouts.stable_diffusion(velocity=False),
+        "sd21": lambda: layouts.stable_diffusion(velocity=True),
+        "flux2": lambda: layouts.flux2(dev=False),
+        "flux2-dev": lambda: layouts.flux2(dev=True),
+        "zimage": layouts.zimage,
+    }

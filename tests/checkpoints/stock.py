@@ -1,0 +1,133 @@
+"""What the stock pipeline draws: the reference of every family.
+
+Pipelines keep latents in their own shapes: FLUX.1, FLUX.2 and Qwen-Image as tokens [B, S, D],
+UNets, Stable Diffusion 3 and Z-Image as [B, C, H, W], Wan as [B, C, T, H, W]. All are compared as
+the renderer saves them: [C, T, H, W], T = 1 for pictures, as they are after the last step, before
+the autoencoder's scaling is undone. FLUX.2's have 2 x 2 patches as channels: [4 c, 1, H, W] where
+a row is 16 pixels.
+
+Shape suffixes: B batch, C channels, T frames, H rows, W columns, S tokens, D features.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from PIL import Image
+from torch import Tensor
+
+# Which pipeline redraws a picture or a clip with the same checkpoint.
+REDRAW = {
+    "FluxPipeline": "FluxImg2ImgPipeline",
+    "StableDiffusion3Pipeline": "StableDiffusion3Img2ImgPipeline",
+    "QwenImagePipeline": "QwenImageImg2ImgPipeline",
+    "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "WanPipeline": "WanVideoToVideoPipeline",
+    "ZImagePipeline": "ZImageImg2ImgPipeline",
+}
+
+
+def stock(checkpoint: Path, **arguments: Any) -> tuple[Tensor, np.ndarray]:
+    """Final latents [C, T, H, W] and pixels [T, H, W, 3] in [0, 1] of the stock pipeline.
+
+    `arguments` are fields of a RenderSpec; those that the pipeline has no name for are left out.
+    `lora` names a file, `image` a first frame, `init` and `strength` a picture to redraw, which is
+    encoded as the mode of its posterior as the renderer does.
+    """
+    with _quiet():
+        pipeline = load(checkpoint, arguments)
+        return draw(pipeline, arguments)
+
+
+def load(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
+    """The pipeline that these arguments ask for."""
+    name = pipeline_of(checkpoint)
+    if arguments.get("init"):
+        name = REDRAW[name]
+    dtype = getattr(torch, arguments.get("dtype", "float32"))
+    index = json.loads((checkpoint / "model_index.json").read_text())
+    left_out = {part: None for part, kind in index.items() if kind == [None, None]}
+    pipeline = getattr(diffusers, name).from_pretrained(checkpoint, dtype=dtype, **left_out)
+    if lora := arguments.get("lora"):
+        path, _, weight = lora[0].partition("=")
+        pipeline.load_lora_weights(path, adapter_name="lora")
+        pipeline.set_adapters(["lora"], [float(weight or 1)])
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def pipeline_of(checkpoint: Path) -> str:
+    """The class name in model_index.json."""
+    return json.loads((checkpoint / "model_index.json").read_text())["_class_name"]
+
+
+def draw(pipeline: DiffusionPipeline, arguments: Mapping[str, Any]) -> tuple[Tensor, np.ndarray]:
+    """Run a pipeline; listen to its last step for the latents."""
+    steps: list[Tensor] = []
+
+    def listen(_: Any, index: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        steps.append(tensors["latents"].clone())
+        return {}
+
+    accepted = inspect.signature(pipeline.__call__).parameters
+    known = {k: v for k, v in _inputs(arguments).items() if k in accepted and v is not None}
+    with mock.patch.object(DiagonalGaussianDistribution, "sample", _mode), _unspoilt_text():
+        result = pipeline(**known, callback_on_step_end=listen, output_type="np")
+    pixels = result.frames[0] if hasattr(result, "frames") else result.images
+    shape = (arguments["height"], arguments["width"])
+    return comparable(pipeline, steps[-1], *shape).float(), np.asarray(pixels)
+
+
+def comparable(pipeline: DiffusionPipeline, latents: Tensor, height: int, width: int) -> Tensor:
+    """A pipeline's own latents as [C, T, H, W]; `height` and `width` are pixels."""
+    if type(pipeline).__name__.startswith("Flux2"):
+        rows = height // (2 * pipeline.vae_scale_factor)
+        return latents[0].T.unflatten(1, (1, rows, -1))
+    if latents.ndim == 3:
+        latents = pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
+    return latents[0] if latents.ndim == 5 else latents[0].unsqueeze(1)
+
+
+def _inputs(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = dict(arguments)
+    inputs["generator"] = torch.Generator("cpu").manual_seed(inputs.get("seed", 0))
+    first = inputs.get("init") or inputs.get("image")
+    if first:
+        inputs["image"] = Image.open(first).convert("RGB")
+        inputs["video"] = [inputs["image"]] * inputs.get("num_frames", 1)
+    return inputs
+
+
+def _mode(posterior: DiagonalGaussianDistribution, generator: Any = None) -> Tensor:
+    return posterior.mode()
+
+
+@contextmanager
+def _unspoilt_text() -> Iterator[None]:
+    # Wan's other pipelines call ftfy whether it is installed or not; it changes no plain text.
+    with ExitStack() as stack:
+        for name in ("pipeline_wan_i2v", "pipeline_wan_video2video"):
+            path = f"diffusers.pipelines.wan.{name}.ftfy"
+            stack.enter_context(mock.patch(path, SimpleNamespace(fix_text=str), create=True))
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of diffusers, which is not what is tested
+        yield

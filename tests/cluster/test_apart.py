@@ -1,0 +1,102 @@
+"""One function apart from the ranks: its process and its memory are gone when it has answered."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+
+import errands
+from fleet_workers import Worker
+from frieze.cluster.fleet import FleetError, LocalFleet, SoloFleet, WorkerLostError
+from frieze.cluster.ray_fleet import RayFleet
+from frieze.cluster.ray_session import session
+
+FOREVER = 600.0  # seconds; longer than a test may take
+
+
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_its_process_is_none_of_the_ranks_and_has_ended(ray_cluster: int) -> None:
+    pid, tensors = RayFleet.apart(errands.encode, 7)
+    assert not is_running(pid)
+    with RayFleet.launch(Worker, 2, 0) as fleet:
+        assert pid not in {os.getpid(), *(place.pid for place in fleet.describe())}
+    _, expected = errands.encode(7)
+    for name, tensor in expected.items():
+        assert torch.equal(tensors[name], tensor)
+        assert tensors[name].dtype == tensor.dtype
+
+
+def test_its_error_arrives_with_type_message_and_place(ray_cluster: int) -> None:
+    with pytest.raises(KeyError, match="no such encoder") as caught:
+        RayFleet.apart(errands.refuse, "no such encoder")
+    notes = "\n".join(caught.value.__notes__)
+    assert "pid" in notes
+    assert "errands.py" in notes
+
+
+def test_its_death_arrives_as_a_lost_worker(ray_cluster: int) -> None:
+    with pytest.raises(WorkerLostError, match="was lost"):
+        RayFleet.apart(errands.die)
+
+
+def test_its_silence_ends_with_the_timeout(ray_cluster: int, tmp_path: Path) -> None:
+    with pytest.raises(WorkerLostError, match=r"hangs.*0\.5 s"):
+        RayFleet.apart(errands.sleep, str(tmp_path), FOREVER, timeout=0.5)
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def test_ctrl_c_ends_it_at_once(ray_cluster: int, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        RayFleet.apart(errands.sleep, str(tmp_path), FOREVER)
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def test_a_cluster_without_room_for_it_is_refused(ray_cluster: int) -> None:
+    with pytest.raises(FleetError, match="did not fit"):
+        RayFleet.apart(errands.threads, num_cpus=ray_cluster + 1, wait=0.5)
+
+
+def test_a_session_leaves_a_ray_that_it_did_not_start(ray_cluster: int) -> None:
+    import ray
+
+    with session(2):
+        assert RayFleet.apart(errands.threads) == os.environ["OMP_NUM_THREADS"]
+    assert ray.is_initialized()
+
+
+@pytest.mark.parametrize("kind", [LocalFleet, SoloFleet], ids=lambda kind: kind.__name__)
+def test_in_this_process_nothing_but_the_result_is_left(kind: type[LocalFleet]) -> None:
+    encoders: list[weakref.ref[torch.Tensor]] = []
+
+    def encode() -> torch.Tensor:
+        # As in a network: modules and their hooks refer to each other.
+        network = torch.nn.Linear(512, 512)
+        network.itself = [network]
+        encoders.append(weakref.ref(network.weight))
+        return network(torch.ones(1, 512))
+
+    gc.disable()
+    try:
+        assert kind.apart(encode).shape == (1, 512)
+        assert encoders[0]() is None
+        encode()  # control: a plain call leaves the cycle
+        assert encoders[1]() is not None
+    finally:
+        gc.enable()

@@ -1,0 +1,168 @@
+"""What every model family must hold to; run over each file in renderer/families/.
+
+A family is drawn with tiny checkpoints of the layouts it serves (tests/checkpoints). The first
+layout of a pipeline class meets the whole contract, the others the comparison with diffusers.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import checkpoints
+from contracts.gallery import LAYOUTS, Drawn, Gallery, differ, equal
+from frieze.renderer import ModelError, PlanError, SpecError, render
+from frieze.renderer.family import describe, family_names, load_family
+from tolerances import HALF_LATENTS
+
+
+def served() -> list[tuple[str, str]]:
+    """(pipeline class, layout) of every family; the layout is "" where no checkpoint is made."""
+    pairs = []
+    for family in family_names():
+        for pipeline in load_family(family).pipelines:
+            names = [n for n in checkpoints.NAMES if checkpoints.PIPELINES[n] == pipeline]
+            pairs += [(pipeline, name) for name in names or [""]]
+    return pairs
+
+
+def first_layouts() -> list[str]:
+    """The layout of each pipeline class that meets the whole contract."""
+    firsts: dict[str, str] = {}
+    for pipeline, name in served():
+        firsts.setdefault(pipeline, name)
+    return [name for name in firsts.values() if name]
+
+
+def equals_diffusers(gallery: Gallery, name: str) -> None:
+    equal(gallery.drawn(name), gallery.stock(name))
+
+
+def notices_seed_guidance_and_prompts(gallery: Gallery, name: str) -> None:
+    arguments, stock = gallery.arguments(name), gallery.stock(name)
+    scale = [field for field in LAYOUTS[name] if "scale" in field][-1]
+    changes: list[dict[str, Any]] = [{"seed": 8}, {scale: arguments[scale] - 0.5}]
+    changes += [{"negative_prompt": "blue"}] if arguments["negative_prompt"] else []
+    for change in changes:
+        differ(gallery.fresh(name, **change), stock)
+
+
+def equals_diffusers_unguided(gallery: Gallery, name: str) -> None:
+    off: dict[str, Any] = {"negative_prompt": None}
+    cfg = describe(str(gallery.checkpoint(name))).guidance.cfg
+    off |= {cfg: 1.0} if cfg else {}
+    # Z-Image counts from 0: what it calls 0 is 1 elsewhere.
+    stock_off = off | ({"guidance_scale": 0.0} if name == "zimage" else {})
+    off = stock_off if name == "zimage" else off
+    equal(gallery.drawn(name, **off), gallery.stock(name, **stock_off))
+
+
+def draws_the_same_on_ranks(gallery: Gallery, name: str, workers: int) -> None:
+    equal(gallery.drawn(name, workers=workers), gallery.drawn(name))
+
+
+def needs_the_band_mode(gallery: Gallery, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("frieze.cluster.strategies.bands", "frieze.renderer.decode"):
+        monkeypatch.setattr(f"{module}.band_mode", lambda *a, **k: nullcontext())
+    differ(gallery.fresh(name, workers=2), gallery.drawn(name))
+
+
+def wears_a_lora(gallery: Gallery, name: str) -> None:
+    dressed = gallery.drawn(name, lora=(gallery.lora(name),))
+    equal(dressed, gallery.stock(name, lora=(gallery.lora(name),)))
+    differ(dressed, gallery.drawn(name))
+
+
+def weighs_a_lora(gallery: Gallery, name: str) -> None:
+    half = (f"{gallery.lora(name)}=0.5",)
+    equal(gallery.drawn(name, lora=half, workers=2), gallery.stock(name, lora=half))
+
+
+def redraws_a_picture(gallery: Gallery, name: str) -> None:
+    # Diffusers' pipelines round 3 x 0.7 steps each in their own way; 4 x 0.5 all alike.
+    init = {"init": gallery.picture(name), "strength": 0.5, "num_inference_steps": 4}
+    redrawn = gallery.drawn(name, **init)
+    equal(gallery.drawn(name, **init, workers=2), redrawn)
+    differ(redrawn, gallery.drawn(name))
+    from checkpoints.stock import REDRAW
+
+    if checkpoints.PIPELINES[name] in REDRAW:
+        equal(redrawn, gallery.stock(name, **init))
+
+
+def splits_guidance_over_ranks(gallery: Gallery, name: str) -> None:
+    equal(gallery.drawn(name, workers=2, guidance_ranks=2), gallery.drawn(name))
+    equal(gallery.drawn(name, workers=4, guidance_ranks=2), gallery.drawn(name))
+
+
+def stays_close_in_half_precision(gallery: Gallery, name: str) -> None:
+    half = {"dtype": "bfloat16"}
+    one = gallery.drawn(name, **half)
+    assert typical(gallery.drawn(name, **half, workers=3), one) <= HALF_LATENTS
+    assert typical(one, gallery.stock(name, **half)) <= HALF_LATENTS
+    assert typical(gallery.fresh(name, **half, seed=8), one) > 10 * HALF_LATENTS
+
+
+def typical(a: Drawn, b: Drawn) -> float:
+    """Root mean square difference of latents, relative to that of b."""
+    return float((a.latents_CTHW - b.latents_CTHW).norm() / b.latents_CTHW.norm())
+
+
+def describes_without_making_modules(
+    gallery: Gallery, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = gallery.checkpoint(name)
+
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise AssertionError("describe() made a torch module")
+
+    monkeypatch.setattr("torch.nn.Module.__init__", refuse)
+    facts = describe(str(folder))
+    assert (facts.folder, facts.pipeline) == (str(folder), checkpoints.PIPELINES[name])
+
+
+def describes_the_latents(gallery: Gallery, name: str) -> None:
+    facts = describe(str(gallery.checkpoint(name)))
+    arguments, latent = gallery.arguments(name), facts.latent
+    frames = arguments.get("num_frames", 1)
+    cells = (arguments[side] // latent.downscale for side in ("height", "width"))
+    shape = (latent.channels, latent.frames(frames), *cells)
+    assert shape == tuple(gallery.stock(name).latents_CTHW.shape)
+    assert facts.video == (frames > 1)
+    assert facts.takes_image == name.endswith("i2v")
+
+
+def refuses_what_it_cannot_draw(gallery: Gallery, name: str) -> None:
+    facts = describe(str(gallery.checkpoint(name)))
+    unit = facts.latent.unit
+    refused: list[tuple[dict[str, Any], str]] = [({"height": unit * 4 + 1}, f"{unit * 4}")]
+    if facts.video:
+        refused += [({"num_frames": 4}, "5")]
+    else:
+        refused += [({"num_frames": 5}, "num_frames|frames")]
+    refused += (
+        [({"image": None}, "image")] if facts.takes_image else [({"image": "a.png"}, "image")]
+    )
+    before = set(gallery.folder.iterdir())
+    for changes, part in refused:
+        with pytest.raises((SpecError, PlanError), match=part):
+            render(gallery.spec(name, out=str(gallery.folder / "refused.zarr"), **changes))
+    assert set(gallery.folder.iterdir()) == before
+
+
+def names_the_file_that_is_missing(gallery: Gallery, name: str, folder: Path) -> None:
+    """Every config.json of a network that is taken away is named, by its part of the model."""
+    checkpoint = gallery.checkpoint(name)
+    part = "unet" if (checkpoint / "unet").is_dir() else "transformer"
+    for missing in (f"{part}/config.json", "vae/config.json", "scheduler/scheduler_config.json"):
+        bare = folder / missing.replace("/", "-")
+        for path in checkpoint.rglob("*"):
+            if path.is_file() and str(path.relative_to(checkpoint)) != missing:
+                target = bare / path.relative_to(checkpoint)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(path)
+        with pytest.raises(ModelError, match=missing.split("/")[1]):
+            describe(str(bare))

@@ -1,0 +1,171 @@
+"""Tiny checkpoints drawn by the renderer and by diffusers, each picture once a test module.
+
+Latents are [C, T, H, W], pixels [T, H, W, 3] of 8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from PIL import Image
+from torch import Tensor
+
+import checkpoints
+from frieze.renderer import RenderSpec, render
+from frieze.renderer.store import Store
+from tolerances import CONTROL, GREY_LEVELS, STOCK_LATENTS
+
+# Seven or more rows of patches: two and three ranks get unequal bands.
+DRAWN: dict[str, Any] = {
+    "prompt": "a red sun over blue mountains",
+    "negative_prompt": "grey",
+    "height": 112,
+    "width": 64,
+    "num_inference_steps": 3,
+    "seed": 7,
+    "max_sequence_length": 48,
+}
+UNET = {"height": 224, "guidance_scale": 5.0}  # its coarsest cell is 32 pixels
+CLIP = {"num_frames": 5, "guidance_scale": 4.0}
+# How each layout differs from `DRAWN`; the guidance scale that is changed to see it comes last.
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "flux": {"guidance_scale": 3.5, "true_cfg_scale": 2.0},
+    "flux-schnell": {"true_cfg_scale": 2.0},
+    "sd3": {"guidance_scale": 5.0},
+    "sd3-no-t5": {"guidance_scale": 5.0},
+    "sd35": {"guidance_scale": 5.0},
+    "qwen": {"true_cfg_scale": 3.0},
+    "wan": CLIP,
+    "wan22": CLIP | {"guidance_scale_2": 3.0},
+    "wan-i2v": CLIP,
+    "wan22-i2v": CLIP | {"guidance_scale_2": 3.0},
+    "sdxl": UNET,
+    "sdxl-turbo": UNET,
+    "sd15": UNET,
+    "sd21": UNET,
+    "flux2": {"guidance_scale": 4.0, "negative_prompt": None},
+    "flux2-dev": {"guidance_scale": 4.0, "negative_prompt": None, "max_sequence_length": 160},
+    "zimage": {"guidance_scale": 4.0},
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a render left in its store, or what diffusers drew."""
+
+    latents_CTHW: Tensor
+    pixels_THWC: np.ndarray
+
+
+class Gallery:
+    """Checkpoints, references and renders, each made once and only when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    def checkpoint(self, name: str) -> Path:
+        """The folder of a layout's checkpoint."""
+        make = lambda: checkpoints.build(name, self.folder / name)  # noqa: E731
+        return self._once(("checkpoint", name), make)
+
+    def lora(self, name: str) -> str:
+        """A LoRA for a layout."""
+        from checkpoints.lora import build_lora
+
+        make = lambda: str(build_lora(self.checkpoint(name), self.folder / f"{name}-lora"))  # noqa: E731
+        return self._once(("lora", name), make)
+
+    def picture(self, name: str) -> str:
+        """A picture of a layout's size, to be redrawn or animated."""
+        size = self.arguments(name)
+        path = self.folder / f"{size['width']}x{size['height']}.png"
+        rows = np.linspace(0, 3, size["height"])[:, None, None]
+        columns = np.linspace(0, 2, size["width"])[None, :, None]
+        waves = np.sin(rows * [3, 2, 1] + columns * [1, 2, 4])
+        Image.fromarray(np.uint8(127.5 + 100 * waves)).save(path)
+        return str(path)
+
+    def arguments(self, name: str) -> dict[str, Any]:
+        """A spec's fields that draw this layout."""
+        return DRAWN | LAYOUTS[name]
+
+    def _all(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        first = {"image": self.picture(name)} if name.endswith("i2v") else {}
+        return self.arguments(name) | first | dict(changes)
+
+    def stock(self, name: str, **changes: Any) -> Drawn:
+        """What diffusers draws."""
+        from checkpoints.stock import stock
+
+        def make() -> Drawn:
+            latents, pixels = stock(self.checkpoint(name), **self._all(name, changes))
+            return Drawn(latents, np.uint8(np.round(np.clip(pixels, 0, 1) * 255)))
+
+        return self._once(("stock", name, *sorted(changes.items())), make)
+
+    def drawn(self, name: str, **changes: Any) -> Drawn:
+        """What Frieze draws, kept for the next who asks."""
+        return self._once(
+            ("drawn", name, *sorted(changes.items())), lambda: self.fresh(name, **changes)
+        )
+
+    def fresh(self, name: str, **changes: Any) -> Drawn:
+        """What Frieze draws now."""
+        out = self.folder / f"{name}-{len(list(self.folder.glob('*.zarr')))}.zarr"
+        render(self.spec(name, out=str(out), **changes))
+        return Drawn(_latents(out), _pixels(out))
+
+    def spec(self, name: str, **changes: Any) -> RenderSpec:
+        """The spec of a layout, on threads of this process."""
+        fields = {"local": True, "model": str(self.checkpoint(name))}
+        return RenderSpec(**(fields | self._all(name, changes)))
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+def _latents(path: Path) -> Tensor:
+    store = Store.open(str(path))
+    state = store.last_state()
+    assert state is not None
+    rows = store.layout.latents[-1].shape[-2]
+    return torch.from_numpy(store.load_latents(0, state.slot, slice(0, rows)))
+
+
+def _pixels(path: Path) -> np.ndarray:
+    array = np.asarray(zarr.open_array(str(path / "0"), mode="r")[:])
+    return np.moveaxis(array if array.ndim == 4 else array[None], -3, -1)
+
+
+def grey_levels(a: Drawn, b: Drawn) -> int:
+    """The largest difference of two pictures or clips."""
+    assert a.pixels_THWC.shape == b.pixels_THWC.shape
+    return int(np.abs(a.pixels_THWC.astype(int) - b.pixels_THWC.astype(int)).max())
+
+
+def apart(a: Drawn, b: Drawn) -> float:
+    """The largest difference of latents, relative to the largest of b."""
+    assert a.latents_CTHW.shape == b.latents_CTHW.shape
+    difference = (a.latents_CTHW - b.latents_CTHW).abs().max()
+    return float(difference / b.latents_CTHW.abs().max())
+
+
+def equal(a: Drawn, b: Drawn) -> None:
+    """Assert that two pictures are the same but for the order of sums."""
+    assert apart(a, b) <= STOCK_LATENTS
+    assert grey_levels(a, b) <= GREY_LEVELS
+
+
+def differ(a: Drawn, b: Drawn) -> None:
+    """Assert that two pictures are not the same: the control of `equal`."""
+    assert apart(a, b) > CONTROL
+    assert grey_levels(a, b) > GREY_LEVELS

@@ -1,0 +1,101 @@
+"""Every family found in `renderer/families` keeps the contract, on tiny real checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contracts import family as contract
+from contracts.gallery import Gallery
+
+# Diffusers and torch warn about each other; what is tested is the renderer.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+EVERY = [name for _, name in contract.served() if name]
+FIRST = contract.first_layouts()
+whole = pytest.mark.parametrize("name", FIRST)
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    return Gallery(tmp_path_factory.mktemp("gallery"))
+
+
+@pytest.mark.parametrize(("pipeline", "name"), contract.served())
+def test_there_is_a_checkpoint_of_every_pipeline(pipeline: str, name: str) -> None:
+    assert name, f"tests/checkpoints builds no {pipeline}; add its layout to PIPELINES"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_it_equals_diffusers(gallery: Gallery, name: str) -> None:
+    contract.equals_diffusers(gallery, name)
+
+
+@whole
+def test_control_seed_guidance_and_prompts_show(gallery: Gallery, name: str) -> None:
+    contract.notices_seed_guidance_and_prompts(gallery, name)
+
+
+@whole
+def test_it_equals_diffusers_unguided(gallery: Gallery, name: str) -> None:
+    contract.equals_diffusers_unguided(gallery, name)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("name", EVERY)
+def test_any_number_of_ranks_draws_the_same(gallery: Gallery, name: str, workers: int) -> None:
+    contract.draws_the_same_on_ranks(gallery, name, workers)
+
+
+@whole
+def test_control_without_the_band_mode_ranks_disagree(
+    gallery: Gallery, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract.needs_the_band_mode(gallery, name, monkeypatch)
+
+
+@whole
+def test_a_lora_is_worn_as_diffusers_wears_it(gallery: Gallery, name: str) -> None:
+    contract.wears_a_lora(gallery, name)
+
+
+@whole
+def test_a_lora_has_a_weight(gallery: Gallery, name: str) -> None:
+    contract.weighs_a_lora(gallery, name)
+
+
+@whole
+def test_a_picture_is_redrawn(gallery: Gallery, name: str) -> None:
+    contract.redraws_a_picture(gallery, name)
+
+
+@whole
+def test_guidance_may_have_its_own_ranks(gallery: Gallery, name: str) -> None:
+    contract.splits_guidance_over_ranks(gallery, name)
+
+
+@whole
+def test_half_precision_stays_close(gallery: Gallery, name: str) -> None:
+    contract.stays_close_in_half_precision(gallery, name)
+
+
+@whole
+def test_facts_are_read_without_torch_modules(
+    gallery: Gallery, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract.describes_without_making_modules(gallery, name, monkeypatch)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_facts_give_the_shape_of_latents(gallery: Gallery, name: str) -> None:
+    contract.describes_the_latents(gallery, name)
+
+
+@whole
+def test_what_cannot_be_drawn_is_refused(gallery: Gallery, name: str) -> None:
+    contract.refuses_what_it_cannot_draw(gallery, name)
+
+
+@whole
+def test_a_missing_file_is_named(gallery: Gallery, name: str, tmp_path: Path) -> None:
+    contract.names_the_file_that_is_missing(gallery, name, tmp_path)
