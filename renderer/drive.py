@@ -19,11 +19,11 @@ from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
 from . import outputs
-from .errors import RenderCancelledError, RenderFailedError
+from .errors import PlanError, RenderCancelledError, RenderFailedError
 from .events import Event, Kind
 from .family import Conditioning
 from .initial import first_frame, keep_sources
-from .launching import apart, launched
+from .launching import apart, launched, session
 from .loaded import encode_prompts
 from .plan import CanvasPlan, plan
 from .record import fingerprint, identity, run_record, store_layout
@@ -95,22 +95,29 @@ class Drive:
     ) -> RenderResult:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
         self._say("plan", message=str(made))
-        conditioning = None if drawn(made, begun) else self._conditioning(made, begun)
-        with launched(made, targets) as fleet:
-            self._say("note", message="; ".join(map(str, fleet.describe())))
-            store = open_store()
-            outputs.prepare_live(targets, made)
-            try:
+        with session(made):
+            conditioning = None if drawn(made, begun) else self._conditioning(made, begun)
+            with launched(made, targets) as fleet:
+                self._say("note", message="; ".join(map(str, fleet.describe())))
+                store = open_store()
+                outputs.prepare_live(targets, made)
                 if begun is None or not begun.last_state():
                     keep_sources(made, store)
-                self._denoise(fleet, made, store, conditioning)
-                self._decode(fleet, made, store)
-                peak = max(fleet.all("memory"))
-            except (FleetError, CommError, BandError) as error:
-                raise RenderFailedError(f"{error}; {how_to_resume(store)}") from error
+                peak = self._work(fleet, made, store, conditioning)
         store.finish()
         outputs.finish_live(targets)
         return self._deliver(made, targets, peak)
+
+    def _work(
+        self, fleet: Fleet, made: CanvasPlan, store: Store, conditioning: Conditioning | None
+    ) -> int:
+        """All steps and all pixels; returns the largest worker's peak memory in bytes."""
+        try:
+            self._denoise(fleet, made, store, conditioning)
+            self._decode(fleet, made, store)
+            return max(fleet.all("memory"))
+        except (FleetError, CommError, BandError) as error:
+            raise RenderFailedError(f"{error}; {how_to_resume(store)}") from error
 
     def _conditioning(self, made: CanvasPlan, begun: Store | None) -> Conditioning:
         """The encoded prompts, from a worker that lives no longer than that."""

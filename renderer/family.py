@@ -71,13 +71,15 @@ class Cost:
 class GuidanceFacts:
     """How a checkpoint is guided.
 
-    `cfg` is the spec's field that holds the scale of classifier-free guidance, `embedded` says
-    that the network is told a guidance scale, `defaults` are the pipeline's own values by field.
+    `cfg` is the spec's field that holds the scale of classifier-free guidance, `neutral` the scale
+    at which there is none, `embedded` says that the network is told a guidance scale, `defaults`
+    are the pipeline's own values by field.
     """
 
     cfg: Literal["guidance_scale", "true_cfg_scale"] | None = None
     embedded: bool = False
     defaults: Mapping[str, float] = field(default_factory=dict)
+    neutral: float = 1.0
 
 
 @dataclass(frozen=True)

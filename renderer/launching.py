@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
+from frieze.cluster import ray_session
 from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
 from frieze.cluster.ray_fleet import RayFleet
 
@@ -16,6 +18,19 @@ from .errors import PlanError
 from .plan import CanvasPlan
 from .shard import Shard
 from .spec import RenderSpec
+
+
+@contextmanager
+def session(made: CanvasPlan) -> Iterator[None]:
+    """One Ray for all that a render starts; `PlanError` where it cannot be had."""
+    spec = made.spec
+    with ExitStack() as stack:
+        if on_ray(spec):
+            try:
+                stack.enter_context(ray_session.session(spec.workers, spec.address))
+            except FleetError as error:
+                raise PlanError(str(error)) from error
+        yield
 
 
 def launched(made: CanvasPlan, targets: outputs.Targets) -> Fleet:

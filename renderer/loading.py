@@ -47,8 +47,7 @@ def component(
     """One part of a model on the CPU in eval mode, in `spec.dtype` unless `options` say otherwise.
 
     `options` go to the part's `from_pretrained`. With `denoiser` the spec's `quantization` and
-    `storage_dtype` are applied, the latter by `add_loras` where there are any, since a LoRA keeps
-    its precision. Raises `ModelError` for what is missing, corrupt or foreign.
+    `storage_dtype` are applied. Raises `ModelError` for what is missing, corrupt or foreign.
     """
     folder = Path(facts.folder) / subfolder
     options = {"dtype": dtype_of(spec.dtype), **options}
@@ -63,7 +62,7 @@ def component(
         raise ModelError(
             f"{folder} lacks {len(missing)} weights, {missing[0]} first; fetch the model anew"
         )
-    if denoiser and spec.storage_dtype and not spec.lora:
+    if denoiser and spec.storage_dtype:
         quantization.store_as(module, spec.storage_dtype, compute=options["dtype"])
     return module.eval()
 
@@ -98,9 +97,7 @@ def add_loras(denoiser: Any, pipeline_class: type, facts: ModelFacts, spec: Rend
     lora.check(loras, facts)
     quiet()
     added = adapters.add_to_denoiser(denoiser, pipeline_class, loras)
-    if spec.storage_dtype:
-        quantization.store_as(denoiser, spec.storage_dtype, compute=denoiser.dtype)
-    elif added and not quantization.is_quantized(denoiser):
+    if added and not spec.storage_dtype and not quantization.is_quantized(denoiser):
         denoiser.fuse_lora()
         denoiser.unload_lora()
 

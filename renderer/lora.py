@@ -47,6 +47,8 @@ SIGNS = {
         ("ZImageTransformer2DModel",),
     ),
 }
+# Where weights are found by kohya's names: a module's path with underscores for dots.
+TRAINERS = "lora_unet"
 # module, then which of the two factors
 FACTOR = re.compile(r"^(.+?)\.(?:lora(?:_linear_layer)?[._])(A|B|down|up)\.(?:\w+\.)?weight$")
 
@@ -101,7 +103,9 @@ def check(loras: Iterable[Lora], facts: ModelFacts) -> None:
     networks = {name: read_json(part / "config.json") for name, part in parts.items()}
     # A quantised checkpoint packs its weights: their shapes on disk say nothing.
     plain = {n: p for n, p in parts.items() if "quantization_config" not in networks[n]}
-    weights = {name: _weights(part) for name, part in plain.items()}
+    weights: dict[str, Shapes] = {name: _weights(part) for name, part in plain.items()}
+    named = (item for known in list(weights.values()) for item in known.items())
+    weights[TRAINERS] = {key.replace(".", "_"): shape for key, shape in named}
     kinds = {str(config.get("_class_name")) for config in networks.values()}
     for lora in asked:
         _check_one(lora, facts, shapes(lora.path), weights, kinds)
@@ -146,28 +150,16 @@ def _fault(key: str, shape: tuple[int, ...], weights: Mapping[str, Shapes]) -> s
     part, _, path = module.partition(".")
     if part in weights:
         whole = weights[part].get(f"{path}.weight")
-        if whole is None:
-            return f"there is no {module}"
     else:
-        whole = _flattened(module, weights)
+        whole = weights[TRAINERS].get(f"{module.removeprefix('lora_unet_')}_weight")
         if whole is None:
             return None
+    if whole is None:
+        return f"there is no {module}"
     ours, dim = (1, 1) if factor in ("A", "down") else (0, 0)
     # diffusers pads a LoRA for plain pictures where the model takes more channels.
     fits = shape[dim] <= whole[ours] if module.endswith("x_embedder") else shape[dim] == whole[ours]
     return None if fits else f"{module} is {list(whole)}, its change {list(shape)} ({factor})"
-
-
-def _flattened(module: str, weights: Mapping[str, Shapes]) -> tuple[int, ...] | None:
-    """The weight that kohya's name means, a module's path with underscores for dots."""
-    if not module.startswith("lora_unet_"):
-        return None
-    wanted = f"{module.removeprefix('lora_unet_')}_weight"
-    for shapes_of_part in weights.values():
-        for key, shape in shapes_of_part.items():
-            if key.replace(".", "_") == wanted:
-                return shape
-    return None
 
 
 def _weights(part: Path) -> dict[str, tuple[int, ...]]:

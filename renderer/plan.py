@@ -197,10 +197,10 @@ def _guidance(spec: RenderSpec, facts: ModelFacts) -> Guidance:
         given: float | None = getattr(spec, name)
         return told.defaults.get(name, 1.0) if given is None else given
 
-    scale = value(told.cfg) if told.cfg else 1.0
+    scale = value(told.cfg) - told.neutral + 1.0 if told.cfg else 1.0
     on = scale > 1 and (told.cfg == "guidance_scale" or spec.negative_prompt is not None)
     if spec.negative_prompt is not None and not on:
-        remedy = f"raise {told.cfg} above 1, or leave it out" if told.cfg else "leave it out"
+        remedy = f"raise {told.cfg} above {told.neutral:g}, or leave it out" if told.cfg else "leave it out"
         raise PlanError(
             f"negative_prompt {spec.negative_prompt!r}: {facts.family} is guided without one; "
             + remedy

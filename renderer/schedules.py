@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,36 +269,41 @@ def _stock_levels(
     DDIM and PLMS go from each timestep to the next in the table. diffusers steps back by
     num_train_timesteps // N, which is the same wherever "leading" or an even N spaces them.
     """
-    import diffusers
-    import numpy as np
-
-    options = dict(schedule.options)
-    if alpha is not None:
-        options |= {"use_dynamic_shifting": False}
-    try:
-        scheduler = getattr(diffusers, options["_class_name"]).from_config(options)
-        if alpha is None:
-            scheduler.set_timesteps(num_steps)
-        else:
-            scheduler.set_shift(alpha)
-            even = np.array(even_sigmas(schedule, num_steps))
-            scheduler.set_timesteps(sigmas=even)
-    except (ValueError, ImportError, RuntimeError, TypeError) as error:
-        raise ModelError(f"{options['_class_name']} refuses its own options: {error}") from None
+    scheduler = _stock_scheduler(schedule, num_steps, alpha)
     times = [float(t) for t in scheduler.timesteps]
     if not hasattr(scheduler, "sigmas"):
         distinct = list(dict.fromkeys(times))
-        kept = [scheduler.alphas_cumprod[int(t)].item() for t in distinct]
-        kept.append(float(scheduler.final_alpha_cumprod))
-        pairs = zip([*distinct, 0.0], kept, strict=True)
-        return [Level(t, math.sqrt(k), math.sqrt(1 - k)) for t, k in pairs], 1.0
+        squares = [scheduler.alphas_cumprod[int(t)].item() for t in distinct]
+        squares.append(float(scheduler.final_alpha_cumprod))
+        pairs = zip([*distinct, 0.0], squares, strict=True)
+        return [Level(t, math.sqrt(a), math.sqrt(1 - a)) for t, a in pairs], 1.0
     sigmas = [float(s) for s in scheduler.sigmas]
     pairs = zip([*times, 0.0], sigmas[: len(times) + 1], strict=True)
     if alpha is not None:
         return [Level(t, 1 - s, s) for t, s in pairs], 1.0
-    levels = [Level(t, 1 / math.sqrt(1 + s * s), s / math.sqrt(1 + s * s)) for t, s in pairs]
-    scale = 1.0
+    levels = [Level(t, 1 / math.hypot(1, s), s / math.hypot(1, s)) for t, s in pairs]
     if schedule.solver in ("euler", "ancestral"):
         # These keep x0 + s eps, and say how much noise that is at the start.
-        scale = float(scheduler.init_noise_sigma) * levels[0].alpha
-    return levels, scale
+        return levels, float(scheduler.init_noise_sigma) * levels[0].alpha
+    return levels, 1.0
+
+
+def _stock_scheduler(schedule: Schedule, num_steps: int, alpha: float | None) -> Any:
+    import diffusers
+
+    options, name = dict(schedule.options), schedule.options["_class_name"]
+    if alpha is not None:
+        options["use_dynamic_shifting"] = False
+    try:
+        with warnings.catch_warnings():
+            # Schedulers make arrays of tensors in a way that numpy 2 is about to forbid.
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            scheduler = getattr(diffusers, name).from_config(options)
+            if alpha is None:
+                scheduler.set_timesteps(num_steps)
+            else:
+                scheduler.set_shift(alpha)
+                scheduler.set_timesteps(sigmas=even_sigmas(schedule, num_steps))
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{name} refuses its own options: {error}") from None
+    return scheduler

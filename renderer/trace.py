@@ -80,7 +80,10 @@ class Traced:
 
     def estimate(self, stages: Sequence[StagePlan], rows_per_block: int) -> Estimate:
         """The most that any stage needs on the worker with the tallest band."""
-        denoise = max((self.denoise(stage) for stage in stages), key=_size)
+        denoise = max(
+            (self.denoise(stage, rank) for stage in stages for rank in self.heaviest(stage.bands)),
+            key=_size,
+        )
         decode = [self.decode(stages[-1], rows_per_block)]
         encode = []
         for before, stage in zip(stages, stages[1:], strict=False):
@@ -101,10 +104,16 @@ class Traced:
             parts={part.subfolder: part.weight_bytes for part in self.parts},
         )
 
+    def heaviest(self, bands: Sequence[Band]) -> set[int]:
+        """The ranks that may hold most: by the rows of their band, and by their heads."""
+        ulysses = self.mesh.ulysses
+        groups = [bands[i : i + ulysses] for i in range(0, len(bands), ulysses)]
+        spans = [Band(group[0].start, group[-1].stop) for group in groups]
+        return {tallest(bands), tallest(spans) * ulysses}  # where heads are uneven the first has more
+
     @torch.no_grad()
-    def denoise(self, stage: StagePlan, rank: int | None = None) -> Peak:
-        """Peak of one step; `rank` counts bands, and is the one that holds most by default."""
-        rank = tallest(stage.bands) if rank is None else rank
+    def denoise(self, stage: StagePlan, rank: int) -> Peak:
+        """Peak of one step on the rank that draws this band."""
         band = stage.bands[rank]
         with self._watched() as live:
             comm = phantom(rank, self.mesh.world_size, receiving=lambda: live.part("in flight"))
@@ -136,9 +145,7 @@ class Traced:
         with self._watched() as live:
             with live.part("state"):
                 state = self._state(stage, stage.shares[rank])
-            comm = phantom(
-                rank, len(stage.shares), receiving=lambda: live.part("in flight")
-            )
+            comm = phantom(rank, len(stage.shares), receiving=lambda: live.part("in flight"))
             pieces = decode(
                 self.model,
                 state[0],

@@ -40,6 +40,7 @@ DOORS = {
     "ray": ("cluster/ray_fleet.py", "cluster/ray_seat.py", "cluster/ray_session.py"),
     "rich": ("renderer/cli.py", "renderer/progress.py", "renderer/doctor.py"),
     "tifffile": ("renderer/exports/tiff.py",),
+    "torchao": ("renderer/quantization.py",),
     "torch.distributed": ("cluster/distributed.py", "cluster/rendezvous.py", "renderer/demo/"),
     "transformers": ("renderer/families/", "renderer/demo/", "renderer/loading.py"),
     "triton": ("kernels/",),

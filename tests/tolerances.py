@@ -17,3 +17,5 @@ HALF = 2**-7
 # Latents in bfloat16 between numbers of ranks, and against diffusers, which rounds them between
 # steps too: root mean square of the difference, relative.
 HALF_LATENTS = 0.02
+# A run of a solver against diffusers' scheduler, float64 from float32 noise levels.
+STOCK_STEPS = 1e-6

@@ -126,9 +126,13 @@ def encode(
         embeds_BSD = pipeline.encode_image(_picture(image), device)
         shown["image_embeds"] = embeds_BSD.to(loading.dtype_of(spec.dtype))
     length = spec.max_sequence_length or facts.max_sequence_length
+    # The pipeline for first frames calls ftfy, which may not be there; this one does without.
+    reader = diffusers.WanPipeline(
+        pipeline.tokenizer, pipeline.text_encoder, None, pipeline.scheduler
+    )
 
     def encoded(prompt: str) -> Mapping[str, Tensor]:
-        embeds_BSD, _ = pipeline.encode_prompt(
+        embeds_BSD, _ = reader.encode_prompt(
             prompt, do_classifier_free_guidance=False, max_sequence_length=length, device=device
         )
         if sees:  # prompts are padded with zeros anyway

@@ -39,6 +39,20 @@ def wan(experts: bool = False, first_frame: bool = False) -> DiffusionPipeline:
     return (WanImageToVideoPipeline if first_frame else WanPipeline)(**parts)
 
 
+def wan_small() -> DiffusionPipeline:
+    """Wan 2.2 TI2V: 16 pixels a latent, a residual autoencoder, a timestep for every token."""
+    tokenizer = text.t5_tokenizer()
+    patched = {"patch_size": 2, "in_channels": 12, "out_channels": 12, "scale_factor_spatial": 16}
+    return WanPipeline(
+        scheduler=_scheduler(),
+        vae=causal_vae(AutoencoderKLWan, is_residual=True, **patched),
+        text_encoder=spread(text.umt5(tokenizer, WIDTH)),
+        tokenizer=tokenizer,
+        transformer=_transformer(first_frame=False, sees=False),
+        expand_timesteps=True,
+    )
+
+
 def _scheduler() -> UniPCMultistepScheduler:
     return UniPCMultistepScheduler(
         prediction_type="flow_prediction",

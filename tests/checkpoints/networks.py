@@ -100,9 +100,11 @@ def flux2_vae() -> nn.Module:
     return calibrated(spread(vae), 1.5 * torch.randn(1, 8, 8, 8), torch.rand(1, 3, 64, 64) * 2 - 1)
 
 
-def causal_vae(kind: type[AutoencoderKLWan] | type[AutoencoderKLQwenImage]) -> nn.Module:
+def causal_vae(
+    kind: type[AutoencoderKLWan] | type[AutoencoderKLQwenImage], **options: Any
+) -> nn.Module:
     """Wan's autoencoder or Qwen-Image's: 8 pixels and 4 frames a latent, trained statistics."""
-    vae = kind(base_dim=4, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1)
+    vae = kind(base_dim=4, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1, **options)
     latents, pixels = 3 * torch.randn(1, 16, 1, 8, 8), torch.rand(1, 3, 1, 64, 64) * 2 - 1
     return calibrated(spread(vae), latents, pixels)
 

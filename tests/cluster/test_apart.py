@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import errands
 from fleet_workers import Worker
 from frieze.cluster.fleet import FleetError, LocalFleet, SoloFleet, WorkerLostError
 from frieze.cluster.ray_fleet import RayFleet
-from frieze.cluster.ray_session import session
+from frieze.cluster.ray_session import connect, session, threads_of
 
 FOREVER = 600.0  # seconds; longer than a test may take
 
@@ -56,6 +57,15 @@ def test_its_silence_ends_with_the_timeout(ray_cluster: int, tmp_path: Path) -> 
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises, also where the tests run as a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_ends_it_at_once(ray_cluster: int, tmp_path: Path) -> None:
     def interrupt() -> None:
         while not (tmp_path / "pid").exists():
@@ -79,6 +89,22 @@ def test_a_session_leaves_a_ray_that_it_did_not_start(ray_cluster: int) -> None:
     with session(2):
         assert RayFleet.apart(errands.threads) == os.environ["OMP_NUM_THREADS"]
     assert ray.is_initialized()
+
+
+def test_a_session_starts_one_ray_for_all_fleets_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    calls: list[str] = []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: calls[-1:] == ["init 3"])
+    monkeypatch.setattr(ray, "init", lambda num_cpus, **_: calls.append(f"init {num_cpus}"))
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
+    with session(3):
+        assert not connect(3, None, 1.0)
+        assert threads_of(1) == {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+    assert calls == ["init 3", "shutdown"]
+    assert threads_of(1) == {}
 
 
 @pytest.mark.parametrize("kind", [LocalFleet, SoloFleet], ids=lambda kind: kind.__name__)

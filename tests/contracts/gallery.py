@@ -18,6 +18,7 @@ from torch import Tensor
 
 import checkpoints
 from frieze.renderer import RenderSpec, render
+from frieze.renderer.family import describe
 from frieze.renderer.store import Store
 from tolerances import CONTROL, GREY_LEVELS, STOCK_LATENTS
 
@@ -43,7 +44,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "qwen": {"true_cfg_scale": 3.0},
     "wan": CLIP,
     "wan22": CLIP | {"guidance_scale_2": 3.0},
-    "wan-i2v": CLIP,
+    "wan22-small": CLIP | {"height": 224},
+    # Its network takes whatever comes before the last 512 tokens for those of the picture.
+    "wan-i2v": CLIP | {"max_sequence_length": 512},
     "wan22-i2v": CLIP | {"guidance_scale_2": 3.0},
     "sdxl": UNET,
     "sdxl-turbo": UNET,
@@ -120,7 +123,12 @@ class Gallery:
         """What Frieze draws now."""
         out = self.folder / f"{name}-{len(list(self.folder.glob('*.zarr')))}.zarr"
         render(self.spec(name, out=str(out), **changes))
-        return Drawn(_latents(out), _pixels(out))
+        return self.opened(name, out)
+
+    def opened(self, name: str, path: Path) -> Drawn:
+        """What a finished store of a layout holds."""
+        facts = describe(str(self.checkpoint(name)))
+        return Drawn(_latents(path, facts.latent.channels), _pixels(path))
 
     def spec(self, name: str, **changes: Any) -> RenderSpec:
         """The spec of a layout, on threads of this process."""
@@ -133,12 +141,13 @@ class Gallery:
         return self._made[key]
 
 
-def _latents(path: Path) -> Tensor:
+def _latents(path: Path, channels: int) -> Tensor:
     store = Store.open(str(path))
     state = store.last_state()
     assert state is not None
-    rows = store.layout.latents[-1].shape[-2]
-    return torch.from_numpy(store.load_latents(0, state.slot, slice(0, rows)))
+    last = len(store.layout.latents) - 1
+    rows = store.load_latents(last, state.slot, slice(0, store.layout.latents[last].shape[-2]))
+    return torch.from_numpy(rows[:channels])  # the solver's history follows
 
 
 def _pixels(path: Path) -> np.ndarray:

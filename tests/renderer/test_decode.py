@@ -45,7 +45,9 @@ def split_model(vae: AutoencoderKL) -> Any:
     for name in ("conv_norm_out", "conv_act", "conv_out"):
         setattr(vae.decoder, name, nn.Identity())
     return SimpleNamespace(
-        features=lambda z: vae.decode(z, return_dict=False)[0], tail=tail, decoder_marks=(marks,)
+        features=lambda z: vae.decode(z.squeeze(2), return_dict=False)[0],
+        tail=tail,
+        decoder_marks=(marks,),
     )
 
 
@@ -56,7 +58,7 @@ def rows_of(comm: Comm, model: Any, latents: Tensor, bands: tuple[Band, ...], ro
         return list(
             decoding.decode(
                 model,
-                latents[..., band.start : band.stop, :],
+                latents[:, :, None, band.start : band.stop],
                 bands,
                 CANVAS,
                 comm,
@@ -73,7 +75,9 @@ def test_streamed_rows_equal_the_stock_decoder(bands: tuple[Band, ...], rows: in
         whole = tiny_vae().decode(latents).sample[0].numpy()
     model = split_model(tiny_vae())
     parts = run_threads(rows_of, len(bands), model, latents, bands, rows)
-    pieces = sorted((first, piece[0].numpy()) for part in parts for first, piece in part)
+    found = [piece for part in parts for piece in part]
+    assert {piece.frame for piece in found} == {0}
+    pieces = sorted((piece.row, piece.pixels_BCTHW[0, :, 0].numpy()) for piece in found)
     assert next(first for first, _ in pieces) == 0
     got = np.concatenate([piece for _, piece in pieces], axis=1)
     assert np.abs(got - whole).max() <= EXACT_FLOAT64

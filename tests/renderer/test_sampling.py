@@ -1,98 +1,323 @@
-"""Schedules and the solver against diffusers' scheduler."""
+"""Every solver on its table against diffusers' own scheduler, stepping with a bent denoiser."""
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import diffusers
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from torch import Tensor
 
-from frieze.renderer.family import FlowSchedule
-from frieze.renderer.sampling import (
-    alpha_for,
-    euler,
-    flow_sigmas,
-    noised,
-    shifted,
-    unshifted,
+from frieze.renderer.sampling import SOLVERS, noised, solver
+from frieze.renderer.schedules import SOLVER_OF, Level, Schedule, Table, table, x0_from
+from schedulers import (
+    DPM_KARRAS,
+    DYNAMIC,
+    QWEN,
+    SD3,
+    SD15_PNDM,
+    SD21_DDIM,
+    SDXL_EULER,
+    SDXL_TURBO,
+    WAN,
+    Config,
+    schedule_of,
+    stable_diffusion,
 )
+from tolerances import CONTROL, EXACT_FLOAT32, STOCK_STEPS
 
-FLUX_DEV = FlowSchedule(shift=3.0, dynamic=True)
+# numpy 2 dislikes how diffusers' schedulers make arrays of tensors.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-
-def diffusers_sigmas(num_steps: int, **config: object) -> np.ndarray:
-    scheduler = FlowMatchEulerDiscreteScheduler(
-        shift=config.get("shift", 1.0), use_dynamic_shifting="mu" in config
-    )
-    even = np.linspace(1.0, 1 / num_steps, num_steps)
-    scheduler.set_timesteps(sigmas=even, mu=config.get("mu"))
-    return scheduler.sigmas.numpy()
-
-
-@pytest.mark.parametrize("num_steps", [1, 4, 28])
-@pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_static_shift_equals_diffusers(num_steps: int, shift: float) -> None:
-    ours = flow_sigmas(num_steps, shift)
-    np.testing.assert_allclose(ours, diffusers_sigmas(num_steps, shift=shift), atol=1e-6)
-
-
-@pytest.mark.parametrize("tokens", [256, 1024, 4096])
-def test_dynamic_shift_equals_diffusers_up_to_the_trained_tokens(tokens: int) -> None:
-    mu = calculate_shift(tokens, 256, 4096, 0.5, 1.15)
-    alpha = alpha_for(FLUX_DEV, tokens, 4096)
-    np.testing.assert_allclose(flow_sigmas(28, alpha), diffusers_sigmas(28, mu=mu), atol=1e-6)
-
-
-def test_dynamic_shift_grows_by_the_square_root_beyond_the_trained_tokens() -> None:
-    assert alpha_for(FLUX_DEV, 16384, 4096) == pytest.approx(math.exp(1.15) * 2)
-    assert alpha_for(FLUX_DEV, 65536, 4096) == pytest.approx(math.exp(2.536), rel=1e-3)
-
-
-def test_no_two_sigmas_coincide_at_4096_pixels() -> None:
-    sigmas = flow_sigmas(28, alpha_for(FLUX_DEV, 65536, 4096))
-    assert min(a - b for a, b in itertools.pairwise(sigmas)) > 1e-3
-    # The control: the pipeline's unbounded mu leaves all but the last step at sigma 1.
-    stock = diffusers_sigmas(28, mu=calculate_shift(65536, 256, 4096, 0.5, 1.15))
-    assert np.diff(stock[:-1]).max() > -1e-3
-
-
-def test_static_shift_grows_by_the_square_root_beyond_the_trained_tokens() -> None:
-    sd3 = FlowSchedule(shift=3.0)
-    shifts = [alpha_for(sd3, (side // 16) ** 2, 4096) for side in (512, 1024, 2048, 4096)]
-    assert shifts == pytest.approx([3, 3, 6, 12])
-
-
-def test_a_restart_begins_exactly_at_its_sigma() -> None:
-    sigmas = flow_sigmas(7, 2.0, start=0.45)
-    assert sigmas[0] == pytest.approx(0.45)
-    assert sigmas[-1] == 0
-    assert list(sigmas) == sorted(sigmas, reverse=True)
-
-
-def test_unshifted_inverts_shifted() -> None:
-    for sigma in (0.0, 0.1, 0.5, 0.97, 1.0):
-        assert unshifted(shifted(sigma, 6.3), 6.3) == pytest.approx(sigma)
-
-
-def test_euler_equals_diffusers_step() -> None:
-    torch.manual_seed(0)
-    x, velocity = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
-    scheduler = FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.25, 4))
-    stock = scheduler.step(velocity, scheduler.timesteps[0], x).prev_sample
-    sigma, sigma_next = (float(s) for s in scheduler.sigmas[:2])
-    torch.testing.assert_close(euler(x, x - sigma * velocity, sigma, sigma_next), stock)
+TOKENS = 1024
+EXPLICIT = {"explicit_sigmas": True}
+UNIPC = "UniPCMultistep"
+DPM = "DPMSolverMultistep"
+CASES: dict[str, tuple[Config, dict[str, Any]]] = {
+    "SD1.5 PNDM": (SD15_PNDM, {}),
+    "PNDM velocity": ({**SD15_PNDM, "prediction_type": "v_prediction"}, {}),
+    "SD2.1 DDIM": (SD21_DDIM, {}),
+    "DDIM to alpha 1": ({**SD21_DDIM, "set_alpha_to_one": True}, {}),
+    "DDIM zero SNR": (
+        {**SD21_DDIM, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+        {},
+    ),
+    "SDXL Euler": (SDXL_EULER, {}),
+    "SDXL Euler karras": ({**SDXL_EULER, "use_karras_sigmas": True}, {}),
+    "Euler linspace": ({**SDXL_EULER, "timestep_spacing": "linspace"}, {}),
+    "Euler to sigma_min": ({**SDXL_EULER, "final_sigmas_type": "sigma_min"}, {}),
+    "SDXL-Turbo": (SDXL_TURBO, {}),
+    "DPM++ 2M karras": (DPM_KARRAS, {}),
+    "DPM++ 2M heun": (stable_diffusion(DPM, solver_type="heun", euler_at_final=True), {}),
+    "DPM++ 3M": (stable_diffusion(DPM, solver_order=3, timestep_spacing="trailing"), {}),
+    "DPM++ 3M to sigma_min": (
+        stable_diffusion(DPM, solver_order=3, final_sigmas_type="sigma_min"),
+        {},
+    ),
+    "DPM++ 1": (stable_diffusion(DPM, solver_order=1, use_exponential_sigmas=True), {}),
+    "DPM++ SDE": (stable_diffusion(DPM, algorithm_type="sde-dpmsolver++"), {}),
+    "DPM++ SDE heun": (
+        stable_diffusion(DPM, algorithm_type="sde-dpmsolver++", solver_type="heun"),
+        {},
+    ),
+    "DPM++ flow": (
+        stable_diffusion(
+            DPM, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        {},
+    ),
+    "UniPC": (stable_diffusion(UNIPC), {}),
+    # To no noise bh1 of diffusers is 0 x infinity.
+    "UniPC bh1": (
+        stable_diffusion(UNIPC, solver_type="bh1", solver_order=3, final_sigmas_type="sigma_min"),
+        {},
+    ),
+    "UniPC 3": (stable_diffusion(UNIPC, solver_order=3, disable_corrector=[0, 2]), {}),
+    "UniPC to sigma_min": (
+        stable_diffusion(
+            UNIPC, solver_order=3, final_sigmas_type="sigma_min", lower_order_final=False
+        ),
+        {},
+    ),
+    "Wan 480p": (WAN, {}),
+    "Wan 720p": ({**WAN, "flow_shift": 5.0}, {}),
+    "SD3": (SD3, {}),
+    "FLUX.1-dev": (DYNAMIC, EXPLICIT),
+    "FLUX.1-dev karras": ({**DYNAMIC, "use_karras_sigmas": True}, EXPLICIT),
+    "Qwen-Image": (QWEN, EXPLICIT),
+    "Z-Image-Turbo": (SD3, EXPLICIT),
+}
 
 
-def test_a_perfect_model_reaches_the_clean_latents() -> None:
-    torch.manual_seed(0)
-    clean, noise = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
-    sigmas = flow_sigmas(5, 3.0, start=0.6)
-    x = noised(clean, noise, sigmas[0])
-    for sigma, sigma_next in itertools.pairwise(sigmas):
-        x = euler(x, clean, sigma, sigma_next)
-    torch.testing.assert_close(x, clean)
+class Exact(torch.Tensor):
+    """Stays float64 where a scheduler would round it to float32."""
+
+    def to(self, *_: object, **__: object) -> Exact:
+        return self
+
+
+def bent(x: Tensor, timestep: float) -> Tensor:
+    """A denoiser that no low order integrates exactly."""
+    return 0.6 * torch.sin(1.7 * x + timestep / 400) + 0.2 * x
+
+
+def noise(seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, 2, 1, 4, 4, generator=generator, dtype=torch.float64)
+
+
+def drawing(kind: torch.dtype) -> Callable[[], Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return lambda: torch.randn(1, 2, 1, 4, 4, generator=generator, dtype=kind)
+
+
+def stock(config: Config, num_steps: int, explicit: bool) -> Tensor:
+    """What a pipeline's loop around diffusers' scheduler gives, in float64."""
+    scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
+    wanted: dict[str, Any] = {"num_inference_steps": num_steps}
+    if explicit:
+        wanted = {"sigmas": [1 - i / num_steps for i in range(num_steps)]}
+    if config.get("use_dynamic_shifting"):
+        slope = (config["max_shift"] - config["base_shift"]) / (config["max_image_seq_len"] - 256)
+        wanted["mu"] = config["base_shift"] + slope * (TOKENS - 256)
+    scheduler.set_timesteps(**wanted)
+    for name in ("sigmas", "alphas_cumprod"):
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, getattr(scheduler, name).double())
+    x: Tensor = noise() * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    x = x.as_subclass(Exact)
+    random = {"generator": torch.Generator().manual_seed(7)}
+    for timestep in scheduler.timesteps:
+        scaled = x
+        if hasattr(scheduler, "scale_model_input"):
+            scaled = scheduler.scale_model_input(x, timestep)
+        output = bent(scaled, float(timestep))
+        given = random if config["_class_name"] in STOCHASTIC else {}
+        x = scheduler.step(output, timestep, x, **given).prev_sample
+    return x.as_subclass(Tensor)
+
+
+STOCHASTIC = ("EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler")
+
+
+def run(schedule: Schedule, made: Table, x: Tensor, stop: int | None = None) -> Tensor:
+    """All steps; those from `stop` on by another solver, told only x, history and index."""
+    kind = torch.float32 if schedule.solver == "dpm" else torch.float64
+    draw = drawing(kind)
+    used = solver(schedule)
+    history = (torch.zeros_like(x),) * used.num_history
+    for index, level in enumerate(made.levels[:-1]):
+        if index == stop:
+            used = solver(schedule)
+            x, history = x.clone(), tuple(kept.clone() for kept in history)
+        clean = x0_from(schedule.prediction, x, bent(x, level.timestep), level)
+        x, history = used.step(index, made.levels, x, clean, history, draw)
+        assert len(history) == used.num_history
+    return x
+
+
+def ours(schedule: Schedule, num_steps: int) -> Tensor:
+    made = table(schedule, num_steps, tokens=TOKENS, training_tokens=4096)
+    x = run(schedule, made, noise() * made.scale)
+    if schedule.solver in ("euler", "ancestral") and "Euler" in schedule.options["_class_name"]:
+        # Euler-discrete keeps x / alpha; flow ends at alpha 1.
+        return x / made.levels[-1].alpha
+    return x
+
+
+def far(x: Tensor, y: Tensor) -> float:
+    return float((x - y).abs().max() / y.abs().max())
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 5, 20])
+@pytest.mark.parametrize("name", CASES)
+def test_a_render_equals_diffusers(tmp_path: Path, name: str, num_steps: int) -> None:
+    config, facts = CASES[name]
+    if name == "Qwen-Image" and num_steps == 1:
+        pytest.skip("diffusers divides by zero")
+    if name == "DDIM zero SNR" and num_steps == 3:
+        pytest.skip("diffusers steps to a timestep and names the one before")
+    schedule = schedule_of(tmp_path, config, **facts)
+    expected = stock(config, num_steps, bool(facts))
+    assert far(ours(schedule, num_steps), expected) < STOCK_STEPS
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("DPM++ 2M karras", {"solver_order": 1}),
+        ("DPM++ 2M karras", {"solver_type": "heun"}),
+        ("DPM++ 3M", {"solver_order": 2}),
+        ("DPM++ flow", {"flow_shift": 4.0}),
+        ("UniPC", {"solver_order": 3}),
+        ("UniPC", {"solver_type": "bh1"}),
+        ("UniPC 3", {"disable_corrector": []}),
+        ("Wan 480p", {"flow_shift": 5.0}),
+        ("SD3", {"shift": 4.0}),
+        ("Qwen-Image", {"shift_terminal": None}),
+        ("SD1.5 PNDM", {"_class_name": "DDIMScheduler"}),
+        ("SDXL-Turbo", {"_class_name": "EulerDiscreteScheduler"}),
+    ],
+    ids=str,
+)
+def test_another_solver_or_shift_is_seen(tmp_path: Path, name: str, changed: Config) -> None:
+    """The control of the test above."""
+    config, facts = CASES[name]
+    schedule = schedule_of(tmp_path, {**config, **changed}, **facts)
+    assert far(ours(schedule, 5), stock(config, 5, bool(facts))) > CONTROL
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", CASES)
+def test_a_resumed_render_has_the_same_bits(tmp_path: Path, name: str, stop: int) -> None:
+    config, facts = CASES[name]
+    schedule = schedule_of(tmp_path, config, **facts)
+    made = table(schedule, 6, tokens=TOKENS, training_tokens=4096)
+    x = noise().float()
+    assert torch.equal(run(schedule, made, x, stop), run(schedule, made, x))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_single_precision_is_enough(tmp_path: Path, name: str) -> None:
+    config, facts = CASES[name]
+    schedule = schedule_of(tmp_path, config, **facts)
+    made = table(schedule, 20, tokens=TOKENS, training_tokens=4096)
+    single = run(schedule, made, noise().float() * made.scale)
+    assert far(single, run(schedule, made, noise() * made.scale)) < EXACT_FLOAT32
+
+
+def test_a_history_that_was_lost_is_seen(tmp_path: Path) -> None:
+    """The control: without its history a multistep solver goes elsewhere."""
+    schedule = schedule_of(tmp_path, SD15_PNDM)
+    made = table(schedule, 6, tokens=TOKENS, training_tokens=4096)
+    step = solver(schedule).step
+    lost = tuple(torch.zeros_like(noise()) for _ in range(4))
+    kept = tuple(noise(seed) for seed in range(4))
+    there, _ = step(4, made.levels, noise(), noise(1), lost, None)
+    here, _ = step(4, made.levels, noise(), noise(1), kept, None)
+    assert far(there, here) > CONTROL
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_perfect_network_reaches_the_clean_latents(tmp_path: Path, name: str) -> None:
+    config, facts = CASES[name]
+    schedule = schedule_of(tmp_path, config, **facts)
+    made = table(schedule, 6, tokens=TOKENS, training_tokens=4096, strength=0.7)
+    clean, used = noise(1), solver(schedule)
+    x = noised(clean, noise(), made.levels[0])
+    history = (torch.zeros_like(x),) * used.num_history
+    for index in range(len(made.levels) - 1):
+        x, history = used.step(index, made.levels, x, clean, history, drawing(torch.float64))
+    last = made.levels[-1]
+    assert far(x, last.alpha * clean) < 1e-9 + 2 * last.sigma
+    assert last.sigma < 0.05
+
+
+def test_solvers_converge_at_their_order(tmp_path: Path) -> None:
+    """With twice the steps the error falls about as 2^-order; flow, so that no table differs."""
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 1.0}
+    first = schedule_of(tmp_path, stable_diffusion(DPM, solver_order=1, **flow))
+    second = schedule_of(tmp_path, stable_diffusion(DPM, solver_order=2, **flow))
+    unipc = schedule_of(tmp_path, stable_diffusion(UNIPC, solver_order=2, **flow))
+
+    def error(schedule: Schedule, num_steps: int) -> float:
+        levels = between(0.9, 0.2, num_steps)
+        exact = run(unipc, Table(between(0.9, 0.2, 2000), 1.0, None), noise())
+        return far(run(schedule, Table(levels, 1.0, None), noise()), exact)
+
+    gains = [error(schedule, 40) / error(schedule, 80) for schedule in (first, second, unipc)]
+    assert 1.7 < gains[0] < 2.4
+    assert gains[1] > 3
+    assert gains[2] > 3
+
+
+def between(top: float, bottom: float, num_steps: int) -> tuple[Level, ...]:
+    sigmas = [top + (bottom - top) * i / num_steps for i in range(num_steps + 1)]
+    return tuple(Level(1000 * s, 1 - s, s) for s in sigmas)
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "epsilon", "v_prediction", "sample"])
+def test_every_prediction_of_the_truth_means_the_clean_latents(prediction: str) -> None:
+    alpha = 0.6
+    sigma = 1 - alpha if prediction == "velocity" else math.sqrt(1 - alpha**2)
+    level, clean, eps = Level(500.0, alpha, sigma), noise(1), noise(2)
+    truth = {
+        "velocity": eps - clean,
+        "epsilon": eps,
+        "v_prediction": alpha * eps - sigma * clean,
+        "sample": clean,
+    }
+    found = x0_from(prediction, noised(clean, eps, level), truth[prediction], level)
+    torch.testing.assert_close(found, clean)
+
+
+def test_every_scheduler_that_is_read_has_a_solver() -> None:
+    assert set(SOLVER_OF.values()) == set(SOLVERS)
+
+
+def test_only_stochastic_solvers_draw(tmp_path: Path) -> None:
+    drawn = {name: solver(schedule_of(tmp_path, CASES[name][0])).needs_noise for name in CASES}
+    assert [n for n, needs in drawn.items() if needs] == [
+        *("SDXL-Turbo", "DPM++ SDE", "DPM++ SDE heun")
+    ]
+
+
+def test_a_solver_keeps_no_state_of_its_own(tmp_path: Path) -> None:
+    """Rank threads share one: two renders by turns equal two renders."""
+    schedule = schedule_of(tmp_path, WAN)
+    levels = table(schedule, 5, tokens=TOKENS, training_tokens=4096).levels
+    used = solver(schedule)
+    states: list[tuple[Tensor, Sequence[Tensor]]]
+    states = [(noise(seed), (torch.zeros_like(noise()),) * used.num_history) for seed in (0, 1)]
+    for index, level in enumerate(levels[:-1]):
+        for turn, (x, history) in enumerate(states):
+            clean = x0_from("velocity", x, bent(x, level.timestep), level)
+            states[turn] = used.step(index, levels, x, clean, tuple(history), None)
+    for seed in (0, 1):
+        alone = run(replace(schedule), Table(levels, 1.0, None), noise(seed))
+        assert torch.equal(states[seed][0], alone)

@@ -60,11 +60,6 @@ def test_a_lora_is_worn_as_diffusers_wears_it(gallery: Gallery, name: str) -> No
 
 
 @whole
-def test_a_lora_has_a_weight(gallery: Gallery, name: str) -> None:
-    contract.weighs_a_lora(gallery, name)
-
-
-@whole
 def test_a_picture_is_redrawn(gallery: Gallery, name: str) -> None:
     contract.redraws_a_picture(gallery, name)
 
@@ -72,6 +67,16 @@ def test_a_picture_is_redrawn(gallery: Gallery, name: str) -> None:
 @whole
 def test_guidance_may_have_its_own_ranks(gallery: Gallery, name: str) -> None:
     contract.splits_guidance_over_ranks(gallery, name)
+
+
+@whole
+def test_a_cascade_is_the_same_on_ranks(gallery: Gallery, name: str) -> None:
+    contract.draws_a_cascade_on_ranks(gallery, name)
+
+
+@whole
+def test_a_stopped_render_resumes_to_the_same_bytes(gallery: Gallery, name: str) -> None:
+    contract.resumes_where_it_stopped(gallery, name)
 
 
 @whole

@@ -46,9 +46,8 @@ class Models:
         self._made: dict[str, Any] = {}
 
     def checkpoint(self, name: str) -> Path:
-        """A layout of tests/checkpoints; "ti2v" is Wan 2.2's small model."""
-        make = self._small if name == "ti2v" else lambda: build(name, self.folder / name)
-        return self._made.setdefault(f"folder {name}", None) or self._keep(f"folder {name}", make)
+        """A layout of tests/checkpoints."""
+        return self._once(f"folder {name}", lambda: build(name, self.folder / name))
 
     def facts(self, name: str) -> ModelFacts:
         return describe(str(self.checkpoint(name)))
@@ -58,57 +57,21 @@ class Models:
         return RenderSpec(prompt="a red sun", **({"dtype": "float32"} | fixed | fields))
 
     def model(self, name: str) -> wan.Wan:
-        if name not in self._made:
-            self._made[name] = wan.load(self.facts(name), self.spec(name), CPU)
-        return self._made[name]
+        facts, spec = self.facts(name), self.spec(name)
+        return self._once(f"model {name}", lambda: wan.load(facts, spec, CPU))
 
     def pipeline(self, name: str) -> Any:
         """The stock pipeline, whose modules nobody has changed."""
         import diffusers
 
-        def make() -> Any:
-            kind = getattr(diffusers, self.facts(name).pipeline)
-            return kind.from_pretrained(self.checkpoint(name), torch_dtype=torch.float32)
+        kind, folder = getattr(diffusers, self.facts(name).pipeline), self.checkpoint(name)
+        load = lambda: kind.from_pretrained(folder, torch_dtype=torch.float32)  # noqa: E731
+        return self._once(f"stock {name}", load)
 
-        return self._made.get(f"stock {name}") or self._keep(f"stock {name}", make)
-
-    def _keep(self, key: str, make: Callable[[], Any]) -> Any:
-        self._made[key] = make()
+    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
         return self._made[key]
-
-    def _small(self) -> Path:
-        """The residual autoencoder of 2 x 2 patches, and a timestep for every token."""
-        from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-
-        from checkpoints.networks import spread
-
-        folder = self.folder / "ti2v"
-        torch.manual_seed(0)
-        vae = AutoencoderKLWan(
-            base_dim=4,
-            z_dim=16,
-            dim_mult=[1, 2, 2, 2],
-            num_res_blocks=1,
-            is_residual=True,
-            in_channels=12,
-            out_channels=12,
-            patch_size=2,
-            scale_factor_spatial=16,
-        )
-        transformer = WanTransformer3DModel(
-            num_attention_heads=2,
-            attention_head_dim=16,
-            in_channels=16,
-            out_channels=16,
-            text_dim=16,
-            freq_dim=16,
-            ffn_dim=32,
-            num_layers=2,
-        )
-        plain = WanPipeline.from_pretrained(self.checkpoint("wan")).components
-        parts = plain | {"vae": spread(vae), "transformer": spread(transformer)}
-        WanPipeline(**parts, expand_timesteps=True).save_pretrained(folder)
-        return folder
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +95,7 @@ def first_frame(downscale: int = 8) -> Tensor:
 def tensors(name: str) -> dict[str, Tensor]:
     """Conditioning as `encode` and `image_condition` give it, over the whole canvas."""
     found = {"embeds": noise(1, 512, 16, seed=2)}
-    if "i2v" in name and name != "ti2v":
+    if name.endswith("i2v"):
         found["condition"] = noise(1, 20, CANVAS.frames, CANVAS.height, CANVAS.width, seed=3)
     if name == "wan-i2v":
         found["image_embeds"] = noise(1, 17, 16, seed=4)
@@ -197,7 +160,7 @@ def stock_x0(models: Models, name: str, level: Level) -> Tensor:
     return x - level.sigma * velocity
 
 
-LAYOUTS = ["wan", "wan22", "wan-i2v", "wan22-i2v", "ti2v"]
+LAYOUTS = ["wan", "wan22", "wan-i2v", "wan22-i2v", "wan22-small"]
 
 
 @pytest.mark.parametrize("level", [HIGH, LOW], ids=["high", "low"])
@@ -301,7 +264,7 @@ def test_a_first_frame_conditions_as_in_the_stock_pipeline(models: Models, name:
 
 
 @pytest.mark.parametrize("bands", CUTS, ids=len)
-@pytest.mark.parametrize("name", ["wan-i2v", "ti2v"])
+@pytest.mark.parametrize("name", ["wan-i2v", "wan22-small"])
 def test_bands_see_the_first_frame_as_one(
     models: Models, name: str, bands: tuple[Band, ...]
 ) -> None:
@@ -322,17 +285,17 @@ def test_bands_see_the_first_frame_as_one(
 
 
 def test_the_small_model_keeps_a_first_frame_at_time_0(models: Models) -> None:
-    pipeline, model, x = models.pipeline("ti2v"), models.model("ti2v"), latents()
+    pipeline, model, x = models.pipeline("wan22-small"), models.model("wan22-small"), latents()
     place = Place(WHOLE[0], CANVAS, trained)
     with torch.no_grad():
         shown = dict(model.image_condition(first_frame(16), place))
         assert shown["first"].shape == (1, 16, 1, CANVAS.height, CANVAS.width)
-        ours = model.denoised(x, LOW, tensors("ti2v") | shown, place, Guidance(5.0))
+        ours = model.denoised(x, LOW, tensors("wan22-small") | shown, place, Guidance(5.0))
         seen = torch.cat([shown["first"], x[:, :, 1:]], dim=2)
         told = torch.full((CANVAS.frames, CANVAS.height * CANVAS.width // 4), int(LOW.timestep))
         told[0] = 0
         velocity = pipeline.transformer(
-            seen, told.flatten()[None], tensors("ti2v")["embeds"]
+            seen, told.flatten()[None], tensors("wan22-small")["embeds"]
         ).sample
     assert torch.equal(ours[:, :, :1], shown["first"])
     later = x[:, :, 1:] - LOW.sigma * velocity[:, :, 1:]
@@ -388,7 +351,7 @@ def test_facts_of_each_layout(models: Models) -> None:
     assert plain.float32_noise
     assert set(experts.cost.weight_bytes) - set(plain.cost.weight_bytes) == {"transformer_2"}
     assert set(seen.cost.weight_bytes) - set(plain.cost.weight_bytes) == {"image_encoder"}
-    small = models.facts("ti2v")
+    small = models.facts("wan22-small")
     assert (small.latent.downscale, small.training_frames) == (16, 121)
 
 

@@ -1,0 +1,220 @@
+"""The FLUX.2 family: klein, guided by a second prompt or distilled, and dev, told its guidance.
+
+Latents are patches of 2 x 2 of the autoencoder's cells, [B, 4 c, 1, H, W] at 16 pixels a cell,
+normalised by the statistics its batch norm recorded; each is a token. Ids are (frame, row, column,
+text). No forward body is copied: the transformer's rotary table is replaced by one for angles.
+Shape suffixes: B batch, C channels, T frames (1), H W latent rows and columns, S image tokens,
+L text tokens, E features, A angles.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from frieze.cluster.attention import Context
+from frieze.cluster.bands import Marks, mark
+
+from .. import loading
+from ..autoencoders import PictureVAE
+from ..family import (
+    Conditioning,
+    Cost,
+    Guidance,
+    GuidanceFacts,
+    LatentSpec,
+    ModelFacts,
+    Place,
+    linear_guided,
+    read_json,
+    weight_bytes,
+)
+from ..method import Axis, trained
+from ..rotary import AngleRope, band_angles, picture_axes
+from ..schedules import Level, read_schedule, x0_from
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..spec import RenderSpec
+
+pipelines = ("Flux2KleinPipeline", "Flux2Pipeline")
+# Cells of the autoencoder on a side of one cell here.
+CELLS = 2
+
+
+def describe(folder: Path) -> ModelFacts:
+    """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
+    index = read_json(folder / "model_index.json")
+    transformer = read_json(folder / "transformer" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
+    return ModelFacts(
+        family="flux2",
+        folder=str(folder),
+        pipeline=index["_class_name"],
+        latent=LatentSpec(
+            channels=vae["latent_channels"] * CELLS**2,
+            downscale=2 ** (len(vae["block_out_channels"]) - 1) * CELLS,
+            patch=1,
+        ),
+        schedule=read_schedule(folder, explicit_sigmas=True, mu="flux2"),
+        # Its publisher draws up to 4 megapixels, to which the shift was fitted.
+        training_size=hints.get("training_size", 2048),
+        max_sequence_length=hints.get("max_sequence_length", 512),
+        cost=Cost(
+            hidden=transformer["num_attention_heads"] * transformer["attention_head_dim"],
+            num_layers=transformer["num_layers"] + transformer["num_single_layers"],
+            weight_bytes={
+                part: weight_bytes(folder, part) for part in ("transformer", "vae", "text_encoder")
+            },
+            decoder_channels=(vae.get("decoder_block_out_channels") or vae["block_out_channels"])[
+                0
+            ],
+        ),
+        guidance=_guidance(index, transformer),
+    )
+
+
+def _guidance(index: Mapping[str, Any], transformer: Mapping[str, Any]) -> GuidanceFacts:
+    """Dev is told a scale; klein has a second half, unless its steps are distilled."""
+    dev = index["_class_name"] == "Flux2Pipeline"
+    return GuidanceFacts(
+        cfg=None if dev or index.get("is_distilled") else "guidance_scale",
+        embedded=dev and transformer.get("guidance_embeds", True),
+        defaults={"guidance_scale": 4.0},
+    )
+
+
+def encode(
+    facts: ModelFacts,
+    spec: RenderSpec,
+    device: torch.device,
+    halves: int,
+    image: np.ndarray | None = None,
+) -> Conditioning:
+    """The prompts through three layers of Qwen3 (klein) or Mistral 3 (dev), padded as trained."""
+    import diffusers
+
+    kind = getattr(diffusers, facts.pipeline)
+    pipeline = loading.text_pipeline(kind, facts, spec).to(device)
+    length = spec.max_sequence_length or facts.max_sequence_length
+
+    def encoded(prompt: str) -> Mapping[str, Tensor]:
+        embeds_BLE, _ = pipeline.encode_prompt(prompt, device=device, max_sequence_length=length)
+        return {"embeds": embeds_BLE}
+
+    prompts = (spec.prompt, spec.negative_prompt or "")
+    return Conditioning(tuple(encoded(prompt) for prompt in prompts[:halves]))
+
+
+def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux2:
+    """The transformer and the VAE on one device."""
+    import diffusers
+
+    transformer = loading.component(
+        diffusers.Flux2Transformer2DModel, facts, "transformer", spec, denoiser=True
+    )
+    loading.add_loras(transformer, getattr(diffusers, facts.pipeline), facts, spec)
+    vae = loading.component(diffusers.AutoencoderKLFlux2, facts, "vae", spec)
+    return Flux2(facts, transformer.to(device).eval(), vae.to(device).eval())
+
+
+class Flux2(PictureVAE):
+    """A loaded FLUX.2 checkpoint."""
+
+    def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
+        super().__init__(vae)
+        self.facts = facts
+        self.dims = tuple(transformer.config.axes_dims_rope)
+        self.theta = float(transformer.config.rope_theta)
+        transformer.pos_embed = AngleRope()
+        self.transformer = transformer
+        # Rank threads share this object; each has its own number of text tokens at hand.
+        self._thread = threading.local()
+        self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
+
+    def _context(self, *_: object) -> Context:
+        """Text comes first in double and single blocks alike."""
+        return Context(self._thread.num_text_tokens, "front")
+
+    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+        """Joint attention of the double and single blocks."""
+        return self._marks
+
+    def denoised(
+        self,
+        x_BCTHW: Tensor,
+        level: Level,
+        tensors: Mapping[str, Tensor],
+        place: Place,
+        guidance: Guidance,
+    ) -> Tensor:
+        """x0 = x - sigma v, with v the transformer's velocity."""
+        embeds_BLE, device, batch = tensors["embeds"], x_BCTHW.device, x_BCTHW.shape[0]
+        self._thread.num_text_tokens = embeds_BLE.shape[1]
+        timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
+        told = self.facts.guidance.embedded
+        velocity_BSE = self.transformer(
+            hidden_states=x_BCTHW.flatten(2).mT.to(embeds_BLE.dtype),
+            timestep=timestep.expand(batch).to(embeds_BLE.dtype) / 1000,
+            guidance=torch.full((batch,), guidance.embedded, device=device) if told else None,
+            encoder_hidden_states=embeds_BLE,
+            txt_ids=self._text_angles(embeds_BLE.shape[1], device),
+            img_ids=self._angles(place, level.sigma, device),
+            return_dict=False,
+        )[0]
+        velocity_BCTHW = velocity_BSE.mT.to(x_BCTHW.dtype).reshape(x_BCTHW.shape)
+        return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
+
+    def guided(
+        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+    ) -> Tensor:
+        """Classifier-free guidance."""
+        return linear_guided(positive, negative, guidance.scale)
+
+    def features(self, x_BCTHW: Tensor) -> Tensor:
+        """The decoder up to its tail, from cells of 8 pixels: [B, C, H, W]."""
+        mean, std = self._statistics(x_BCTHW)
+        return self.raw_features(to_cells(x_BCTHW.squeeze(2) * std + mean))
+
+    def encoded(self, pixels_BCTHW: Tensor) -> Tensor:
+        """The posterior's mode [B, 4 c, 1, H, W], as patches, normalised."""
+        patches_BCHW = to_patches(self.raw_encoded(pixels_BCTHW.squeeze(2)))
+        mean, std = self._statistics(patches_BCHW)
+        return ((patches_BCHW - mean) / std).unsqueeze(2)
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel, [1, C, 1, 1]."""
+        norm: Any = self.vae.bn
+        std = torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps)
+        return norm.running_mean.view(1, -1, 1, 1).to(like), std.view(1, -1, 1, 1).to(like)
+
+    def _angles(self, place: Place, sigma: float, device: torch.device) -> Tensor:
+        """Rotary angles of this band's tokens, float64 [S, A]; 0 on the axis of the text."""
+        axes = picture_axes(self.facts, place, self.dims, self.theta)
+        image_SA = band_angles(place, axes, sigma, device)
+        return torch.cat([image_SA, image_SA.new_zeros(len(image_SA), self.dims[3] // 2)], dim=1)
+
+    def _text_angles(self, num_tokens: int, device: torch.device) -> Tensor:
+        """Rotary angles of the text, float64 [L, A], along its own axis, as trained."""
+        axis = Axis("text", self.dims[3], self.theta, num_tokens, num_tokens)
+        text_LF = trained(axis, torch.arange(num_tokens, device=device), 0.0)
+        return torch.cat([text_LF.new_zeros(num_tokens, sum(self.dims[:3]) // 2), text_LF], dim=1)
+
+
+def to_patches(x_BCHW: Tensor) -> Tensor:
+    """Cells of 8 pixels to patches of 2 x 2: [B, 4 C, H / 2, W / 2]."""
+    x = x_BCHW.unflatten(3, (-1, CELLS)).unflatten(2, (-1, CELLS))
+    return x.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+
+
+def to_cells(x_BCHW: Tensor) -> Tensor:
+    """The inverse of `to_patches`."""
+    x = x_BCHW.unflatten(1, (-1, CELLS, CELLS))
+    return x.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
