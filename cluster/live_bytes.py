@@ -76,6 +76,11 @@ class LiveBytes(TorchDispatchMode):
         finally:
             self._part = before
 
+    def adopt(self, tensors: Iterable[Tensor]) -> int:
+        """Counts tensors that were there before, as the part at hand; returns their bytes."""
+        self._count([x.untyped_storage() for x in tensors], 0)
+        return self.num_bytes
+
     @property
     def num_bytes(self) -> int:
         """Bytes alive now."""

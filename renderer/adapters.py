@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .lora import Lora
 
-FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError)
+FAILURES = (OSError, ValueError, LookupError, RuntimeError, ImportError)
 
 
 def add_to_denoiser(denoiser: Any, pipeline_class: Any, loras: Sequence[Lora]) -> bool:

@@ -75,7 +75,8 @@ def text_pipeline(kind: type, facts: ModelFacts, spec: RenderSpec, **components:
     """
     folder = Path(facts.folder)
     index = read_json(folder / "model_index.json")
-    left_out = dict.fromkeys(name for name in DRAWING if name in index)
+    absent = [name for name, part in index.items() if isinstance(part, list) and part[0] is None]
+    left_out = dict.fromkeys([*absent, *(name for name in DRAWING if name in index)])
     parts = {**left_out, **components}
     # A pipeline looks for the variant part by part, and takes the plain files where it has none.
     variant = _variant(folder, folder, spec.variant)
@@ -96,7 +97,8 @@ def add_loras(denoiser: Any, pipeline_class: type, facts: ModelFacts, spec: Rend
         return
     lora.check(loras, facts)
     quiet()
-    added = adapters.add_to_denoiser(denoiser, pipeline_class, loras)
+    with quantization.as_computed(denoiser):
+        added = adapters.add_to_denoiser(denoiser, pipeline_class, loras)
     if added and not spec.storage_dtype and not quantization.is_quantized(denoiser):
         denoiser.fuse_lora()
         denoiser.unload_lora()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
 
+from . import devices, lora
 from .errors import PlanError
 from .family import Guidance, ModelFacts, describe
 from .method import Method, Stage, load_method
@@ -133,6 +134,8 @@ def plan(
     facts = describe(spec.model, spec.revision)
     method = load_method(spec, facts)
     _check_request(spec, facts)
+    devices.check(spec)
+    lora.check(lora.parse(spec.lora), facts)
     guidance = _guidance(spec, facts)
     mesh = _mesh(spec, guidance)
     size = block or spec.chunk or _block_size(spec, facts)
@@ -200,7 +203,11 @@ def _guidance(spec: RenderSpec, facts: ModelFacts) -> Guidance:
     scale = value(told.cfg) - told.neutral + 1.0 if told.cfg else 1.0
     on = scale > 1 and (told.cfg == "guidance_scale" or spec.negative_prompt is not None)
     if spec.negative_prompt is not None and not on:
-        remedy = f"raise {told.cfg} above {told.neutral:g}, or leave it out" if told.cfg else "leave it out"
+        remedy = (
+            f"raise {told.cfg} above {told.neutral:g}, or leave it out"
+            if told.cfg
+            else "leave it out"
+        )
         raise PlanError(
             f"negative_prompt {spec.negative_prompt!r}: {facts.family} is guided without one; "
             + remedy

@@ -7,6 +7,7 @@ layerwise casting, which keeps weights as float8 and casts a layer for the time 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,8 @@ from .errors import ModelError, PlanError, SpecError
 from .family import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
     from .spec import RenderSpec
@@ -109,13 +112,30 @@ def store_as(module: Any, storage: str, compute: torch.dtype) -> None:
     threads share the module, so a layer goes back to storage once no thread is inside it.
     """
     module.enable_layerwise_casting(storage_dtype=getattr(torch, storage), compute_dtype=compute)
-    for layer in module.modules():
-        hooks = getattr(layer, "_diffusers_hook", None)
-        hook = hooks.get_hook("layerwise_casting") if hooks else None
-        if hook is not None:
-            calls = hook.fn_ref
-            shared = _SharedCast(calls.pre_forward, calls.post_forward)
-            calls.pre_forward, calls.post_forward = shared.enter, shared.leave
+    for _, hook in _cast_layers(module):
+        calls = hook.fn_ref
+        shared = _SharedCast(calls.pre_forward, calls.post_forward)
+        calls.pre_forward, calls.post_forward = shared.enter, shared.leave
+
+
+@contextmanager
+def as_computed(module: nn.Module) -> Iterator[None]:
+    """All layers as they compute, whatever they are stored as; peft takes a layer's type over."""
+    layers = _cast_layers(module)
+    for layer, hook in layers:
+        layer.to(hook.compute_dtype)
+    try:
+        yield
+    finally:
+        for layer, hook in layers:
+            layer.to(hook.storage_dtype)
+
+
+def _cast_layers(module: nn.Module) -> list[tuple[nn.Module, Any]]:
+    """Layers under layerwise casting, each with its hook."""
+    hooks = ((layer, getattr(layer, "_diffusers_hook", None)) for layer in module.modules())
+    found = ((layer, known.get_hook("layerwise_casting")) for layer, known in hooks if known)
+    return [(layer, hook) for layer, hook in found if hook is not None]
 
 
 @dataclass

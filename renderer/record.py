@@ -41,7 +41,8 @@ def _array(made: CanvasPlan, name: str) -> LatentArray:
     stage_index = int(number) if number.isdigit() else 0
     rows = made.stages[stage_index].align * made.facts.latent.downscale
     frames = 1 if kind == "image" else made.spec.num_frames
-    return LatentArray(name, (1, 3, frames, *made.size(stage_index)), chunk_rows=rows)
+    shape = (1, 3, frames, *made.size(stage_index))
+    return LatentArray(name, shape, chunk_rows=rows, chunk_frames=1)
 
 
 def _latents(made: CanvasPlan, index: int) -> LatentArray:

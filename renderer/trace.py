@@ -109,7 +109,10 @@ class Traced:
         ulysses = self.mesh.ulysses
         groups = [bands[i : i + ulysses] for i in range(0, len(bands), ulysses)]
         spans = [Band(group[0].start, group[-1].stop) for group in groups]
-        return {tallest(bands), tallest(spans) * ulysses}  # where heads are uneven the first has more
+        return {
+            tallest(bands),
+            tallest(spans) * ulysses,
+        }  # where heads are uneven the first has more
 
     @torch.no_grad()
     def denoise(self, stage: StagePlan, rank: int) -> Peak:
@@ -181,7 +184,11 @@ class Traced:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[LiveBytes]:
+        """A count of all but the weights, which layers that cast them replace and bring back."""
         live = LiveBytes(workspace)
+        if self.spec.storage_dtype is not None:
+            with live.part("weights"):
+                live.adopt(x for part in self.parts for x in part.module.parameters())
         with live, tracing(self.kind):
             yield live
 

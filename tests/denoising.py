@@ -6,7 +6,7 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ class Studio:
         """Made and loaded; one test module shares it."""
         facts = describe(str(build(name, folder / name)))
         model = load_family(facts.family).load(facts, spec(folder / name), CPU)
-        for part in vars(model).values():
+        tail = (model.tail.norm, model.tail.conv) if model.tail else ()
+        for part in (*vars(model).values(), *tail):
             if isinstance(part, nn.Module):
                 part.double()
         return cls(folder / name, facts, model)
@@ -131,8 +132,3 @@ def distance(a: Tensor, b: Tensor) -> float:
     """The largest difference, relative to the largest value of b."""
     assert a.shape == b.shape
     return float((a - b).abs().max() / b.abs().max())
-
-
-def trained_at(facts: ModelFacts, size: int) -> ModelFacts:
-    """The same checkpoint, trained on pictures of another size."""
-    return replace(facts, training_size=size)

@@ -27,7 +27,10 @@ from frieze.renderer import (
     resume,
 )
 from frieze.renderer.family import describe, family_names, load_family
+from frieze.renderer.method import Axis, trained
 from tolerances import HALF_LATENTS
+
+NO_ROTARY = ("sd3", "sdxl", "sd15")  # of the first layouts: learnt or no positions
 
 
 def served() -> list[tuple[str, str]]:
@@ -117,6 +120,23 @@ def draws_a_cascade_on_ranks(gallery: Gallery, name: str) -> None:
     cascade |= {"height": 256, "width": 128} if gallery.arguments(name)["height"] > 112 else {}
     one = gallery.fresh(name, **cascade)
     equal(gallery.fresh(name, **cascade, workers=3), one)
+
+
+def takes_positions_from_the_method(
+    gallery: Gallery, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that squeezes positions changes what rotary angles give, on ranks alike."""
+    asked: set[str] = set()
+
+    def squeezed(axis: Axis, position_S: torch.Tensor, sigma: float) -> torch.Tensor:
+        asked.add(axis.name)
+        return trained(axis, position_S.double() / 2, sigma)
+
+    monkeypatch.setattr("frieze.renderer.methods.pi.interpolated", squeezed)
+    one = gallery.fresh(name, method="pi")
+    equal(gallery.fresh(name, method="pi", workers=3), one)
+    assert bool(asked) == (name not in NO_ROTARY)
+    (differ if asked else equal)(one, gallery.drawn(name))
 
 
 def resumes_where_it_stopped(gallery: Gallery, name: str) -> None:

@@ -145,8 +145,8 @@ def _latents(path: Path, channels: int) -> Tensor:
     store = Store.open(str(path))
     state = store.last_state()
     assert state is not None
-    last = len(store.layout.latents) - 1
-    rows = store.load_latents(last, state.slot, slice(0, store.layout.latents[last].shape[-2]))
+    height = store.layout.latents[state.stage].shape[-2]
+    rows = store.load_latents(state.stage, state.slot, slice(0, height))
     return torch.from_numpy(rows[:channels])  # the solver's history follows
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from frieze.renderer import devices
 from frieze.renderer.errors import ModelError, PlanError, SpecError
 from frieze.renderer.family import describe, find
 from frieze.renderer.plan import plan
@@ -92,7 +93,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_a_foreign_pipeline_is_refused_and_the_known_ones_named(copied: Path) -> None:
     index = copied / "model_index.json"
     index.write_text(json.dumps({"_class_name": "MochiPipeline"}))
-    with pytest.raises(ModelError, match="holds a MochiPipeline model; Frieze knows FluxPipeline"):
+    with pytest.raises(ModelError, match="a MochiPipeline model; Frieze knows .*FluxPipeline"):
         describe(str(copied))
 
 
@@ -132,3 +133,45 @@ def test_planning_imports_neither_ray_nor_diffusers() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_frames": 5}, "num_frames 5: flux draws pictures; leave it at 1"),
+        ({"image": "a.png"}, "image 'a.png': FluxPipeline starts from no frame; init redraws"),
+        ({"guidance_ranks": 2, "workers": 2}, "guidance_ranks 2: there is one prompt"),
+        (
+            {"negative_prompt": "fog", "true_cfg_scale": 2, "guidance_ranks": 2, "workers": 3},
+            "guidance_ranks 2 does not divide 3 workers",
+        ),
+        ({"device": "toaster"}, "device 'toaster' is none"),
+        ({"quantization": "bnb-4bit"}, "needs a CUDA device"),
+    ],
+)
+def test_what_a_family_or_a_device_lacks_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan(parse({"prompt": "x", "height": 256, "width": 256, "device": "cpu", **fields}))
+
+
+def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_computes", lambda kind, dtype: False)
+    with pytest.raises(PlanError, match="dtype 'float16' is not computed by cpu here"):
+        plan(spec(height=256, width=256, device="cpu", dtype="float16"))
+
+
+def test_twins_share_a_band_and_keep_half_of_it_each() -> None:
+    made = plan(
+        spec(
+            height=512,
+            width=256,
+            workers=4,
+            guidance_ranks=2,
+            negative_prompt="fog",
+            true_cfg_scale=2.0,
+        )
+    )
+    (stage,) = made.stages
+    assert [(b.start, b.stop) for b in stage.bands] == [(0, 32), (32, 64)]
+    assert [(s.start, s.stop) for s in stage.shares] == [(0, 16), (16, 32), (32, 48), (48, 64)]
+    assert (made.guidance.scale, made.guidance.num_halves) == (2.0, 2)

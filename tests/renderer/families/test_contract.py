@@ -75,6 +75,13 @@ def test_a_cascade_is_the_same_on_ranks(gallery: Gallery, name: str) -> None:
 
 
 @whole
+def test_positions_come_from_the_method(
+    gallery: Gallery, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract.takes_positions_from_the_method(gallery, name, monkeypatch)
+
+
+@whole
 def test_a_stopped_render_resumes_to_the_same_bytes(gallery: Gallery, name: str) -> None:
     contract.resumes_where_it_stopped(gallery, name)
 

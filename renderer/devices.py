@@ -1,0 +1,69 @@
+"""What the device of a render lacks, found out before any work: no device, no such precision."""
+
+from __future__ import annotations
+
+import functools
+
+from .errors import PlanError
+from .spec import RenderSpec
+
+
+def check(spec: RenderSpec) -> None:
+    """Raises `PlanError` where this machine's device cannot work as the spec asks.
+
+    A cluster's devices are not ours to see: with an address only the request itself is checked.
+    """
+    if spec.address is None:
+        _check_here(spec)
+
+
+def _check_here(spec: RenderSpec) -> None:
+    kind = _kind(spec)
+    if spec.quantization is not None:
+        from . import quantization  # imports torch
+
+        quantization.check(spec, kind)
+    if spec.dtype != "float32" and not _computes(kind, spec.dtype):
+        raise PlanError(
+            f"dtype {spec.dtype!r} is not computed by {kind} here; float32 works"
+            + (", and float16" if kind == "cuda" else "")
+        )
+
+
+def _kind(spec: RenderSpec) -> str:
+    """cpu, cuda, ...; raises `PlanError` for a device that is not here."""
+    if spec.device == "cpu":
+        return "cpu"
+    import torch
+
+    here = torch.cuda.is_available()
+    if spec.device == "auto":
+        return "cuda" if here else "cpu"
+    try:
+        device = torch.device(spec.device)
+    except RuntimeError:
+        raise PlanError(f"device {spec.device!r} is none; auto, cpu, cuda or cuda:0") from None
+    if device.type == "cuda" and not here:
+        raise PlanError(f"device {spec.device!r}: there is no CUDA device here; use cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise PlanError(f"device {spec.device!r}: there are {count} CUDA devices, from cuda:0 on")
+    return device.type
+
+
+@functools.cache
+def _computes(kind: str, dtype: str) -> bool:
+    """Whether a device has what every model needs in a precision: tried on a few numbers."""
+    import torch
+    import torch.nn.functional as F
+
+    if kind == "cuda" and dtype == "bfloat16":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        x = torch.ones(1, 1, 8, 8, dtype=getattr(torch, dtype), device=kind)
+        F.conv2d(x, x[..., :3, :3], padding=1)
+        F.scaled_dot_product_attention(x, x, x)
+        F.layer_norm(x, (8,)) @ x
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
