@@ -12,7 +12,7 @@ from .whole import recover
 
 FORMAT = "frieze store 1"
 # Fields of a run that say where it happened, with paths and addresses: never published.
-UNPUBLISHED = frozenset({"spec", "outputs"})
+UNPUBLISHED = frozenset({"spec", "outputs", "sources"})
 # What damaged metadata or data raise, from JSON, numpy and zarr.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
@@ -56,9 +56,20 @@ def published(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run without what no reader of the picture should learn."""
     shown = {name: value for name, value in run.items() if name not in UNPUBLISHED}
     picture = shown.get("picture")
-    if isinstance(picture, Mapping) and Path(str(picture.get("model"))).is_absolute():
-        shown["picture"] = {**picture, "model": Path(picture["model"]).name}
+    if isinstance(picture, Mapping):
+        shown["picture"] = {name: _placeless(name, value) for name, value in picture.items()}
     return shown
+
+
+def _placeless(name: str, value: Any) -> Any:
+    """A field of a picture without the folders of this machine: a file's name is enough."""
+    if name in ("init", "image") and value is not None:
+        return Path(str(value)).name
+    if name == "lora" and value:
+        return [_placeless("model", file) for file in value]
+    if name in ("model", "lora") and Path(str(value)).is_absolute():
+        return Path(str(value)).name
+    return value
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:

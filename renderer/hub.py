@@ -62,13 +62,14 @@ def _fetched(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
         raise ModelError(f"{where} is gated; accept its terms on the hub and log in") from None
     except errors.RepositoryNotFoundError:
         raise ModelError(f"no folder {model!r}, and the hub has no such model") from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        if isinstance(error.__cause__, errors.RevisionNotFoundError):
-            raise ModelError(f"the hub has no {where}; a branch, tag or commit works") from None
+    except errors.RevisionNotFoundError:
+        raise ModelError(f"the hub has no {where}; a branch, tag or commit works") from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         raise ModelError(
             f"no folder {model!r}; the hub cannot be reached and its cache has no {where}: "
             "fetch it once with a connection, or give a folder"
         ) from None
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    # HTTPError is the HTTP library's own, whichever the hub's client uses.
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:  # type: ignore[attr-defined]
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"no folder {model!r}, and the hub gave none: {reason}") from None

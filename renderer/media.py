@@ -126,7 +126,7 @@ def _open_picture(path: Path, kind: str) -> Any:
     """Pillow's reader of that kind: without its limit on size, which guards web servers."""
     from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-    readers = {
+    readers: dict[str, Any] = {
         "png": PngImagePlugin.PngImageFile,
         "jpeg": JpegImagePlugin.JpegImageFile,
         "webp": WebPImagePlugin.WebPImageFile,

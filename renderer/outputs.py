@@ -13,6 +13,7 @@ from . import plugins
 from .errors import ExportError
 
 if TYPE_CHECKING:
+    from .pixels import StoreLayout
     from .plan import CanvasPlan
 
 LIVE_SUFFIXES = (".tif", ".tiff")
@@ -81,6 +82,13 @@ def resumed(
         exports=missing + more,
         overwrite=allowed,
     )
+
+
+def check(made_for: Targets, layout: StoreLayout) -> None:
+    """Raise `ExportError` unless every file can hold such a store: before work, not after it."""
+    for path in made_for.all:
+        if path != made_for.store:
+            exporter(path).check(path, layout)
 
 
 def prepare_live(made_for: Targets, plan: CanvasPlan) -> None:

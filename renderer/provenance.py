@@ -11,9 +11,11 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from .errors import ExportError
+from .pixels import StoreLayout
 from .store import Store
 
 DEFAULT_DPI = 300.0
+XMP_TAG = 700
 TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 # Fields that galleries show, by the names that AUTOMATIC1111's web UI gave them.
@@ -34,6 +36,24 @@ def source(store_path: str | os.PathLike[str], out_path: str | os.PathLike[str])
     return store
 
 
+def check_picture(out: Path, layout: StoreLayout) -> None:
+    """Raise `ExportError` where a clip is to go into a picture's format."""
+    if layout.frames is not None:
+        raise ExportError(
+            f"{out} would hold one picture, and the store holds a clip of {layout.frames} frames; "
+            "use .mp4, .mov, .mkv, .frames (numbered TIFFs) or .zarr"
+        )
+
+
+def check_clip(out: Path, layout: StoreLayout) -> None:
+    """Raise `ExportError` where a picture is to go into a clip's format."""
+    if layout.frames is None:
+        raise ExportError(
+            f"{out} would hold a clip, and the store holds a picture; use .tif, .png or .zarr, "
+            "or draw more frames"
+        )
+
+
 def dpi_of(store: Store, asked: float | None) -> float:
     """Dots per inch: as asked, else as the run's spec says, else 300."""
     dpi = asked if asked is not None else store.run.get("spec", {}).get("dpi", DEFAULT_DPI)
@@ -47,6 +67,23 @@ def software() -> str:
     return f"frieze {metadata.version('frieze')}"
 
 
+def tiff_tags(dpi: float, description: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Tags of a TIFF's first page, as tifffile takes them.
+
+    Deterministic, so that the same picture makes the same file.
+    """
+    packet = xmp().encode()
+    return {
+        "photometric": "rgb",
+        "metadata": None,
+        "resolution": (dpi, dpi),
+        "resolutionunit": "INCH",
+        "software": software(),
+        "description": as_json(description or {}),
+        "extratags": [(XMP_TAG, "B", len(packet), packet, True)],
+    }
+
+
 def as_json(about: Mapping[str, Any]) -> str:
     """Generation parameters as one line of ASCII."""
     return json.dumps(dict(about), ensure_ascii=True, separators=(", ", ": "))
@@ -55,12 +92,15 @@ def as_json(about: Mapping[str, Any]) -> str:
 def parameters(store: Store) -> str:
     """Generation parameters in the text form that image galleries read."""
     picture = store.provenance.get("picture", {})
-    shown = {name: picture[field] for field, name in _SHOWN if field in picture}
+    shown = {name: picture[field] for field, name in _SHOWN if picture.get(field) is not None}
+    layout = store.layout
+    clip = {} if layout.frames is None else {"Frames": layout.frames, "FPS": layout.fps}
     facts = {
         "Steps": shown.pop("Steps", "?"),
         "Sampler": "Euler",
         **{name: value for name, value in shown.items() if name != "Model"},
-        "Size": f"{store.layout.width}x{store.layout.height}",
+        "Size": f"{layout.width}x{layout.height}",
+        **clip,
         **{name: value for name, value in shown.items() if name == "Model"},
         "Version": software(),
     }

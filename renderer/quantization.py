@@ -13,14 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from .errors import ModelError, PlanError, SpecError
 from .family import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch import nn
 
     from .spec import RenderSpec
@@ -69,6 +68,8 @@ def options(spec: RenderSpec, folder: Path) -> dict[str, Any]:
 
     Raises as `check` does, and `ModelError` where both the checkpoint and the spec quantise.
     """
+    import torch
+
     check(spec, "cuda" if torch.cuda.is_available() else "cpu")
     theirs = read_json(folder / "config.json").get("quantization_config")
     asked = spec.quantization or spec.storage_dtype
@@ -79,6 +80,7 @@ def options(spec: RenderSpec, folder: Path) -> dict[str, Any]:
 
 
 def _config(spec: RenderSpec) -> Any:
+    import torch
     from diffusers import BitsAndBytesConfig, TorchAoConfig
 
     match spec.quantization:
@@ -111,6 +113,8 @@ def store_as(module: Any, storage: str, compute: torch.dtype) -> None:
     Norms, embeddings and the last projection keep their precision, as diffusers decides. Rank
     threads share the module, so a layer goes back to storage once no thread is inside it.
     """
+    import torch
+
     module.enable_layerwise_casting(storage_dtype=getattr(torch, storage), compute_dtype=compute)
     for _, hook in _cast_layers(module):
         calls = hook.fn_ref

@@ -33,14 +33,20 @@ SOLVER_OF = {
     "PNDMScheduler": "plms",
     "UniPCMultistepScheduler": "unipc",
 }
+# What their networks predict, in our words.
+PREDICTED = {
+    "epsilon": "epsilon",
+    "flow_prediction": "velocity",
+    "original_sample": "sample",
+    "sample": "sample",
+    "v_prediction": "v_prediction",
+}
 # Options that change what a step is and that no solver of ours knows: what they may be.
 ALLOWED: Mapping[str, tuple[object, ...]] = {
     "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", "deis"),
     "invert_sigmas": (False, None),
     "predict_x0": (True,),
-    "prediction_type": (
-        *("epsilon", "v_prediction", "sample", "original_sample", "flow_prediction"),
-    ),
+    "prediction_type": tuple(PREDICTED),
     "solver_p": (None, [None, None]),
     "stochastic_sampling": (False, None),
     "thresholding": (False, None),
@@ -116,10 +122,8 @@ def read_schedule(
         raise ModelError(f"{path} names {name or 'no scheduler'}; Frieze knows {known}")
     flow = name.startswith("FlowMatch") or bool(options.get("use_flow_sigmas"))
     _check_options(path, name, flow, options)
-    predicted = options.get("prediction_type", "epsilon")
-    if name.startswith("FlowMatch") or predicted == "flow_prediction":
-        predicted = "velocity"
-    prediction = "sample" if predicted == "original_sample" else predicted
+    fallback = "flow_prediction" if name.startswith("FlowMatch") else "epsilon"
+    prediction = PREDICTED[options.get("prediction_type", fallback)]
     return Schedule(SOLVER_OF[name], flow, prediction, options, explicit_sigmas, mu)
 
 
@@ -168,8 +172,7 @@ def table(
 ) -> Table:
     """The noise levels of a stage of `num_steps` steps on a canvas of so many tokens.
 
-    `shift` overrides the timestep shift of flow models, which by default is the checkpoint's own
-    up to its training size and grows by the square root of the tokens beyond (`alpha_for`).
+    `shift` overrides the timestep shift of flow models, which else is `shifts.alpha_for`'s.
     `start`, of a stage that begins from an enlarged picture: num_steps steps remain, from that
     sigma (flow) or that fraction of the timesteps (others). `strength`, of drawing over a
     picture: the last steps that the stock pipeline would keep. PLMS evaluates one level twice,
@@ -200,10 +203,9 @@ def _check_request(
 ) -> None:
     if num_steps < 1:
         raise PlanError(f"{num_steps} steps; 1 or more works")
-    if not 0 < start <= 1:
-        raise PlanError(f"a stage starts at {start}; above 0 and at most 1 works")
-    if not 0 < strength <= 1:
-        raise PlanError(f"strength is {strength}; above 0 and at most 1 works")
+    for name, value in (("start", start), ("strength", strength)):
+        if not 0 < value <= 1:
+            raise PlanError(f"{name} is {value}; above 0 and at most 1 works")
     if shift is not None and not schedule.flow:
         name = schedule.options["_class_name"]
         raise PlanError(f"shift is {shift}, but {name} has no timestep shift; leave it out")
@@ -282,10 +284,9 @@ def _stock_levels(
     if alpha is not None:
         return [Level(t, 1 - s, s) for t, s in pairs], 1.0
     levels = [Level(t, 1 / math.hypot(1, s), s / math.hypot(1, s)) for t, s in pairs]
-    if schedule.solver in ("euler", "ancestral"):
-        # These keep x0 + s eps, and say how much noise that is at the start.
-        return levels, float(scheduler.init_noise_sigma) * levels[0].alpha
-    return levels, 1.0
+    # Euler's keep x0 + s eps, and say how much noise that is at the start.
+    exploding = schedule.solver in ("euler", "ancestral")
+    return levels, float(scheduler.init_noise_sigma) * levels[0].alpha if exploding else 1.0
 
 
 def _stock_scheduler(schedule: Schedule, num_steps: int, alpha: float | None) -> Any:

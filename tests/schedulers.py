@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from frieze.renderer.schedules import Schedule, read_schedule
+import numpy as np
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from frieze.renderer.schedules import Schedule, Table, read_schedule, table
 
 Config = Mapping[str, Any]
 
@@ -84,3 +87,34 @@ def schedule_of(folder: Path, config: Config, **facts: Any) -> Schedule:
     (folder / "scheduler").mkdir(exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     return read_schedule(folder, **facts)
+
+
+TRAINED = 4096
+EXPLICIT = {"explicit_sigmas": True}
+FLUX2 = {**EXPLICIT, "mu": "flux2"}
+# Tokens of 4096 x 4096 pixels.
+CANVAS = 65536
+LARGE: dict[str, tuple[Config, dict[str, Any]]] = {
+    "FLUX.1": (DYNAMIC, EXPLICIT),
+    "FLUX.2": (DYNAMIC, FLUX2),
+    "Qwen-Image": (QWEN, EXPLICIT),
+    "SD3": (SD3, {}),
+    "Wan": (WAN, {}),
+}
+
+
+def sigmas(made: Table) -> list[float]:
+    return [level.sigma for level in made.levels]
+
+
+def plain(schedule: Schedule, num_steps: int, tokens: int = TRAINED, **asked: Any) -> Table:
+    return table(schedule, num_steps, tokens=tokens, training_tokens=TRAINED, **asked)
+
+
+def stock_flow(config: Config, num_steps: int, explicit: bool, mu: float | None = None) -> Any:
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+    wanted: dict[str, Any] = {"num_inference_steps": num_steps}
+    if explicit:
+        wanted = {"sigmas": np.linspace(1.0, 1 / num_steps, num_steps)}
+    scheduler.set_timesteps(**wanted, mu=mu)
+    return scheduler

@@ -1,1 +1,1 @@
-"""Output formats: one file per format, each defines `export`."""
+"""Output formats: one file per format, each defines `check` and `export`."""

@@ -1,4 +1,4 @@
-"""OME-Zarr 0.5 to hand over: the picture and its pyramid, without the working state.
+"""OME-Zarr 0.5 to hand over: the picture or clip and its pyramid, without the working state.
 
 Shape suffixes: C channels, H rows, W columns.
 """
@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from ..about import is_store
-from ..arrays import write
+from ..arrays import ZarrArray, write_rows
 from ..errors import ExportError
-from ..pixels import required_bytes
+from ..pixels import StoreLayout, required_bytes
 from ..provenance import dpi_of, source
 from ..store import Store, create_picture
 from ..whole import check_space, whole_folder
 
 suffixes = (".zarr",)
+
+
+def check(out: Path, layout: StoreLayout) -> None:
+    """Pictures and clips of any size can be written."""
 
 
 def export(
@@ -43,23 +49,28 @@ def export(
         check_space(out.absolute(), required_bytes(layout), ExportError)
         about = {**store.provenance, "dpi": dpi_of(store, dpi)}
         arrays = create_picture(part, layout, out.stem, about)
-        whole = (slice(None),)
-        for top, rows_HWC in store.in_order(layout.levels[0].shard[0], wait=follow):
-            region = (*whole, slice(top, top + len(rows_HWC)), *whole)
-            write(arrays[0], part / "0", region, np.moveaxis(rows_HWC, -1, 0), settle=False)
+        for frame, top, rows_HWC in _strips(store, follow):
+            write_rows(part / "0", arrays[0], (top, 0), rows_HWC, layout.lead(frame), settle=False)
         store.wait_finished(wait=follow)
         for index in range(1, layout.num_levels):
             _copy_level(store, index, part, arrays[index])
     return out
 
 
-def _copy_level(store: Store, index: int, part: Path, array: object) -> None:
-    level = store.layout.levels[index]
-    for top in range(0, level.height, level.shard[0]):
-        bottom = min(top + level.shard[0], level.height)
-        region = (slice(None), slice(top, bottom), slice(None))
-        rows_HWC = store.read_rows(top, bottom, index)
-        write(array, part / str(index), region, np.moveaxis(rows_HWC, -1, 0), settle=False)
+def _strips(store: Store, follow: bool) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(frame, first row, pixels [rows, W, C]) of whole shards, in order; a picture is frame 0."""
+    if store.layout.frames is not None:
+        yield from ((frame, 0, p_HWC) for frame, p_HWC in store.frames_in_order(wait=follow))
+    else:
+        shard = store.layout.levels[0].shard[0]
+        yield from ((0, top, p_HWC) for top, p_HWC in store.in_order(shard, wait=follow))
+
+
+def _copy_level(store: Store, index: int, part: Path, array: ZarrArray) -> None:
+    layout, level = store.layout, store.layout.levels[index]
+    for frame, top in product(range(layout.frames or 1), range(0, level.height, level.shard[0])):
+        rows_HWC = store.read_rows(top, min(top + level.shard[0], level.height), index, frame)
+        write_rows(part / str(index), array, (top, 0), rows_HWC, layout.lead(frame), settle=False)
 
 
 def _is_ours(path: Path) -> bool:

@@ -20,7 +20,8 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import ExportError
-from ..provenance import as_json, dpi_of, parameters, software, source, xmp
+from ..pixels import StoreLayout
+from ..provenance import as_json, check_picture, dpi_of, parameters, software, source, xmp
 from ..store import Store
 from ..whole import whole_file
 
@@ -34,6 +35,13 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER = b"\x78\x01"
 METRES_PER_INCH = 0.0254
 FILTER_SUB, FILTER_UP = 1, 2
+
+
+def check(out: Path, layout: StoreLayout) -> None:
+    """Raise `ExportError` unless such a store can be written there: a picture, not too large."""
+    check_picture(out, layout)
+    if max(layout.height, layout.width) > LONGEST_SIDE:
+        raise ExportError(f"{out}: PNG ends at {LONGEST_SIDE} pixels a side; use TIFF")
 
 
 def export(
@@ -53,9 +61,7 @@ def export(
     leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
-    layout = store.layout
-    if max(layout.height, layout.width) > LONGEST_SIDE:
-        raise ExportError(f"{out}: PNG ends at {LONGEST_SIDE} pixels a side; use TIFF")
+    check(out, store.layout)
     head = _head(store, dpi_of(store, dpi))
     with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
         file.write(head)

@@ -20,7 +20,8 @@ import numpy as np
 import tifffile
 
 from ..errors import ExportError
-from ..provenance import DEFAULT_DPI, as_json, dpi_of, software, source, xmp
+from ..pixels import StoreLayout
+from ..provenance import DEFAULT_DPI, check_picture, dpi_of, source, tiff_tags
 from ..store import Store
 from ..whole import check_space, whole_file
 
@@ -29,9 +30,13 @@ suffixes = (".tif", ".tiff")
 TILE = 512
 # Raw tiles that tifffile gathers before it compresses them; its own default is 256 MiB.
 BUFFER_BYTES = 2**24
-XMP_TAG = 700
 # A reader with 32-bit offsets sees this much; a little is left for tags.
 CLASSIC_BYTES = 2**32 - 2**24
+
+
+def check(out: Path, layout: StoreLayout) -> None:
+    """Raise `ExportError` unless such a store can be written there: it must be a picture."""
+    check_picture(out, layout)
 
 
 def export(
@@ -53,10 +58,11 @@ def export(
     """
     store, out = source(store_path, out_path), Path(out_path)
     layout = store.layout
+    check(out, layout)
     raw = layout.height * layout.width * layout.channels * np.dtype(layout.dtype).itemsize * 4 // 3
     if classic and raw > CLASSIC_BYTES:
         raise ExportError(f"{out}: {raw / 2**30:.1f} GiB do not fit a classic TIFF; use BigTIFF")
-    about = _about(dpi_of(store, dpi), store.provenance) | {
+    about = tiff_tags(dpi_of(store, dpi), store.provenance) | {
         "compression": "zlib",
         "compressionargs": {"level": level},
         "predictor": True,
@@ -113,20 +119,6 @@ def _tiles(strips: Iterator[tuple[int, np.ndarray]], width: int) -> Iterator[np.
             yield rows_HWC[:, left : left + width]
 
 
-def _about(dpi: float, description: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Tags of the first page; deterministic, so that the same picture makes the same file."""
-    packet = xmp().encode()
-    return {
-        "photometric": "rgb",
-        "metadata": None,
-        "resolution": (dpi, dpi),
-        "resolutionunit": "INCH",
-        "software": software(),
-        "description": as_json(description or {}),
-        "extratags": [(XMP_TAG, "B", len(packet), packet, True)],
-    }
-
-
 @dataclass(frozen=True)
 class _Live:
     """Where the tiles of an uncompressed TIFF lie: one after another from `offset` on."""
@@ -167,7 +159,7 @@ def create_tiled(
                 shape=(height, width, 3),
                 dtype=f"uint{bits}",
                 tile=(tile, tile),
-                **_about(dpi, description),
+                **tiff_tags(dpi, description),
             )
 
 

@@ -113,6 +113,13 @@ def encode(
     return Conditioning(tuple(encoded(prompt) for prompt in prompts[:halves]))
 
 
+def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of what `encode` gives for one prompt."""
+    config = read_json(Path(facts.folder) / "transformer" / "config.json")
+    length = spec.max_sequence_length or facts.max_sequence_length
+    return {"embeds": (1, length, config["joint_attention_dim"])}
+
+
 def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux2:
     """The transformer and the VAE on one device."""
     import diffusers

@@ -106,6 +106,13 @@ def encode(
     return Conditioning(tuple(encoded(prompt) for prompt in prompts[:halves]))
 
 
+def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of what `encode` gives for one prompt, if that is as long as it may be."""
+    config = read_json(Path(facts.folder) / "transformer" / "config.json")
+    length = spec.max_sequence_length or facts.max_sequence_length
+    return {"embeds": (1, length, config["joint_attention_dim"])}
+
+
 def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Qwen:
     """The transformer and the autoencoder on one device."""
     from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransformer2DModel

@@ -6,11 +6,13 @@ layout of a pipeline class meets the whole contract, the others the comparison w
 
 from __future__ import annotations
 
+import inspect
 import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -64,18 +66,27 @@ def notices_seed_guidance_and_prompts(gallery: Gallery, name: str) -> None:
         differ(gallery.drawn(name, **change), stock)
 
 
-def equals_diffusers_unguided(gallery: Gallery, name: str) -> None:
-    off: dict[str, Any] = {"negative_prompt": None}
+def equals_diffusers_unguided_of_a_long_prompt(gallery: Gallery, name: str) -> None:
+    """One half only, and more words than any text encoder takes."""
     cfg = describe(str(gallery.checkpoint(name))).guidance.cfg
-    off |= {cfg: 1.0} if cfg else {}
-    # Z-Image counts from 0: what it calls 0 is 1 elsewhere.
-    stock_off = off | ({"guidance_scale": 0.0} if name == "zimage" else {})
-    off = stock_off if name == "zimage" else off
-    equal(gallery.drawn(name, **off), gallery.stock(name, **stock_off))
+    changes = {"negative_prompt": None, "prompt": "a red sun, " * 60}
+    # Z-Image counts guidance from 0: what it calls 0 is 1 elsewhere.
+    changes |= {cfg: 0.0 if name == "zimage" else 1.0} if cfg else {}
+    equal(gallery.drawn(name, **changes), gallery.stock(name, **changes))
 
 
-def draws_the_same_on_ranks(gallery: Gallery, name: str, workers: int) -> None:
-    equal(gallery.drawn(name, workers=workers), gallery.drawn(name))
+def knows_the_pipelines_defaults(gallery: Gallery, name: str) -> None:
+    """What a spec leaves open is what diffusers' pipeline would take."""
+    facts = describe(str(gallery.checkpoint(name)))
+    accepted = inspect.signature(getattr(diffusers, facts.pipeline).__call__).parameters
+    for field, value in facts.guidance.defaults.items():
+        assert value == accepted[field].default, field
+    if length := accepted.get("max_sequence_length"):
+        assert facts.max_sequence_length == length.default
+
+
+def draws_the_same_on_ranks(gallery: Gallery, name: str, **ranks: int) -> None:
+    equal(gallery.drawn(name, **ranks), gallery.drawn(name))
 
 
 def needs_the_band_mode(gallery: Gallery, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +173,7 @@ def stays_close_in_half_precision(gallery: Gallery, name: str) -> None:
     one = gallery.drawn(name, **half)
     assert typical(gallery.drawn(name, **half, workers=3), one) <= HALF_LATENTS
     assert typical(one, gallery.stock(name, **half)) <= HALF_LATENTS
-    assert typical(gallery.drawn(name, seed=8), one) > 10 * HALF_LATENTS
+    assert typical(gallery.drawn(name, seed=8), one) > 5 * HALF_LATENTS
 
 
 def typical(a: Drawn, b: Drawn) -> float:

@@ -1,14 +1,14 @@
-"""Parts of checkpoints as asked for: precision, variant, float8, LoRAs; and what is refused."""
+"""Parts of checkpoints as asked for: precision, variant, float8; and what is refused."""
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,85 +19,22 @@ from torch import Tensor, nn
 from checkpoints import build
 from frieze.renderer import loading, quantization
 from frieze.renderer.errors import ModelError, PlanError, SpecError
-from tolerances import CONTROL
+from parts import Layout, error, facts, spec
 
-SAME = 1e-5  # float32, relative to the largest value: a LoRA added to weights or beside them
 FLOAT8 = 2**-3  # float8_e4m3fn keeps 4 bits, and errors of layers add up
 
 Asked = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """A tiny checkpoint by its name, built once."""
-    built: dict[str, Path] = {}
-
-    def of(name: str) -> Path:
-        if name not in built:
-            built[name] = build(name, tmp_path_factory.mktemp(name) / "model")
-        return built[name]
-
-    return of
-
-
-def facts(folder: Path) -> Any:
-    return SimpleNamespace(folder=str(folder), family=folder.name)
-
-
-def spec(**fields: Any) -> Any:
-    plain = {"dtype": "float32", "variant": None, "lora": ()}
-    return SimpleNamespace(**{**plain, "storage_dtype": None, "quantization": None, **fields})
-
-
-class Layout:
-    """A denoiser's class, its place, its pipeline, and a way to run it."""
-
-    def __init__(self, name: str) -> None:
-        import diffusers
-
-        self.name = name
-        self.part = "unet" if name.startswith("sd") else "transformer"
-        kind, pipeline = {
-            "flux": ("FluxTransformer2DModel", "FluxPipeline"),
-            "sd15": ("UNet2DConditionModel", "StableDiffusionPipeline"),
-            "sdxl": ("UNet2DConditionModel", "StableDiffusionXLPipeline"),
-        }[name]
-        self.kind, self.pipeline = getattr(diffusers, kind), getattr(diffusers, pipeline)
-
-    def load(self, folder: Path, asked: Any) -> Any:
-        module = loading.component(self.kind, facts(folder), self.part, asked, denoiser=True)
-        loading.add_loras(module, self.pipeline, facts(folder), asked)
-        return module
-
-    def run(self, module: Any) -> Tensor:
-        generator = torch.Generator().manual_seed(5)
-
-        def noise(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator).to(module.dtype)
-
-        config = module.config
-        if self.part == "unet":
-            text = noise(1, 7, config.cross_attention_dim)
-            return module(noise(1, config.in_channels, 8, 8), 500.0, text).sample.float()
-        ids = torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(4.0))
-        return module(
-            hidden_states=noise(1, 16, config.in_channels),
-            encoder_hidden_states=noise(1, 7, config.joint_attention_dim),
-            pooled_projections=noise(1, config.pooled_projection_dim),
-            timestep=noise(1),
-            guidance=noise(1),
-            img_ids=ids,
-            txt_ids=torch.zeros(7, 3),
-        ).sample.float()
+    return functools.cache(lambda name: build(name, tmp_path_factory.mktemp(name) / "model"))
 
 
 @pytest.fixture(params=["flux", "sd15"])
 def layout(request: pytest.FixtureRequest) -> Layout:
     return Layout(request.param)
-
-
-def error(ours: Tensor, theirs: Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 # ---- precision, variants, what is missing
@@ -240,144 +177,6 @@ def test_a_quantised_checkpoint_is_not_quantised_again(folders: Asked, tmp_path:
     config.write_text(config.read_text().replace("{", f"{{{theirs},", 1))
     with pytest.raises(ModelError, match=r"quantised already \(torchao\)"):
         Layout("flux").load(folder, spec(storage_dtype="float8_e4m3fn"))
-
-
-# ---- LoRAs
-
-
-@pytest.fixture
-def files(folders: Asked, tmp_path: Path) -> Callable[[Layout], tuple[Path, Path]]:
-    """Two LoRA files for a layout, written by its pipeline; the first changes text encoders too."""
-
-    def of(layout: Layout) -> tuple[Path, Path]:
-        targets = ["to_q", "to_v", *(["conv1"] if layout.part == "unet" else [])]
-        return (
-            write(layout, folders(layout.name), tmp_path / "first", targets, seed=1, text=True),
-            write(layout, folders(layout.name), tmp_path / "second", ["to_k", "to_v"], seed=2),
-        )
-
-    return of
-
-
-def write(
-    layout: Layout, folder: Path, out: Path, targets: list[str], seed: int, text: bool = False
-) -> Path:
-    from peft.utils import get_peft_model_state_dict
-
-    torch.manual_seed(seed)
-    network = layout.kind.from_pretrained(folder / layout.part)
-    network.add_adapter(adapter(targets))
-    layers = {f"{layout.part}_lora_layers": get_peft_model_state_dict(network)}
-    pipeline = loading.text_pipeline(layout.pipeline, facts(folder), spec())
-    for part in layout.pipeline._lora_loadable_modules:
-        if text and part.startswith("text"):
-            getattr(pipeline, part).add_adapter(adapter(["q_proj", "v_proj"]))
-            layers[f"{part}_lora_layers"] = get_peft_model_state_dict(getattr(pipeline, part))
-    layout.pipeline.save_lora_weights(out, **layers)
-    return out / "pytorch_lora_weights.safetensors"
-
-
-def adapter(targets: list[str]) -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(r=2, lora_alpha=4, target_modules=targets, init_lora_weights=False)
-
-
-@pytest.fixture
-def _stock() -> Iterator[None]:
-    """The stock pipeline warns of the second LoRA."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
-
-
-def stock(layout: Layout, folder: Path, files: tuple[Path, ...], weights: list[float]) -> Any:
-    pipeline = layout.pipeline.from_pretrained(folder)
-    names = [f"file{number}" for number, _ in enumerate(files)]
-    for name, file in zip(names, files, strict=True):
-        pipeline.load_lora_weights(file, adapter_name=name)
-    pipeline.set_adapters(names, weights)
-    return pipeline
-
-
-@pytest.mark.usefixtures("_stock")
-def test_two_loras_with_weights_are_the_stock_pipelines(
-    folders: Asked, layout: Layout, files: Asked
-) -> None:
-    folder, (first, second) = folders(layout.name), files(layout)
-    theirs = layout.run(getattr(stock(layout, folder, (first, second), [0.7, -0.3]), layout.part))
-    ours = layout.load(folder, spec(lora=(f"{first}=0.7", f"{second}=-0.3")))
-    assert error(layout.run(ours), theirs) < SAME
-    assert not [name for name, _ in ours.named_modules() if "lora" in name]
-    control = layout.load(folder, spec(lora=(f"{first}=0.7", f"{second}=-0.2")))
-    assert error(layout.run(control), theirs) > CONTROL
-
-
-@pytest.mark.usefixtures("_stock")
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
-def test_text_encoders_take_their_part_of_a_lora(folders: Asked, files: Asked, name: str) -> None:
-    layout = Layout(name)
-    folder, (first, second) = folders(name), files(layout)
-    theirs = stock(layout, folder, (first, second), [0.7, -0.3])
-    asked = spec(lora=(f"{first}=0.7", f"{second}=-0.3"))
-    ours = loading.text_pipeline(layout.pipeline, facts(folder), asked)
-    plain = loading.text_pipeline(layout.pipeline, facts(folder), spec())
-    ids = torch.arange(7)[None]
-    parts = [p for p in layout.pipeline._lora_loadable_modules if p.startswith("text")]
-    assert parts
-    for part in parts:
-        expected = getattr(theirs, part)(ids)[0]
-        assert error(getattr(ours, part)(ids)[0], expected) < SAME
-        assert error(getattr(plain, part)(ids)[0], expected) > CONTROL
-
-
-def test_float8_weights_keep_a_lora_beside_them(
-    folders: Asked, layout: Layout, files: Asked
-) -> None:
-    folder, (first, _) = folders(layout.name), files(layout)
-    ours = layout.load(folder, spec(lora=(f"{first}",), storage_dtype="float8_e4m3fn"))
-    kinds = {p.dtype for name, p in ours.named_parameters() if "lora_" in name}
-    assert kinds == {torch.float32}
-    # The same LoRA, in full precision, on weights that were rounded to float8 once.
-    rounded = layout.load(folder, spec(storage_dtype="float8_e4m3fn"))
-    exact = layout.load(folder, spec())
-    for name, weight in exact.named_parameters():
-        weight.copy_(rounded.get_parameter(name).float())
-    loading.add_loras(exact, layout.pipeline, facts(folder), spec(lora=(f"{first}",)))
-    assert error(layout.run(ours), layout.run(exact)) < SAME
-    assert error(layout.run(ours), layout.run(rounded)) > CONTROL
-
-
-def test_a_lora_of_another_family_is_refused_at_loading_too(folders: Asked, files: Asked) -> None:
-    first, _ = files(Layout("sd15"))
-    with pytest.raises(ModelError, match="was made for Stable Diffusion's UNet"):
-        Layout("flux").load(folders("flux"), spec(lora=(f"{first}",)))
-
-
-def test_what_would_be_left_out_is_refused(
-    folders: Asked, files: Asked, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(loading.lora, "check", lambda *_: None)  # as with names of a trainer
-    flux = Layout("flux")
-    first, _ = files(flux)
-    weights = load_file(first)
-
-    def changed(old: str, new: str) -> str:
-        path = tmp_path / "changed.safetensors"
-        save_file({key.replace(old, new): value for key, value in weights.items()}, path)
-        return str(path)
-
-    for old, new, says in (
-        ("single_transformer_blocks.0", "single_transformer_blocks.7", "tensors fit a layer"),
-        ("transformer.single", "single", "in no part that takes a LoRA"),
-    ):
-        with pytest.raises(ModelError, match=says):
-            flux.load(folders("flux"), spec(lora=(changed(old, new),)))
-    asked = spec(lora=(changed("text_encoder.", "text_encoder.no."),))
-    with pytest.raises(ModelError, match=r"tensors fit a layer|cannot be applied"):
-        loading.text_pipeline(flux.pipeline, facts(folders("flux")), asked)
 
 
 # ---- once per node

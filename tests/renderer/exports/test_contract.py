@@ -1,4 +1,4 @@
-"""Every export found in `renderer/exports` keeps the contract."""
+"""Every export found in `renderer/exports` keeps the contract, for pictures, clips or both."""
 
 from __future__ import annotations
 
@@ -10,10 +10,24 @@ import pytest
 from contracts import export as contract
 from frieze.renderer import plugins
 
+PAIRS = [
+    (plugins.load("exports", name), kind) for name in contract.NAMES for kind in contract.KINDS
+]
+TAKEN = [pair for pair in PAIRS if contract.takes(*pair)]
+OTHERS = [pair for pair in PAIRS if not contract.takes(*pair)]
 
-@pytest.fixture(params=contract.NAMES)
-def export(request: pytest.FixtureRequest) -> ModuleType:
-    return plugins.load("exports", request.param)
+
+def name(value: object) -> str | None:
+    return value.__name__.rpartition(".")[2] if isinstance(value, ModuleType) else None
+
+
+def pictures_and_clips(pairs: list[tuple[ModuleType, str]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("export", "kind"), pairs, ids=name)
+
+
+def test_every_format_takes_pictures_or_clips() -> None:
+    assert {export.__name__ for export, _ in TAKEN} == {export.__name__ for export, _ in PAIRS}
+    assert {kind for _, kind in TAKEN} == set(contract.KINDS)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -26,31 +40,72 @@ def export(request: pytest.FixtureRequest) -> ModuleType:
         ((520, 530), (512, 512)),
     ],
 )
-def test_every_pixel_is_kept(
-    export: ModuleType, tmp_path: Path, size: tuple[int, int], block: tuple[int, int], bits: int
+@pictures_and_clips([pair for pair in TAKEN if pair[1] == "picture"])
+def test_every_pixel_of_a_picture_is_kept(
+    export: ModuleType,
+    kind: str,
+    tmp_path: Path,
+    size: tuple[int, int],
+    block: tuple[int, int],
+    bits: int,
 ) -> None:
-    contract.keeps_every_pixel(export, tmp_path, size, block, bits)
+    contract.keeps_every_pixel(export, kind, tmp_path, size, block, bits)
 
 
-def test_an_existing_file_is_replaced_only_when_told(export: ModuleType, tmp_path: Path) -> None:
-    contract.replaces_only_when_told(export, tmp_path)
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("size", "block"), [((96, 80), (32, 80)), ((66, 274), (64, 128)), ((272, 18), (512, 512))]
+)
+@pictures_and_clips([pair for pair in TAKEN if pair[1] == "clip"])
+def test_every_frame_of_a_clip_is_kept(
+    export: ModuleType,
+    kind: str,
+    tmp_path: Path,
+    size: tuple[int, int],
+    block: tuple[int, int],
+    bits: int,
+) -> None:
+    contract.keeps_every_pixel(export, kind, tmp_path, size, block, bits)
 
 
-def test_a_stranger_is_never_replaced(export: ModuleType, tmp_path: Path) -> None:
-    contract.never_replaces_a_stranger(export, tmp_path)
+@pictures_and_clips(OTHERS)
+def test_what_a_format_cannot_hold_is_refused(
+    export: ModuleType, kind: str, tmp_path: Path
+) -> None:
+    contract.takes_nothing_else(export, kind, tmp_path)
 
 
-def test_nothing_is_left_after_an_error(export: ModuleType, tmp_path: Path) -> None:
-    contract.leaves_nothing_after_an_error(export, tmp_path)
+@pictures_and_clips(TAKEN)
+def test_an_existing_file_is_replaced_only_when_told(
+    export: ModuleType, kind: str, tmp_path: Path
+) -> None:
+    contract.replaces_only_when_told(export, kind, tmp_path)
 
 
-def test_a_store_that_is_being_drawn_is_followed(export: ModuleType, tmp_path: Path) -> None:
-    contract.follows_a_store_that_is_being_drawn(export, tmp_path)
+@pictures_and_clips(TAKEN)
+def test_a_stranger_is_never_replaced(export: ModuleType, kind: str, tmp_path: Path) -> None:
+    contract.never_replaces_a_stranger(export, kind, tmp_path)
 
 
-def test_the_file_says_what_drew_it(export: ModuleType, tmp_path: Path) -> None:
-    contract.says_what_drew_it(export, tmp_path)
+@pictures_and_clips(TAKEN)
+def test_nothing_is_left_after_an_error(export: ModuleType, kind: str, tmp_path: Path) -> None:
+    contract.leaves_nothing_after_an_error(export, kind, tmp_path)
 
 
-def test_the_same_picture_makes_the_same_file(export: ModuleType, tmp_path: Path) -> None:
-    contract.makes_the_same_file_twice(export, tmp_path)
+@pictures_and_clips(TAKEN)
+def test_a_store_that_is_being_drawn_is_followed(
+    export: ModuleType, kind: str, tmp_path: Path
+) -> None:
+    contract.follows_a_store_that_is_being_drawn(export, kind, tmp_path)
+
+
+@pictures_and_clips(TAKEN)
+def test_the_file_says_what_drew_it(export: ModuleType, kind: str, tmp_path: Path) -> None:
+    contract.says_what_drew_it(export, kind, tmp_path)
+
+
+@pictures_and_clips(TAKEN)
+def test_the_same_content_makes_the_same_file(
+    export: ModuleType, kind: str, tmp_path: Path
+) -> None:
+    contract.makes_the_same_file_twice(export, kind, tmp_path)

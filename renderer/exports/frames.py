@@ -1,0 +1,80 @@
+"""A clip as a folder of numbered TIFFs, `NAME.frames/000000.tif` and on, for compositing.
+
+Each has the store's own bits (16 after a render with --bits 16), deflated with a predictor;
+`frieze.json` beside them has the frame rate and what drew them.
+Shape suffixes: C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import tifffile
+
+from ..errors import ExportError
+from ..pixels import BYTES_OF, StoreLayout
+from ..provenance import check_clip, dpi_of, source, tiff_tags
+from ..whole import check_space, whole_folder
+
+suffixes = (".frames",)
+
+ABOUT = "frieze.json"
+NUMBERED = re.compile(r"\d{6,}\.tif")
+
+
+def check(out: Path, layout: StoreLayout) -> None:
+    """Raise `ExportError` unless such a store can be written there: it must be a clip."""
+    check_clip(out, layout)
+
+
+def export(
+    store_path: str | os.PathLike[str],
+    out_path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    follow: bool = False,
+    dpi: float | None = None,
+    level: int = 1,
+    workers: int | None = None,
+) -> Path:
+    """Write a store's clip as a folder of TIFFs; returns its path.
+
+    `level` is deflate's (1 fast, 9 small), `workers` the compressing threads (default: all
+    cores). With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and
+    leaves nothing then.
+    """
+    store, out = source(store_path, out_path), Path(out_path)
+    layout = store.layout
+    check(out, layout)
+    tags = tiff_tags(dpi_of(store, dpi), store.provenance)
+    target = Path(os.path.realpath(out))
+    with whole_folder(target, overwrite=overwrite, is_ours=_is_ours, error=ExportError) as part:
+        check_space(target, (layout.frames or 0) * _bytes(layout), ExportError)
+        about = {**store.provenance, "fps": layout.fps, "dpi": dpi_of(store, dpi)}
+        (part / ABOUT).write_text(json.dumps(about, indent=1))
+        for number, pixels_HWC in store.frames_in_order(wait=follow):
+            tifffile.imwrite(
+                part / f"{number:06d}.tif",
+                pixels_HWC,
+                bigtiff=_bytes(layout) > 2**31,
+                byteorder="<",
+                compression="zlib",
+                compressionargs={"level": level},
+                predictor=True,
+                maxworkers=workers or os.cpu_count() or 1,
+                **tags,
+            )
+    return out
+
+
+def _bytes(layout: StoreLayout) -> int:
+    return layout.height * layout.width * layout.channels * BYTES_OF[layout.dtype]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder is an earlier export and holds nothing else."""
+    names = {entry.name for entry in path.iterdir()}
+    return ABOUT in names and all(NUMBERED.fullmatch(name) for name in names - {ABOUT})
