@@ -76,14 +76,15 @@ class LiveBytes(TorchDispatchMode):
         finally:
             self._part = before
 
-    def adopt(self, tensors: Iterable[Tensor]) -> int:
-        """Counts tensors that were there before, as the part at hand; returns their bytes."""
-        self._count([x.untyped_storage() for x in tensors], 0)
-        return self.num_bytes
+    def adopt(self, tensors: Iterable[Tensor]) -> None:
+        """Takes off what these free when they go; while they are there they count nothing."""
+        for storage in (x.untyped_storage() for x in tensors):
+            if storage._cdata not in self._alive:
+                self._alive[storage._cdata] = _Alive(StorageWeakRef(storage), storage.nbytes(), "work")
 
     @property
     def num_bytes(self) -> int:
-        """Bytes alive now."""
+        """Bytes alive now, beyond what there was before."""
         self._forget_dead()
         return sum(self._totals.values())
 

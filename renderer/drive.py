@@ -52,6 +52,7 @@ class Drive:
         made = plan(spec)
         targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite)
         layout = store_layout(made)
+        outputs.check(targets, layout)
         Store.check(targets.store, layout, overwrite=spec.overwrite)
 
         about = identity(made)
@@ -82,6 +83,7 @@ class Drive:
         about = identity(made)
         Store.open(str(path), fingerprint=fingerprint(about), run=about)
         targets = outputs.resumed(path, store.run["outputs"], exports, overwrite=overwrite)
+        outputs.check(targets, store.layout)
         if store.is_complete:
             return self._deliver(made, targets, 0)
         return self._draw(made, lambda: store, targets, store)

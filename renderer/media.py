@@ -178,7 +178,7 @@ def _tiff(path: Path, kind: str) -> tuple[np.ndarray, int]:
         if page.planarconfig.name == "SEPARATE" and pixels.ndim == 3:
             pixels = np.moveaxis(pixels, 0, -1)
         if photometric == "PALETTE":
-            return np.moveaxis(page.colormap[:, pixels], 0, -1), orientation
+            return np.moveaxis(_palette(page.colormap)[:, pixels], 0, -1), orientation
         if photometric == "MINISWHITE":
             return np.iinfo(pixels.dtype).max - pixels, orientation
         if pixels.dtype == bool:
@@ -186,6 +186,11 @@ def _tiff(path: Path, kind: str) -> tuple[np.ndarray, int]:
         if photometric not in ("MINISBLACK", "RGB", "YCBCR"):
             raise MediaError(f"{path} holds {photometric} pixels; grey, palette and RGB work")
         return pixels, orientation
+
+
+def _palette(colours: np.ndarray) -> np.ndarray:
+    """16-bit colours; where no low byte is used, the writer shifted 8 bits instead of scaling."""
+    return colours if (colours & 255).any() else (colours >> 8).astype(np.uint8)
 
 
 @contextmanager

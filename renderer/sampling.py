@@ -255,7 +255,9 @@ def _plms(schedule: Schedule) -> Solver:
             here, x = levels[0], first
         else:
             weights = ADAMS_BASHFORTH[min(max(index, 1), 4) - 1]
-            mixed = sum(w * m for w, m in zip(weights, known, strict=False))
+            mixed = weights[0] * known[0]
+            for weight, output in zip(weights[1:], known[1:], strict=False):
+                mixed = mixed + weight * output
             kept = (x if index == 0 else first, *known[:3])
         if velocity:
             clean = here.alpha * x - here.sigma * mixed

@@ -187,8 +187,7 @@ class Traced:
         """A count of all but the weights, which layers that cast them replace and bring back."""
         live = LiveBytes(workspace)
         if self.spec.storage_dtype is not None:
-            with live.part("weights"):
-                live.adopt(x for part in self.parts for x in part.module.parameters())
+            live.adopt(x for part in self.parts for x in part.module.parameters())
         with live, tracing(self.kind):
             yield live
 

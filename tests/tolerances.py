@@ -23,3 +23,7 @@ HALF = 2**-7
 HALF_LATENTS = 0.04
 # A run of a solver against diffusers' scheduler, float64 from float32 noise levels.
 STOCK_STEPS = 1e-6
+# A LoRA added to the weights or kept beside them, float32, relative to the largest value.
+LORA = 1e-5
+# float8_e4m3fn keeps 4 bits of a weight; errors of layers add up.
+FLOAT8 = 2**-3

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from checkpoints import PIPELINES
 from contracts.gallery import Gallery
@@ -87,16 +87,23 @@ class Measured(Shard):
         image = size(*self.image.values())
         self._image_condition = lambda: self.image  # type: ignore[method-assign]
         text = size(*(x for half in self.halves for x in half.values())) + image
-        denoise = self.peak(lambda: (self.begin(0, None), self.step(0), self.step(1)))
+        denoise = self.peak(self._steps)
         state = size(self.x_BCTHW, *self.history)
         decode = self.peak(lambda: [None for _ in self._decoded(last, self.plan.block[0])])
         return denoise + text, decode + state + text
 
+    def _steps(self) -> None:
+        self.begin(0, None)
+        for index in range(self.plan.stages[0].num_steps):
+            self.step(index)
+
     def peak(self, work: Any) -> int:
         """By torch's allocator where one rank is all, else by a count of this rank's tensors."""
-        if self.comm.size == 1:
+        if self.comm.size == 1 and not self.plan.spec.storage_dtype:
             return peak_bytes(work)
-        with LiveBytes(workspace) as live:
+        live = LiveBytes(workspace)
+        live.adopt(x for network in vars(self.model).values() if isinstance(network, nn.Module) for x in network.parameters())
+        with live:
             work()
         return live.peak.num_bytes
 
@@ -115,9 +122,8 @@ def measured(made: CanvasPlan) -> list[tuple[int, int]]:
         {},
         {"width": 512, "dtype": "bfloat16"},
         {"height": 384, "true_cfg_scale": 2.0, "negative_prompt": "grey"},
-        {"storage_dtype": "float8_e4m3fn", "dtype": "bfloat16"},
     ],
-    ids=["square", "wide-bfloat16", "tall-guided", "float8"],
+    ids=["square", "wide-bfloat16", "tall-guided"],
 )
 def test_the_demo_needs_what_its_plan_says(changes: dict[str, Any], workers: int) -> None:
     made = planned(RenderSpec(**(DEMO | {"workers": workers, "chunk": 64} | changes)))
@@ -135,13 +141,23 @@ def test_so_it_does_on_every_mesh(mesh: dict[str, int]) -> None:
     assert needed.decode == pytest.approx(max(peak for _, peak in peaks), rel=CLOSE)
 
 
+def test_layers_that_are_cast_need_room_for_both() -> None:
+    made = planned(RenderSpec(**DEMO, storage_dtype="float8_e4m3fn", dtype="bfloat16"))
+    needed, ((denoise, decode),) = estimated(made), measured(made)
+    assert needed.denoise == pytest.approx(denoise, rel=CLOSE)
+    assert needed.decode == pytest.approx(decode, rel=CLOSE)
+
+
 LAYOUTS = [n for n, pipeline in PIPELINES.items() if any(pipeline in load_family(f).pipelines for f in family_names())]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_family_needs_what_its_plan_says(gallery: Gallery, name: str, workers: int) -> None:
-    made = planned(gallery.spec(name, workers=workers, device="cpu", image=None))
+    # Where tensors are tiny, torch's own choices jump with their sizes.
+    drawn = gallery.arguments(name)
+    larger = {side: 2 * drawn[side] for side in ("height", "width")}
+    made = planned(gallery.spec(name, workers=workers, device="cpu", image=None, **larger))
     needed, peaks = estimated(made), measured(made)
     print(name, workers, needed, peaks, needed.denoise/max(peak for peak, _ in peaks), needed.decode/max(peak for _, peak in peaks))
     assert needed.denoise == pytest.approx(max(peak for peak, _ in peaks), rel=CLOSE)

@@ -20,8 +20,8 @@ from checkpoints import build
 from frieze.renderer import loading, quantization
 from frieze.renderer.errors import ModelError, PlanError, SpecError
 from parts import Layout, error, facts, spec
+from tolerances import FLOAT8
 
-FLOAT8 = 2**-3  # float8_e4m3fn keeps 4 bits, and errors of layers add up
 
 Asked = Callable[..., Any]
 

@@ -11,7 +11,7 @@ import pytest
 import tensorstore
 import zarr
 
-from contracts.export import make_store, picture
+from contracts.export import clip, make_store, picture
 from frieze.renderer.errors import ExportError, StoreError
 from frieze.renderer.exports import ome_zarr
 from frieze.renderer.pixels import halve
@@ -41,3 +41,17 @@ def test_a_working_store_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="did not make"):
         ome_zarr.export(one.path, other.path, overwrite=True)
     assert Store.open(other.path).is_complete
+
+
+def test_a_clip_keeps_its_frames_levels_and_rate(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", clip(3, 300, 500), (64, 500), fps=12.5)
+    out = ome_zarr.export(store.path, tmp_path / "b.zarr")
+    image = ome_zarr_models.v05.Image.from_zarr(zarr.open_group(out, mode="r"))
+    dataset = image.attributes.ome.multiscales[0].datasets[0]
+    assert dataset.coordinateTransformations[0].scale == [0.08, 1, 1, 1]
+    for level in store.layout.levels:
+        driver = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{out}/{level.index}"}}
+        found_TCHW = tensorstore.open(driver).result().read().result()
+        for frame in range(3):
+            rows_HWC = store.read_rows(0, level.height, level.index, frame)
+            np.testing.assert_array_equal(np.moveaxis(found_TCHW[frame], 0, -1), rows_HWC)

@@ -1,0 +1,195 @@
+"""Stable Diffusion 3 and 3.5: an MM-DiT whose positions are added once, to the patches.
+
+Latents are [B, 16, 1, H, W]; a token packs 2 x 2 of them. Positions are the centre of a square
+table of sines that comes with the weights; a canvas beyond the table continues its formula. No
+forward body is copied: the crop is replaced by one that knows which rows of the canvas it is for.
+Shape suffixes: B batch, C channels, T frames (1), H W latent rows and columns, S tokens, L text
+tokens, E features.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from frieze.cluster.attention import Context
+from frieze.cluster.bands import Marks, mark
+
+from .. import loading
+from ..autoencoders import PictureVAE
+from ..family import (
+    Conditioning,
+    Cost,
+    Guidance,
+    GuidanceFacts,
+    LatentSpec,
+    ModelFacts,
+    Place,
+    linear_guided,
+    read_json,
+    weight_bytes,
+)
+from ..schedules import Level, read_schedule, x0_from
+from ..sine_table import SineTable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..spec import RenderSpec
+
+pipelines = ("StableDiffusion3Pipeline",)
+NUM_CLIP_TOKENS = 77
+NUM_T5_TOKENS = 256  # unless the spec says otherwise
+
+
+def describe(folder: Path) -> ModelFacts:
+    """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
+    transformer = read_json(folder / "transformer" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
+    downscale = 2 ** (len(vae["block_out_channels"]) - 1)
+    parts = ["transformer", "vae", "text_encoder", "text_encoder_2"]
+    parts += ["text_encoder_3"] if _has_t5(folder) else []
+    return ModelFacts(
+        family="sd3",
+        folder=str(folder),
+        pipeline="StableDiffusion3Pipeline",
+        latent=LatentSpec(
+            channels=vae["latent_channels"], downscale=downscale, patch=transformer["patch_size"]
+        ),
+        schedule=read_schedule(folder),
+        training_size=hints.get("training_size", transformer["sample_size"] * downscale),
+        max_sequence_length=hints.get("max_sequence_length", 512),
+        cost=Cost(
+            hidden=transformer["num_attention_heads"] * transformer["attention_head_dim"],
+            num_layers=transformer["num_layers"],
+            weight_bytes={part: weight_bytes(folder, part) for part in parts},
+            decoder_channels=vae["block_out_channels"][0],
+        ),
+        guidance=GuidanceFacts(cfg="guidance_scale", defaults={"guidance_scale": 7.0}),
+    )
+
+
+def _has_t5(folder: Path) -> bool:
+    """The largest of the three encoders may be left out, in the index or just on disk."""
+    listed = read_json(folder / "model_index.json").get("text_encoder_3") or [None]
+    return listed[0] is not None and (folder / "text_encoder_3").is_dir()
+
+
+def encode(
+    facts: ModelFacts,
+    spec: RenderSpec,
+    device: torch.device,
+    halves: int,
+    image: np.ndarray | None = None,
+) -> Conditioning:
+    """The prompts through two CLIPs and T5; without T5 zeros stand for its tokens.
+
+    The network was trained with each encoder's text dropped now and then (arXiv 2403.03206).
+    """
+    from diffusers import StableDiffusion3Pipeline
+
+    folder = Path(facts.folder)
+    left_out = {} if _has_t5(folder) else {"text_encoder_3": None, "tokenizer_3": None}
+    pipeline = loading.text_pipeline(StableDiffusion3Pipeline, facts, spec, **left_out).to(device)
+    # Of a transformer it asks how wide the zeros are.
+    config = read_json(folder / "transformer" / "config.json")
+    pipeline.transformer = SimpleNamespace(config=SimpleNamespace(**config))
+
+    def encoded(prompt: str) -> Mapping[str, Tensor]:
+        embeds, _, pooled, _ = pipeline.encode_prompt(
+            prompt,
+            prompt_2=None,
+            prompt_3=None,
+            device=device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=spec.max_sequence_length or NUM_T5_TOKENS,
+        )
+        return {"embeds": embeds, "pooled": pooled}
+
+    prompts = (spec.prompt, spec.negative_prompt or "")
+    return Conditioning(tuple(encoded(prompt) for prompt in prompts[:halves]))
+
+
+def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of what `encode` gives for one prompt."""
+    config = read_json(Path(facts.folder) / "transformer" / "config.json")
+    length = NUM_CLIP_TOKENS + (spec.max_sequence_length or NUM_T5_TOKENS)
+    return {
+        "embeds": (1, length, config["joint_attention_dim"]),
+        "pooled": (1, config["pooled_projection_dim"]),
+    }
+
+
+def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> SD3:
+    """The transformer and the VAE on one device."""
+    from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    transformer = loading.component(
+        SD3Transformer2DModel, facts, "transformer", spec, denoiser=True
+    )
+    loading.add_loras(transformer, StableDiffusion3Pipeline, facts, spec)
+    vae = loading.component(AutoencoderKL, facts, "vae", spec)
+    return SD3(facts, transformer.to(device).eval(), vae.to(device).eval())
+
+
+class SD3(PictureVAE):
+    """A loaded Stable Diffusion 3 or 3.5."""
+
+    def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
+        super().__init__(vae)
+        self.facts = facts
+        self.transformer = transformer
+        self._table = SineTable(transformer.pos_embed)
+        transformer.pos_embed.cropped_pos_embed = self._positions
+        # Rank threads share this object; each has its own place and number of text tokens.
+        self._thread = threading.local()
+        self._marks = [mark(transformer, lambda name, _: name.endswith(".attn"), self._context)]
+        if transformer.config.dual_attention_layers:  # a second attention without the text
+            self._marks.append(mark(transformer, lambda name, _: name.endswith(".attn2")))
+
+    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+        """Joint attention of all blocks, and the picture's own of 3.5's first ones."""
+        return self._marks
+
+    def denoised(
+        self,
+        x_BCTHW: Tensor,
+        level: Level,
+        tensors: Mapping[str, Tensor],
+        place: Place,
+        guidance: Guidance,
+    ) -> Tensor:
+        """x0 = x - sigma v, with v the transformer's velocity."""
+        embeds_BLE = tensors["embeds"]
+        self._thread.place, self._thread.num_text_tokens = place, embeds_BLE.shape[1]
+        timestep = torch.tensor(level.timestep, dtype=torch.float32, device=x_BCTHW.device)
+        velocity_BCHW = self.transformer(
+            hidden_states=x_BCTHW.squeeze(2).to(embeds_BLE.dtype),
+            timestep=timestep.expand(x_BCTHW.shape[0]),
+            encoder_hidden_states=embeds_BLE,
+            pooled_projections=tensors["pooled"],
+            return_dict=False,
+        )[0]
+        velocity_BCTHW = velocity_BCHW.to(x_BCTHW.dtype).unsqueeze(2)
+        return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
+
+    def guided(
+        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+    ) -> Tensor:
+        """Classifier-free guidance, as the pipeline's."""
+        return linear_guided(positive, negative, guidance.scale)
+
+    def _context(self, *_: object) -> Context:
+        """Text comes behind the picture."""
+        return Context(self._thread.num_text_tokens, "rear")
+
+    def _positions(self, *_: object) -> Tensor:
+        """In diffusers' place: positions [1, S, E] of this band's tokens."""
+        return self._table.of(self._thread.place).unsqueeze(0)

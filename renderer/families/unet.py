@@ -1,0 +1,214 @@
+"""The Stable Diffusion UNets: 1.5, 2.1, SDXL and its distilled Turbo.
+
+Latents are [B, 4, 1, H, W]. Bands are cut at multiples of the network's coarsest stride, so that
+its downsamplers and upsamplers meet at the same rows on every rank. No forward body is copied.
+Shape suffixes: B batch, C channels, T frames (1), H W latent rows and columns, L text tokens,
+E features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from frieze.cluster.bands import Marks, mark
+
+from .. import loading
+from ..autoencoders import PictureVAE
+from ..errors import ModelError
+from ..family import (
+    Conditioning,
+    Cost,
+    Guidance,
+    GuidanceFacts,
+    LatentSpec,
+    ModelFacts,
+    Place,
+    linear_guided,
+    read_json,
+    weight_bytes,
+)
+from ..schedules import Level, read_schedule, x0_from
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..spec import RenderSpec
+
+PLAIN, XL = "StableDiffusionPipeline", "StableDiffusionXLPipeline"
+pipelines = (PLAIN, XL)
+# CLIP reads so many tokens, no more and no fewer.
+NUM_TOKENS = 77
+
+
+def describe(folder: Path) -> ModelFacts:
+    """Facts from the folder's JSON files; raises `ModelError` for a UNet asked in another way."""
+    pipeline = read_json(folder / "model_index.json")["_class_name"]
+    unet = read_json(folder / "unet" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
+    _check(folder, pipeline, unet, vae)
+    channels = unet["block_out_channels"]
+    downscale = 2 ** (len(vae["block_out_channels"]) - 1)
+    encoders = ("text_encoder", "text_encoder_2") if pipeline == XL else ("text_encoder",)
+    return ModelFacts(
+        family="unet",
+        folder=str(folder),
+        pipeline=pipeline,
+        latent=LatentSpec(
+            channels=vae["latent_channels"], downscale=downscale, patch=2 ** (len(channels) - 1)
+        ),
+        schedule=read_schedule(folder),
+        training_size=hints.get("training_size", _trained_cells(unet) * downscale),
+        max_sequence_length=NUM_TOKENS,
+        cost=Cost(
+            hidden=channels[-1],
+            num_layers=2 * len(channels) + 1,
+            weight_bytes={part: weight_bytes(folder, part) for part in ("unet", "vae", *encoders)},
+            decoder_channels=vae["block_out_channels"][0],
+        ),
+        guidance=GuidanceFacts(
+            cfg="guidance_scale", defaults={"guidance_scale": 5.0 if pipeline == XL else 7.5}
+        ),
+    )
+
+
+def _check(folder: Path, pipeline: str, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+    path, added = folder / "unet" / "config.json", "text_time" if pipeline == XL else None
+    known = {
+        "in_channels": vae["latent_channels"],
+        "addition_embed_type": added,
+        "class_embed_type": None,
+        "time_cond_proj_dim": None,
+    }
+    for option, value in known.items():
+        if unet.get(option) != value:
+            raise ModelError(f"{path}: {option} is {unet.get(option)!r}; Frieze knows {value!r}")
+    if vae.get("latents_mean") is not None:
+        path = folder / "vae" / "config.json"
+        raise ModelError(f"{path}: latents_mean is set; Frieze knows plain scaling_factor")
+
+
+def _trained_cells(unet: Mapping[str, Any]) -> int:
+    """Latent cells on a side of the pictures that the network was trained with."""
+    size = unet.get("sample_size") or 64
+    return int(size if isinstance(size, int) else max(size))
+
+
+def encode(
+    facts: ModelFacts,
+    spec: RenderSpec,
+    device: torch.device,
+    halves: int,
+    image: np.ndarray | None = None,
+) -> Conditioning:
+    """The prompts through one or two CLIPs; SDXL takes zeros for a negative prompt not given."""
+    options: dict[str, Any] = {
+        "device": device,
+        "num_images_per_prompt": 1,
+        "do_classifier_free_guidance": halves == 2,
+        "negative_prompt": spec.negative_prompt,
+    }
+    pipeline = loading.text_pipeline(_pipeline_class(facts), facts, spec).to(device)
+    encoded = pipeline.encode_prompt(spec.prompt, **options)
+    names = ("embeds", "pooled") if facts.pipeline == XL else ("embeds",)
+    # (positive, negative), and of SDXL the same again pooled.
+    return Conditioning(
+        tuple(dict(zip(names, encoded[half::2], strict=True)) for half in range(halves))
+    )
+
+
+def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of what `encode` gives for one prompt."""
+    unet = read_json(Path(facts.folder) / "unet" / "config.json")
+    shapes: dict[str, tuple[int, ...]] = {"embeds": (1, NUM_TOKENS, unet["cross_attention_dim"])}
+    if facts.pipeline == XL:
+        num_ids = 6  # each embedded in as many features, beside the pooled text
+        features = unet["projection_class_embeddings_input_dim"]
+        shapes["pooled"] = (1, features - num_ids * unet["addition_time_embed_dim"])
+    return shapes
+
+
+def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> UNet:
+    """The UNet and the VAE on one device."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    unet = loading.component(UNet2DConditionModel, facts, "unet", spec, denoiser=True)
+    loading.add_loras(unet, _pipeline_class(facts), facts, spec)
+    vae = loading.component(AutoencoderKL, facts, "vae", spec, dtype=_vae_dtype(facts, spec))
+    return UNet(facts, unet.to(device).eval(), vae.to(device).eval())
+
+
+def _pipeline_class(facts: ModelFacts) -> type:
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+    kind: type = StableDiffusionXLPipeline if facts.pipeline == XL else StableDiffusionPipeline
+    return kind
+
+
+def _vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
+    """SDXL's autoencoder overflows in half precision, unless its config says that it was mended."""
+    vae = read_json(Path(facts.folder) / "vae" / "config.json")
+    overflows = facts.pipeline == XL and vae.get("force_upcast", True)
+    return torch.float32 if overflows else loading.dtype_of(spec.dtype)
+
+
+class UNet(PictureVAE):
+    """A loaded Stable Diffusion 1, 2 or XL."""
+
+    def __init__(self, facts: ModelFacts, unet: Any, vae: Any) -> None:
+        super().__init__(vae)
+        self.facts = facts
+        self.unet = unet
+        # Every rank holds all the text, which may have as many tokens as a band.
+        self._marks = (
+            mark(unet, lambda name, _: name.endswith(".attn1")),
+            mark(unet, lambda name, _: name.endswith(".attn2"), local=True),
+        )
+
+    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+        """The self-attentions, and the ones that ask the text."""
+        return self._marks
+
+    def denoised(
+        self,
+        x_BCTHW: Tensor,
+        level: Level,
+        tensors: Mapping[str, Tensor],
+        place: Place,
+        guidance: Guidance,
+    ) -> Tensor:
+        """x0 from what this checkpoint predicts: the noise, a velocity or x0 itself."""
+        embeds_BLE, device = tensors["embeds"], x_BCTHW.device
+        output_BCHW = self.unet(
+            x_BCTHW.squeeze(2).to(embeds_BLE.dtype),
+            torch.tensor(level.timestep, dtype=torch.float32, device=device),
+            encoder_hidden_states=embeds_BLE,
+            added_cond_kwargs=self._added(tensors, place),
+            return_dict=False,
+        )[0]
+        output_BCTHW = output_BCHW.to(x_BCTHW.dtype).unsqueeze(2)
+        return x0_from(self.facts.schedule.prediction, x_BCTHW, output_BCTHW, level)
+
+    def _added(self, tensors: Mapping[str, Tensor], place: Place) -> Mapping[str, Tensor] | None:
+        """SDXL's micro-conditioning: a picture of this canvas' size, nothing cut off.
+
+        Original size, left and top crop, and target size in pixels (arXiv 2307.01952, section 2.2).
+        Float32, for float16 ends at 65504.
+        """
+        if self.facts.pipeline != XL:
+            return None
+        pooled_BE, downscale = tensors["pooled"], self.facts.latent.downscale
+        size = [place.canvas.height * downscale, place.canvas.width * downscale]
+        ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=pooled_BE.device)
+        return {"text_embeds": pooled_BE, "time_ids": ids.expand(pooled_BE.shape[0], -1)}
+
+    def guided(
+        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+    ) -> Tensor:
+        """Classifier-free guidance, as the pipeline's."""
+        return linear_guided(positive, negative, guidance.scale)
