@@ -6,16 +6,13 @@ Shape suffixes: B batch, C channels, T frames (1), H rows of a band, W columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from frieze.cluster.bands import Marks, mark
 
 from .family import Tail
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 ATTENTION = "mid_block.attentions.0"
 
@@ -27,7 +24,7 @@ class PictureVAE:
     that pixels can leave as they are made. One object serves many rank threads.
     """
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: Any) -> None:
         self.vae = vae
         decoder: Any = vae.decoder
         self.tail = Tail(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -17,7 +18,7 @@ from .spec import RenderSpec, parse, preset
 # The prompt is the argument of `render`; a cascade does not fit into a flag.
 WITHOUT_FLAG = frozenset({"prompt", "stages"})
 # Shorter words than diffusers' own; those work as well.
-ALSO_CALLED = {"num_frames": "--frames"}
+ALSO_CALLED = {"num_frames": "--frames", "method_options": "--option"}
 # The order of the help; every field is in one of them.
 PANELS = {
     "Picture": (
@@ -41,6 +42,7 @@ PANELS = {
         "variant",
         "lora",
         "method",
+        "method_options",
         "shift",
         "max_sequence_length",
         "dtype",
@@ -97,6 +99,8 @@ def merge(
     """
     values = _checked_preset(name) if name else {}
     given = {field: value for field, value in fields.items() if value is not None}
+    if "method_options" in given:
+        given["method_options"] = _named(given["method_options"])
     if size is not None:
         given |= _height_width(size, given)
     if prompt is not None:
@@ -120,6 +124,20 @@ def _checked_preset(name: str) -> dict[str, Any]:
     return values
 
 
+def _named(pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE words as a mapping; a value that is JSON is read as such, any other is text."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise SpecError(f"--option {pair!r} is not NAME=VALUE, for example margin=0.85")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
 def _height_width(size: str, given: Mapping[str, Any]) -> dict[str, int]:
     found = re.fullmatch(r"(\d{1,9})[xX\u00d7](\d{1,9})", size.strip())
     if not found:
@@ -141,7 +159,7 @@ def _parameter(name: str, panel: str, plain: bool) -> inspect.Parameter:
     kind = _without_none(field.annotation)
     flag = "--" + name.replace("_", "-")
     also = (ALSO_CALLED[name],) if name in ALSO_CALLED else ()
-    if get_origin(kind) is tuple:  # given again and again
+    if get_origin(kind) in (tuple, dict):  # given again and again
         kind = list[str]
     option = typer.Option(
         *also,
@@ -165,7 +183,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is None or field.default is False or field.default == ():
+    if field.is_required() or field.default in (None, False, ()) or field.default_factory:
         return ""
     return f"; default {field.default}"
 

@@ -61,11 +61,42 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Spectrum:
+    """Power of the latent tokens of a whole canvas, by frequency bin, the same on every rank."""
+
+    row: Tensor
+    column: Tensor
+    radial: Tensor
+
+
+# (axis, sigma, spectrum) -> what cos and sin of the axis are multiplied by, in queries and keys:
+# one number, or one for each frequency.
+GainPolicy = Callable[["Axis", float, "Spectrum | None"], "Tensor | float"]
+
+
+@dataclass(frozen=True)
+class Focus:
+    """How strongly heads concentrate.
+
+    `scale` makes factors on the logits, one for each head [layers, heads], from the entropies of
+    the first step in nats; `pooled` is the side of the blocks that these are pooled over, if they
+    are. `constant` makes one factor for all from (tokens, trained tokens).
+    """
+
+    scale: Callable[[Tensor], Tensor] | None = None
+    constant: Callable[[int, int], float] | None = None
+    pooled: int | None = None
+
+
+@dataclass(frozen=True)
 class Method:
     """What a recipe changes; every slot left alone means the plain model."""
 
     stages: tuple[Stage, ...] = (Stage(),)
     positions: PositionPolicy = trained
+    gains: GainPolicy | None = None
+    needs_spectrum: bool = False
+    focus: Focus | None = None
 
 
 def stages_of(spec: RenderSpec, default: tuple[Stage, ...]) -> tuple[Stage, ...]:

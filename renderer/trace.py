@@ -124,21 +124,24 @@ class Traced:
             twins = comm.group(self.mesh.group(rank, "guidance"))
             with live.part("state"):
                 x, history, halves = self._state(stage, band)
-            place = Place(band, stage.canvas, self.positions)
-            index = min(1, stage.num_steps - 1)
+            index = min(self.solver.num_history, stage.num_steps - 1)
             level = stage.levels[index]
-            clean = []
-            for tensors in halves[: 1 if twins.size > 1 else None]:
-                mode = band_mode(comms, stage.bands, canvas=stage.canvas)
-                with mode:
-                    clean.append(self.model.denoised(x, level, tensors, place, self.guidance))
-            if twins.size > 1:
-                clean = twins.all_gather(clean[0])
-            x0 = clean[0]
-            if len(clean) > 1:
-                x0 = self.model.guided(x, level, clean[0], clean[1], self.guidance)
+
+            def x0() -> Tensor:
+                place = Place(band, stage.canvas, self.positions)
+                clean = []
+                for tensors in halves[: 1 if twins.size > 1 else None]:
+                    with band_mode(comms, stage.bands, canvas=stage.canvas):
+                        each = self.model.denoised(x, level, tensors, place, self.guidance)
+                    clean.append(each)
+                if twins.size > 1:
+                    clean = twins.all_gather(clean[0])
+                if len(clean) == 1:
+                    return clean[0]
+                return self.model.guided(x, level, clean[0], clean[1], self.guidance)
+
             draw = (lambda: torch.empty_like(x)) if self.solver.needs_noise else None
-            self.solver.step(index, stage.levels, x, x0, history, draw)
+            self.solver.step(index, stage.levels, x, x0(), history, draw)
         return live.peak
 
     @torch.no_grad()

@@ -59,7 +59,17 @@ SPEC_FIELDS = [
     *("prompt", "negative_prompt", "model", "revision", "variant", "lora", "quantization"),
     *("storage_dtype", "height", "width", "num_frames", "fps", "init", "strength", "image"),
     *("num_inference_steps", "guidance_scale", "guidance_scale_2", "true_cfg_scale"),
-    *("max_sequence_length", "seed", "method", "stages", "shift", "dtype", "bits", "out"),
+    *(
+        "max_sequence_length",
+        "seed",
+        "method",
+        "method_options",
+        "stages",
+        "shift",
+        "dtype",
+        "bits",
+        "out",
+    ),
     *("overwrite", "workers", "local", "park", "address", "device", "guidance_ranks"),
     *("device_memory", "ulysses", "chunk", "save_every", "timeout", "dpi"),
 ]

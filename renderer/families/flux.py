@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from frieze.cluster.attention import Context
 from frieze.cluster.bands import Marks, mark
@@ -34,7 +34,7 @@ from ..family import (
     read_json,
     weight_bytes,
 )
-from ..method import Axis
+from ..rotary import AngleRope, band_angles, picture_axes
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
@@ -125,14 +125,6 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux:
     return Flux(facts, transformer.to(device).eval(), vae.to(device).eval())
 
 
-class AngleRope(nn.Module):
-    """diffusers' rotary table for given angles: (cos, sin), each angle twice, float32."""
-
-    def forward(self, angle_SF: Tensor) -> tuple[Tensor, Tensor]:
-        cos_SF, sin_SF = angle_SF.cos().float(), angle_SF.sin().float()
-        return cos_SF.repeat_interleave(2, dim=1), sin_SF.repeat_interleave(2, dim=1)
-
-
 class Flux(PictureVAE):
     """A loaded FLUX-layout checkpoint."""
 
@@ -165,6 +157,7 @@ class Flux(PictureVAE):
         self._thread.num_text_tokens = embeds.shape[1]
         batch, dtype, device = x_BCHW.shape[0], embeds.dtype, x_BCHW.device
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
+        axes = picture_axes(self.facts, place, self.axes_dim, THETA)
         strength = x_BCHW.new_full((batch,), guidance.embedded, dtype=torch.float32)
         velocity_BSE = self.transformer(
             hidden_states=pack(x_BCHW).to(dtype),
@@ -173,7 +166,7 @@ class Flux(PictureVAE):
             pooled_projections=tensors["pooled"],
             encoder_hidden_states=embeds,
             txt_ids=x_BCHW.new_zeros(embeds.shape[1], sum(self.axes_dim) // 2, dtype=torch.float64),
-            img_ids=self.angles(place, level.sigma, device),
+            img_ids=band_angles(place, axes, level.sigma, device),
             return_dict=False,
         )[0]
         velocity_BCTHW = unpack(velocity_BSE.to(x_BCTHW.dtype), x_BCHW.shape[-2:]).unsqueeze(2)
@@ -188,36 +181,6 @@ class Flux(PictureVAE):
     def _context(self, *_: object) -> Context:
         """Text comes first in double and single blocks alike."""
         return Context(self._thread.num_text_tokens, "front")
-
-    def angles(self, place: Place, sigma: float, device: torch.device) -> Tensor:
-        """Rotary angles of this band's tokens, float64 [S, sum of axes / 2]."""
-        patch = self.facts.latent.patch
-        trained = self.facts.training_size // self.facts.latent.unit
-        rows = torch.arange(place.band.start // patch, place.band.stop // patch, device=device)
-        columns = torch.arange(place.canvas.width // patch, device=device)
-        lengths = (1, place.canvas.height // patch, place.canvas.width // patch)
-        trained_lengths = (1, trained, trained)
-        axes = [
-            Axis(name, dim, THETA, known, length)
-            for name, dim, known, length in zip(
-                ("frame", "row", "column"), self.axes_dim, trained_lengths, lengths, strict=True
-            )
-        ]
-        frame, row, column = (
-            place.positions(axis, position, sigma)
-            for axis, position in zip(
-                axes, (torch.zeros(1, device=device), rows, columns), strict=True
-            )
-        )
-        num_rows, num_columns = len(rows), len(columns)
-        return torch.cat(
-            [
-                frame.expand(num_rows * num_columns, -1),
-                row.repeat_interleave(num_columns, dim=0),
-                column.repeat(num_rows, 1),
-            ],
-            dim=1,
-        )
 
 
 def pack(x_BCHW: Tensor) -> Tensor:

@@ -6,13 +6,11 @@ layout of a pipeline class meets the whole contract, the others the comparison w
 
 from __future__ import annotations
 
-import inspect
 import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -75,14 +73,11 @@ def equals_diffusers_unguided_of_a_long_prompt(gallery: Gallery, name: str) -> N
     equal(gallery.drawn(name, **changes), gallery.stock(name, **changes))
 
 
-def knows_the_pipelines_defaults(gallery: Gallery, name: str) -> None:
-    """What a spec leaves open is what diffusers' pipeline would take."""
-    facts = describe(str(gallery.checkpoint(name)))
-    accepted = inspect.signature(getattr(diffusers, facts.pipeline).__call__).parameters
-    for field, value in facts.guidance.defaults.items():
-        assert value == accepted[field].default, field
-    if length := accepted.get("max_sequence_length"):
-        assert facts.max_sequence_length == length.default
+def leaves_defaults_to_the_pipeline(gallery: Gallery, name: str) -> None:
+    """A spec of a prompt and a size draws what the pipeline draws of them."""
+    fields = ("guidance_scale", "guidance_scale_2", "true_cfg_scale", "max_sequence_length")
+    changes = dict.fromkeys(fields)
+    equal(gallery.drawn(name, **changes), gallery.stock(name, **changes))
 
 
 def draws_the_same_on_ranks(gallery: Gallery, name: str, **ranks: int) -> None:
@@ -104,14 +99,15 @@ def wears_a_lora(gallery: Gallery, name: str) -> None:
 
 
 def redraws_a_picture(gallery: Gallery, name: str) -> None:
-    # Diffusers' pipelines round 3 x 0.7 steps each in their own way; 4 x 0.5 all alike.
-    init = {"init": gallery.picture(name), "strength": 0.5, "num_inference_steps": 4}
+    # 2.4 steps: some pipelines round up, others down.
+    init = {"init": gallery.picture(name), "strength": 0.6, "num_inference_steps": 4}
     redrawn = gallery.drawn(name, **init)
     equal(gallery.drawn(name, **init, workers=2), redrawn)
-    differ(redrawn, gallery.drawn(name))
+    differ(redrawn, gallery.drawn(name, num_inference_steps=4))
     from checkpoints.stock import REDRAW
 
-    if checkpoints.PIPELINES[name] in REDRAW:
+    # Diffusers' PNDM, begun midway, passes over a level.
+    if checkpoints.PIPELINES[name] in REDRAW and name != "sd15":
         equal(redrawn, gallery.stock(name, **init))
 
 

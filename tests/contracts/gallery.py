@@ -33,14 +33,15 @@ DRAWN: dict[str, Any] = {
     "max_sequence_length": 48,
 }
 UNET = {"height": 224, "guidance_scale": 5.0}  # its coarsest cell is 32 pixels
+SD3 = {"width": 80, "guidance_scale": 5.0}
 CLIP = {"num_frames": 5, "guidance_scale": 4.0}
 # How each layout differs from `DRAWN`; the guidance scale that is changed to see it comes last.
 LAYOUTS: dict[str, dict[str, Any]] = {
     "flux": {"guidance_scale": 3.5, "true_cfg_scale": 2.0},
     "flux-schnell": {"true_cfg_scale": 2.0},
-    "sd3": {"guidance_scale": 5.0},
-    "sd3-no-t5": {"guidance_scale": 5.0},
-    "sd35": {"guidance_scale": 5.0},
+    "sd3": SD3,
+    "sd3-no-t5": SD3,
+    "sd35": SD3,
     "qwen": {"true_cfg_scale": 3.0},
     "wan": CLIP,
     "wan22": CLIP | {"guidance_scale_2": 3.0},

@@ -19,7 +19,6 @@ from frieze.renderer.errors import ModelError
 from parts import Layout, error, facts, spec
 from tolerances import CONTROL, LORA
 
-
 Asked = Callable[..., Any]
 
 

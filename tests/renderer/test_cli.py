@@ -13,7 +13,8 @@ import pytest
 from typer.main import get_command
 
 from command_line import frieze, process
-from frieze.renderer import cli
+from frieze.renderer import cli, flags
+from frieze.renderer.errors import SpecError
 from frieze.renderer.events import Event
 from frieze.renderer.flags import PANELS, WITHOUT_FLAG
 from frieze.renderer.render import RenderResult
@@ -43,6 +44,8 @@ FIELD_FLAGS = [
     "--quantization",
     "--storage-dtype",
     "--method",
+    "--option",
+    "--method-options",
     "--shift",
     "--max-sequence-length",
     "--dtype",
@@ -258,3 +261,10 @@ def test_export_passes_on_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert frieze("export", "a.zarr", "a.tif", "--overwrite", "--dpi", "72").stdout == "a.tif\n"
     options = {"overwrite": True, "follow": False, "dpi": 72.0}
     assert asked == [("a.zarr", Path("a.tif"), options)]
+
+
+def test_options_of_a_method_are_named_values() -> None:
+    given = flags.merge(None, "x", None, {"method_options": ["margin=0.85", "mode=all", "ks=[9]"]})
+    assert given.method_options == {"margin": 0.85, "mode": "all", "ks": [9]}
+    with pytest.raises(SpecError, match="--option 'margin' is not NAME=VALUE"):
+        flags.merge(None, "x", None, {"method_options": ["margin"]})

@@ -22,7 +22,6 @@ from frieze.renderer.errors import ModelError, PlanError, SpecError
 from parts import Layout, error, facts, spec
 from tolerances import FLOAT8
 
-
 Asked = Callable[..., Any]
 
 

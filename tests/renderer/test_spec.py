@@ -42,6 +42,7 @@ PICTURE = [
     "max_sequence_length",
     "seed",
     "method",
+    "method_options",
     "stages",
     "shift",
     "dtype",

@@ -49,9 +49,9 @@ def test_a_long_prompt_unguided_equals_diffusers(gallery: Gallery, name: str) ->
     contract.equals_diffusers_unguided_of_a_long_prompt(gallery, name)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_it_knows_the_pipelines_defaults(gallery: Gallery, name: str) -> None:
-    contract.knows_the_pipelines_defaults(gallery, name)
+@whole
+def test_what_is_left_open_is_the_pipelines_default(gallery: Gallery, name: str) -> None:
+    contract.leaves_defaults_to_the_pipeline(gallery, name)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
