@@ -91,7 +91,7 @@ class BandMode(TorchFunctionMode):
             return self.convolution.beside(function, padded[0], args, kwargs)
         if isinstance(mixer, Spans):
             return self._meanings[mixer.meaning](function, *args, **kwargs)
-        if mixer is not None and not self._is_local():
+        if mixer is not None and not self._is_local() and not self._joins_tokens(mixer):
             reason = mixer(self.canvas, *args, **kwargs)
             if reason is not None:
                 raise refusal(function, (args, kwargs), reason)
@@ -100,6 +100,11 @@ class BandMode(TorchFunctionMode):
     def _is_local(self) -> bool:
         call = self.watch.innermost
         return call is not None and call.marks.local
+
+    def _joins_tokens(self, mixer: Any) -> bool:
+        """Does a marked layer join text to its tokens? [B, heads, S, D] may look like a map."""
+        call = self.watch.innermost
+        return call is not None and call.context is not None and getattr(mixer, "maps_only", False)
 
     def group_norm(
         self,

@@ -193,7 +193,7 @@ def linear_guided(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
     return negative + scale * (positive - negative)
 
 
-def find(model: str, revision: str | None = None) -> Path:
+def find(model: str, revision: str | None = None, variant: str | None = None) -> Path:
     """The folder of a model: the shipped demo, a path, or a hub id at a revision."""
     if model == "demo":
         return Path(__file__).parent / "demo" / "checkpoint"
@@ -206,12 +206,12 @@ def find(model: str, revision: str | None = None) -> Path:
         raise ModelError(
             f"no model folder at {model!r}; 'demo' is the model that ships with Frieze"
         )
-    return hub.snapshot(model, revision)
+    return hub.snapshot(model, revision, variant)
 
 
-def describe(model: str, revision: str | None = None) -> ModelFacts:
+def describe(model: str, revision: str | None = None, variant: str | None = None) -> ModelFacts:
     """Facts of a model by name; raises `ModelError` when no family can serve it safely."""
-    folder = find(model, revision)
+    folder = find(model, revision, variant)
     index = read_json(folder / "model_index.json")
     pipeline = str(index.get("_class_name", ""))
     refuse_pickles(folder)

@@ -131,7 +131,7 @@ def plan(
     `block` fixes the block size in pixels and `sources` what the render started from, as a
     resumed store must. Raises `PlanError`, `ModelError`, `SpecError`.
     """
-    facts = describe(spec.model, spec.revision)
+    facts = describe(spec.model, spec.revision, spec.variant)
     method = load_method(spec, facts)
     _check_request(spec, facts)
     devices.check(spec)

@@ -17,6 +17,7 @@ from .sampling import solver
 
 FULL_DIGEST = 256 * 2**20
 SAMPLE = 2**20
+FILES = frozenset({"lora", "init", "image"})
 
 
 def store_layout(made: CanvasPlan) -> StoreLayout:
@@ -67,7 +68,8 @@ def run_record(made: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> 
 def identity(made: CanvasPlan) -> dict[str, Any]:
     """All that decides the pixels: picture fields, stages, weights, version."""
     return {
-        "picture": made.spec.picture(),
+        # Files count by what is in them, not by where they lie.
+        "picture": {k: v for k, v in made.spec.picture().items() if k not in FILES},
         "weights": weights_digest(Path(made.facts.folder)),
         "version": metadata.version("frieze"),
         "loras": lora.identity(lora.parse(made.spec.lora)),

@@ -2,12 +2,13 @@
 
 Families differ in where they count from and in how their networks take angles; which angle a
 position means is the method's to say.
-Shape suffixes: S tokens, T frames, H W token rows and columns, F angles of one axis, A of all.
+Shape suffixes: B batch, C channels, S tokens, T frames, H W token rows and columns, F angles of one
+axis, A of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,3 +84,46 @@ class AngleRope(nn.Module):
     def forward(self, angle_SA: Tensor) -> tuple[Tensor, Tensor]:
         cos_SA, sin_SA = angle_SA.cos().float(), angle_SA.sin().float()
         return cos_SA.repeat_interleave(2, dim=1), sin_SA.repeat_interleave(2, dim=1)
+
+
+def clip_angles(
+    place: Place, axes: Sequence[Axis], sigma: float, device: torch.device
+) -> list[Tensor]:
+    """Angles of a clip's frames, and of the band's rows and columns, float64, each [number, F].
+
+    `axes` are frame, row and column; positions count from 0.
+    """
+    frame, row, column = axes
+    patch = place.canvas.height // row.length
+    spans = (
+        (0, frame.length),
+        (place.band.start // patch, place.band.stop // patch),
+        (0, column.length),
+    )
+    return [
+        place.positions(axis, torch.arange(*span, device=device), sigma)
+        for axis, span in zip(axes, spans, strict=True)
+    ]
+
+
+class ClipRope(nn.Module):
+    """A rotary table in diffusers' place, for video: (cos, sin), each [1, S, 1, A], float32.
+
+    `angles` gives those of the thread's frames, rows and columns, for the device of the latents.
+    """
+
+    def __init__(self, angles: Callable[[torch.device], Sequence[Tensor]]) -> None:
+        super().__init__()
+        self.angles = angles
+
+    def forward(self, x_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
+        axes = self.angles(x_BCTHW.device)
+        return _spread([axis.cos() for axis in axes]), _spread([axis.sin() for axis in axes])
+
+
+def _spread(tables: Sequence[Tensor]) -> Tensor:
+    """Each axis' table [number, F], every value twice, over all tokens: [1, S, 1, A]."""
+    frames, rows, columns = (table.float().repeat_interleave(2, dim=1) for table in tables)
+    grid = (len(frames), len(rows), len(columns), -1)
+    spread = [frames[:, None, None].expand(grid), rows[:, None].expand(grid), columns.expand(grid)]
+    return torch.cat(spread, dim=-1).flatten(0, 2)[None, :, None]

@@ -1,7 +1,7 @@
 """Clips as MP4, QuickTime or Matroska, encoded frame by frame while they are drawn.
 
-The name chooses the codec: `clip.mp4` is H.264, `clip.mov` ProRes 422 HQ; `clip.hevc.mp4`,
-`clip.h264.mov` and `clip.prores.mkv` say it before the suffix. A store of 16 bits gives 10.
+The name chooses the codec: `clip.mp4` is H.264, `clip.mov` ProRes 422 HQ; `clip.h264.mov` and
+ `clip.prores.mkv` say it before the suffix. A store of 16 bits gives 10.
 Colours are BT.709 in limited range (ITU-R BT.709-6, section 3), and the file says so.
 Shape suffixes: C channels, T frames, H rows, W columns.
 """
@@ -83,14 +83,13 @@ class Container:
     codecs: tuple[str, ...]
 
 
+# No HEVC: FFmpeg 8 writes its header wrongly, and refuses it, now and then.
 CONTAINERS = {
-    ".mp4": Container("mp4", {"movflags": "+faststart"}, ("h264", "hevc")),
+    ".mp4": Container("mp4", {"movflags": "+faststart"}, ("h264",)),
     # QuickTime's own tags have no room for what drew the clip.
-    ".mov": Container(
-        "mov", {"movflags": "+faststart+use_metadata_tags"}, ("prores", "h264", "hevc")
-    ),
+    ".mov": Container("mov", {"movflags": "+faststart+use_metadata_tags"}, ("prores", "h264")),
     # Else Matroska writes a random id into every file.
-    ".mkv": Container("matroska", {"fflags": "+bitexact"}, ("h264", "hevc", "prores")),
+    ".mkv": Container("matroska", {"fflags": "+bitexact"}, ("h264", "prores")),
 }
 
 
@@ -151,7 +150,7 @@ def _codec(out: Path) -> Codec:
         return CODECS[container.codecs[0]]
     if word not in container.codecs:
         raise ExportError(
-            f"{out}: {out.suffix} holds no {CODECS[word].name}; "
+            f"{out}: {CODECS[word].name} cannot be written to {out.suffix}; "
             f"{' and '.join(container.codecs)} work, or .mov"
         )
     return CODECS[word]

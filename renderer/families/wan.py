@@ -11,7 +11,7 @@ F angles.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis
+from ..rotary import ClipRope, clip_angles
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
@@ -68,12 +69,7 @@ def describe(folder: Path) -> ModelFacts:
         family="wan",
         folder=str(folder),
         pipeline=index["_class_name"],
-        latent=LatentSpec(
-            channels=vae["z_dim"],
-            downscale=2 ** (len(vae["dim_mult"]) - 1) * (vae.get("patch_size") or 1),
-            patch=transformer["patch_size"][1],
-            temporal=2 ** sum(vae["temperal_downsample"]),
-        ),
+        latent=_latent(vae, transformer),
         schedule=read_schedule(folder),
         training_size=hints.get("training_size", LARGE if hidden > 1536 else SMALL),
         training_frames=hints.get("training_frames", 121 if index.get("expand_timesteps") else 81),
@@ -88,6 +84,15 @@ def describe(folder: Path) -> ModelFacts:
         video=True,
         takes_image=index["_class_name"] == "WanImageToVideoPipeline",
         float32_noise=True,
+    )
+
+
+def _latent(vae: Mapping[str, Any], transformer: Mapping[str, Any]) -> LatentSpec:
+    return LatentSpec(
+        channels=vae["z_dim"],
+        downscale=2 ** (len(vae["dim_mult"]) - 1) * (vae.get("patch_size") or 1),
+        patch=transformer["patch_size"][1],
+        temporal=2 ** sum(vae["temperal_downsample"]),
     )
 
 
@@ -143,6 +148,22 @@ def encode(
     return Conditioning(tuple(encoded(prompt) for prompt in prompts[:halves]))
 
 
+def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of what `encode` gives for one prompt as long as it may be."""
+    folder = Path(facts.folder)
+    config = read_json(folder / "transformer" / "config.json")
+    length = spec.max_sequence_length or facts.max_sequence_length
+    sees = config.get("image_dim")
+    if not sees:
+        return {"embeds": (1, length, config["text_dim"])}
+    eye = read_json(folder / "image_encoder" / "config.json")
+    num_patches = (eye["image_size"] // eye["patch_size"]) ** 2
+    return {
+        "embeds": (1, NUM_TEXT, config["text_dim"]),
+        "image_embeds": (1, num_patches + 1, sees),
+    }
+
+
 def _picture(image_HWC: np.ndarray) -> Any:
     """The picture as Pillow has it, which is how the pipelines show it to CLIP."""
     from PIL import Image
@@ -163,38 +184,6 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Wan:
     experts = [expert.to(device).eval() for expert in experts]
     vae = vae.to(device).eval()
     return Wan(facts, experts, vae, index.get("boundary_ratio"), index.get("expand_timesteps"))
-
-
-def denoiser(facts: ModelFacts) -> nn.Module:
-    """The transformer with weights of no meaning, for measuring."""
-    from diffusers import WanTransformer3DModel
-
-    config = read_json(Path(facts.folder) / "transformer" / "config.json")
-    model: nn.Module = WanTransformer3DModel.from_config(config)
-    return model
-
-
-class BandRope(nn.Module):
-    """diffusers' rotary tables (cos, sin), each [1, S, 1, D] in float32, from a band's angles.
-
-    `angles` gives those of the thread's frames, rows and columns, each [number, F].
-    """
-
-    def __init__(self, angles: Callable[[torch.device], Sequence[Tensor]]) -> None:
-        super().__init__()
-        self.angles = angles
-
-    def forward(self, x_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
-        axes = self.angles(x_BCTHW.device)
-        return _spread([axis.cos() for axis in axes]), _spread([axis.sin() for axis in axes])
-
-
-def _spread(tables: Sequence[Tensor]) -> Tensor:
-    """Each axis' table [number, F], every value twice, over all tokens: [1, S, 1, D]."""
-    frames, rows, columns = (table.float().repeat_interleave(2, dim=1) for table in tables)
-    grid = (len(frames), len(rows), len(columns), -1)
-    spread = [frames[:, None, None].expand(grid), rows[:, None].expand(grid), columns.expand(grid)]
-    return torch.cat(spread, dim=-1).flatten(0, 2)[None, :, None]
 
 
 class Wan(CausalVAE):
@@ -225,7 +214,7 @@ class Wan(CausalVAE):
         self._thread = threading.local()
         self._marks = [_marks(expert) for expert in experts]
         for expert in experts:
-            expert.rope = BandRope(self._angles)
+            expert.rope = ClipRope(self._angles)
 
     def _expert(self, level: Level) -> int:
         return 1 if level.timestep < self.boundary else 0
@@ -301,22 +290,17 @@ class Wan(CausalVAE):
 
     def _angles(self, device: torch.device) -> Sequence[Tensor]:
         """Rotary angles of the thread's frames, rows and columns, float64, each [number, F]."""
-        place, latent = self._thread.place, self.facts.latent
-        band, canvas, patch = place.band, place.canvas, latent.patch
+        place, facts = self._thread.place, self.facts
+        canvas, latent = place.canvas, facts.latent
         side = 2 * (self.head_dim // 6)
-        known_frames = latent.frames(self.facts.training_frames)
-        known = round(self.facts.training_size * LONG_SIDE) // latent.unit
-        rows, columns = canvas.height // patch, canvas.width // patch
+        frames = latent.frames(facts.training_frames)
+        known = round(facts.training_size * LONG_SIDE) // latent.unit
         axes = (
-            Axis("frame", self.head_dim - 2 * side, THETA, known_frames, canvas.frames),
-            Axis("row", side, THETA, known, rows),
-            Axis("column", side, THETA, known, columns),
+            Axis("frame", self.head_dim - 2 * side, THETA, frames, canvas.frames),
+            Axis("row", side, THETA, known, canvas.height // latent.patch),
+            Axis("column", side, THETA, known, canvas.width // latent.patch),
         )
-        spans = ((0, canvas.frames), (band.start // patch, band.stop // patch), (0, columns))
-        return [
-            place.positions(axis, torch.arange(*span, device=device), self._thread.sigma)
-            for axis, span in zip(axes, spans, strict=True)
-        ]
+        return clip_angles(place, axes, self._thread.sigma, device)
 
 
 def _marks(expert: nn.Module) -> Sequence[Marks]:

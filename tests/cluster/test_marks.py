@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from banded import (
     BANDS,
+    WIDTH,
     Attention,
     Model,
     canvas,
@@ -62,6 +63,28 @@ def test_attention_to_text_needs_no_mark() -> None:
         return out[:, 0].mT.unflatten(2, x.shape[2:])
 
     assert error(function, canvas(1, 4)) <= EXACT_FLOAT64
+
+
+class _Joined(nn.Module):
+    """Self-attention of x [B, S, D] joined to as much text as is in `text` [B, heads, L, D]."""
+
+    def __init__(self, text: Tensor) -> None:
+        super().__init__()
+        self.text = text
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = torch.cat([x.unflatten(-1, (2, -1)).transpose(1, 2), self.text], dim=2)
+        out = F.scaled_dot_product_attention(q, q, q)[:, :, : x.shape[1]]
+        return out.transpose(1, 2).flatten(2)
+
+
+def test_text_joins_tokens_that_look_like_a_map() -> None:
+    """Ten tokens a row of 100 features a head: so is a map ten times as tall and as wide."""
+    text = torch.randn(1, 2, 7, WIDTH**2, dtype=torch.float64)
+    model, marks = marked(_Joined(text), context=Context(7, "rear"))
+    x = canvas(1, 2 * WIDTH**2)
+    assert error(model, x, marks=marks) <= EXACT_FLOAT64
+    refused(model, x, "^cat on ")
 
 
 @pytest.mark.parametrize("way", ["once", "by hand", "twice"])

@@ -77,6 +77,9 @@ def leaves_defaults_to_the_pipeline(gallery: Gallery, name: str) -> None:
     """A spec of a prompt and a size draws what the pipeline draws of them."""
     fields = ("guidance_scale", "guidance_scale_2", "true_cfg_scale", "max_sequence_length")
     changes = dict.fromkeys(fields)
+    guidance = describe(str(gallery.checkpoint(name))).guidance
+    if guidance.cfg and guidance.defaults[guidance.cfg] == 1:  # off: a negative prompt is refused
+        changes["negative_prompt"] = None
     equal(gallery.drawn(name, **changes), gallery.stock(name, **changes))
 
 
