@@ -80,7 +80,9 @@ class LiveBytes(TorchDispatchMode):
         """Takes off what these free when they go; while they are there they count nothing."""
         for storage in (x.untyped_storage() for x in tensors):
             if storage._cdata not in self._alive:
-                self._alive[storage._cdata] = _Alive(StorageWeakRef(storage), storage.nbytes(), "work")
+                self._alive[storage._cdata] = _Alive(
+                    StorageWeakRef(storage), storage.nbytes(), "work"
+                )
 
     @property
     def num_bytes(self) -> int:

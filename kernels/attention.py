@@ -157,7 +157,8 @@ def _able(q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor) -> Iterator[Backend]:
         if not q_BHSD.is_meta and _missing(name):
             continue
         if reason := backend.refusal(q_BHSD, k_BHKD, v_BHKE):
-            _warn_once(name, reason)
+            if not q_BHSD.is_meta:
+                _warn_once(name, reason)
             continue
         yield backend
 

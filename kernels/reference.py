@@ -1,7 +1,7 @@
 """Every op in plain torch: the specification that the kernels are held to. Read it first.
 
 Shape suffixes: B batch, H heads, S query tokens, K key tokens, D head dim, E value head dim,
-C channels, G groups, N elements of a group.
+F frames, C channels, G groups, N elements of a group.
 
 Arithmetic is float32 or wider, whatever the inputs are; results return to the inputs' dtype,
 log-sum-exps, entropies and moments stay wide.
@@ -33,11 +33,31 @@ def attend(
 
     Over no keys at all the answer is (0, -inf), the neutral element of `merge`.
     """
-    logits_BHSK = logits(q_BHSD, k_BHKD, scale)
+    out_BHSE, lse_BHS = weigh(logits(q_BHSD, k_BHKD, scale), v_BHKE)
+    return out_BHSE.to(v_BHKE.dtype), lse_BHS
+
+
+def weigh(logits_BHSK: Tensor, v_BHKE: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of the values by the softmax of the logits, still wide, and the log-sum-exp.
+
+    The logits are overwritten.
+    """
     lse_BHS = logits_BHSK.logsumexp(-1)
     weight_BHSK = logits_BHSK.sub_(finite(lse_BHS)[..., None]).exp_()
-    out_BHSE = weight_BHSK @ v_BHKE.to(weight_BHSK.dtype)
-    return out_BHSE.to(v_BHKE.dtype), lse_BHS
+    return weight_BHSK @ v_BHKE.to(weight_BHSK.dtype), lse_BHS
+
+
+def decayed_logits(
+    logits_BHSK: Tensor, factor_F: Tensor, frame_q_S: Tensor, frame_k_K: Tensor
+) -> Tensor:
+    """s'_ij = factor[|frame_i - frame_j|] s_ij where s_ij > 0 and both have a frame, else s_ij.
+
+    A token of frame -1 has none.  UltraViCo, arXiv 2511.20123.
+    """
+    frame_q_S1, frame_1K = frame_q_S.long()[:, None], frame_k_K.long()[None]
+    factor_SK = factor_F.to(logits_BHSK.dtype)[(frame_q_S1 - frame_1K).abs()]
+    factor_SK = factor_SK.masked_fill((frame_q_S1 < 0) | (frame_1K < 0), 1.0)
+    return torch.where(logits_BHSK > 0, logits_BHSK * factor_SK, logits_BHSK)
 
 
 def finite(lse_BHS: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def _first_three(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The output of shape [..., S, E]; grouped heads are not repeated in memory."""
-    lead, (num_queries, head_dim) = q.shape[:-2], q.shape[-2:]
+    lead, num_queries = q.shape[:-2], q.shape[-2]
     k, v = (x.expand(*lead, *x.shape[-2:]) if x.shape[-3] == 1 else x for x in (k, v))
     if q.ndim != 4 or k.shape[:-2] != lead:
         return q.new_empty((*lead, num_queries, v.shape[-1]))

@@ -98,5 +98,6 @@ def _changes(spec: RenderSpec) -> Iterator[tuple[str, RenderSpec]]:
         yield "--storage-dtype float8_e4m3fn", spec.model_copy(update=lighter)
     workers = spec.workers * 2
     while workers <= 64:
-        yield f"--workers {workers}", spec.model_copy(update={"workers": workers})
+        alone = "--local --park host on one device, or as many devices"
+        yield f"--workers {workers} ({alone})", spec.model_copy(update={"workers": workers})
         workers *= 2

@@ -43,10 +43,8 @@ class SineTable:
             return table_NNE[slice(*rows), left : left + width].flatten(0, 1)
         start, step = self.grid
         num_features = table_NNE.shape[-1] // 2
-        column_NF = sines(
-            torch.arange(left, left + width, device=device) * step + start, num_features
-        )
-        row_NF = sines(torch.arange(*rows, device=device) * step + start, num_features)
+        column_NF = sines(_indices(left, left + width, device) * step + start, num_features)
+        row_NF = sines(_indices(*rows, device) * step + start, num_features)
         parts = (column_NF.repeat(len(row_NF), 1), row_NF.repeat_interleave(width, dim=0))
         return torch.cat(parts, dim=1).to(table_NNE.dtype)
 
@@ -76,8 +74,8 @@ class SineTable:
 def sines(position_N: Tensor, num_features: int) -> Tensor:
     """One axis at coordinates [N]: all sines, then all cosines, float64 [N, F]."""
     num_frequencies = num_features // 2
-    j = torch.arange(num_frequencies, dtype=torch.float64, device=position_N.device)
-    angle = position_N.double()[:, None] * THETA ** (-j / num_frequencies)
+    j = _indices(0, num_frequencies, position_N.device)
+    angle = position_N[:, None] * THETA ** (-j / num_frequencies)
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
@@ -92,18 +90,17 @@ def fitted(table_NNE: Tensor) -> tuple[float, float] | None:
     size, num_features = len(known_NE), known_NE.shape[1] // 2
     column_NF, row_NF = known_NE.split(num_features, dim=1)
     first, step = _line(torch.complex(row_NF[:, num_features // 2], row_NF[:, 0]))
-    turns = torch.arange(-size, size + 1, dtype=torch.float64, device=known_NE.device)
-    starts = first + 2 * math.pi * turns
+    starts = first + 2 * math.pi * _indices(-size, size + 1, known_NE.device)
     misses = (sines(starts, num_features) - row_NF[0]).abs().amax(dim=1)
     start = float(starts[misses.argmin()])
-    line_NF = sines(torch.arange(size, device=known_NE.device) * step + start, num_features)
+    line_NF = sines(_indices(0, size, known_NE.device) * step + start, num_features)
     miss = max(float((line_NF - half_NF).abs().max()) for half_NF in (row_NF, column_NF))
     return (start, step) if miss <= ROUNDING else None
 
 
 def _line(turn_N: Tensor) -> tuple[float, float]:
     """Start and step of angles on a line, of exp(i angle): least squares around a first guess."""
-    index_N = torch.arange(len(turn_N), dtype=torch.float64, device=turn_N.device)
+    index_N = _indices(0, len(turn_N), turn_N.device)
     index_N -= index_N.mean()
     step = float((turn_N[1:] * turn_N[:-1].conj()).sum().angle())
     for _ in range(3):
@@ -112,3 +109,7 @@ def _line(turn_N: Tensor) -> tuple[float, float]:
         drift_N = (left_N * torch.exp(-1j * middle)).angle()
         step += float((drift_N * index_N).sum() / index_N.square().sum())
     return float(middle) + float(index_N[0]) * step, step
+
+
+def _indices(start: int, stop: int, device: torch.device) -> Tensor:
+    return torch.arange(start, stop, dtype=torch.float64, device=device)

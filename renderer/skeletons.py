@@ -1,7 +1,8 @@
 """Models without weights: the same modules on the meta device, built from config.json alone.
 
 While `skeletons()` is on, `loading.component` builds these instead of reading a checkpoint, so a
-family's own `load` gives a whole model that can be run for its shapes and its memory.
+family's own `load` gives a whole model that can be run for its shapes and its memory.  `shorten`
+leaves out the runs of layers whose equals have told all there is to know.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from . import quantization
 from .family import read_json
@@ -100,3 +102,41 @@ def _quantised(module: nn.Module, bytes_each: float) -> tuple[int, int]:
     saved = sum(int(w.numel() * (w.element_size() - bytes_each)) for w in linear)
     largest = max((w.numel() * w.element_size() for w in linear), default=0)
     return weight_bytes(module) - saved, largest
+
+
+def shorten(network: nn.Module) -> None:
+    """Of every run of equal layers only the first two and the last are run from now on."""
+    for layers in [m for m in network.modules() if isinstance(m, nn.ModuleList)]:
+        if len(layers) > 3 and len({_form(layer) for layer in layers}) == 1:
+            stand_in = _StandIn(layers[1])
+            for layer in list(layers)[2:-1]:
+                layer.forward = stand_in.result
+
+
+def _form(layer: nn.Module) -> tuple[Any, ...]:
+    shapes = tuple((name, tuple(x.shape), x.dtype) for name, x in layer.named_parameters())
+    return type(layer), shapes
+
+
+class _StandIn:
+    """Gives results of the same shapes as a layer's last ones."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._last: Any = None
+        layer.register_forward_hook(self._keep)
+
+    def _keep(self, layer: nn.Module, args: Any, output: Any) -> None:
+        self._last = tree_map_only(Tensor, _Shape, output)
+
+    def result(self, *args: Any, **kwargs: Any) -> Any:
+        return tree_map_only(_Shape, _Shape.made, self._last)
+
+
+class _Shape:
+    """What is needed to make a tensor like another, without keeping that one alive."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.shape, self.stride, self.dtype = x.shape, x.stride(), x.dtype
+
+    def made(self) -> Tensor:
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")

@@ -10,15 +10,15 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_map_only
 
 from frieze.cluster.attention import axis_comms
 from frieze.cluster.bands import band_mode
@@ -32,7 +32,7 @@ from . import sampling
 from .decode import decode
 from .estimate import Estimate
 from .family import Guidance, Model, ModelFacts, Place, load_family
-from .skeletons import Skeleton, skeletons
+from .skeletons import Skeleton, shorten, skeletons
 
 if TYPE_CHECKING:
     from .method import PositionPolicy
@@ -86,7 +86,7 @@ class Traced:
         )
         decode = [self.decode(stages[-1], rows_per_block)]
         encode = []
-        for before, stage in zip(stages, stages[1:], strict=False):
+        for before, stage in itertools.pairwise(stages):
             if stage.enlarge == "pixels":
                 rows = before.align * self.facts.latent.downscale
                 decode.append(self.decode(before, rows))
@@ -109,10 +109,8 @@ class Traced:
         ulysses = self.mesh.ulysses
         groups = [bands[i : i + ulysses] for i in range(0, len(bands), ulysses)]
         spans = [Band(group[0].start, group[-1].stop) for group in groups]
-        return {
-            tallest(bands),
-            tallest(spans) * ulysses,
-        }  # where heads are uneven the first has more
+        # Where heads do not share out evenly, the first rank of a group has more of them.
+        return {tallest(bands), tallest(spans) * ulysses}
 
     @torch.no_grad()
     def denoise(self, stage: StagePlan, rank: int) -> Peak:
@@ -204,7 +202,7 @@ class Traced:
         history = tuple(torch.empty_like(x) for _ in range(self.solver.num_history))
         shapes = load_family(self.facts.family).text_shapes(self.facts, self.spec)
         dtype = getattr(torch, self.spec.dtype)
-        image = {name: _Shape(x).made() for name, x in self._image(stage, band).items()}
+        image = {name: torch.empty_like(x) for name, x in self._image(stage, band).items()}
         halves = [
             {name: torch.empty(shape, dtype=dtype, device=META) for name, shape in shapes.items()}
             for _ in range(self.guidance.num_halves)
@@ -240,10 +238,17 @@ def tallest(bands: Sequence[Band]) -> int:
 
 
 def text_bytes(facts: ModelFacts, spec: RenderSpec) -> int:
-    """Bytes of the text encoders' weights in the spec's precision, from the files' headers."""
-    size = getattr(torch, spec.dtype).itemsize
-    files = Path(facts.folder).glob("text_encoder*/*.safetensors")
-    return sum(size * _num_weights(file) for file in files)
+    """Bytes of the encoders' weights in the spec's precision, from the files' headers.
+
+    A picture's encoder is float32.
+    """
+    folder = Path(facts.folder)
+    sizes = {"text_encoder*": getattr(torch, spec.dtype).itemsize, "image_encoder": 4}
+    return sum(
+        size * _num_weights(file)
+        for part, size in sizes.items()
+        for file in folder.glob(f"{part}/*.safetensors")
+    )
 
 
 def _num_weights(file: Path) -> int:
@@ -277,41 +282,3 @@ def _skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton
             shorten(part.module)
         _SKELETONS[key] = (model, parts)
     return _SKELETONS[key]
-
-
-def shorten(network: nn.Module) -> None:
-    """Of every run of equal layers only the first two and the last are run from now on."""
-    for layers in [m for m in network.modules() if isinstance(m, nn.ModuleList)]:
-        if len(layers) > 3 and len({_form(layer) for layer in layers}) == 1:
-            stand_in = _StandIn(layers[1])
-            for layer in list(layers)[2:-1]:
-                layer.forward = stand_in.result  # type: ignore[method-assign]
-
-
-def _form(layer: nn.Module) -> tuple[Any, ...]:
-    shapes = tuple((name, tuple(x.shape), x.dtype) for name, x in layer.named_parameters())
-    return type(layer), shapes
-
-
-class _StandIn:
-    """Gives results of the same shapes as a layer's last ones."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        self._last: Any = None
-        layer.register_forward_hook(self._keep)
-
-    def _keep(self, layer: nn.Module, args: Any, output: Any) -> None:
-        self._last = tree_map_only(Tensor, _Shape, output)
-
-    def result(self, *args: Any, **kwargs: Any) -> Any:
-        return tree_map_only(_Shape, _Shape.made, self._last)
-
-
-class _Shape:
-    """What is needed to make a tensor like another, without keeping that one alive."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.shape, self.stride, self.dtype = x.shape, x.stride(), x.dtype
-
-    def made(self) -> Tensor:
-        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=META)

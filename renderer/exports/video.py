@@ -1,7 +1,7 @@
 """Clips as MP4, QuickTime or Matroska, encoded frame by frame while they are drawn.
 
 The name chooses the codec: `clip.mp4` is H.264, `clip.mov` ProRes 422 HQ; `clip.h264.mov` and
- `clip.prores.mkv` say it before the suffix. A store of 16 bits gives 10.
+`clip.prores.mkv` say it before the suffix. A store of 16 bits gives 10.
 Colours are BT.709 in limited range (ITU-R BT.709-6, section 3), and the file says so.
 Shape suffixes: C channels, T frames, H rows, W columns.
 """
@@ -60,7 +60,7 @@ HEVC = Codec(
     name="HEVC",
     encoder="libx265",
     formats=("yuv420p", "yuv420p10le"),
-    options={"crf": "16", "preset": "medium", "x265-params": "log-level=none:rc-lookahead=20"},
+    options={"crf": "16", "preset": "medium", "x265-params": "log-level=none:info=0:rc-lookahead=20"},
     longest_side=16384,
     tag="hvc1",
 )
@@ -83,13 +83,12 @@ class Container:
     codecs: tuple[str, ...]
 
 
-# No HEVC: FFmpeg 8 writes its header wrongly, and refuses it, now and then.
 CONTAINERS = {
-    ".mp4": Container("mp4", {"movflags": "+faststart"}, ("h264",)),
+    ".mp4": Container("mp4", {"movflags": "+faststart"}, ("h264", "hevc")),
     # QuickTime's own tags have no room for what drew the clip.
-    ".mov": Container("mov", {"movflags": "+faststart+use_metadata_tags"}, ("prores", "h264")),
+    ".mov": Container("mov", {"movflags": "+faststart+use_metadata_tags"}, ("prores", "h264", "hevc")),
     # Else Matroska writes a random id into every file.
-    ".mkv": Container("matroska", {"fflags": "+bitexact"}, ("h264", "prores")),
+    ".mkv": Container("matroska", {"fflags": "+bitexact"}, ("h264", "hevc", "prores")),
 }
 
 

@@ -65,7 +65,7 @@ def test_attention_to_text_needs_no_mark() -> None:
     assert error(function, canvas(1, 4)) <= EXACT_FLOAT64
 
 
-class _Joined(nn.Module):
+class _Joined(Attention):
     """Self-attention of x [B, S, D] joined to as much text as is in `text` [B, heads, L, D]."""
 
     def __init__(self, text: Tensor) -> None:
@@ -84,7 +84,7 @@ def test_text_joins_tokens_that_look_like_a_map() -> None:
     model, marks = marked(_Joined(text), context=Context(7, "rear"))
     x = canvas(1, 2 * WIDTH**2)
     assert error(model, x, marks=marks) <= EXACT_FLOAT64
-    refused(model, x, "^cat on ")
+    refused(Model(_Joined(text)), x, "^cat on ")
 
 
 @pytest.mark.parametrize("way", ["once", "by hand", "twice"])

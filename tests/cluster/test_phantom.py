@@ -65,7 +65,12 @@ def test_objects_are_its_own() -> None:
 def test_a_group_is_a_phantom_too() -> None:
     comms = axis_comms(phantom(5, 8), Mesh(guidance=2, ring=2, ulysses=2))
     assert (comms.world.rank, comms.world.size) == (1, 4)
-    assert (comms.ring.rank, comms.ring.size, comms.ulysses.rank, comms.ulysses.size) == (0, 2, 1, 2)
+    assert (comms.ring.rank, comms.ring.size, comms.ulysses.rank, comms.ulysses.size) == (
+        0,
+        2,
+        1,
+        2,
+    )
     assert comms.ring.device.type == "meta"
 
 

@@ -22,7 +22,7 @@ from frieze.renderer.family import describe
 from frieze.renderer.store import Store
 from tolerances import CONTROL, GREY_LEVELS, STOCK_LATENTS
 
-# Seven or more rows of patches: two and three ranks get unequal bands.
+# Five or more rows of patches: two and three ranks get unequal bands.
 DRAWN: dict[str, Any] = {
     "prompt": "a red sun over blue mountains",
     "negative_prompt": "grey",
@@ -32,7 +32,7 @@ DRAWN: dict[str, Any] = {
     "seed": 7,
     "max_sequence_length": 48,
 }
-UNET = {"height": 224, "guidance_scale": 5.0}  # its coarsest cell is 32 pixels
+UNET = {"height": 160, "guidance_scale": 5.0}  # its coarsest cell is 32 pixels
 SD3 = {"width": 80, "guidance_scale": 5.0}
 CLIP = {"num_frames": 5, "guidance_scale": 4.0}
 # How each layout differs from `DRAWN`; the guidance scale that is changed to see it comes last.
