@@ -238,10 +238,11 @@ def _image_rows(
     partials: list[AttentionPartial] = []
 
     def visit(kv: Tensor, source: int) -> None:
+        k, v = kv.chunk(2)
         if fades is None:
-            found = attend(q, *kv.chunk(2), scale=scale)
+            found = attend(q, k, v, scale=scale)
         else:
-            found = decaying.attend(q, *kv.chunk(2), fades[source], scale=scale)
+            found = decaying.attend(q, k, v, fades[source], scale=scale)
         partials[:] = [partials[0] + found] if partials else [found]
 
     # Keys and values are stacked along the batch; nobody else holds the stack.

@@ -22,10 +22,12 @@ from torch.overrides import TorchFunctionMode
 from frieze.cluster.attention import AxisComms, Context, axis_comms, canvas_attention
 from frieze.cluster.comm import Comm
 from frieze.cluster.convolution import BandConvolution
+from frieze.cluster.entropy import canvas_entropy
 from frieze.cluster.layout import Band, Canvas, Mesh
 from frieze.cluster.marks import Call, Marks, Watch, mark
 from frieze.cluster.row_mixers import Spans, row_mixer
 from frieze.cluster.shapes import BandError, CanvasShapes, refusal
+from frieze.cluster.tuning import Tuning
 from frieze.kernels.group_norm import Moments, merge, moments, normalise
 
 __all__ = ["BandError", "BandMode", "Context", "Marks", "band_mode", "mark"]
@@ -37,6 +39,8 @@ class BandMode(TorchFunctionMode):
     `comm` joins the ranks, or is their `axis_comms` built before; `bands` are the latent rows of
     every rank of one canvas, from the top.  With the latent `canvas` a band's tensors and tokens
     are told by their sizes from the start, so more mistakes raise; without it they are learnt.
+    A `tuning` changes and measures the attention of the layers in `marks` that are not local; on
+    one rank that is all the mode does then.
     On a clean exit every layer in `marks` must have attended here, else BandError.
     """
 
@@ -48,6 +52,7 @@ class BandMode(TorchFunctionMode):
         mesh: Mesh | None = None,
         marks: Sequence[Marks] = (),
         canvas: Canvas | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         super().__init__()
         self.comms = comm if isinstance(comm, AxisComms) else axis_comms(comm, mesh)
@@ -58,6 +63,9 @@ class BandMode(TorchFunctionMode):
         self.canvas = CanvasShapes(self.bands, self.comm.rank, canvas)
         self.convolution = BandConvolution(self.comm, self.canvas)
         self.watch = Watch(marks)
+        self.tuning = tuning
+        # Here every function means what it means anyway; only the tuning is to be done.
+        self._only_tunes = tuning is not None and self.comm.size == 1
         self._meanings: dict[str, Callable[..., Tensor]] = {
             "convolve": self.convolution.convolve,
             "pad": self.convolution.pad,
@@ -86,6 +94,8 @@ class BandMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         mixer = row_mixer(function)
+        if self._only_tunes and (mixer != Spans("attend") or self._is_unmarked()):
+            return function(*args, **kwargs)
         padded = self.convolution.padded((args, kwargs))
         if padded and mixer != Spans("convolve"):
             return self.convolution.beside(function, padded[0], args, kwargs)
@@ -96,6 +106,9 @@ class BandMode(TorchFunctionMode):
             if reason is not None:
                 raise refusal(function, (args, kwargs), reason)
         return function(*args, **kwargs)
+
+    def _is_unmarked(self) -> bool:
+        return self.watch.innermost is None or self._is_local()
 
     def _is_local(self) -> bool:
         call = self.watch.innermost
@@ -156,15 +169,45 @@ class BandMode(TorchFunctionMode):
             repeats = query.shape[-3] // key.shape[-3]
             key, value = (x.repeat_interleave(repeats, -3) for x in (key, value))
         tokens = self._token_counts(function, (query, key, value), call)
-        return canvas_attention(
-            query,
-            key,
-            value,
-            comms=self.comms,
-            tokens=tokens,
-            scale=scale,
-            context=call.context,
-        )
+        options: dict[str, Any] = {"comms": self.comms, "tokens": tokens}
+        options |= {"scale": scale, "context": call.context}
+        if self.tuning is not None:
+            query, key = self._tune(self.tuning, function, query, key, call, options)
+            if self._only_tunes and self.tuning.decay is None:
+                return function(query, key, value, attn_mask, scale=scale)
+        return canvas_attention(query, key, value, **options)
+
+    def _tune(
+        self,
+        tuning: Tuning,
+        function: Any,
+        query: Tensor,
+        key: Tensor,
+        call: Call,
+        options: dict[str, Any],
+    ) -> tuple[Tensor, Tensor]:
+        """Tuned queries and keys, measured if asked; adds to the options of `canvas_attention`."""
+        query, key = tuning.tuned(call.name, query, key)
+        pooled = None if tuning.probe is None else tuning.pooled
+        if tuning.decay is not None or pooled is not None:
+            options["decay"] = tuning.decay
+            options["num_frames"] = self._num_frames(function, query, call)
+        if tuning.probe is not None:
+            tuning.probe(call.name, canvas_entropy(query, key, pooled=pooled, **options))
+        return query, key
+
+    def _num_frames(self, function: Any, query: Tensor, call: Call) -> int:
+        """Frames of this layer's tokens."""
+        num_text = call.context.num_tokens if call.context else 0
+        num_frames = self.canvas.frames_of(query.shape[2] - num_text)
+        if num_frames is None:
+            raise refusal(
+                function,
+                query,
+                f"layer {call.name!r}: it is not known how many frames these tokens are; "
+                "give the mode its latent canvas",
+            )
+        return num_frames
 
     def _token_counts(
         self, function: Any, qkv: tuple[Tensor, Tensor, Tensor], call: Call
@@ -212,12 +255,16 @@ def band_mode(
     mesh: Mesh | None = None,
     marks: Sequence[Marks] = (),
     canvas: Canvas | None = None,
+    tuning: Tuning | None = None,
     always: bool = False,
 ) -> AbstractContextManager[Any]:
-    """A `BandMode`; nothing at all where one rank holds the canvas, unless asked for `always`."""
-    if len(bands) == 1 and not always:
+    """A `BandMode`; nothing at all where one rank holds the canvas and there is no `tuning`.
+
+    `always` enters it there too.
+    """
+    if len(bands) == 1 and tuning is None and not always:
         return nullcontext()
-    return BandMode(comm, bands, mesh=mesh, marks=marks, canvas=canvas)
+    return BandMode(comm, bands, mesh=mesh, marks=marks, canvas=canvas, tuning=tuning)
 
 
 def _stacked(bands: Sequence[Band], num_ranks: int) -> tuple[Band, ...]:

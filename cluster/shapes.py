@@ -102,6 +102,14 @@ class CanvasShapes:
                 return None
         return tuple(int(count) for count in counts)
 
+    def frames_of(self, num_tokens: int) -> int | None:
+        """Frames that this band's tokens are, the most that square patches make; None if unknown."""
+        if self.canvas is None:
+            return None
+        per_frame = Fraction(num_tokens, self.band.rows) / self.canvas.width
+        counts = range(self.canvas.frames, 0, -1)
+        return next((t for t in counts if _is_square(per_frame / t)), None)
+
 
 def _is_square(value: Fraction) -> bool:
     return all(math.isqrt(n) ** 2 == n for n in value.as_integer_ratio())

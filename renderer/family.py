@@ -87,7 +87,7 @@ class ModelFacts:
     """Everything known of a checkpoint without loading it.
 
     `training_size` is pixels, `training_frames` frames. `takes_image`: it animates a first
-    frame. `float32_noise`: its pipeline draws noise in float32 whatever the weights' precision.
+    frame, and without one if that is `image_optional`. `num_experts`: networks that take turns. `float32_noise`: its pipeline draws noise in float32 whatever the weights' precision.
     """
 
     family: str
@@ -101,6 +101,8 @@ class ModelFacts:
     guidance: GuidanceFacts = GuidanceFacts()
     video: bool = False
     takes_image: bool = False
+    image_optional: bool = False
+    num_experts: int = 1
     float32_noise: bool = False
     training_frames: int = 1
 

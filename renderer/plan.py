@@ -212,13 +212,18 @@ def _guidance(spec: RenderSpec, facts: ModelFacts) -> Guidance:
             f"negative_prompt {spec.negative_prompt!r}: {facts.family} is guided without one; "
             + remedy
         )
+    if spec.guidance_scale_2 is not None and not facts.num_experts > 1:
+        raise PlanError(
+            f"guidance_scale_2 {spec.guidance_scale_2:g}: {facts.pipeline} here has one expert; "
+            "use guidance_scale"
+        )
     embedded = value("guidance_scale") if told.embedded else 0.0
     return Guidance(scale if on else 1.0, embedded, spec.guidance_scale_2)
 
 
 def _sources(spec: RenderSpec, facts: ModelFacts) -> dict[str, Source]:
     """The picture or clip to redraw, the frame to animate."""
-    if facts.takes_image and spec.image is None:
+    if facts.takes_image and not facts.image_optional and spec.image is None:
         raise PlanError(f"{facts.pipeline} animates a first frame; give it with image")
     if spec.image is not None and not facts.takes_image:
         raise PlanError(

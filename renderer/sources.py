@@ -60,7 +60,7 @@ def fitted(source: Source, height: int, width: int, num_frames: int) -> Iterator
 
     from . import media
 
-    frames_THWC = media.read(source.path).frames_THWC
+    frames_THWC = media.read(source.path, num_frames).frames_THWC
     for index in range(num_frames):
         frame_HWC = frames_THWC[min(index, len(frames_THWC) - 1)]
         if frame_HWC.shape[:2] != (height, width):

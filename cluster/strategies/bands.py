@@ -12,6 +12,7 @@ from frieze.cluster.attention import AxisComms
 from frieze.cluster.bands import Marks, band_mode
 from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band, Canvas, cut
+from frieze.cluster.tuning import Tuning
 
 Level = TypeVar("Level")
 
@@ -33,15 +34,17 @@ def predict(
     *,
     bands: Sequence[Band] | None = None,
     marks: Sequence[Marks] = (),
+    tuning: Tuning | None = None,
 ) -> Tensor:
     """denoised(x, level) of the whole canvas, of which x [B, C, (T,) H, W] is this rank's band.
 
     `bands` are those of all ranks; without them the ranks tell each other how many rows they hold.
+    `tuning` is done to the attention of the layers in `marks`, on any number of ranks.
     """
     if bands is None:
         bands = _told(x.shape[-2], comm.world if isinstance(comm, AxisComms) else comm)
     canvas = Canvas(x.shape[2] if x.ndim == 5 else 1, bands[-1].stop, x.shape[-1])
-    with band_mode(comm, bands, marks=marks, canvas=canvas):
+    with band_mode(comm, bands, marks=marks, canvas=canvas, tuning=tuning):
         return denoised(x, level)
 
 

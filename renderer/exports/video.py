@@ -60,7 +60,11 @@ HEVC = Codec(
     name="HEVC",
     encoder="libx265",
     formats=("yuv420p", "yuv420p10le"),
-    options={"crf": "16", "preset": "medium", "x265-params": "log-level=none:info=0:rc-lookahead=20"},
+    options={
+        "crf": "16",
+        "preset": "medium",
+        "x265-params": "log-level=none:info=0:rc-lookahead=20",
+    },
     longest_side=16384,
     tag="hvc1",
 )
@@ -86,7 +90,9 @@ class Container:
 CONTAINERS = {
     ".mp4": Container("mp4", {"movflags": "+faststart"}, ("h264", "hevc")),
     # QuickTime's own tags have no room for what drew the clip.
-    ".mov": Container("mov", {"movflags": "+faststart+use_metadata_tags"}, ("prores", "h264", "hevc")),
+    ".mov": Container(
+        "mov", {"movflags": "+faststart+use_metadata_tags"}, ("prores", "h264", "hevc")
+    ),
     # Else Matroska writes a random id into every file.
     ".mkv": Container("matroska", {"fflags": "+bitexact"}, ("h264", "hevc", "prores")),
 }

@@ -64,6 +64,8 @@ def describe(folder: Path) -> ModelFacts:
     _check_network(folder, transformer)
     names = ("transformer", "transformer_2", "vae", "text_encoder", "image_encoder")
     parts = [name for name in names if (index.get(name) or [None])[0]]
+    animates = index["_class_name"] == "WanImageToVideoPipeline"
+    expands = bool(index.get("expand_timesteps"))
     hidden = transformer["num_attention_heads"] * transformer["attention_head_dim"]
     return ModelFacts(
         family="wan",
@@ -72,7 +74,7 @@ def describe(folder: Path) -> ModelFacts:
         latent=_latent(vae, transformer),
         schedule=read_schedule(folder),
         training_size=hints.get("training_size", LARGE if hidden > 1536 else SMALL),
-        training_frames=hints.get("training_frames", 121 if index.get("expand_timesteps") else 81),
+        training_frames=hints.get("training_frames", 121 if expands else 81),
         max_sequence_length=hints.get("max_sequence_length", NUM_TEXT),
         cost=Cost(
             hidden=hidden,
@@ -82,7 +84,9 @@ def describe(folder: Path) -> ModelFacts:
         ),
         guidance=GuidanceFacts(cfg="guidance_scale", defaults={"guidance_scale": 5.0}),
         video=True,
-        takes_image=index["_class_name"] == "WanImageToVideoPipeline",
+        takes_image=animates or expands,
+        image_optional=expands and not animates,
+        num_experts=sum(part.startswith("transformer") for part in parts),
         float32_noise=True,
     )
 

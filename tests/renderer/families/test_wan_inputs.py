@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from frieze.cluster.layout import Band
-from frieze.renderer import ModelError
+from frieze.renderer import ModelError, PlanError, plan
 from frieze.renderer.families import wan
 from frieze.renderer.family import Guidance, Place, describe
 from frieze.renderer.method import trained
+from frieze.renderer.spec import parse
 from tolerances import CONTROL, EXACT_FLOAT32
 from wan_parts import (
     CANVAS,
@@ -185,3 +186,22 @@ def test_the_autoencoder_stays_in_float32(models: Models) -> None:
     place, half = Place(WHOLE[0], CANVAS, trained), {"embeds": noise(1, 512, 16).bfloat16()}
     with torch.no_grad():
         assert model.denoised(latents(), LOW, half, place, Guidance(5.0)).dtype == torch.float32
+
+
+def test_guidance_of_a_second_expert_needs_one(models: Models) -> None:
+    folder = models.facts("wan").folder
+    with pytest.raises(PlanError, match="guidance_scale_2 3: WanPipeline here has one expert"):
+        plan(parse({"prompt": "x", "model": folder, "guidance_scale_2": 3}))
+
+
+def test_a_first_frame_is_asked_for_allowed_or_refused(models: Models) -> None:
+    asked = {name: models.facts(name) for name in ("wan", "wan-i2v", "wan22-small")}
+    takes = {name: (facts.takes_image, facts.image_optional) for name, facts in asked.items()}
+    assert takes == {
+        "wan": (False, False),
+        "wan-i2v": (True, False),
+        "wan22-small": (True, True),
+    }
+    with pytest.raises(PlanError, match="animates a first frame; give it with image"):
+        plan(parse({"prompt": "x", "model": asked["wan-i2v"].folder}))
+    plan(parse({"prompt": "x", "model": asked["wan22-small"].folder, "height": 224}))
