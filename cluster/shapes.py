@@ -103,7 +103,7 @@ class CanvasShapes:
         return tuple(int(count) for count in counts)
 
     def frames_of(self, num_tokens: int) -> int | None:
-        """Frames that this band's tokens are, the most that square patches make; None if unknown."""
+        """Frames of the band's tokens, the most that square patches make; None if unknown."""
         if self.canvas is None:
             return None
         per_frame = Fraction(num_tokens, self.band.rows) / self.canvas.width

@@ -55,7 +55,8 @@ def decayed_logits(
     A token of frame -1 has none.  UltraViCo, arXiv 2511.20123.
     """
     frame_q_S1, frame_1K = frame_q_S.long()[:, None], frame_k_K.long()[None]
-    factor_SK = factor_F.to(logits_BHSK.dtype)[(frame_q_S1 - frame_1K).abs()]
+    distance_SK = (frame_q_S1.clamp(min=0) - frame_1K.clamp(min=0)).abs()
+    factor_SK = factor_F.to(logits_BHSK.dtype)[distance_SK]
     factor_SK = factor_SK.masked_fill((frame_q_S1 < 0) | (frame_1K < 0), 1.0)
     return torch.where(logits_BHSK > 0, logits_BHSK * factor_SK, logits_BHSK)
 

@@ -166,6 +166,8 @@ class Drive:
             if state and state.stage == stage_index:
                 fleet.all("restore", stage_index, state.slot, state.step)
                 first_step = state.step
+                if measured := store.journal.entropies(stage_index):
+                    fleet.all("concentrate", measured)
             else:
                 if stage_index - 1 in made.painted:
                     fleet.all("paint")
@@ -189,6 +191,8 @@ class Drive:
         self._say("stage", made, stage_index, first_step, message=size)
         for step in range(first_step, stage.num_steps):
             reports = fleet.all("step", step)
+            if step == 0:
+                self._concentrate(fleet, made, store, stage_index)
             last = step + 1 == stage.num_steps
             if last or (step + 1) % made.spec.save_every == 0:
                 slot = 1 - slot
@@ -201,6 +205,18 @@ class Drive:
             self._call_back(fleet, made, stage_index, step)
             self._stop_if_asked(store)
         return slot
+
+    def _concentrate(self, fleet: Fleet, made: CanvasPlan, store: Store, stage_index: int) -> None:
+        """Hand the entropies that the first step measured to every worker, and to a resume."""
+        focus = made.method.focus
+        if focus is None or focus.scale is None:
+            return
+        found = dict(reversed(fleet.all("entropies")))
+        halves = [entropies for place in sorted(found) for entropies in found[place]]
+        if all(halves):
+            event = {"event": "focus", "stage": stage_index, "entropies": halves}
+            store.journal.append(event)
+            fleet.all("concentrate", halves)
 
     def _decode(self, fleet: Fleet, made: CanvasPlan, store: Store) -> None:
         written = set(store.done())

@@ -23,7 +23,7 @@ from frieze.cluster.layout import Band, Canvas
 
 from . import hub, plugins
 from .errors import ModelError
-from .method import PositionPolicy
+from .method import Axis, PositionPolicy
 from .schedules import Level, Schedule
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class ModelFacts:
     """Everything known of a checkpoint without loading it.
 
     `training_size` is pixels, `training_frames` frames. `takes_image`: it animates a first
-    frame, and without one if that is `image_optional`. `num_experts`: networks that take turns. `float32_noise`: its pipeline draws noise in float32 whatever the weights' precision.
+    frame, and without one if that is `image_optional`. `num_experts`: networks that take turns.
+    `rotary`: its positions are angles. `float32_noise`: its pipeline draws noise in float32
+    whatever the weights' precision.
     """
 
     family: str
@@ -102,9 +104,16 @@ class ModelFacts:
     video: bool = False
     takes_image: bool = False
     image_optional: bool = False
+    rotary: bool = True
     num_experts: int = 1
     float32_noise: bool = False
     training_frames: int = 1
+
+    @property
+    def training_tokens(self) -> int:
+        """Image tokens at the training size."""
+        side = self.training_size // self.latent.unit
+        return side**2 * self.latent.frames(self.training_frames)
 
 
 @dataclass(frozen=True)
@@ -161,6 +170,9 @@ class Model(Protocol):
 
     def denoiser_marks(self, level: Level) -> Sequence[Marks]:
         """The marks of the network that serves this noise level."""
+
+    def axes(self, place: Place) -> tuple[Axis, ...]:
+        """Rotary axes in the order of a head's channels; none where positions are not rotary."""
 
     def denoised(
         self,

@@ -90,11 +90,11 @@ def _share_above(
 ) -> Tensor:
     """1 for frequencies with more turns over `length` than the first, 0 below the second."""
     first, last = (_index_of(len(omega_F), theta, length, turn * fade) for turn in turns)
-    most = min(len(omega_F), 2 * len(omega_F) - 1)
     if last < 0:
         return torch.zeros_like(omega_F)
     # With both limits beyond the last frequency a ramp between them would run backwards.
-    low, high = (min(max(limit, 0), most) for limit in (math.floor(first), math.ceil(last)))
+    limits = (math.floor(first), math.ceil(last))
+    low, high = (min(max(limit, 0), len(omega_F)) for limit in limits)
     j_F = torch.arange(len(omega_F), dtype=torch.float64, device=omega_F.device)
     return 1 - ((j_F - low) / (high - low or 1e-3)).clamp(0, 1)
 

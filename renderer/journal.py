@@ -122,6 +122,14 @@ class Journal:
             return None
         return State(*(int(states[-1][name]) for name in ("stage", "step", "slot")))
 
+    def entropies(self, stage: int) -> list[dict[str, list[float]]] | None:
+        """What a stage's first step measured, for each half of the guidance.
+
+        From {"event": "focus", "stage": ..., "entropies": [{layer: [a number for each head]}]}.
+        """
+        found = [event for event in self._named("focus") if event["stage"] == stage]
+        return found[-1]["entropies"] if found else None
+
     @property
     def is_finished(self) -> bool:
         """Whether {"event": "finished"} was written."""

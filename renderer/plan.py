@@ -311,13 +311,11 @@ def _levels(
     stage: Stage, spec: RenderSpec, facts: ModelFacts, canvas: Canvas, strength: float
 ) -> Table:
     patch = facts.latent.patch
-    frames = facts.latent.frames(facts.training_frames)
-    trained = (facts.training_size // facts.latent.unit) ** 2 * frames
     return table(
         facts.schedule,
         stage.steps or spec.num_inference_steps,
         tokens=canvas.frames * (canvas.height // patch) * (canvas.width // patch),
-        training_tokens=trained,
+        training_tokens=facts.training_tokens,
         shift=stage.shift or spec.shift,
         start=stage.start,
         strength=strength,

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from frieze.cluster.strategies.bands import predict
 from . import loaded, resample
 from .decode import Piece, decode, quantise
 from .family import Conditioning, Place
+from .focus import Concentration, Entropies
 from .plan import CanvasPlan, StagePlan
 from .sampling import noised, solver
 from .schedules import Level
@@ -57,6 +58,7 @@ class Shard:
         self.stage_index = -1
         self.x_BCTHW = torch.empty(0)
         self.history: tuple[Tensor, ...] = ()
+        self.tunings: tuple[Concentration, ...] = ()
         # What a first frame adds to the conditioning of this band.
         self.image: Mapping[str, Tensor] = {}
 
@@ -139,6 +141,9 @@ class Shard:
         """Advance this band by one interval between noise levels."""
         began, sent = time.perf_counter(), self.comm.num_bytes_sent
         level = self._stage.levels[step_index]
+        for tuning in self.tunings:
+            tuning.is_measuring = step_index == 0 and tuning.measures
+            tuning.enter(level.sigma)
         self.x_BCTHW, self.history = self.solver.step(
             step_index,
             self._stage.levels,
@@ -148,6 +153,20 @@ class Shard:
             self._draw_noise if self.solver.needs_noise else None,
         )
         return StepReport(time.perf_counter() - began, self.comm.num_bytes_sent - sent)
+
+    def entropies(self) -> tuple[int, list[Entropies]]:
+        """(its place among twins, what the first step measured of its halves of the guidance)."""
+        place = self.twins.rank if self.twins else 0
+        return place, [
+            {layer: entropy_H.tolist() for layer, entropy_H in tuning.measured.items()}
+            for tuning in self.tunings
+        ]
+
+    def concentrate(self, halves: Sequence[Entropies]) -> None:
+        """Scale the heads of this stage by the entropies of all halves."""
+        own = halves if self.twins is None else halves[self.twins.rank : self.twins.rank + 1]
+        for tuning, entropies in zip(self.tunings, own, strict=True):
+            tuning.concentrate(entropies)
 
     def save(self, slot: int) -> None:
         """Write this worker's latent rows, and the solver's memory of them, into a slot."""
@@ -223,8 +242,25 @@ class Shard:
         shape = (1, latent.channels, canvas.frames, self._band.rows, canvas.width)
         zeros = torch.zeros(shape, device=self.device)
         self.history = (zeros,) * self.solver.num_history
+        self.tunings = self._tunings()
         if "image" in self.plan.sources:
             self.image = self._image_condition()
+
+    def _tunings(self) -> tuple[Concentration, ...]:
+        """How this stage's attention is changed, for each half of the guidance drawn here."""
+        place, latent = self._place(), self.plan.facts.latent
+        columns = place.canvas.frames * place.canvas.width // latent.patch
+        num_halves = 1 if self.twins else self.plan.guidance.num_halves
+        return tuple(
+            Concentration(
+                self.plan.method,
+                self.model.axes(place),
+                num_tokens=columns * (place.canvas.height // latent.patch),
+                num_own=columns * (place.band.rows // latent.patch),
+                num_trained=self.plan.facts.training_tokens,
+            )
+            for _ in range(num_halves)
+        )
 
     def _denoised(self, level: Level) -> Tensor:
         """This band's guided x0; twins evaluate one prompt each and tell each other."""
@@ -233,7 +269,7 @@ class Shard:
         if self.twins is not None:
             halves = halves[self.twins.rank : self.twins.rank + 1]
 
-        def half(tensors: Mapping[str, Tensor]) -> Tensor:
+        def half(tensors: Mapping[str, Tensor], tuning: Concentration) -> Tensor:
             return predict(
                 lambda x, at: self.model.denoised(x, at, tensors, place, guidance),
                 x,
@@ -241,9 +277,13 @@ class Shard:
                 self.comms,
                 bands=self._stage.bands,
                 marks=self.model.denoiser_marks(level),
+                tuning=None if tuning.is_idle else tuning,
             )
 
-        clean = [half({**tensors, **self.image}) for tensors in halves]
+        clean = [
+            half({**tensors, **self.image}, tuning)
+            for tensors, tuning in zip(halves, self.tunings, strict=True)
+        ]
         if self.twins is not None:
             clean = self.twins.all_gather(clean[0])
         if len(clean) == 1:

@@ -27,3 +27,5 @@ STOCK_STEPS = 1e-6
 LORA = 1e-5
 # float8_e4m3fn keeps 4 bits of a weight; errors of layers add up.
 FLOAT8 = 2**-3
+# Mean entropies of attention in float32 between numbers of ranks, relative.
+ENTROPY_FLOAT32 = 1e-6

@@ -38,6 +38,8 @@ def predict(
 ) -> Tensor:
     """denoised(x, level) of the whole canvas, of which x [B, C, (T,) H, W] is this rank's band.
 
+    `tuning` changes and measures the attention of the marked layers.
+
     `bands` are those of all ranks; without them the ranks tell each other how many rows they hold.
     `tuning` is done to the attention of the layers in `marks`, on any number of ranks.
     """

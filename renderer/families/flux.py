@@ -34,6 +34,7 @@ from ..family import (
     read_json,
     weight_bytes,
 )
+from ..method import Axis
 from ..rotary import AngleRope, band_angles, picture_axes
 from ..schedules import Level, read_schedule, x0_from
 
@@ -157,7 +158,6 @@ class Flux(PictureVAE):
         self._thread.num_text_tokens = embeds.shape[1]
         batch, dtype, device = x_BCHW.shape[0], embeds.dtype, x_BCHW.device
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
-        axes = picture_axes(self.facts, place, self.axes_dim, THETA)
         strength = x_BCHW.new_full((batch,), guidance.embedded, dtype=torch.float32)
         velocity_BSE = self.transformer(
             hidden_states=pack(x_BCHW).to(dtype),
@@ -166,11 +166,15 @@ class Flux(PictureVAE):
             pooled_projections=tensors["pooled"],
             encoder_hidden_states=embeds,
             txt_ids=x_BCHW.new_zeros(embeds.shape[1], sum(self.axes_dim) // 2, dtype=torch.float64),
-            img_ids=band_angles(place, axes, level.sigma, device),
+            img_ids=band_angles(place, self.axes(place), level.sigma, device),
             return_dict=False,
         )[0]
         velocity_BCTHW = unpack(velocity_BSE.to(x_BCTHW.dtype), x_BCHW.shape[-2:]).unsqueeze(2)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
+
+    def axes(self, place: Place) -> tuple[Axis, ...]:
+        """Rotary axes in the order of a head's channels."""
+        return picture_axes(self.facts, place, self.axes_dim, THETA)
 
     def guided(
         self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance

@@ -179,6 +179,11 @@ class Flux2(PictureVAE):
         velocity_BCTHW = velocity_BSE.mT.to(x_BCTHW.dtype).reshape(x_BCTHW.shape)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
 
+    def axes(self, place: Place) -> tuple[Axis, ...]:
+        """Rotary axes in the order of a head's channels; the last is the text's, as trained."""
+        text = Axis("text", self.dims[3], self.theta, 1, 1)
+        return (*picture_axes(self.facts, place, self.dims, self.theta), text)
+
     def guided(
         self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
     ) -> Tensor:
@@ -204,8 +209,7 @@ class Flux2(PictureVAE):
 
     def _angles(self, place: Place, sigma: float, device: torch.device) -> Tensor:
         """Rotary angles of this band's tokens, float64 [S, A]; 0 on the axis of the text."""
-        axes = picture_axes(self.facts, place, self.dims, self.theta)
-        image_SA = band_angles(place, axes, sigma, device)
+        image_SA = band_angles(place, self.axes(place), sigma, device)
         return torch.cat([image_SA, image_SA.new_zeros(len(image_SA), self.dims[3] // 2)], dim=1)
 
     def _text_angles(self, num_tokens: int, device: torch.device) -> Tensor:

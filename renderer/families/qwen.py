@@ -35,6 +35,7 @@ from ..family import (
     read_json,
     weight_bytes,
 )
+from ..method import Axis
 from ..rotary import band_angles, picture_axes, turns
 from ..schedules import Level, read_schedule, x0_from
 
@@ -176,6 +177,10 @@ class Qwen(CausalVAE):
         velocity_BCTHW = unpack(velocity_BSE.to(x_BCTHW.dtype), x_BCTHW, self.facts.latent.patch)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
 
+    def axes(self, place: Place) -> tuple[Axis, ...]:
+        """Rotary axes in the order of a head's channels."""
+        return picture_axes(self.facts, place, self.dims, THETA)
+
     def guided(
         self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
     ) -> Tensor:
@@ -193,7 +198,7 @@ class Qwen(CausalVAE):
         self, place: Place, num_text_tokens: int, sigma: float, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Rotary angles of this band's tokens [S, A] and of the text's [L, A], float64."""
-        axes = picture_axes(self.facts, place, self.dims, THETA)
+        axes = self.axes(place)
         image_SA = band_angles(place, axes, sigma, device, centred=True)
         start = max(axis.length // 2 for axis in axes)
         position_L = torch.arange(start, start + num_text_tokens, device=device)

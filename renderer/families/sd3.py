@@ -35,6 +35,7 @@ from ..family import (
     read_json,
     weight_bytes,
 )
+from ..method import Axis
 from ..schedules import Level, read_schedule, x0_from
 from ..sine_table import SineTable
 
@@ -72,6 +73,7 @@ def describe(folder: Path) -> ModelFacts:
             weight_bytes={part: weight_bytes(folder, part) for part in parts},
             decoder_channels=vae["block_out_channels"][0],
         ),
+        rotary=False,
         guidance=GuidanceFacts(cfg="guidance_scale", defaults={"guidance_scale": 7.0}),
     )
 
@@ -179,6 +181,10 @@ class SD3(PictureVAE):
         )[0]
         velocity_BCTHW = velocity_BCHW.to(x_BCTHW.dtype).unsqueeze(2)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
+
+    def axes(self, place: Place) -> tuple[Axis, ...]:
+        """None: positions are not rotary."""
+        return ()
 
     def guided(
         self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance

@@ -32,6 +32,7 @@ from ..family import (
     read_json,
     weight_bytes,
 )
+from ..method import Axis
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def describe(folder: Path) -> ModelFacts:
             weight_bytes={part: weight_bytes(folder, part) for part in ("unet", "vae", *encoders)},
             decoder_channels=vae["block_out_channels"][0],
         ),
+        rotary=False,
         guidance=GuidanceFacts(
             cfg="guidance_scale", defaults={"guidance_scale": 5.0 if pipeline == XL else 7.5}
         ),
@@ -206,6 +208,10 @@ class UNet(PictureVAE):
         size = [place.canvas.height * downscale, place.canvas.width * downscale]
         ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=pooled_BE.device)
         return {"text_embeds": pooled_BE, "time_ids": ids.expand(pooled_BE.shape[0], -1)}
+
+    def axes(self, place: Place) -> tuple[Axis, ...]:
+        """None: positions are not rotary."""
+        return ()
 
     def guided(
         self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance

@@ -292,19 +292,22 @@ class Wan(CausalVAE):
         given_BCTHW[:, :, 0] = 1
         return {"condition": torch.cat([given_BCTHW, latents_BCTHW], dim=1)}
 
-    def _angles(self, device: torch.device) -> Sequence[Tensor]:
-        """Rotary angles of the thread's frames, rows and columns, float64, each [number, F]."""
-        place, facts = self._thread.place, self.facts
-        canvas, latent = place.canvas, facts.latent
+    def axes(self, place: Place) -> tuple[Axis, ...]:
+        """Rotary axes in the order of a head's channels."""
+        facts, canvas, latent = self.facts, place.canvas, self.facts.latent
         side = 2 * (self.head_dim // 6)
         frames = latent.frames(facts.training_frames)
         known = round(facts.training_size * LONG_SIDE) // latent.unit
-        axes = (
+        return (
             Axis("frame", self.head_dim - 2 * side, THETA, frames, canvas.frames),
             Axis("row", side, THETA, known, canvas.height // latent.patch),
             Axis("column", side, THETA, known, canvas.width // latent.patch),
         )
-        return clip_angles(place, axes, self._thread.sigma, device)
+
+    def _angles(self, device: torch.device) -> Sequence[Tensor]:
+        """Rotary angles of the thread's frames, rows and columns, float64, each [number, F]."""
+        place = self._thread.place
+        return clip_angles(place, self.axes(place), self._thread.sigma, device)
 
 
 def _marks(expert: nn.Module) -> Sequence[Marks]:

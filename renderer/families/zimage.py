@@ -36,6 +36,7 @@ from ..family import (
     read_json,
     weight_bytes,
 )
+from ..method import Axis
 from ..rotary import band_angles, picture_axes, turns
 from ..schedules import Level, read_schedule, x0_from
 
@@ -190,6 +191,10 @@ class ZImage(PictureVAE):
         velocity_BCTHW = -torch.stack(outputs).to(x_BCTHW.dtype)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
 
+    def axes(self, place: Place) -> tuple[Axis, ...]:
+        """Rotary axes in the order of a head's channels."""
+        return picture_axes(self.facts, place, self.dims, self.theta)
+
     def guided(
         self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
     ) -> Tensor:
@@ -224,7 +229,7 @@ class ZImage(PictureVAE):
         The caption takes 1, 2, ... on the frame axis, and the image the position after it.
         """
         at = self._sequences
-        axes = picture_axes(self.facts, at.place, self.dims, self.theta)
+        axes = self.axes(at.place)
         image_SA = band_angles(at.place, axes, at.sigma, device, frame=at.num_text + 1)
         position_L = torch.arange(1, at.num_text + 1, device=device)
         origin_L = torch.zeros_like(position_L)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,16 @@ class Gallery:
 
     def checkpoint(self, name: str) -> Path:
         """The folder of a layout's checkpoint."""
-        make = lambda: checkpoints.build(name, self.folder / name)  # noqa: E731
-        return self._once(("checkpoint", name), make)
+        return self._once(
+            ("checkpoint", name), partial(checkpoints.build, name, self.folder / name)
+        )
 
     def lora(self, name: str) -> str:
         """A LoRA for a layout."""
         from checkpoints.lora import build_lora
 
-        make = lambda: str(build_lora(self.checkpoint(name), self.folder / f"{name}-lora"))  # noqa: E731
-        return self._once(("lora", name), make)
+        folder = self.folder / f"{name}-lora"
+        return str(self._once(("lora", name), partial(build_lora, self.checkpoint(name), folder)))
 
     def picture(self, name: str) -> str:
         """A picture of a layout's size, to be redrawn or animated."""
@@ -117,7 +119,7 @@ class Gallery:
     def drawn(self, name: str, **changes: Any) -> Drawn:
         """What Frieze draws, kept for the next who asks."""
         return self._once(
-            ("drawn", name, *sorted(changes.items())), lambda: self.fresh(name, **changes)
+            ("drawn", name, *sorted(changes.items())), partial(self.fresh, name, **changes)
         )
 
     def fresh(self, name: str, **changes: Any) -> Drawn:

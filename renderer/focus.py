@@ -1,0 +1,128 @@
+"""How a method changes attention in one stage: gains of rotary channels, concentration of heads.
+
+Softmax of lambda S is softmax over lambda q: heads are concentrated by scaling their queries, and
+no kernel and no mask is needed. Which heads, and how much, follows from the entropies that the
+stage's first step measures (UltraImage, arXiv 2512.04504, section 4.2).
+Shape suffixes: B batch, H heads, L layers, S tokens, D head dim, F frequencies of an axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from frieze.kernels.decay import Decay
+
+    from .method import Axis, Method, Spectrum
+
+# Of one half of the guidance: a layer's name -> the entropy of each of its heads, in nats.
+Entropies = Mapping[str, Sequence[float]]
+
+
+@dataclass
+class Concentration:
+    """The tuning of one stage for one half of the guidance, on one rank (`cluster.tuning`).
+
+    `num_tokens` are the image tokens of the whole canvas, `num_own` this rank's, and `num_trained`
+    those of the size that the model was trained at.
+    """
+
+    method: Method
+    axes: tuple[Axis, ...]
+    num_tokens: int
+    num_own: int
+    num_trained: int
+    measured: dict[str, Tensor] = field(default_factory=dict)
+    is_measuring: bool = False
+    decay: Decay | None = None
+    _scale_H: dict[str, Tensor] = field(default_factory=dict)
+    _gain_D: Tensor | None = None
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the canvas is larger than the model was trained on; else nothing is changed."""
+        return any(axis.length > axis.trained for axis in self.axes)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether attention is left as it is: then no mode is entered for it."""
+        method = self.method
+        changes = method.gains is not None or method.focus is not None or self.decay is not None
+        return not (changes and self.is_beyond)
+
+    @property
+    def measures(self) -> bool:
+        """Whether the stage's first step must measure entropies."""
+        focus = self.method.focus
+        return self.is_beyond and focus is not None and focus.scale is not None
+
+    @property
+    def pooled(self) -> int | None:
+        """Side of the blocks whose entropy is measured, if it is not the tokens'."""
+        return self.method.focus.pooled if self.method.focus else None
+
+    @property
+    def probe(self) -> Callable[[str, Tensor], None] | None:
+        """Keeps what the first step measures."""
+        return self._keep if self.is_measuring else None
+
+    def _keep(self, layer: str, entropy_BH: Tensor) -> None:
+        self.measured[layer] = entropy_BH.mean(0).cpu()
+
+    def concentrate(self, entropies: Entropies) -> None:
+        """Turn the measured entropies of all layers into the factors of their heads."""
+        focus = self.method.focus
+        assert focus is not None
+        assert focus.scale is not None
+        widest = max(map(len, entropies.values()))
+        # Layers may have different numbers of heads: absent ones must not count.
+        entropy_LH = torch.full((len(entropies), widest), torch.nan, dtype=torch.float64)
+        for row_H, values in zip(entropy_LH, entropies.values(), strict=True):
+            row_H[: len(values)] = torch.tensor(values, dtype=torch.float64)
+        scale_LH = focus.scale(entropy_LH)
+        self._scale_H = {
+            layer: scale_LH[index, : len(values)]
+            for index, (layer, values) in enumerate(entropies.items())
+        }
+
+    def enter(self, sigma: float, spectrum: Spectrum | None = None) -> None:
+        """Prepare for a step at a noise level."""
+        gains = self.method.gains
+        if gains is None or not self.is_beyond:
+            self._gain_D = None
+            return
+        each = [_per_channel(gains(axis, sigma, spectrum), axis) for axis in self.axes]
+        gain_D = torch.cat(each)
+        self._gain_D = None if bool((gain_D == 1).all()) else gain_D
+
+    def tuned(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys with their channels' gains, queries with their heads' factors."""
+        if self._gain_D is not None:
+            gain_D = self._gain_D.to(q_BHSD)
+            q_BHSD, k_BHSD = q_BHSD * gain_D, k_BHSD * gain_D
+        factor = self._factor(q_BHSD)
+        if factor != 1.0:
+            q_BHSD = q_BHSD * factor
+        scale_H = self._scale_H.get(layer)
+        if scale_H is None or bool((scale_H == 1).all()):
+            return q_BHSD, k_BHSD
+        return q_BHSD * scale_H.to(q_BHSD)[:, None, None], k_BHSD
+
+    def _factor(self, q_BHSD: Tensor) -> float:
+        """One factor for all heads, from the number of tokens, text included."""
+        focus = self.method.focus
+        if focus is None or focus.constant is None or not self.is_beyond:
+            return 1.0
+        num_text = q_BHSD.shape[2] - self.num_own
+        return focus.constant(self.num_tokens + num_text, self.num_trained + num_text)
+
+
+def _per_channel(gain: Tensor | float, axis: Axis) -> Tensor:
+    """A gain for each channel of an axis: a frequency has two neighbours."""
+    gain_F = torch.as_tensor(gain, dtype=torch.float64).expand(axis.dim // 2)
+    return gain_F.repeat_interleave(2)

@@ -1,0 +1,47 @@
+"""Factors on attention logits: one for each head from its entropy, or one for all from the tokens.
+
+Shape suffixes: L layers, H heads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def concentration(
+    entropy_LH: Tensor,
+    *,
+    least: float = 1.0,
+    most: float = 1.3,
+    power: float = 2.0,
+    lowest: float | None = None,
+    highest: float | None = None,
+) -> Tensor:
+    """lambda = least + (most - least) ((highest - H) / (highest - lowest))^power.
+
+    UltraImage's EAAC (arXiv 2512.04504, eq. 11): heads that look at little are made to look at
+    less, those that look everywhere are left alone. Entropies are nats; `lowest` and `highest`
+    are those of all heads of all layers unless given, as the released code gives them. NaN stands
+    for heads that do not exist.
+    """
+    import torch
+
+    known = entropy_LH[~entropy_LH.isnan()]
+    low = float(known.min()) if lowest is None else lowest
+    high = float(known.max()) if highest is None else highest
+    focused_LH = ((high - entropy_LH) / max(high - low, 1e-6)).clamp(0, 1)
+    return torch.as_tensor(least + (most - least) * focused_LH**power)
+
+
+def proportional(tokens: int, trained_tokens: int) -> float:
+    """sqrt(ln N / ln N0): keeps entropy as tokens grow (Jin et al. 2023, arXiv 2306.08645)."""
+    return math.sqrt(max(1.0, math.log(tokens) / math.log(trained_tokens)))
+
+
+def logarithmic(ratio: float, trained_tokens: int) -> float:
+    """ln(c N0) / ln N0, without a root: CineScale's scale for c times the tokens."""
+    return max(1.0, math.log(ratio * trained_tokens) / math.log(trained_tokens))

@@ -1,0 +1,19 @@
+"""Proportional attention: one factor for all heads (Jin et al. 2023, arXiv 2306.08645).
+
+Softmax over more tokens is flatter; a scale of sqrt(ln N / ln N0) keeps its entropy. Lumina, I-Max
+and HiFlow use it with positions of their own.
+"""
+
+from __future__ import annotations
+
+from .. import options
+from ..family import ModelFacts
+from ..heads import proportional
+from ..method import Focus, Method, Stage, stages_of
+from ..spec import RenderSpec
+
+
+def method(spec: RenderSpec, facts: ModelFacts) -> Method:
+    """The plain model with the logits of every head scaled alike."""
+    options.read(spec, {})
+    return Method(stages=stages_of(spec, (Stage(),)), focus=Focus(constant=proportional))
