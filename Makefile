@@ -8,10 +8,14 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= demo
 DEMO_FLAGS ?= --preset demo --workers 2 --overwrite
 
+# Benchmarks of minutes; that of quality takes hours, and goes on where it was stopped.
+BENCHES = $(filter-out tests/bench/quality%.py tests/bench/features.py, $(wildcard tests/bench/*.py))
+QUALITY_FLAGS ?= --jobs 2
+
 # The tests' models are tiny: one thread per process is fastest, and ranks do not fight for cores.
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest
 
-.PHONY: install demo test test-all check format bench clean
+.PHONY: install demo test test-all check format bench bench-quality clean
 
 install: $(VENV)/.dev
 
@@ -37,7 +41,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	set -e; for script in tests/bench/*.py; do echo "$$script"; PYTHONPATH=tests $(BIN)/python "$$script"; done
+	set -e; for script in $(BENCHES); do echo "$$script"; PYTHONPATH=tests $(BIN)/python "$$script"; done
+
+bench-quality: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/quality.py $(QUALITY_FLAGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache \

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -36,12 +36,13 @@ class _Asker:
     scale: float | None
 
     def mean_logit(self, k: Tensor, frames: Frames | None = None) -> AttentionPartial:
-        """E[s] over these keys as `out` [B, H, S, 1], wide."""
+        """E[s] over these keys as `out` [B, H, S, 1]; float64, for lse - E[s] cancels digits."""
         if frames is not None:
-            return decaying.mean_logit(self.q_BHSD, k, frames, scale=self.scale)
+            partial = decaying.mean_logit(self.q_BHSD, k, frames, scale=self.scale)
+            return AttentionPartial(partial.out_BHSD.double(), partial.lse_BHS.double())
         mean_key = attend(self.q_BHSD, k, k, scale=self.scale)
         mean_BHS = mean_logit(self.q_BHSD, mean_key, scale=self.scale)
-        return AttentionPartial(mean_BHS[..., None], mean_key.lse_BHS)
+        return AttentionPartial(mean_BHS.double()[..., None], mean_key.lse_BHS.double())
 
     def attend(self, k: Tensor, v: Tensor, frames: Frames | None = None) -> AttentionPartial:
         if frames is not None:
@@ -135,8 +136,8 @@ def _token_entropy(rows: _Rows) -> Tensor:
 
 
 def _entropies(partial: AttentionPartial) -> Tensor:
-    """H = lse - E[s] of every query, float64."""
-    return partial.lse_BHS.double() - partial.out_BHSD[..., 0].double()
+    """H = lse - E[s] of every query."""
+    return partial.lse_BHS - partial.out_BHSD[..., 0]
 
 
 def _packed(partial: AttentionPartial) -> Tensor:
@@ -154,7 +155,7 @@ def _summed(x: Tensor, world: Comm) -> Tensor:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Blocks of `side` tokens of the whole joint sequence; block numbers never decrease."""
+    """Blocks of `side` tokens of the whole joint sequence, and the block of every token here."""
 
     side: int
     total: int
@@ -225,13 +226,14 @@ def _add_mass(
     no wider than keys and every backend takes them.
     """
     width = k_BHKD.shape[3]
-    for first in range(int(k_block_K[0]), int(k_block_K[-1]) + 1, width):
-        a, b = torch.searchsorted(k_block_K, torch.tensor([first, first + width])).tolist()
-        if a == b:
+    for first in range(int(k_block_K.min()), int(k_block_K.max()) + 1, width):
+        chosen = ((first <= k_block_K) & (k_block_K < first + width)).nonzero()[:, 0]
+        if not len(chosen):
             continue
-        hot = F.one_hot(k_block_K[a:b] - first, width).to(k_BHKD.device, k_BHKD.dtype)
-        k = k_BHKD[:, :, a:b]
-        part = None if frames is None else Frames(frames.factor_F, frames.q_S, frames.k_K[a:b])
+        hot = F.one_hot(k_block_K[chosen] - first, width).to(k_BHKD.device, k_BHKD.dtype)
+        chosen = chosen.to(k_BHKD.device)
+        k = k_BHKD[:, :, chosen]
+        part = None if frames is None else replace(frames, k_K=frames.k_K[chosen])
         partial = asker.attend(k, hot.expand(*k.shape[:2], -1, -1), part)
         weight_BHS = (partial.lse_BHS - finite(lse_BHS)).exp()
         until = min(first + width, mass_BHQM.shape[3])
@@ -241,7 +243,7 @@ def _add_mass(
 
 
 def _runs(block_S: Tensor) -> list[tuple[int, slice]]:
-    """(block, its tokens) of every block there is; tokens of a block lie together."""
+    """(block, its tokens) of every run of tokens of one block."""
     found, counts = torch.unique_consecutive(block_S, return_counts=True)
     edges = [0, *counts.cumsum(0).tolist()]
     return [(b, slice(*edges[i : i + 2])) for i, b in enumerate(found.tolist())]

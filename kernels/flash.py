@@ -3,7 +3,8 @@
 The recurrence is FlashAttention-2's (arXiv 2307.08691, algorithm 1) in base 2, because exp2 is what
 the hardware has. The entropy rides along with a third running sum.
 
-Shape suffixes: B batch, H heads, S query tokens, K key tokens, D head dim, E value head dim.
+Shape suffixes: B batch, H heads, S query tokens, K key tokens, D head dim, E value head dim,
+F frames.
 Names in the kernel: b_ block value, p_ pointers, i_ index, o_ offsets, m_ mask.
 """
 
@@ -51,6 +52,20 @@ def _fold(  # type: ignore[no-untyped-def]  # Triton types it
 
 
 @triton.jit
+def _decayed(  # type: ignore[no-untyped-def]  # Triton types it
+    b_logit, b_frame_q, b_frame_k, factor
+):
+    """Positive logits times the factor of the distance between frames; without a frame as they are.
+
+    Factors are at most 1, so s' = min(s, factor s).
+    """
+    b_distance = tl.maximum(b_frame_q, 0)[:, None] - tl.maximum(b_frame_k, 0)[None, :]
+    b_factor = tl.load(factor + tl.abs(b_distance))
+    m_exempt = (b_frame_q < 0)[:, None] | (b_frame_k < 0)[None, :]
+    return tl.minimum(b_logit, tl.where(m_exempt, 1.0, b_factor) * b_logit)
+
+
+@triton.jit
 def _attend_kernel(  # type: ignore[no-untyped-def]  # Triton types it
     q,
     k,
@@ -58,6 +73,9 @@ def _attend_kernel(  # type: ignore[no-untyped-def]  # Triton types it
     out,
     lse,
     entropy,
+    factor,
+    frame_q,
+    frame_k,
     scale_log2,
     num_heads,
     num_queries,
@@ -86,6 +104,7 @@ def _attend_kernel(  # type: ignore[no-untyped-def]  # Triton types it
     BLOCK_E: tl.constexpr,
     PRODUCT: tl.constexpr,
     WITH_ENTROPY: tl.constexpr,
+    WITH_DECAY: tl.constexpr,
 ):
     # Offsets into tensors are int64: a canvas has more elements than int32 counts.
     i_bh = tl.program_id(1).to(tl.int64)
@@ -108,6 +127,8 @@ def _attend_kernel(  # type: ignore[no-untyped-def]  # Triton types it
     p_v += o_k[:, None] * stride_vs + o_e[None, :] * stride_vd
     b_q = tl.load(p_q, mask=m_s[:, None] & m_d[None, :], other=0.0)
 
+    if WITH_DECAY:
+        b_frame_q = tl.load(frame_q + o_s, mask=m_s, other=-1)
     b_max = tl.full([BLOCK_S], _LOWEST, tl.float32)
     b_sum = tl.zeros([BLOCK_S], tl.float32)
     b_spread = tl.zeros([BLOCK_S], tl.float32)
@@ -118,6 +139,9 @@ def _attend_kernel(  # type: ignore[no-untyped-def]  # Triton types it
         b_v = tl.load(p_v, mask=m_k[:, None] & m_e[None, :], other=0.0)
         b_logit = tl.dot(b_q.to(PRODUCT), b_k.to(PRODUCT), input_precision="ieee")
         b_logit *= scale_log2
+        if WITH_DECAY:
+            b_frame_k = tl.load(frame_k + start + o_k, mask=m_k, other=-1)
+            b_logit = _decayed(b_logit, b_frame_q, b_frame_k, factor)
         b_logit = tl.where(m_k[None, :], b_logit, _LOWEST)
         b_weight, b_decay, b_max, b_sum, b_spread = _fold(
             b_logit, b_max, b_sum, b_spread, WITH_ENTROPY
@@ -147,11 +171,13 @@ def attend(
     *,
     scale: float,
     entropy: bool = False,
+    decay: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Softmax attention, its log-sum-exp and, if asked, the entropy of each row, all in nats.
 
     Takes float32, float16 and bfloat16 with any strides and head dims to 128; accumulates in
-    float32; needs at least one key. Raises RuntimeError if Triton cannot build the kernel here.
+    float32; needs at least one key. `decay` is (factor_F, frame_q_S, frame_k_K), the arguments of
+    `reference.decayed_logits`, with factors of at most 1. Raises RuntimeError if Triton cannot build the kernel here.
     """
     batch, num_heads, num_queries, head_dim = q_BHSD.shape
     num_keys, value_dim = v_BHKE.shape[2:]
@@ -165,14 +191,24 @@ def attend(
     sizes = (num_heads, num_queries, num_keys)
     constants = _constants(q_BHSD, value_dim)
     grid = (triton.cdiv(num_queries, constants["BLOCK_S"]), batch * num_heads)
-    launch = functools.partial(_attend_kernel[grid], *tensors, lse_BHS, entropy_BHS)
+    decaying = _decaying(decay)
+    launch = functools.partial(_attend_kernel[grid], *tensors, lse_BHS, entropy_BHS, *decaying)
+    switches = {"WITH_ENTROPY": entropy, "WITH_DECAY": decay is not None}
     # Triton launches on the current device, whatever device the tensors are on.
     with torch.cuda.device_of(q_BHSD):
         try:
-            launch(scale * math.log2(math.e), *sizes, *strides, **constants, WITH_ENTROPY=entropy)
+            launch(scale * math.log2(math.e), *sizes, *strides, **constants, **switches)
         except triton.TritonError as error:
             raise RuntimeError(f"Triton cannot build the attention kernel: {error}") from error
     return out_BHSE, lse_BHS, entropy_BHS
+
+
+def _decaying(decay: tuple[Tensor, Tensor, Tensor] | None) -> tuple[Tensor | None, ...]:
+    """Factors and frames as the kernel reads them."""
+    if decay is None:
+        return (None, None, None)
+    factor_F, *frames = decay
+    return (factor_F.float().contiguous(), *(x.int().contiguous() for x in frames))
 
 
 def _constants(q_BHSD: Tensor, value_dim: int) -> dict[str, Any]:

@@ -202,7 +202,8 @@ def main() -> None:
 
 def _print_plan(spec: RenderSpec, json: bool) -> None:
     made = planned(spec)
-    print(_to_json(made, event="plan") if json else made)
+    estimate = made.estimate  # from here on the plan's text says it too
+    print(_to_json({**vars(made), "estimate": estimate}, event="plan") if json else made)
 
 
 def _to_json(value: Any, **more: str) -> str:

@@ -11,13 +11,16 @@ from .spec import RenderSpec
 def check(spec: RenderSpec) -> None:
     """Raises `PlanError` where this machine's device cannot work as the spec asks.
 
-    A cluster's devices are not ours to see: with an address only the request itself is checked.
+    Devices of a cluster, and those of a plan that says how large they are, are not ours to see.
     """
-    if spec.address is None:
-        _check_here(spec)
+    if spec.device_memory is None:
+        check_here(spec)
 
 
-def _check_here(spec: RenderSpec) -> None:
+def check_here(spec: RenderSpec) -> None:
+    """`check` for a render that starts now, unless it starts on a cluster."""
+    if spec.address is not None:
+        return
     kind = _kind(spec)
     if spec.quantization is not None:
         from . import quantization  # imports torch

@@ -18,7 +18,7 @@ from frieze.cluster.bands import BandError
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
-from . import outputs
+from . import devices, outputs
 from .errors import PlanError, RenderCancelledError, RenderFailedError
 from .events import Event, Kind
 from .family import Conditioning
@@ -31,6 +31,8 @@ from .render import RenderHandle, RenderResult, StepCallback
 from .sources import Source
 from .spec import RenderSpec, parse
 from .store import Store
+
+Prompts = Mapping[str, Conditioning]
 
 
 class Drive:
@@ -50,6 +52,7 @@ class Drive:
     def render(self, spec: RenderSpec, exports: Sequence[str | Path]) -> RenderResult:
         """Plan, create the store, draw."""
         made = plan(spec)
+        devices.check_here(spec)
         targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite)
         layout = store_layout(made)
         outputs.check(targets, layout)
@@ -98,30 +101,30 @@ class Drive:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
         self._say("plan", message=str(made))
         with session(made):
-            conditioning = None if drawn(made, begun) else self._conditioning(made, begun)
+            prompts = None if drawn(made, begun) else self._prompts(made, begun)
             with launched(made, targets) as fleet:
                 self._say("note", message="; ".join(map(str, fleet.describe())))
                 store = open_store()
                 outputs.prepare_live(targets, made)
                 if begun is None or not begun.last_state():
                     keep_sources(made, store)
-                peak = self._work(fleet, made, store, conditioning)
+                peak = self._work(fleet, made, store, prompts)
         store.finish()
         outputs.finish_live(targets)
         return self._deliver(made, targets, peak)
 
     def _work(
-        self, fleet: Fleet, made: CanvasPlan, store: Store, conditioning: Conditioning | None
+        self, fleet: Fleet, made: CanvasPlan, store: Store, prompts: Prompts | None
     ) -> int:
         """All steps and all pixels; returns the largest worker's peak memory in bytes."""
         try:
-            self._denoise(fleet, made, store, conditioning)
+            self._denoise(fleet, made, store, prompts)
             self._decode(fleet, made, store)
             return max(fleet.all("memory"))
         except (FleetError, CommError, BandError) as error:
             raise RenderFailedError(f"{error}; {how_to_resume(store)}") from error
 
-    def _conditioning(self, made: CanvasPlan, begun: Store | None) -> Conditioning:
+    def _prompts(self, made: CanvasPlan, begun: Store | None) -> Prompts:
         """The encoded prompts, from a worker that lives no longer than that."""
         image = None
         if "image" in made.sources:
@@ -146,20 +149,21 @@ class Drive:
             outputs=targets.all,
             seconds=seconds,
             peak_bytes=peak,
-            estimated_bytes=made.estimate.bytes_per_device,
+            estimated_bytes=made.estimate.bytes_per_device if made.is_estimated else None,
             num_blocks=made.num_blocks,
         )
 
     def _denoise(
-        self, fleet: Fleet, made: CanvasPlan, store: Store, conditioning: Conditioning | None
+        self, fleet: Fleet, made: CanvasPlan, store: Store, prompts: Prompts | None
     ) -> None:
         fleet.all("load")
         state = store.last_state()
-        if conditioning is None:
+        if prompts is None:
             assert state is not None
             fleet.all("restore", state.stage, state.slot, state.step)
             return
-        fleet.all("condition", conditioning)
+        for prompt, conditioning in prompts.items():
+            fleet.all("condition", conditioning, prompt)
         first_stage = state.stage if state else 0
         slot = state.slot if state else 0
         for stage_index in range(first_stage, len(made.stages)):

@@ -9,7 +9,7 @@ Shape suffixes: S tokens, F frequencies of one axis.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING
 
 import torch
@@ -114,53 +114,8 @@ def temperature(axis: Axis) -> float:
     return 1.0 + 0.1 * math.log(stretch(axis)) if axis.name in PICTURE else 1.0
 
 
-def candidates(omega_F: Tensor, length: float, target: int) -> list[int]:
-    """The dominant frequency of `length` and lower ones, in order, while they turn within `target`.
-
-    Going up instead would change high frequencies, which blurs.
-    """
-    first = dominant(omega_F, length)
-    short_F = periods(omega_F) < target
-    return [j for j in range(first, len(omega_F)) if bool(short_F[j])]
-
-
-def observed(omega_F: Tensor, lengths: Sequence[float], target: int) -> list[int]:
-    """Frequencies that observed repetition periods point to, one after the other corrected.
-
-    UltraImage, arXiv 2512.04504, algorithm 1; a period of `target` or more is no repetition.
-    """
-    found: list[int] = []
-    for length in lengths:
-        if length < target:
-            found.append(dominant(corrected(omega_F, found, target), length))
-    return sorted(set(found))
-
-
-def corrected(omega_F: Tensor, ks: Sequence[int], target: int, margin: float = 1.0) -> Tensor:
-    """omega_k at most margin * 2 pi / target, so that no period of `ks` fits into the canvas.
-
-    UltraImage, arXiv 2512.04504 (RDFC). Frequencies may come out equal or out of order; so they
-    are meant to.
-    """
-    slow_F = omega_F.clone()
-    index = torch.tensor(list(ks), dtype=torch.long, device=omega_F.device)
-    slow_F[index] = slow_F[index].clamp(max=margin * 2 * math.pi / target)
-    return slow_F
-
-
-def divided(omega_F: Tensor, ks: Sequence[int], target: int, scale: float) -> Tensor:
-    """omega_k / scale, as released for Qwen-Image.
-
-    Where that still leaves a period shorter than the canvas, the canvas is its period.
-    """
-    slow_F = omega_F.clone()
-    index = torch.tensor(list(ks), dtype=torch.long, device=omega_F.device)
-    slow_F[index] /= scale
-    return corrected(slow_F, ks, target)
-
-
-def strength(sigma: float, most: float, power: float) -> float:
-    """kappa = most * sigma^power: how much of an edit is in force at a noise level (DyPE, eq. 9)."""
+def kappa(sigma: float, most: float, power: float) -> float:
+    """kappa = most * sigma^power, what scales an edit at a noise level (DyPE, arXiv 2510.20766)."""
     return float(most * max(0.0, sigma) ** power)
 
 
@@ -171,7 +126,7 @@ def faded(rule: Rule, power: float) -> Rule:
     """
 
     def fading(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
-        share = min(1.0, strength(sigma, 1.0, power))
+        share = min(1.0, kappa(sigma, 1.0, power))
         return omega_F * (rule(axis, omega_F, sigma) / omega_F) ** share
 
     return fading

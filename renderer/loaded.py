@@ -30,16 +30,24 @@ def model(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Model:
 
 
 @torch.no_grad()
-def encode_prompts(plan: CanvasPlan, image: np.ndarray | None) -> Conditioning:
-    """The encoded prompts, on the CPU; the text encoders live for this call only.
+def encode_prompts(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioning]:
+    """By prompt: it and its negative, on the CPU; the text encoders live for this call only.
 
     `image` [H, W, 3] in [0, 1] is the first frame, for models that animate one.
     """
     spec, facts = plan.spec, plan.facts
-    encoded: Conditioning = load_family(facts.family).encode(
-        facts, spec, device_of(spec), plan.guidance.num_halves, image
-    )
-    return encoded.on("cpu")
+
+    def encoded(prompt: str) -> Conditioning:
+        found: Conditioning = load_family(facts.family).encode(
+            facts,
+            spec.model_copy(update={"prompt": prompt}),
+            device_of(spec),
+            plan.guidance.num_halves,
+            image,
+        )
+        return found.on("cpu")
+
+    return {prompt: encoded(prompt) for prompt in plan.prompts}
 
 
 def device_of(spec: RenderSpec) -> torch.device:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .family import ModelFacts
+    from .guides import Guide
     from .spec import RenderSpec
 
 
@@ -50,7 +51,8 @@ class Stage:
     """One resolution of a cascade: size relative to the picture, and the sigma it starts from.
 
     `enlarge` says in which space the stage before is enlarged: `pixels` (decoded, bicubic,
-    encoded again) keeps edges clean; `latents` spares the decoder.
+    encoded again) keeps edges clean; `latents` spares the decoder. `prompt` is the stage's own,
+    None the picture's.
     """
 
     scale: float = 1.0
@@ -58,6 +60,7 @@ class Stage:
     steps: int | None = None
     shift: float | None = None
     enlarge: Literal["latents", "pixels"] = "pixels"
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class Spectrum:
     column: Tensor
     radial: Tensor
 
+
+# (trained, present length of an axis in tokens) -> what coordinates are divided by, in models that
+# add positions to their tokens instead of rotating.
+AbsolutePolicy = Callable[[int, int], float]
 
 # (axis, sigma, spectrum) -> what cos and sin of the axis are multiplied by, in queries and keys:
 # one number, or one for each frequency.
@@ -94,16 +101,18 @@ class Method:
 
     stages: tuple[Stage, ...] = (Stage(),)
     positions: PositionPolicy = trained
+    absolute: AbsolutePolicy | None = None
     gains: GainPolicy | None = None
     needs_spectrum: bool = False
     focus: Focus | None = None
+    guide: Guide | None = None  # of every stage but the first, by the one before it
 
 
 def stages_of(spec: RenderSpec, default: tuple[Stage, ...]) -> tuple[Stage, ...]:
     """The spec's own cascade where it states one, else the recipe's."""
     if spec.stages is None:
         return default
-    return tuple(Stage(s.scale, s.start, s.steps, s.shift, s.enlarge) for s in spec.stages)
+    return tuple(Stage(**stage.model_dump()) for stage in spec.stages)
 
 
 def load_method(spec: RenderSpec, facts: ModelFacts) -> Method:

@@ -5,23 +5,22 @@ What cannot be drawn is refused here, before any work, with what would work inst
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
 
-from . import devices, lora
+from . import budget, devices, guides, lora
 from .errors import PlanError
+from .estimate import GIB, Estimate
 from .family import Guidance, ModelFacts, describe
 from .method import Method, Stage, load_method
 from .schedules import Level, Table, table
 from .sources import Source, look
 from .spec import RenderSpec
 
-GIB = 2**30
 BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
-BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class StagePlan:
     table: Table
     start: float
     enlarge: str
+    prompt: str
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -52,20 +52,6 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Bytes on each device, by part, and bytes of the store."""
-
-    weights: int
-    denoise: int
-    decode: int
-
-    @property
-    def bytes_per_device(self) -> int:
-        """Weights stay; the denoiser's and the decoder's activations are never there together."""
-        return self.weights + max(self.denoise, self.decode)
-
-
-@dataclass(frozen=True)
 class CanvasPlan:
     """Everything that is decided before work starts. `str(plan)` is the table `plan` prints."""
 
@@ -76,8 +62,30 @@ class CanvasPlan:
     stages: tuple[StagePlan, ...]
     mesh: Mesh
     block: tuple[int, int]
-    estimate: Estimate
     sources: Mapping[str, Source]
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Bytes on each device: the model's own modules run on tensors without memory.
+
+        Takes about a second, and imports diffusers; so it is made when it is asked for.
+        """
+        from .trace import estimate
+
+        return estimate(
+            self.facts,
+            self.spec,
+            self.stages,
+            self.mesh,
+            guidance=self.guidance,
+            positions=self.method.positions,
+            rows_per_block=self.block[0],
+        )
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether the estimate was made."""
+        return "estimate" in self.__dict__
 
     @property
     def num_steps(self) -> int:
@@ -88,6 +96,11 @@ class CanvasPlan:
     def frames(self) -> int | None:
         """Frames of a clip; None for a picture."""
         return self.spec.num_frames if self.spec.num_frames > 1 else None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts of all stages, each once."""
+        return tuple(dict.fromkeys(stage.prompt for stage in self.stages))
 
     @property
     def num_blocks(self) -> int:
@@ -108,7 +121,9 @@ class CanvasPlan:
         stages = range(len(self.stages))
         first = ("init",) if "init" in self.sources else ()
         frames = tuple(f"{i}-image" for i in stages) if "image" in self.sources else ()
-        return (*map(str, stages), *(f"{i}-picture" for i in self.painted), *first, *frames)
+        kept = guides.arrays(self.method, len(self.stages))
+        pictures = (f"{i}-picture" for i in self.painted)
+        return (*map(str, stages), *pictures, *first, *frames, *kept)
 
     def array(self, name: str) -> int:
         """Where one of the `arrays` lies in the store."""
@@ -131,10 +146,17 @@ def plan(
     `block` fixes the block size in pixels and `sources` what the render started from, as a
     resumed store must. Raises `PlanError`, `ModelError`, `SpecError`.
     """
+    devices.check(spec)
+    made = _made(spec, block, sources)
+    budget.check(made, lambda changed: _made(changed, block, made.sources))
+    return made
+
+
+def _made(spec: RenderSpec, block: int | None, sources: Mapping[str, Source] | None) -> CanvasPlan:
+    """The plan of a spec, whatever memory it needs."""
     facts = describe(spec.model, spec.revision, spec.variant)
     method = load_method(spec, facts)
     _check_request(spec, facts)
-    devices.check(spec)
     lora.check(lora.parse(spec.lora), facts)
     guidance = _guidance(spec, facts)
     mesh = _mesh(spec, guidance)
@@ -144,7 +166,8 @@ def plan(
     stages = tuple(
         _stage(index, method, spec, facts, mesh, size) for index in range(len(method.stages))
     )
-    made = CanvasPlan(
+    guides.check(method, stages, facts.latent.patch, animates="image" in found)
+    return CanvasPlan(
         spec=spec,
         facts=facts,
         method=method,
@@ -152,11 +175,8 @@ def plan(
         stages=stages,
         mesh=mesh,
         block=(size, spec.width if spec.num_frames > 1 else min(size, spec.width)),
-        estimate=_estimate(spec, facts, stages),
         sources=found,
     )
-    _check_memory(made)
-    return made
 
 
 def _check_request(spec: RenderSpec, facts: ModelFacts) -> None:
@@ -304,7 +324,8 @@ def _stage(
     bands = tuple(Band(each[0].start, each[-1].stop) for each in twins)
     redrawn = spec.strength if index == 0 and spec.init is not None else 1.0
     levels = _levels(stage, spec, facts, canvas, redrawn)
-    return StagePlan(canvas, bands, shares, align, levels, stage.start, stage.enlarge)
+    prompt = spec.prompt if stage.prompt is None else stage.prompt
+    return StagePlan(canvas, bands, shares, align, levels, stage.start, stage.enlarge, prompt)
 
 
 def _levels(
@@ -320,45 +341,6 @@ def _levels(
         start=stage.start,
         strength=strength,
     )
-
-
-def _estimate(spec: RenderSpec, facts: ModelFacts, stages: tuple[StagePlan, ...]) -> Estimate:
-    """Peak bytes per device (specs: about 20 live [S, hidden] tensors in a DiT block and two K/V
-    blocks in flight; three live full-resolution tensors in the decoder's last block)."""
-    size = BYTES_OF[spec.dtype]
-    parts = facts.cost.weight_bytes
-    weights = sum(parts[name] for name in ("transformer", "vae") if name in parts)
-    patch, downscale = facts.latent.patch, facts.latent.downscale
-    denoise = decode = 0
-    for stage in stages:
-        rows = max(band.rows for band in stage.bands)
-        tokens = stage.canvas.frames * rows * stage.canvas.width // patch**2
-        in_flight = 4 if spec.workers > 1 else 0
-        denoise = max(denoise, (20 + in_flight) * tokens * facts.cost.hidden * size)
-        pixels = rows * stage.canvas.width * downscale**2
-        decode = pixels * (3 * facts.cost.decoder_channels * size + 8)
-    return Estimate(weights, denoise, decode)
-
-
-def _check_memory(made: CanvasPlan) -> None:
-    """Refuse what this machine's memory cannot hold; a cluster's devices are not ours to see."""
-    spec = made.spec
-    if spec.address is not None or spec.device.startswith("cuda"):
-        return
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    shares = 1 if spec.local else spec.workers
-    needed = made.estimate.bytes_per_device * spec.workers
-    if spec.local:
-        needed -= made.estimate.weights * (spec.workers - 1)
-    if spec.park == "disk":
-        needed = made.estimate.bytes_per_device
-    if needed > available:
-        raise PlanError(
-            f"{spec.width}x{spec.height} {made.facts.family} on {spec.workers} workers needs "
-            f"{needed / GIB:.1f} GiB of this machine's memory (it has {available / GIB:.1f}); "
-            f"a cluster (--address) with {needed / shares / GIB:.1f} GiB on each of {shares} "
-            "nodes would do, --local --park disk with more --workers, or a smaller picture"
-        )
 
 
 def _table(made: CanvasPlan) -> list[str]:
@@ -385,12 +367,12 @@ def _table(made: CanvasPlan) -> list[str]:
             f"stage {number}   {width} x {height} px, {stage.num_steps} steps from sigma "
             f"{stage.start:g}{_shift(stage)}, bands of {rows} rows"
         )
-    part = made.estimate
-    lines.append(
-        f"memory    {part.bytes_per_device / GIB:.2f} GiB per worker: weights "
-        f"{part.weights / GIB:.2f}, denoising {part.denoise / GIB:.2f}, "
-        f"decoding {part.decode / GIB:.2f}"
-    )
+    if made.is_estimated:
+        parts = (
+            f"{name.replace('_', ' ')} {size / GIB:.2f}" for name, size in made.estimate.rows()
+        )
+        total = made.estimate.bytes_per_device / GIB
+        lines.append(f"memory    {total:.2f} GiB on each device: {', '.join(parts)}")
     return lines
 
 

@@ -35,10 +35,12 @@ def store_layout(made: CanvasPlan) -> StoreLayout:
 
 
 def _array(made: CanvasPlan, name: str) -> LatentArray:
-    """One of the plan's arrays: a stage's latents, its picture, or what it starts from."""
+    """One of the plan's arrays: a stage's latents, its picture, what guides or starts it."""
     number, _, kind = name.partition("-")
     if not kind and number.isdigit():
         return _latents(made, int(number))
+    if kind in ("guide", "clean"):
+        return _kept(made, name, int(number))
     stage_index = int(number) if number.isdigit() else 0
     rows = made.stages[stage_index].align * made.facts.latent.downscale
     frames = 1 if kind == "image" else made.spec.num_frames
@@ -47,12 +49,23 @@ def _array(made: CanvasPlan, name: str) -> LatentArray:
 
 
 def _latents(made: CanvasPlan, index: int) -> LatentArray:
-    """Two slots of a stage's latents and of the solver's memory: one is whole at any time."""
+    """Two slots of a stage's latents and of what steps remember: one is whole at any time."""
     stage = made.stages[index]
     canvas = stage.canvas
-    channels = made.facts.latent.channels * (1 + solver(made.facts.schedule).num_history)
+    guide = made.method.guide if index else None
+    num_memory = solver(made.facts.schedule).num_history + (guide.num_memory if guide else 0)
+    channels = made.facts.latent.channels * (1 + num_memory)
     shape = (2, channels, canvas.frames, canvas.height, canvas.width)
     return LatentArray(name=str(index), shape=shape, chunk_rows=stage.align)
+
+
+def _kept(made: CanvasPlan, name: str, index: int) -> LatentArray:
+    """Latents that guide a stage, or x0 of each of its steps, which guides the next one."""
+    stage, canvas = made.stages[index], made.stages[index].canvas
+    num_slots = 1 if name.endswith("guide") else stage.num_steps
+    channels = made.facts.latent.channels
+    shape = (num_slots, channels, canvas.frames, canvas.height, canvas.width)
+    return LatentArray(name, shape, chunk_rows=stage.align)
 
 
 def run_record(made: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,14 +20,14 @@ class RenderResult:
     """What a render left behind and what it cost.
 
     `seconds` is wall time of this call; `peak_bytes` the largest worker's peak memory;
-    `estimated_bytes` what the plan had said of it.
+    `estimated_bytes` what the plan had said of it, where it was near enough to ask.
     """
 
     path: Path
     outputs: tuple[Path, ...]
     seconds: float
     peak_bytes: int
-    estimated_bytes: int
+    estimated_bytes: int | None
     num_blocks: int
 
 

@@ -30,6 +30,9 @@ from . import loaded, resample
 from .decode import Piece, decode, quantise
 from .family import Conditioning, Place
 from .focus import Concentration, Entropies
+from .guides import View
+from .guiding import Grid, Guiding, at_work, placed
+from .method import Axis
 from .plan import CanvasPlan, StagePlan
 from .sampling import noised, solver
 from .schedules import Level
@@ -54,7 +57,7 @@ class Shard:
         self.picture_path = picture_path
         self.device = loaded.device_of(plan.spec)
         self.solver = solver(plan.facts.schedule)
-        self.conditioning = Conditioning()
+        self.conditioning: dict[str, Conditioning] = {}
         self.stage_index = -1
         self.x_BCTHW = torch.empty(0)
         self.history: tuple[Tensor, ...] = ()
@@ -86,9 +89,10 @@ class Shard:
         self.model = loaded.model(self.plan.facts, self.plan.spec, self.device)
         return {"pid": os.getpid(), "device": str(self.device)}
 
-    def condition(self, conditioning: Conditioning) -> None:
-        """Receive the encoded prompts."""
-        self.conditioning = conditioning.on(self.device)
+    def condition(self, conditioning: Conditioning, prompt: str | None = None) -> None:
+        """Receive a prompt, the picture's by default, and its negative, encoded."""
+        prompt = self.plan.spec.prompt if prompt is None else prompt
+        self.conditioning[prompt] = conditioning.on(self.device)
 
     @torch.no_grad()
     def paint(self) -> None:
@@ -110,48 +114,51 @@ class Shard:
         before the first.
         """
         self._enter(stage_index)
-        noise = self._draw_noise()
-        if stage_index and self._stage.enlarge == "latents":
-            assert from_slot is not None
-            clean = self._enlarged(from_slot)
-        elif stage_index:
-            clean = self._encoded(f"{stage_index - 1}-picture", stage_index - 1)
-        elif "init" in self.plan.sources:
-            clean = self._encoded("init", 0)
-        else:
+        noise, clean = self._draw_noise(), self._start(from_slot)
+        if clean is None:
             self.x_BCTHW = noise * self._stage.table.scale
-            return
-        self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
+        else:
+            self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
+            self._keep("guide", 0, clean)
+            self._take_guide(clean, noise)
 
     @torch.no_grad()
     def restore(self, stage_index: int, slot: int, step_index: int) -> None:
         """Read this band's rows of a saved state, whatever number of ranks saved it."""
         self._enter(stage_index)
+        noise, band = self._draw_noise(), self._band
         if self.solver.needs_noise:
-            for _ in range(step_index + 1):  # as many as were drawn: the next one is the same
+            for _ in range(step_index):  # as many as were drawn: the next one is the same
                 self._draw_noise()
-        band = self._band
         rows = self.store.load_latents(stage_index, slot, slice(band.start, band.stop))
         saved = self._to_device(torch.from_numpy(rows)).unsqueeze(0)
-        self.x_BCTHW, *history = saved.split(self.plan.facts.latent.channels, dim=1)
-        self.history = tuple(history)
+        self.x_BCTHW, *kept = saved.split(self.plan.facts.latent.channels, dim=1)
+        self.history = tuple(kept[: self.solver.num_history])
+        self._take_guide(self._kept("guide", stage_index, 0), noise)
+        self.guiding.memory = tuple(kept[self.solver.num_history :])
 
     @torch.no_grad()
     def step(self, step_index: int) -> StepReport:
         """Advance this band by one interval between noise levels."""
         began, sent = time.perf_counter(), self.comm.num_bytes_sent
         level = self._stage.levels[step_index]
+        self.x_BCTHW = self.guiding.entered(step_index, self.x_BCTHW)
+        grid = self.guiding.grid(step_index)
         for tuning in self.tunings:
+            tuning.axes, tuning.num_tokens, tuning.num_own = self._tokens(grid)
             tuning.is_measuring = step_index == 0 and tuning.measures
             tuning.enter(level.sigma)
+        clean = self.guiding.corrected(step_index, self._denoised(level, grid))
+        clean = grid.back(self.comms.world, clean)
         self.x_BCTHW, self.history = self.solver.step(
             step_index,
             self._stage.levels,
             self.x_BCTHW,
-            self._denoised(level),
+            clean,
             self.history,
             self._draw_noise if self.solver.needs_noise else None,
         )
+        self._keep("clean", step_index, clean)
         return StepReport(time.perf_counter() - began, self.comm.num_bytes_sent - sent)
 
     def entropies(self) -> tuple[int, list[Entropies]]:
@@ -169,12 +176,9 @@ class Shard:
             tuning.concentrate(entropies)
 
     def save(self, slot: int) -> None:
-        """Write this worker's latent rows, and the solver's memory of them, into a slot."""
-        state = self._shared(torch.cat([self.x_BCTHW, *self.history], dim=1))
-        share = self._share
-        latents_CTHW = state[0].float().cpu().numpy()
-        rows = slice(share.start, share.stop)
-        self.store.save_latents(self.stage_index, slot, rows, latents_CTHW)
+        """Write this worker's latent rows, and what steps remember of them, into a slot."""
+        state = torch.cat([self.x_BCTHW, *self.history, *self.guiding.memory], dim=1)
+        self._save(self.stage_index, slot, state)
 
     def latents(self) -> tuple[int, Tensor]:
         """(first row, latents [C, T, H, W]) of this worker, for callbacks that ask for them."""
@@ -230,8 +234,10 @@ class Shard:
         start = self._share.start - self._band.start
         return x_BCTHW[..., start : start + self._share.rows, :]
 
-    def _place(self) -> Place:
-        return Place(self._band, self._stage.canvas, self.plan.method.positions)
+    def _place(self, grid: Grid) -> Place:
+        """Where this worker's rows lie on a grid."""
+        band = grid.bands[self.comms.world.rank]
+        return Place(band, grid.canvas, self.plan.method.positions)
 
     def _enter(self, stage_index: int) -> None:
         """Take up a stage: its noise from the start, no memory of steps, its first frame."""
@@ -242,30 +248,33 @@ class Shard:
         shape = (1, latent.channels, canvas.frames, self._band.rows, canvas.width)
         zeros = torch.zeros(shape, device=self.device)
         self.history = (zeros,) * self.solver.num_history
-        self.tunings = self._tunings()
+        grid = Grid(canvas, self._stage.bands)
+        self.guiding = Guiding(self.comms.world, grid, self._stage.levels)
+        self.tunings = self._tunings(grid)
         if "image" in self.plan.sources:
             self.image = self._image_condition()
 
-    def _tunings(self) -> tuple[Concentration, ...]:
+    def _tunings(self, grid: Grid) -> tuple[Concentration, ...]:
         """How this stage's attention is changed, for each half of the guidance drawn here."""
-        place, latent = self._place(), self.plan.facts.latent
-        columns = place.canvas.frames * place.canvas.width // latent.patch
         num_halves = 1 if self.twins else self.plan.guidance.num_halves
+        trained = self.plan.facts.training_tokens
         return tuple(
-            Concentration(
-                self.plan.method,
-                self.model.axes(place),
-                num_tokens=columns * (place.canvas.height // latent.patch),
-                num_own=columns * (place.band.rows // latent.patch),
-                num_trained=self.plan.facts.training_tokens,
-            )
+            Concentration(self.plan.method, *self._tokens(grid), num_trained=trained)
             for _ in range(num_halves)
         )
 
-    def _denoised(self, level: Level) -> Tensor:
-        """This band's guided x0; twins evaluate one prompt each and tell each other."""
-        place, guidance, x = self._place(), self.plan.guidance, self.x_BCTHW
-        halves = self.conditioning.halves
+    def _tokens(self, grid: Grid) -> tuple[tuple[Axis, ...], int, int]:
+        """Axes of a grid, its number of tokens, and how many of them are this worker's."""
+        place, patch = self._place(grid), self.plan.facts.latent.patch
+        columns = place.canvas.frames * place.canvas.width // patch
+        rows, own = place.canvas.height // patch, place.band.rows // patch
+        return self.model.axes(place), columns * rows, columns * own
+
+    def _denoised(self, level: Level, grid: Grid) -> Tensor:
+        """x0 of this worker's rows of a grid; twins evaluate one prompt each, and tell."""
+        place, guidance = self._place(grid), self.plan.guidance
+        x = grid.into(self.comms.world, self.x_BCTHW)
+        halves = self.conditioning[self._stage.prompt].halves
         if self.twins is not None:
             halves = halves[self.twins.rank : self.twins.rank + 1]
 
@@ -275,7 +284,7 @@ class Shard:
                 x,
                 level,
                 self.comms,
-                bands=self._stage.bands,
+                bands=grid.bands,
                 marks=self.model.denoiser_marks(level),
                 tuning=None if tuning.is_idle else tuning,
             )
@@ -314,10 +323,64 @@ class Shard:
             rows_per_block=rows_per_block,
         )
 
-    def _enlarged(self, slot: int) -> Tensor:
-        """The last stage's latents, enlarged to this band's rows."""
-        index, channels = self.stage_index - 1, self.plan.facts.latent.channels
+    def _start(self, slot: int | None) -> Tensor | None:
+        """The clean latents that this stage starts from; None for noise alone.
+
+        `slot` is where the last stage's lie.
+        """
+        index = self.stage_index - 1
+        if index < 0:
+            return self._encoded("init", 0) if "init" in self.plan.sources else None
+        assert slot is not None
+        if isinstance(self.plan.method.guide, View):
+            return self._placed(self.plan.method.guide, slot)
+        if self._stage.enlarge == "pixels":
+            return self._encoded(f"{index}-picture", index)
+        channels = self.plan.facts.latent.channels
         return self._from_store(index, index, slot, self._band, 1)[:, :channels]
+
+    def _placed(self, view: View, slot: int) -> Tensor:
+        """The last stage's latents at their place, as they are, and zeros around them."""
+        index, latent = self.stage_index - 1, self.plan.facts.latent
+        inner, outer = self.plan.stages[index].canvas, self._stage.canvas
+
+        def rows(band: Band) -> Tensor:
+            found = self.store.load_latents(index, slot, slice(band.start, band.stop))
+            return self._to_device(torch.from_numpy(found[: latent.channels])).unsqueeze(0)
+
+        region = view.region(inner, outer, latent.patch)
+        return placed(region, self._band, self.x_BCTHW.shape, rows)
+
+    def _take_guide(self, g_BCTHW: Tensor, noise_BCTHW: Tensor) -> None:
+        """Put this stage's guide to work."""
+        index = self.stage_index
+        self.guiding = at_work(
+            self.plan,
+            index,
+            self.comms.world,
+            g_BCTHW,
+            noise_BCTHW,
+            lambda step: self._kept("clean", index - 1, step),
+        )
+
+    def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> None:
+        """Save latents of this stage for guidance, if the plan asks for them."""
+        name = f"{self.stage_index}-{kind}"
+        if name in self.plan.arrays:
+            self._save(self.plan.array(name), slot, x_BCTHW)
+
+    def _kept(self, kind: str, stage_index: int, slot: int) -> Tensor:
+        """This band of what `_keep` saved; noise where nothing was to be saved."""
+        name = f"{stage_index}-{kind}"
+        if name not in self.plan.arrays:
+            return self.x_BCTHW
+        return self._from_store(self.plan.array(name), stage_index, slot, self._band, 1)
+
+    def _save(self, array: int, slot: int, x_BCTHW: Tensor) -> None:
+        """Write this worker's share of a band's tensor."""
+        rows = slice(self._share.start, self._share.stop)
+        rows_CTHW = self._shared(x_BCTHW)[0].float().cpu().numpy()
+        self.store.save_latents(array, slot, rows, rows_CTHW)
 
     def _encoded(self, array: str, source_index: int) -> Tensor:
         """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""
@@ -330,7 +393,7 @@ class Shard:
         share = self._share.scaled(self.plan.facts.latent.downscale)
         array = self.plan.array(f"{self.stage_index}-image")
         pixels = self._from_store(array, self.stage_index, 0, share, None)
-        place = dataclasses.replace(self._place(), band=self._share)
+        place = dataclasses.replace(self._place(self.guiding.plain), band=self._share)
         made = self._in_encoder(lambda: self.model.image_condition(pixels, place))
         return {name: self._of_band(tensor) for name, tensor in made.items()}
 

@@ -45,7 +45,7 @@ class StageSpec(BaseModel):
 
     `scale` is the stage's size relative to the picture; `start` the noise level (sigma) it
     is restarted from: 1 is pure noise, less continues the stage before, which is enlarged as
-    `pixels` or as `latents`.
+    `pixels` or as `latents`; `prompt` the stage's own, if it is not the picture's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,6 +55,7 @@ class StageSpec(BaseModel):
     steps: int | None = Field(default=None, ge=1, le=1000)
     shift: float | None = Field(default=None, gt=0)
     enlarge: Literal["latents", "pixels"] = "pixels"
+    prompt: str | None = None
 
 
 class RenderSpec(BaseModel):

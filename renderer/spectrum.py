@@ -2,8 +2,8 @@
 
 SEGA, arXiv 2605.22668. A band holds rows of the canvas only, so it makes its rows of a map of one
 number a token; gathered, the map is small, and every rank takes the same spectrum of it.
-Shape suffixes: B batch, T frames, H W token rows and columns, S tokens, E features, N spatial
-frequencies, K bins, F frequencies of one axis.
+Shape suffixes: B batch, T frames, H W rows and columns of tokens or of spatial frequencies, S all
+of these, E features, N spatial frequencies of one axis, K bins, F rotary frequencies of one axis.
 """
 
 from __future__ import annotations
@@ -35,15 +35,14 @@ def token_means(token_BSE: Tensor, num_columns: int, num_frames: int = 1) -> Ten
 def spectrum(map_THW: Tensor) -> Spectrum:
     """Power of the whole canvas' map by frequency along rows' and columns' axis, and by radius.
 
-    Frames of a clip are averaged as powers.
+    Frames of a clip are averaged as powers. It is made on the CPU, in the same bits everywhere.
     """
-    power_THW = map_THW.double()
-    power_THW = power_THW - power_THW.mean(dim=(-2, -1), keepdim=True)
-    num_rows, num_columns = power_THW.shape[-2:]
+    map_THW = map_THW.cpu().double()
+    map_THW = map_THW - map_THW.mean(dim=(-2, -1), keepdim=True)
     return Spectrum(
-        row=_profile(power_THW.transpose(-2, -1)),
-        column=_profile(power_THW),
-        radial=_radial(power_THW, max(num_rows, num_columns) // 2),
+        row=_profile(map_THW.transpose(-2, -1)),
+        column=_profile(map_THW),
+        radial=_radial(map_THW, max(map_THW.shape[-2:]) // 2),
     )
 
 
@@ -56,7 +55,7 @@ def _profile(map_THW: Tensor) -> Tensor:
 
 def _binned(power_N: Tensor, num_bins: int) -> Tensor:
     """Means over bins of equal width; one narrower than a frequency takes what it lies in."""
-    edge = torch.linspace(0, len(power_N), num_bins + 1, dtype=torch.float64, device=power_N.device)
+    edge = torch.linspace(0, len(power_N), num_bins + 1, dtype=torch.float64)
     sum_N = torch.cat([power_N.new_zeros(1), power_N.cumsum(0)])
     whole = edge.floor().long().clamp(max=len(power_N) - 1)
     sum_at_edge = sum_N[whole] + (edge - whole) * power_N[whole]
@@ -67,13 +66,11 @@ def _radial(map_THW: Tensor, num_bins: int) -> Tensor:
     """Mean power of rings of equal width around frequency 0, which itself is left out: [K]."""
     power_HW = torch.fft.fft2(map_THW).abs().square().mean(dim=0)
     rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64) for n in power_HW.shape)
-    radius_S = torch.hypot(rows[:, None], columns[None, :]).flatten()[1:]
+    radius_S, power_S = torch.hypot(rows[:, None], columns).flatten()[1:], power_HW.flatten()[1:]
     if not len(radius_S):
-        return power_HW.flatten()
-    ring_S = (radius_S / radius_S.max() * num_bins).long().clamp(max=max(num_bins, 1) - 1)
-    rings = ring_S.unique()
-    power_S = power_HW.flatten()[1:]
-    return torch.stack([power_S[(ring_S == ring).to(power_S.device)].mean() for ring in rings])
+        return torch.ones(1, dtype=torch.float64)
+    ring_S = (radius_S / radius_S.max() * num_bins).long().clamp(max=num_bins - 1)
+    return torch.stack([power_S[ring_S == ring].mean() for ring in ring_S.unique()])
 
 
 def structure(radial_K: Tensor) -> float:
@@ -88,7 +85,7 @@ def gains(profile_K: Tensor, radial_K: Tensor, num_frequencies: int, reference: 
 
     The highest rotary frequency looks at the highest spatial one, and so on down.
     """
-    share_F = torch.linspace(1, 0, num_frequencies, dtype=torch.float64, device=profile_K.device)
+    share_F = torch.linspace(1, 0, num_frequencies, dtype=torch.float64)
     place_F = share_F * (len(profile_K) - 1)
     below_F = place_F.floor().long().clamp(max=max(len(profile_K) - 2, 0))
     log_K = _floored(profile_K).log()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .. import options
 from ..family import ModelFacts
 from ..method import Axis, Method, Stage, stages_of, trained
 from ..spec import RenderSpec
@@ -17,13 +18,19 @@ from ..spec import RenderSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+OPTIONS = {"cascade": True}
 # Sigma at which the second and every later stage restarts.
 STARTS = (0.4, 0.3)
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
-    """Doubling stages from the trained size up to the picture's, positions interpolated."""
-    return Method(stages=stages_of(spec, doubling(spec, facts)), positions=interpolated)
+    """Doubling stages from the trained size up to the picture's, positions interpolated.
+
+    `cascade=false` draws at the picture's size only.
+    """
+    cascade = options.read(spec, OPTIONS)["cascade"]
+    stages = stages_of(spec, doubling(spec, facts) if cascade else (Stage(),))
+    return Method(stages=stages, positions=interpolated, absolute=squeeze)
 
 
 def doubling(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
@@ -34,7 +41,11 @@ def doubling(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
     return tuple(Stage(scale=0.5 ** (levels - i), start=start) for i, start in enumerate(starts))
 
 
+def squeeze(trained_length: int, length: int) -> float:
+    """What positions are divided by: length / trained length, and never less than 1."""
+    return max(1.0, length / trained_length)
+
+
 def interpolated(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
     """Angles at positions squeezed into the trained range; the identity at the trained length."""
-    scale = max(1.0, axis.length / axis.trained)
-    return trained(axis, position_S.double() / scale, sigma)
+    return trained(axis, position_S.double() / squeeze(axis.trained, axis.length), sigma)

@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
-import torch
+import dataclasses
+from functools import cache
+from typing import Any
 
-from frieze.renderer.family import describe
-from frieze.renderer.method import Axis, Method, load_method, trained
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frieze.renderer.errors import PlanError, SpecError
+from frieze.renderer.family import ModelFacts, describe
+from frieze.renderer.method import Axis, Method, Spectrum, load_method, trained
 from frieze.renderer.spec import RenderSpec
+
+NAMES = ("frame", "row", "column", "text")
+SIGMAS = (1.0, 0.5, 0.01, 0.0)
+LENGTHS = st.integers(1, 400)
+
+
+@cache
+def picture_facts() -> ModelFacts:
+    """Of the model that comes with the package."""
+    return describe("demo")
+
+
+@cache
+def clip_facts() -> ModelFacts:
+    """The same for a model of clips of 21 latent frames."""
+    return dataclasses.replace(picture_facts(), video=True, training_frames=21)
+
+
+def spectrum(seed: int = 0) -> Spectrum:
+    """Some power in every bin."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = torch.rand(3, 16, generator=generator, dtype=torch.float64) + 0.01
+    return Spectrum(*parts)
+
+
+def gain(made: Method, axis: Axis, sigma: float) -> torch.Tensor:
+    """What cos and sin of the axis are multiplied by; 1 where the method has no gains."""
+    found = 1.0 if made.gains is None else made.gains(axis, sigma, spectrum())
+    return torch.as_tensor(found, dtype=torch.float64)
 
 
 class MethodContract:
@@ -14,18 +51,32 @@ class MethodContract:
 
     name: str
 
-    def method(self, side: int) -> Method:
-        spec = RenderSpec(prompt="x", height=side, width=side, method=self.name)
-        return load_method(spec, describe(spec.model))
+    def method(self, side: int, **fields: Any) -> Method:
+        """The method for a picture of that side, or for a clip where pictures are not its own."""
+        spec = RenderSpec(prompt="x", height=side, width=side, method=self.name, **fields)
+        try:
+            return load_method(spec, picture_facts())
+        except PlanError:
+            return load_method(spec, clip_facts())
 
-    def test_it_is_the_plain_model_at_the_trained_size(self) -> None:
-        made = self.method(describe("demo").training_size)
+    @pytest.mark.parametrize("name_of_axis", NAMES)
+    @pytest.mark.parametrize(("known", "length"), [(16, 16), (16, 9), (21, 21), (21, 1), (1, 1)])
+    def test_it_is_the_plain_model_up_to_the_trained_size(
+        self, name_of_axis: str, known: int, length: int
+    ) -> None:
+        side = picture_facts().training_size
+        for made in (self.method(side), self.method(4 * side)):
+            axis = Axis(name_of_axis, 32, 10000.0, known, length)
+            positions = torch.arange(length) - length // 2
+            for sigma in SIGMAS:
+                angles = made.positions(axis, positions, sigma)
+                assert torch.equal(angles, trained(axis, positions, sigma))
+                assert bool((gain(made, axis, sigma) == 1).all())
+            assert made.absolute is None or made.absolute(known, length) == 1
+
+    def test_at_the_trained_size_it_draws_in_one_stage(self) -> None:
+        made = self.method(picture_facts().training_size)
         assert [(stage.scale, stage.start) for stage in made.stages] == [(1.0, 1.0)]
-        axis = Axis("row", 32, 10000.0, trained=16, length=16)
-        positions = torch.arange(16)
-        for sigma in (1.0, 0.5, 0.01):
-            angles = made.positions(axis, positions, sigma)
-            assert torch.equal(angles, trained(axis, positions, sigma))
 
     def test_its_last_stage_is_the_picture_and_its_first_starts_from_noise(self) -> None:
         for side in (256, 512, 1024, 1536):
@@ -35,15 +86,49 @@ class MethodContract:
             scales = [stage.scale for stage in stages]
             assert scales == sorted(scales)
 
-    def test_positions_of_a_band_are_those_of_the_whole_canvas(self) -> None:
-        axis = Axis("row", 32, 10000.0, trained=16, length=64)
+    @pytest.mark.parametrize("name_of_axis", NAMES)
+    def test_positions_of_a_band_are_those_of_the_whole_canvas(self, name_of_axis: str) -> None:
+        axis = Axis(name_of_axis, 32, 10000.0, trained=16, length=64)
         positions = self.method(1024).positions
         whole = positions(axis, torch.arange(64), 0.5)
         assert whole.dtype == torch.float64
         assert torch.equal(positions(axis, torch.arange(20, 33), 0.5), whole[20:33])
 
+    def test_positions_do_not_depend_on_what_was_asked_before(self) -> None:
+        axis = Axis("row", 32, 10000.0, trained=16, length=64)
+        fresh = [self.method(1024).positions(axis, torch.arange(64), sigma) for sigma in SIGMAS]
+        positions = self.method(1024).positions
+        reused = [positions(axis, torch.arange(64), sigma) for sigma in SIGMAS]
+        assert all(torch.equal(*pair) for pair in zip(fresh, reused, strict=True))
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        name_of_axis=st.sampled_from(NAMES),
+        half_dim=st.integers(1, 32),
+        theta=st.sampled_from((256.0, 10000.0)),
+        known=LENGTHS,
+        length=LENGTHS,
+        sigma=st.floats(0, 1),
+    )
+    def test_angles_and_gains_are_numbers_at_any_length(
+        self, name_of_axis: str, half_dim: int, theta: float, known: int, length: int, sigma: float
+    ) -> None:
+        axis = Axis(name_of_axis, 2 * half_dim, theta, known, length)
+        made = self.method(1024)
+        angles = made.positions(axis, torch.arange(length), sigma)
+        assert angles.shape == (length, half_dim)
+        assert bool(angles.isfinite().all())
+        # Never faster than trained, and never backwards.
+        assert bool((angles >= 0).all())
+        assert bool((angles <= trained(axis, torch.arange(length), sigma) * (1 + 1e-12)).all())
+        gains = gain(made, axis, sigma)
+        assert gains.shape in ((), (half_dim,))
+        assert bool((gains.isfinite() & (gains >= 1)).all())
+
     def test_a_spec_may_state_its_own_cascade(self) -> None:
-        stages = ({"scale": 0.5}, {"scale": 1.0, "start": 0.3, "steps": 2})
-        spec = RenderSpec(prompt="x", height=512, width=512, method=self.name, stages=stages)
-        made = load_method(spec, describe("demo"))
+        made = self.method(512, stages=({"scale": 0.5}, {"scale": 1.0, "start": 0.3, "steps": 2}))
         assert [stage.start for stage in made.stages] == [1.0, 0.3]
+
+    def test_an_option_it_does_not_have_is_refused(self) -> None:
+        with pytest.raises(SpecError, match=f"method {self.name} .*'no_such_option'"):
+            self.method(512, method_options={"no_such_option": 1})

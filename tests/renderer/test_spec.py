@@ -68,7 +68,7 @@ PLACE = [
 
 def test_fields_are_these_and_no_others() -> None:
     assert list(RenderSpec.model_fields) == PICTURE + PLACE
-    assert list(StageSpec.model_fields) == ["scale", "start", "steps", "shift", "enlarge"]
+    assert list(StageSpec.model_fields) == ["scale", "start", "steps", "shift", "enlarge", "prompt"]
 
 
 def test_picture_excludes_the_place_fields() -> None:

@@ -1,0 +1,95 @@
+"""Whether the devices of a render have the memory that it needs, and what would need less."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .errors import FriezeError, PlanError
+from .estimate import GIB, Estimate, fits, remedies
+from .spec import RenderSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .plan import CanvasPlan
+
+# A render that needs so many times less than there is, by a rough guess, is not traced: that
+# takes about a second, and the guess is never wrong by as much.
+MARGIN = 4
+HOPELESS = 64  # nor is one that would need so many times more
+LIVE_TENSORS = 24  # [tokens, hidden] in a transformer's block, keys and values in flight included
+BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def check(made: CanvasPlan, again: Callable[[RenderSpec], CanvasPlan]) -> None:
+    """Raises `PlanError` where a plan does not fit; `again` plans a spec that might.
+
+    A cluster's devices are not ours to see: there it is checked if `device_memory` says of them.
+    """
+    spec = made.spec
+    memory = available(spec)
+    if memory is None:
+        return
+    sharing = _sharing(spec)
+    guess = sharing * _roughly(made)
+    asked = f"{spec.width}x{spec.height} {made.facts.family} on {spec.workers} workers does not fit"
+    if guess > HOPELESS * memory:
+        raise PlanError(
+            f"{asked}: it needs about {guess / GIB:.0f} GiB on each device, which has "
+            f"{memory / GIB:.1f}; draw a smaller picture"
+        )
+    if MARGIN * guess < memory:
+        return
+    reason = fits(made.estimate, memory, num_workers=sharing)
+    if reason is not None:
+        raise PlanError(f"{asked}: {reason}; {_instead(made, memory, again)}")
+
+
+def available(spec: RenderSpec) -> int | None:
+    """Bytes of each device, as told or as found here; None where nobody knows."""
+    if spec.device_memory is not None:
+        return int(spec.device_memory * GIB)
+    if spec.address is not None:
+        return None
+    if spec.device != "cpu":
+        import torch
+
+        if torch.cuda.is_available():
+            return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _sharing(spec: RenderSpec) -> int:
+    """Workers that hold memory of one device at the same time."""
+    if spec.park is not None:
+        return 1
+    on_this_cpu = spec.device_memory is None and spec.address is None and spec.device == "cpu"
+    return spec.workers if spec.local or on_this_cpu else 1
+
+
+def _instead(made: CanvasPlan, memory: int, again: Callable[[RenderSpec], CanvasPlan]) -> str:
+    def attempt(changed: RenderSpec) -> Estimate | None:
+        try:
+            return again(changed).estimate
+        except FriezeError:
+            return None
+
+    found = remedies(made.spec, memory, attempt)
+    if not found:
+        return "draw a smaller picture, or use larger devices"
+    return f"{' or '.join(found)} would do"
+
+
+def _roughly(made: CanvasPlan) -> int:
+    """Bytes of one worker, guessed from a few sizes; three tensors live in a decoder's end."""
+    facts, size = made.facts, BYTES_OF[made.spec.dtype]
+    latent, cost = facts.latent, facts.cost
+    most = 0
+    for stage in made.stages:
+        cells = max(band.rows for band in stage.bands) * stage.canvas.width
+        tokens = stage.canvas.frames * cells // latent.patch**2
+        pixels = cells * latent.downscale**2 * latent.temporal
+        decode = pixels * (3 * cost.decoder_channels * size + 8)
+        most = max(most, LIVE_TENSORS * tokens * cost.hidden * size, decode)
+    return most + sum(cost.weight_bytes.values())

@@ -1,0 +1,59 @@
+"""NTK interpolation: the rotary base grows, so that low frequencies slow down more than high ones.
+
+Two conventions. `aware` (bloc97, 2023) multiplies the base by s^(d / (d - 2)), which leaves the
+highest frequency and divides the lowest by s. `factor` multiplies it by a number: 10 in I-Max
+(arXiv 2410.07536), 20 in CineScale (arXiv 2508.15774), and by default, as in Lumina-Next (arXiv
+2406.18583), the root of how many times more tokens than trained the picture has. Either can be
+clipped as in I-Max: nothing slows down more than by position interpolation.
+Shape suffixes: F frequencies of one axis.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from .. import options
+from ..errors import SpecError
+from ..family import ModelFacts
+from ..frequencies import PICTURE, aware_factor, ntk, policy, stretch
+from ..method import Axis, Method, Stage, stages_of
+from ..options import Option
+from ..spec import RenderSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OPTIONS = {
+    "convention": Option("aware", choices=("aware", "factor")),
+    "factor": Option(None, "number", least=1),
+    "clip": False,
+}
+
+
+def method(spec: RenderSpec, facts: ModelFacts) -> Method:
+    """One stage; `factor` leaves the frames of a clip alone, as CineScale does."""
+    found = options.read(spec, OPTIONS)
+    by_factor = found["convention"] == "factor"
+    if found["factor"] is not None and not by_factor:
+        raise SpecError(f"option factor = {found['factor']:g} needs option convention=factor")
+
+    def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+        most = mean_stretch(axis, spec.width / spec.height)
+        factor = aware_factor(len(omega_F), stretch(axis))
+        if by_factor:
+            factor = most if found["factor"] is None else found["factor"]
+        slow_F = ntk(omega_F, factor)
+        return slow_F.maximum(omega_F / most) if found["clip"] else slow_F
+
+    positions = policy(rule, PICTURE if by_factor else None)
+    return Method(stages=stages_of(spec, (Stage(),)), positions=positions)
+
+
+def mean_stretch(axis: Axis, aspect: float) -> float:
+    """Root of tokens / trained tokens in a picture of width / height = aspect; an axis' of frames.
+
+    Every stage of a cascade has the picture's aspect, so one axis tells the other's length.
+    """
+    other = {"row": aspect, "column": 1 / aspect}.get(axis.name, 1.0)
+    return max(1.0, axis.length * math.sqrt(other) / axis.trained)

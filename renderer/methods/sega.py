@@ -1,0 +1,48 @@
+"""SEGA (arXiv 2605.22668): gains of rotary frequencies that follow the spectrum of the latents.
+
+Bands of high energy are concentrated less, weak ones, fine detail, more. The base is a strong NTK
+one; gains are made anew at every evaluation, of each prompt's own latent tokens.
+Shape suffixes: F frequencies of one axis.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import options
+from ..family import ModelFacts
+from ..frequencies import PICTURE, ntk, policy, stretch
+from ..method import Axis, Method, Spectrum, Stage, stages_of
+from ..options import Option
+from ..spec import RenderSpec
+from ..spectrum import base_factor, gains
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Power of s that is the mean gain.
+OPTIONS = {"kappa": Option(0.08, least=0)}
+
+
+def method(spec: RenderSpec, facts: ModelFacts) -> Method:
+    """One stage; rows and columns only."""
+    kappa = options.read(spec, OPTIONS)["kappa"]
+
+    def gain(axis: Axis, sigma: float, spectrum: Spectrum | None) -> Tensor | float:
+        if axis.name not in PICTURE or axis.length <= axis.trained:
+            return 1.0
+        assert spectrum is not None, "the method says that it needs one"
+        profile_K = spectrum.row if axis.name == "row" else spectrum.column
+        return gains(profile_K, spectrum.radial, axis.dim // 2, stretch(axis) ** kappa)
+
+    return Method(
+        stages=stages_of(spec, (Stage(),)),
+        positions=policy(strong_base, PICTURE),
+        gains=gain,
+        needs_spectrum=True,
+    )
+
+
+def strong_base(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    """Frequencies of the base theta * s^(2d / (d - 2)) / (1 + 0.1 ln s)."""
+    return ntk(omega_F, base_factor(len(omega_F), stretch(axis)))

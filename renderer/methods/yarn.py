@@ -1,0 +1,42 @@
+"""YaRN (arXiv 2309.00071) with bands for pictures, as DyPE (arXiv 2510.20766) has them.
+
+The published limits of 1 and 32 turns are meant for text: on an axis of 64 tokens no frequency
+turns more than ten times. Here low frequencies are interpolated, middle ones NTK-aware, high ones
+kept, and cos and sin of rows and columns grow by tau = 1 + 0.1 ln s.
+Shape suffixes: F frequencies of one axis.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import options
+from ..family import ModelFacts
+from ..frequencies import policy, stretch, temperature, vision_yarn
+from ..method import Axis, Method, Spectrum, Stage, stages_of
+from ..spec import RenderSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OPTIONS = {"temperature": True}
+
+
+def method(spec: RenderSpec, facts: ModelFacts) -> Method:
+    """One stage; `temperature=false` leaves cos and sin as they are."""
+    warm = options.read(spec, OPTIONS)["temperature"]
+    return Method(
+        stages=stages_of(spec, (Stage(),)),
+        positions=policy(bands),
+        gains=warmed if warm else None,
+    )
+
+
+def bands(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    """Three bands over the trained length."""
+    return vision_yarn(omega_F, axis.theta, axis.trained, stretch(axis))
+
+
+def warmed(axis: Axis, sigma: float, spectrum: Spectrum | None) -> float:
+    """tau of the axis, at every noise level."""
+    return temperature(axis)

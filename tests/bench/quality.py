@@ -1,0 +1,119 @@
+"""Extrapolation methods side by side on the demo model, judged against scenes with known answers.
+
+Draws every method at sizes beyond the trained one, with the same prompts, seeds, steps and time
+shift; writes a table, a CSV and contact sheets to tests/bench/results. Pictures stay in a work
+folder, so that a stopped run goes on where it was; cheap cells come first, and within a cell all
+rows draw a seed before any draws the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench import quality_report, quality_rows
+from bench.quality_rows import Cell, Settings
+from bench.quality_store import Shelf
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = "512x512,768x384,1024x1024"
+# A picture of 4x per side costs as much as ten of 2x.
+LARGE = 2 * 512 * 512
+ENTROPIES = 4
+
+Task = tuple[Shelf, int, bool]
+
+
+def cells(text: str) -> list[Cell]:
+    """Sizes as WIDTHxHEIGHT with commas, the cheapest first."""
+    sizes = [tuple(map(int, size.split("x"))) for size in text.split(",")]
+    return sorted(itertools.starmap(Cell, sizes), key=lambda cell: cell.width * cell.height)
+
+
+def tasks(shelves: list[Shelf], number: int) -> Iterator[Task]:
+    """(shelf, seed, whether entropy is meant) of what a cell lacks, in the order to do it."""
+    for seed in range(number):
+        for shelf in shelves:
+            if not shelf.has(seed):
+                yield shelf, seed, False
+            if seed < ENTROPIES:
+                yield shelf, seed, True
+
+
+def work(task: Task) -> str:
+    """Do one task; what was done, in words."""
+    shelf, seed, is_entropy = task
+    began = time.monotonic()
+    if is_entropy:
+        shelf.entropy(seed)
+    else:
+        shelf.draw(seed)
+    what = "entropy of" if is_entropy else "picture"
+    return f"{shelf.cell} {shelf.row.name}: {what} {seed}, {time.monotonic() - began:.1f} s"
+
+
+def run(todo: Iterator[Task], jobs: int, until: float) -> None:
+    """All tasks, or as many as begin before `until` on the monotonic clock."""
+    if jobs == 1:
+        for task in todo:
+            if time.monotonic() > until:
+                return
+            print(work(task), flush=True)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (1,)) as pool:
+        futures = [pool.submit(work, task) for task in todo]
+        for done in as_completed(futures):
+            print(done.result(), flush=True)
+            if time.monotonic() > until:
+                pool.shutdown(cancel_futures=True)
+                return
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=64, help="of each row")
+    parser.add_argument("--pictures-large", type=int, default=16, help="the same at 4x per side")
+    parser.add_argument("--sizes", default=SIZES, help="WIDTHxHEIGHT with commas")
+    parser.add_argument("--methods", default="", help="with commas; default: all there are")
+    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--shift", type=float, default=Settings.shift, help="of timesteps")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="then only report")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/frieze-quality"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = options()
+    torch.set_num_threads(1)
+    settings = Settings(asked.steps, asked.shift)
+    wanted = tuple(name for name in asked.methods.split(",") if name)
+    until = time.monotonic() + 60 * asked.minutes
+    found = []
+    for cell in cells(asked.sizes):
+        number = asked.pictures_large if cell.width * cell.height > LARGE else asked.pictures
+        rows = quality_rows.rows(cell, settings, wanted)
+        shelves = [Shelf.of(asked.work, row, cell, settings) for row in rows]
+        run(tasks(shelves, number), asked.jobs, until)
+        found.append(quality_report.judged(asked.work, cell, shelves, number))
+        command = shlex.join(["python", "tests/bench/quality.py", *sys.argv[1:]])
+        quality_report.write(asked.out, found, command, settings)
+    print(f"{asked.out / 'quality.md'}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

@@ -1,0 +1,162 @@
+"""What the quality benchmark measures of pictures, and how sure it is: plain functions on arrays.
+
+Shape legend: N, M pictures, K crops of each, F features, T lags, H rows, W columns, C colours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Pixels = NDArray[np.uint8]
+
+NATIVE = 256  # pixels of a side that the demo model was trained at
+TOKEN = 16  # pixels of a token's side
+CELL = 8  # pixels: the step of lags
+THETA, AXIS_DIM = 10000.0, 32
+OVERLAP = 1.5  # a lag leaves at least a third of the picture to compare
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its bootstrap interval of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+    def overlaps(self, other: Estimate) -> bool:
+        """Whether the intervals meet."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def dominant_period(trained: int = NATIVE // TOKEN) -> float:
+    """Period in tokens of the rotary frequency nearest to the trained length (arXiv 2512.04504)."""
+    periods = [2 * math.pi * THETA ** (2 * j / AXIS_DIM) for j in range(AXIS_DIM // 2)]
+    return min(periods, key=lambda period: abs(period - trained))
+
+
+def lags(cells: int) -> range:
+    """Lags in cells around the dominant period, 0.8 to 1.2 of it; none where the side is short."""
+    period = dominant_period() * TOKEN / CELL
+    return range(math.ceil(0.8 * period), min(int(1.2 * period), int(cells / OVERLAP)) + 1)
+
+
+def lag_profile(picture_HWC: Pixels, axis: int) -> NDArray[np.float64]:
+    """Correlation of a picture with itself, shifted along an axis by each of `lags`: [T].
+
+    In colour, on cells of 8 x 8 pixels. Every line along the axis has its mean taken away, so that
+    what is the same all along a line, as a sky is along its rows, is no repetition.
+    """
+    cells_HWC = np.moveaxis(_cells(picture_HWC), axis, 0)
+    centred = cells_HWC - cells_HWC.mean(0, keepdims=True)
+    return np.array([_correlation(centred[:-lag], centred[lag:]) for lag in lags(len(centred))])
+
+
+def _cells(picture_HWC: Pixels) -> NDArray[np.float64]:
+    height, width = (side // CELL for side in picture_HWC.shape[:2])
+    boxes = picture_HWC[: height * CELL, : width * CELL].reshape(height, CELL, width, CELL, 3)
+    return boxes.mean((1, 3)) / 255
+
+
+def _correlation(a: Floats, b: Floats) -> float:
+    """Of two parts as wholes, each with mean 0; 0 where one of them is flat."""
+    a, b = a - a.mean(), b - b.mean()
+    norm = math.sqrt(float((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / norm if norm > 1e-9 else 0.0
+
+
+def repetition(profiles_NT: Floats, real_T: Floats) -> tuple[Floats, Floats]:
+    """R [N], the most that pictures repeat themselves beyond real ones, and its lag in tokens [N].
+
+    R = max over lags of NCC minus the mean NCC of real scenes of that size at the same lag; NaN
+    where a side is too short for any.
+    """
+    excess_NT = profiles_NT - real_T
+    if not excess_NT.shape[1]:
+        nothing = np.full(len(excess_NT), np.nan)
+        return nothing, nothing
+    first = math.ceil(0.8 * dominant_period() * TOKEN / CELL)
+    return excess_NT.max(1), (first + excess_NT.argmax(1)) * CELL / TOKEN
+
+
+def crops(picture_HWC: Pixels, side: int = NATIVE) -> list[Pixels]:
+    """Windows of side x side that cover a picture evenly, row by row; as few as cover it."""
+    tops, lefts = (
+        np.linspace(0, length - side, math.ceil(length / side)).round().astype(int)
+        for length in picture_HWC.shape[:2]
+    )
+    return [picture_HWC[y : y + side, x : x + side] for y in tops for x in lefts]
+
+
+def kernels(x_NKF: Floats, y_MKF: Floats) -> NDArray[np.float64]:
+    """[N, M] of (x.y / F + 1)^3 (KID, arXiv 1801.01401), the mean over pairs of crops."""
+    (n, k, f), (m, j, _) = x_NKF.shape, y_MKF.shape
+    x, y = x_NKF.reshape(n * k, f).astype(np.float64), y_MKF.reshape(m * j, f).astype(np.float64)
+    return ((x @ y.T / f + 1) ** 3).reshape(n, k, m, j).mean((1, 3))
+
+
+def kid(x_NKF: Floats, y_MKF: Floats, rng: np.random.Generator) -> Estimate:
+    """Kernel distance of two sets of pictures, unbiased: pairs within one picture do not count.
+
+    Raises ValueError for a set of fewer than two pictures.
+    """
+    if min(len(x_NKF), len(y_MKF)) < 2:
+        raise ValueError(f"{len(x_NKF)} and {len(y_MKF)} pictures; a distance needs two of each")
+    within_x, within_y, across = kernels(x_NKF, x_NKF), kernels(y_MKF, y_MKF), kernels(x_NKF, y_MKF)
+
+    def distance(a_N: Floats, b_M: Floats) -> float:
+        between = a_N @ across @ b_M / (a_N.sum() * b_M.sum())
+        return float(_off_diagonal(within_x, a_N) + _off_diagonal(within_y, b_M) - 2 * between)
+
+    n, m = len(x_NKF), len(y_MKF)
+    drawn = [distance(_resampled(n, rng), _resampled(m, rng)) for _ in range(DRAWS)]
+    return Estimate(distance(np.ones(n), np.ones(m)), *np.nanquantile(drawn, (0.025, 0.975)))
+
+
+def _off_diagonal(kernel_NN: Floats, weight_N: Floats) -> float:
+    """Weighted mean over pairs of different pictures; NaN where one picture has all the weight."""
+    pairs = weight_N.sum() ** 2 - (weight_N**2).sum()
+    if not pairs:
+        return float("nan")
+    return (weight_N @ kernel_NN @ weight_N - (weight_N**2) @ np.diag(kernel_NN)) / pairs
+
+
+def _resampled(number: int, rng: np.random.Generator) -> Floats:
+    """How often each picture is in a sample drawn with replacement."""
+    return np.bincount(rng.integers(number, size=number), minlength=number).astype(np.float64)
+
+
+def mean(values: Sequence[float] | Floats, rng: np.random.Generator) -> Estimate:
+    """The mean over pictures; NaN throughout where there is a NaN among them or nothing."""
+    values_N = np.asarray(values, np.float64)
+    if not len(values_N) or np.isnan(values_N).any():
+        return Estimate(*[float("nan")] * 3)
+    drawn = values_N[rng.integers(len(values_N), size=(DRAWS, len(values_N)))].mean(1)
+    return Estimate(float(values_N.mean()), *np.quantile(drawn, (0.025, 0.975)))
+
+
+def share(hits: Sequence[bool] | NDArray[np.bool_]) -> Estimate:
+    """The share of pictures, with Wilson's interval: all of few is not yet all."""
+    n, p, z = len(hits), float(np.mean(hits)), 1.96
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return Estimate(p, min(p, middle - half), max(p, middle + half))
+
+
+def ratio(values_N: Floats, real_M: Floats, rng: np.random.Generator) -> Estimate:
+    """The mean over pictures relative to that over real scenes."""
+
+    def drawn(values: Floats) -> Floats:
+        return values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(1)
+
+    spread = drawn(np.asarray(values_N)) / drawn(np.asarray(real_M))
+    return Estimate(
+        float(np.mean(values_N) / np.mean(real_M)), *np.quantile(spread, (0.025, 0.975))
+    )

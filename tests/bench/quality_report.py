@@ -1,0 +1,240 @@
+"""The quality benchmark's table in Markdown, its CSV, its contact sheets, and what they teach."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from bench import quality_metrics as metrics
+from bench import quality_store
+from bench.quality_metrics import Estimate
+from bench.quality_rows import Cell, Settings
+from bench.quality_store import Measures, Shelf
+
+NUM_REAL, NUM_REAL_LARGE, LARGE = 128, 64, 2 * 512 * 512
+SHARES = ("one sun", "right colour", "sky above")
+SMALLER_IS_BETTER = ("repeats across", "repeats down", "layout KID", "crop KID")
+COLUMNS = (*SHARES, *SMALLER_IS_BETTER, "detail", "entropy", "seconds")
+TODAY = ("enlarged", "tiles")
+THUMB, LABEL, SEEDS = 128, 150, 6
+LEGEND = """\
+Each figure is followed by its 95 % interval (bootstrap over pictures; of shares Wilson's).
+*one sun*, *right colour*, *sky above*: shares of pictures that the oracle reads so.
+*repeats*: the highest correlation of a picture with itself at lags around the dominant period
+({period:.1f} tokens), above that of real scenes; *lag*: its median, in tokens, on the worse axis.
+*KID*: kernel distance x 1000 from real scenes of that size, of the picture reduced to the trained
+area and of crops of the trained size. *detail*: energy above 1/4 cycle per pixel, real scenes = 1.
+*entropy*: of attention on the second step, nats, mean over layers and heads.
+*seconds*: a picture, wall time, one thread (other work on the machine is in it)."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of one cell."""
+
+    shelf: Shelf
+    pictures: int
+    figures: Mapping[str, Estimate]
+    lag: str
+
+    @property
+    def name(self) -> str:
+        return self.shelf.row.name
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All rows of a cell that have pictures."""
+
+    cell: Cell
+    lines: Sequence[Line]
+    num_real: int
+
+
+def judged(work: Path, cell: Cell, shelves: Sequence[Shelf], number: int) -> Judged:
+    """What the pictures that are there say; rows of fewer than two are left out."""
+    num_real = NUM_REAL_LARGE if cell.width * cell.height > LARGE else NUM_REAL
+    real = quality_store.real(work, cell, shelves[0].settings, num_real)
+    lines = []
+    for shelf in shelves:
+        found = [shelf.measures(seed) for seed in range(number) if shelf.has(seed)]
+        if len(found) > 1:
+            lines.append(line(shelf, found, real, shelf.entropies(number)))
+    return Judged(cell, lines, num_real)
+
+
+def line(
+    shelf: Shelf, found: Sequence[Measures], real: Sequence[Measures], entropies: Sequence[float]
+) -> Line:
+    """One row's figures; every row's intervals are drawn with the same numbers."""
+    rng = np.random.default_rng(0)
+    across, lag_across = _repetition([m.across_T for m in found], [m.across_T for m in real])
+    down, lag_down = _repetition([m.down_T for m in found], [m.down_T for m in real])
+    figures = {
+        "one sun": metrics.share([m.suns == 1 for m in found]),
+        "right colour": metrics.share([bool(m.colour) for m in found]),
+        "sky above": metrics.share([bool(m.upright) for m in found]),
+        "repeats across": metrics.mean(across, rng),
+        "repeats down": metrics.mean(down, rng),
+        "layout KID": _kid([m.layout_KF for m in found], [m.layout_KF for m in real], rng),
+        "crop KID": _kid([m.crops_KF for m in found], [m.crops_KF for m in real], rng),
+        "detail": metrics.ratio([m.detail for m in found], [m.detail for m in real], rng),
+        "entropy": metrics.mean(entropies, rng),
+        "seconds": metrics.mean([float(m.seconds) for m in found], rng),
+    }
+    is_down = np.nan_to_num(down).mean() > np.nan_to_num(across).mean()
+    lag = f"{np.median(lag_down):.1f} down" if is_down else f"{np.median(lag_across):.1f} across"
+    return Line(shelf, len(found), figures, lag)
+
+
+def _repetition(
+    profiles: Sequence[np.ndarray], real: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    return metrics.repetition(np.stack(profiles), np.stack(real).mean(0))
+
+
+def _kid(
+    found: Sequence[np.ndarray], real: Sequence[np.ndarray], rng: np.random.Generator
+) -> Estimate:
+    e = metrics.kid(np.stack(found), np.stack(real), rng)
+    return Estimate(1000 * e.value, 1000 * e.low, 1000 * e.high)
+
+
+def beats(one: Estimate, other: Estimate, column: str) -> bool:
+    """Whether one figure is better than another beyond both intervals."""
+    if column in SMALLER_IS_BETTER:
+        return one.high < other.low
+    if column == "detail":
+        one, other = _off(one), _off(other)
+        return one.high < other.low
+    return column in SHARES and one.low > other.high
+
+
+def _off(figure: Estimate) -> Estimate:
+    """How far a ratio is from 1."""
+    ends = sorted((abs(figure.low - 1), abs(figure.high - 1)))
+    nearest = 0.0 if figure.low <= 1 <= figure.high else ends[0]
+    return Estimate(abs(figure.value - 1), nearest, ends[1])
+
+
+def remarks(found: Judged) -> list[str]:
+    """Methods that are not worth their cost, and what beats `auto`."""
+    today = [line for line in found.lines if line.shelf.row.kind in TODAY]
+    drawn = [line for line in found.lines if line.shelf.row.kind == "method"]
+    told = []
+    for own in drawn:
+        for other in today:
+            ours, theirs = own.figures, other.figures
+            loses = all(beats(theirs[c], ours[c], c) for c in ("crop KID", "detail"))
+            if loses and not beats(ours["layout KID"], theirs["layout KID"], "layout KID"):
+                told.append(
+                    f"{own.name} is not worth its cost: {other.name} has the better crops and "
+                    "detail, and no worse a layout."
+                )
+        if own.name == "auto":
+            told += [
+                f"{other.name} beats auto in {column}."
+                for other in (*drawn, *today)
+                for column in COLUMNS
+                if beats(other.figures[column], own.figures[column], column)
+            ]
+    return told
+
+
+def write(folder: Path, found: Sequence[Judged], command: str, settings: Settings) -> None:
+    """quality.md, quality.csv and a contact sheet for each cell."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = f"# Extrapolation on the demo model\n\n{_header(command, settings)}\n\n"
+    legend = LEGEND.format(period=metrics.dominant_period())
+    text = head + legend + "\n" + "".join(_section(cell) for cell in found)
+    (folder / "quality.md").write_text(text, encoding="utf-8")
+    with (folder / "quality.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("cell", "row", "pictures", "column", "value", "low", "high"))
+        for cell in found:
+            for one in cell.lines:
+                table.writerows(_records(cell.cell, one))
+    for cell in found:
+        sheet(cell).save(folder / f"quality-{cell.cell}.png", optimize=True)
+
+
+def _records(cell: Cell, one: Line) -> list[tuple[object, ...]]:
+    return [
+        (cell, one.name, one.pictures, column, *(f"{x:.6g}" for x in (e.value, e.low, e.high)))
+        for column, e in one.figures.items()
+        if not np.isnan(e.value)
+    ]
+
+
+def _section(found: Judged) -> str:
+    columns = list(COLUMNS)
+    columns.insert(columns.index("layout KID"), "lag")
+    lines = [
+        f"\n## {found.cell}\n",
+        f"Held to {found.num_real} other real scenes of that size.\n",
+        "| row | n | " + " | ".join(columns) + " |",
+        "|---|" + "---|" * (len(columns) + 1),
+    ]
+    for one in found.lines:
+        figures = [one.lag if c == "lag" else _shown(one.figures[c], c) for c in columns]
+        lines.append(f"| {one.name} | {one.pictures} | " + " | ".join(figures) + " |")
+    told = [f"- {remark}" for remark in remarks(found)]
+    picture = f"\n![Rows of the table, the same seeds side by side](quality-{found.cell}.png)\n"
+    return "\n".join([*lines, picture, *told]) + "\n"
+
+
+def _shown(figure: Estimate, column: str) -> str:
+    if np.isnan(figure.value):
+        return ""
+    digits = 1 if "KID" in column or column == "seconds" else 2
+    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
+
+
+def _header(command: str, settings: Settings) -> str:
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(("git", *words), cwd=here, capture_output=True, text=True).stdout
+
+    changed = ", with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    commit = git("rev-parse", "--short", "HEAD").strip() or "unknown"
+    return (
+        f"`{command}`\n\nCommit {commit}{changed}; {machine()}; torch {torch.__version__}.\n"
+        f"{settings.steps} steps, time shift {settings.shift:g}, one seed and prompt for each "
+        "picture, the same for all rows."
+    )
+
+
+def machine() -> str:
+    """The processor or accelerator, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def sheet(found: Judged) -> Image.Image:
+    """Rows of the cell, the same seeds side by side, each with its name."""
+    width, height = (
+        round(THUMB * x / min(found.cell.width, found.cell.height))
+        for x in (found.cell.width, found.cell.height)
+    )
+    canvas = Image.new("RGB", (LABEL + SEEDS * width, len(found.lines) * height), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
+    for row, one in enumerate(found.lines):
+        pen.text((6, row * height + 6), one.name.replace(", ", "\n"), fill="black", font=font)
+        seeds = [seed for seed in range(one.pictures) if one.shelf.has(seed)][:SEEDS]
+        for column, seed in enumerate(seeds):
+            thumb = Image.fromarray(one.shelf.picture(seed)).resize((width, height))
+            canvas.paste(thumb, (LABEL + column * width, row * height))
+    return canvas

@@ -1,0 +1,263 @@
+"""The rows of the quality benchmark: what each one is, and how it draws one picture.
+
+Every row of a cell draws the same prompts from the same seeds, in the same steps and with the same
+time shift. Pictures are uint8 [H, W, 3].
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench import quality_tiles
+from frieze.renderer import RenderSpec, plugins, render
+from frieze.renderer.demo import scenes
+from frieze.renderer.errors import FriezeError, RenderCancelledError
+from frieze.renderer.family import describe
+from frieze.renderer.method import load_method
+from frieze.renderer.store import Store
+
+Pixels = NDArray[np.uint8]
+NATIVE, TOKEN = 256, 16
+REPEAT = 320  # pixels: the control's period, the model's own dominant one in whole tokens
+SINGLE = ({"scale": 1.0, "start": 1.0},)
+# Modules that methods import and that hold no formulas.
+RECORDS = {"errors", "family", "method", "options", "spec"}
+Kind = Literal["scenes", "repeated", "enlarged", "tiles", "method"]
+
+# Rows beside each method's plain one: label -> (method, options, whether its own stages are kept).
+# Those of methods or options that are not there are left out.
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One size, pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @property
+    def native(self) -> tuple[int, int]:
+        """Height and width of a picture of this shape with the area that was trained on."""
+        scale = NATIVE / math.sqrt(self.height * self.width)
+        height, width = (round(x * scale / TOKEN) * TOKEN for x in (self.height, self.width))
+        return height, width
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all rows of a run share."""
+
+    steps: int = 20
+    shift: float = 3.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to draw. `cascade`: in the method's own stages, else in one at the full size."""
+
+    name: str
+    kind: Kind
+    method: str = "none"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    cascade: bool = False
+
+    def digest(self, cell: Cell, settings: Settings) -> str:
+        """What decides the pictures, the method's own file included, as a few letters."""
+        about = json.dumps([asdict(self), asdict(cell), asdict(settings)], sort_keys=True)
+        code = b"" if self.kind in ("scenes", "repeated") else _code(self.method)
+        return hashlib.sha256(about.encode() + code).hexdigest()[:8]
+
+
+def _code(method: str) -> bytes:
+    """The text of a method's file and of the formulas that it imports."""
+    file = Path(plugins.load("methods", method).__file__ or "")
+    text = file.read_text(encoding="utf-8")
+    names = [
+        node.module or node.names[0].name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.level == 2
+    ]
+    beside = [file.parents[1] / f"{name}.py" for name in sorted({*names} - RECORDS)]
+    return b"".join(path.read_bytes() for path in (file, *beside) if path.exists())
+
+
+def rows(cell: Cell, settings: Settings, wanted: tuple[str, ...] = ()) -> list[Row]:
+    """Ceiling, control, floor, what people do today, then every method there is.
+
+    `wanted` keeps only these methods; a method that refuses the demo model is told and left out.
+    """
+    found = [
+        Row("real scenes", "scenes"),
+        Row("control: a scene repeated", "repeated"),
+        Row("plain model", "method", "none"),
+        Row("native enlarged", "enlarged"),
+        Row("native enlarged, tiles refined", "tiles"),
+    ]
+    names = [name for name in plugins.names("methods") if name != "none"]
+    for name in names:
+        found += _rows_of(name, cell, settings)
+    for name, (method, options, cascade) in VARIANTS.items():
+        if method in names:
+            found.append(Row(name, "method", method, options, cascade))
+    kept = [row for row in found if not wanted or row.method == "none" or row.method in wanted]
+    return [row for row in kept if _is_possible(row, cell, settings)]
+
+
+def _rows_of(name: str, cell: Cell, settings: Settings) -> list[Row]:
+    """A method in one stage, and in its own cascade where it has one at this size."""
+    single, own = Row(name, "method", name), Row(f"{name}, its cascade", "method", name, {}, True)
+    try:
+        stages = load_method(_spec(own, cell, settings, 0, ""), describe("demo")).stages
+    except FriezeError:
+        return [single]
+    return [single, own] if len(stages) > 1 else [single]
+
+
+def _is_possible(row: Row, cell: Cell, settings: Settings) -> bool:
+    try:
+        load_method(_spec(row, cell, settings, 0, ""), describe("demo"))
+    except FriezeError as error:
+        print(f"{cell} {row.name}: left out, {error}", flush=True)
+        return False
+    return True
+
+
+def prompt(seed: int) -> str:
+    """The prompt that goes with a seed."""
+    return scenes.prompt_of(scenes.scene_from(seed))
+
+
+def draw(row: Row, cell: Cell, settings: Settings, seed: int) -> tuple[Pixels, float]:
+    """One picture and the seconds it took."""
+    began = time.perf_counter()
+    height, width = cell.height, cell.width
+    if row.kind == "scenes":
+        picture = scenes.draw(scenes.scene_from(seed), height, width)
+    elif row.kind == "repeated":
+        tile = scenes.draw(scenes.scene_from(seed), REPEAT, REPEAT)
+        times = (math.ceil(height / REPEAT), math.ceil(width / REPEAT), 1)
+        picture = np.tile(tile, times)[:height, :width]
+    elif row.kind == "method":
+        picture = rendered(_spec(row, cell, settings, seed))
+    else:
+        small, spent = _native(cell, settings, seed)
+        began = time.perf_counter() - spent  # as if it were drawn for this row alone
+        picture = quality_tiles.enlarged(small, height, width)
+        if row.kind == "tiles":
+            picture = quality_tiles.refined(picture, prompt(seed), seed)
+    return picture, time.perf_counter() - began
+
+
+@functools.lru_cache(maxsize=4)
+def _native(cell: Cell, settings: Settings, seed: int) -> tuple[Pixels, float]:
+    """The picture at native size, and the seconds it took."""
+    began = time.perf_counter()
+    native = Cell(*reversed(cell.native))
+    picture = rendered(_spec(Row("native", "method"), native, settings, seed))
+    return picture, time.perf_counter() - began
+
+
+def rendered(spec: RenderSpec, **listening: Any) -> Pixels:
+    """A render's pixels; its store does not stay."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/picture.zarr"
+        render(spec.model_copy(update={"out": out}), **listening)
+        return np.concatenate([rows for _, rows in Store.open(out).in_order()])
+
+
+def _spec(row: Row, cell: Cell, settings: Settings, seed: int) -> RenderSpec:
+    return RenderSpec(
+        prompt=prompt(seed),
+        seed=seed,
+        height=cell.height,
+        width=cell.width,
+        method=row.method,
+        method_options=dict(row.options),
+        stages=None if row.cascade else SINGLE,
+        num_inference_steps=settings.steps,
+        shift=settings.shift,
+        local=True,
+    )
+
+
+def entropy(row: Row, cell: Cell, settings: Settings, seed: int) -> float | None:
+    """Mean entropy of attention in nats over layers and heads, on the second step of one stage.
+
+    The second, because methods that concentrate heads measure on the first. None for rows that are
+    no direct render.
+    """
+    if row.kind != "method" or row.cascade or settings.steps < 2:
+        return None
+    heard: list[torch.Tensor] = []
+
+    def after(handle: Any, step: int, *_: Any) -> None:
+        if step == 0:
+            heard.clear()
+        handle.interrupt = step == 1
+
+    spec = _spec(row, cell, settings, seed)
+    with _listening(heard), contextlib.suppress(RenderCancelledError):
+        rendered(spec, callback_on_step_end=after)
+    return float(torch.cat([x.flatten() for x in heard]).mean()) if heard else None
+
+
+@contextlib.contextmanager
+def _listening(heard: list[torch.Tensor]) -> Iterator[None]:
+    """Keep the entropies of every attention of the denoiser, as whatever method tunes it."""
+    from frieze.cluster.strategies import bands
+
+    original = bands.band_mode
+
+    def listening(*args: Any, tuning: Any = None, **kwargs: Any) -> Any:
+        return original(*args, tuning=_Ear(tuning, heard), **kwargs)
+
+    bands.band_mode = listening
+    try:
+        yield
+    finally:
+        bands.band_mode = original
+
+
+class _Ear:
+    """A tuning that does what another one does, if there is one, and listens when that does not."""
+
+    def __init__(self, inner: Any, heard: list[torch.Tensor]) -> None:
+        self.inner, self.heard = inner, heard
+
+    def tuned(self, layer: str, q_BHSD: Any, k_BHSD: Any) -> Any:
+        return self.inner.tuned(layer, q_BHSD, k_BHSD) if self.inner else (q_BHSD, k_BHSD)
+
+    @property
+    def is_measuring(self) -> bool:
+        return self.inner is not None and self.inner.probe is not None
+
+    @property
+    def probe(self) -> Any:
+        return self.inner.probe if self.is_measuring else lambda _, x_BH: self.heard.append(x_BH)
+
+    @property
+    def pooled(self) -> Any:
+        return self.inner.pooled if self.is_measuring else None
+
+    @property
+    def decay(self) -> Any:
+        return self.inner.decay if self.inner else None
