@@ -11,6 +11,7 @@ F frames.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import operator
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from torch import Tensor
 
 from frieze.kernels import reference
 from frieze.kernels.attention import AttentionPartial
+from frieze.kernels.backends import TABLE
+
+_log = logging.getLogger("frieze.kernels")
 
 # Logits held at once, in tiles of at most so many keys.
 TILE_ELEMENTS = 1 << 22
@@ -94,6 +98,9 @@ def attend(
     `scale` multiplies the logits and defaults to D ** -0.5.  Holds at most TILE_ELEMENTS logits at
     a time (never less than one query's of one tile).  ValueError if the frames do not fit.
     """
+    _check(q_BHSD, k_BHKD, frames)
+    if fused := _fused(q_BHSD, k_BHKD, v_BHKE, frames, scale):
+        return AttentionPartial(*fused[:2])
 
     def tile(logits_BHSK: Tensor, v: Tensor) -> AttentionPartial:
         return AttentionPartial(*reference.weigh(logits_BHSK, v))
@@ -106,6 +113,11 @@ def mean_logit(
     q_BHSD: Tensor, k_BHKD: Tensor, frames: Frames, *, scale: float | None = None
 ) -> AttentionPartial:
     """E[s'] of each query as `out` [B, H, S, 1], wide: lse - E[s'] is the entropy of its row."""
+    _check(q_BHSD, k_BHKD, frames)
+    if fused := _fused(q_BHSD, k_BHKD, k_BHKD[..., :1], frames, scale, entropy=True):
+        _, lse_BHS, entropy_BHS = fused
+        assert entropy_BHS is not None
+        return AttentionPartial((lse_BHS - entropy_BHS)[..., None], lse_BHS)
 
     def tile(logits_BHSK: Tensor, _: Tensor) -> AttentionPartial:
         lse_BHS = logits_BHSK.logsumexp(-1)
@@ -113,6 +125,47 @@ def mean_logit(
         return AttentionPartial(weight_BHSK.mul_(logits_BHSK).sum(-1, keepdim=True), lse_BHS)
 
     return _tiled(tile, q_BHSD, k_BHKD, k_BHKD[..., :1], frames, scale)
+
+
+def _check(q_BHSD: Tensor, k_BHKD: Tensor, frames: Frames) -> None:
+    if frames.q_S.shape != q_BHSD.shape[2:3] or frames.k_K.shape != k_BHKD.shape[2:3]:
+        raise ValueError(
+            f"frames {tuple(frames.q_S.shape)} and {tuple(frames.k_K.shape)} for q "
+            f"{tuple(q_BHSD.shape)} and k {tuple(k_BHKD.shape)}: want one for each token"
+        )
+
+
+def _fused(
+    q_BHSD: Tensor,
+    k_BHKD: Tensor,
+    v_BHKE: Tensor,
+    frames: Frames,
+    scale: float | None,
+    *,
+    entropy: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """By the Triton kernel; None where this machine or these tensors cannot have it."""
+    triton = TABLE["triton"]
+    if q_BHSD.is_meta or not (q_BHSD.numel() and k_BHKD.numel()):
+        return None
+    if triton.missing() or triton.refusal(q_BHSD, k_BHKD, v_BHKE):
+        return None
+    from frieze.kernels import flash
+
+    scale = q_BHSD.shape[-1] ** -0.5 if scale is None else scale
+    decay = (frames.factor_F.to(q_BHSD.device), frames.q_S, frames.k_K)
+    try:
+        return flash.attend(q_BHSD, k_BHKD, v_BHKE, scale=scale, entropy=entropy, decay=decay)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        _warn_once(str(error).splitlines()[0])
+        return None
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    _log.warning("decayed attention by triton failed: %s; using another", reason)
 
 
 def _tiled(
@@ -124,11 +177,6 @@ def _tiled(
     scale: float | None,
 ) -> AttentionPartial:
     """`tile` of the decayed logits of some queries and keys and of their values, merged."""
-    if frames.q_S.shape != q_BHSD.shape[2:3] or frames.k_K.shape != k_BHKD.shape[2:3]:
-        raise ValueError(
-            f"frames {tuple(frames.q_S.shape)} and {tuple(frames.k_K.shape)} for q "
-            f"{tuple(q_BHSD.shape)} and k {tuple(k_BHKD.shape)}: want one for each token"
-        )
     scale = q_BHSD.shape[-1] ** -0.5 if scale is None else scale
     factor_F = frames.factor_F.to(q_BHSD.device)
 

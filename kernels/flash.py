@@ -177,7 +177,8 @@ def attend(
 
     Takes float32, float16 and bfloat16 with any strides and head dims to 128; accumulates in
     float32; needs at least one key. `decay` is (factor_F, frame_q_S, frame_k_K), the arguments of
-    `reference.decayed_logits`, with factors of at most 1. Raises RuntimeError if Triton cannot build the kernel here.
+    `reference.decayed_logits`, with factors of at most 1. Raises RuntimeError if Triton cannot
+    build the kernel here.
     """
     batch, num_heads, num_queries, head_dim = q_BHSD.shape
     num_keys, value_dim = v_BHKE.shape[2:]

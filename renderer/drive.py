@@ -113,9 +113,7 @@ class Drive:
         outputs.finish_live(targets)
         return self._deliver(made, targets, peak)
 
-    def _work(
-        self, fleet: Fleet, made: CanvasPlan, store: Store, prompts: Prompts | None
-    ) -> int:
+    def _work(self, fleet: Fleet, made: CanvasPlan, store: Store, prompts: Prompts | None) -> int:
         """All steps and all pixels; returns the largest worker's peak memory in bytes."""
         try:
             self._denoise(fleet, made, store, prompts)

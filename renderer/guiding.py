@@ -23,6 +23,7 @@ from .sampling import noised
 
 if TYPE_CHECKING:
     from .plan import CanvasPlan
+    from .saved import Saved
     from .schedules import Level
 
 
@@ -232,50 +233,35 @@ def _ramp(start: int, length: int, whole: int, feather: int) -> Tensor:
     return 0.5 - 0.5 * torch.cos(math.pi * (inside / feather).clamp(0, 1))
 
 
-def placed(
-    region: Region, band: Band, shape: Sequence[int], rows: Callable[[Band], Tensor]
-) -> Tensor:
-    """A band of the canvas with its rows of the view in place, zeros elsewhere.
-
-    `rows` gives rows of the view [B, C, T, H, W], counted from its top; `shape` is the band's.
-    """
-    top, bottom = region.top, region.top + region.height
-    held = Band(max(band.start, top), max(band.start, top, min(band.stop, bottom)))
-    if not held.rows:
-        return torch.zeros(tuple(shape))
-    found = rows(Band(held.start - top, held.stop - top))
-    around = (region.left, shape[-1] - region.left - region.width)
-    return F.pad(found, (*around, held.start - band.start, band.stop - held.stop))
-
-
 def at_work(
     plan: CanvasPlan,
-    stage_index: int,
     comm: Comm,
-    g_BCTHW: Tensor,
+    saved: Saved,
     noise_BCTHW: Tensor,
-    reference: Callable[[int], Tensor],
+    g_BCTHW: Tensor | None = None,
 ) -> Guiding:
-    """The guide of a stage on this rank's band.
+    """The guide of a stage on this rank's band, from what the stage before it left.
 
-    `g` are the band's guiding latents, `noise` the stage's first; `reference` see `FlowGuiding`.
+    `noise` is the stage's first, `g` the band's guiding latents, None those that were saved.
     """
-    stage, patch, guide = plan.stages[stage_index], plan.facts.latent.patch, plan.method.guide
-    placed = (comm, Grid(stage.canvas, stage.bands), stage.levels)
-    if guide is None or stage_index == 0:
-        return Guiding(*placed)
-    before = plan.stages[stage_index - 1]
+    index, patch, guide = saved.stage_index, plan.facts.latent.patch, plan.method.guide
+    before, stage = plan.stages[index - 1], plan.stages[index]
+    lies = (comm, Grid(stage.canvas, stage.bands), stage.levels)
+    if isinstance(guide, Flow):
+        return FlowGuiding(
+            guide,
+            *lies,
+            alignment=guide.alignment(index),
+            before=before.levels,
+            reference=lambda step: saved.latents(f"{index - 1}-clean", index - 1, step),
+            zeros=torch.zeros_like(noise_BCTHW),
+        )
+    if g_BCTHW is None:
+        g_BCTHW = saved.latents(f"{index}-guide", index, 0)
     if isinstance(guide, Resolution):
-        return ResolutionGuiding(guide, *placed, g_BCTHW=g_BCTHW, margin=patch // 2)
-    if isinstance(guide, View):
-        region = guide.region(before.canvas, stage.canvas, patch)
-        latents = {"g_BCTHW": g_BCTHW, "noise_BCTHW": noise_BCTHW}
-        return ViewGuiding(guide, *placed, **latents, region=region, patch=patch)
-    return FlowGuiding(
-        guide,
-        *placed,
-        alignment=guide.alignment(stage_index),
-        before=before.levels,
-        reference=reference,
-        zeros=torch.zeros_like(noise_BCTHW),
+        return ResolutionGuiding(guide, *lies, g_BCTHW=g_BCTHW, margin=patch // 2)
+    assert guide is not None
+    region = guide.region(before.canvas, stage.canvas, patch)
+    return ViewGuiding(
+        guide, *lies, g_BCTHW=g_BCTHW, noise_BCTHW=noise_BCTHW, region=region, patch=patch
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,6 +56,15 @@ def device_of(spec: RenderSpec) -> torch.device:
     if spec.device != "auto":
         return torch.device(spec.device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak bytes so far: of the device where it counts them, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Not getrusage: a forked process inherits its parent's peak there.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def _choices(spec: RenderSpec) -> str:

@@ -6,6 +6,7 @@ Shape suffixes: S tokens, F frequencies of one axis.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -113,6 +114,12 @@ def stages_of(spec: RenderSpec, default: tuple[Stage, ...]) -> tuple[Stage, ...]
     if spec.stages is None:
         return default
     return tuple(Stage(**stage.model_dump()) for stage in spec.stages)
+
+
+def from_trained_size(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
+    """The picture at the trained area, then at its own size, each from noise; one where it fits."""
+    scale = facts.training_size / math.sqrt(spec.height * spec.width)
+    return (Stage(),) if scale >= 1 else (Stage(scale=scale), Stage())
 
 
 def load_method(spec: RenderSpec, facts: ModelFacts) -> Method:

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,15 +25,16 @@ from frieze.cluster.comm import Comm, Like
 from frieze.cluster.layout import Band
 from frieze.cluster.strategies.bands import predict
 
-from . import loaded, resample
+from . import loaded
 from .decode import Piece, decode, quantise
 from .family import Conditioning, Place
 from .focus import Concentration, Entropies
 from .guides import View
-from .guiding import Grid, Guiding, at_work, placed
+from .guiding import Grid, Guiding, at_work
 from .method import Axis
 from .plan import CanvasPlan, StagePlan
 from .sampling import noised, solver
+from .saved import Saved
 from .schedules import Level
 from .store import Store
 from .writer import Writer
@@ -120,7 +120,7 @@ class Shard:
         else:
             self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
             self._keep("guide", 0, clean)
-            self._take_guide(clean, noise)
+            self._take_guide(noise, clean)
 
     @torch.no_grad()
     def restore(self, stage_index: int, slot: int, step_index: int) -> None:
@@ -134,7 +134,7 @@ class Shard:
         saved = self._to_device(torch.from_numpy(rows)).unsqueeze(0)
         self.x_BCTHW, *kept = saved.split(self.plan.facts.latent.channels, dim=1)
         self.history = tuple(kept[: self.solver.num_history])
-        self._take_guide(self._kept("guide", stage_index, 0), noise)
+        self._take_guide(noise)
         self.guiding.memory = tuple(kept[self.solver.num_history :])
 
     @torch.no_grad()
@@ -178,7 +178,7 @@ class Shard:
     def save(self, slot: int) -> None:
         """Write this worker's latent rows, and what steps remember of them, into a slot."""
         state = torch.cat([self.x_BCTHW, *self.history, *self.guiding.memory], dim=1)
-        self._save(self.stage_index, slot, state)
+        self._saved.write(self.stage_index, slot, self._shared(state))
 
     def latents(self) -> tuple[int, Tensor]:
         """(first row, latents [C, T, H, W]) of this worker, for callbacks that ask for them."""
@@ -209,11 +209,7 @@ class Shard:
 
     def memory(self) -> int:
         """Peak bytes so far: of the device where it counts them, else of this process."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        # Not getrusage: a forked process inherits its parent's peak there.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+        return loaded.peak_bytes(self.device)
 
     @property
     def _stage(self) -> StagePlan:
@@ -238,6 +234,18 @@ class Shard:
         """Where this worker's rows lie on a grid."""
         band = grid.bands[self.comms.world.rank]
         return Place(band, grid.canvas, self.plan.method.positions)
+
+    @property
+    def _saved(self) -> Saved:
+        """This worker's rows of this stage in the store."""
+        place = (self.stage_index, self._band, self._share)
+        return Saved(self.plan, self.store, *place, self.device)
+
+    def _take_guide(self, noise_BCTHW: Tensor, g_BCTHW: Tensor | None = None) -> None:
+        """Put this stage's guide, if it has one, to work."""
+        if self.stage_index and self.plan.method.guide is not None:
+            world = self.comms.world
+            self.guiding = at_work(self.plan, world, self._saved, noise_BCTHW, g_BCTHW)
 
     def _enter(self, stage_index: int) -> None:
         """Take up a stage: its noise from the start, no memory of steps, its first frame."""
@@ -328,59 +336,20 @@ class Shard:
 
         `slot` is where the last stage's lie.
         """
-        index = self.stage_index - 1
+        index, channels = self.stage_index - 1, self.plan.facts.latent.channels
         if index < 0:
             return self._encoded("init", 0) if "init" in self.plan.sources else None
         assert slot is not None
         if isinstance(self.plan.method.guide, View):
-            return self._placed(self.plan.method.guide, slot)
+            return self._saved.placed(self.plan.method.guide, slot)
         if self._stage.enlarge == "pixels":
             return self._encoded(f"{index}-picture", index)
-        channels = self.plan.facts.latent.channels
         return self._from_store(index, index, slot, self._band, 1)[:, :channels]
-
-    def _placed(self, view: View, slot: int) -> Tensor:
-        """The last stage's latents at their place, as they are, and zeros around them."""
-        index, latent = self.stage_index - 1, self.plan.facts.latent
-        inner, outer = self.plan.stages[index].canvas, self._stage.canvas
-
-        def rows(band: Band) -> Tensor:
-            found = self.store.load_latents(index, slot, slice(band.start, band.stop))
-            return self._to_device(torch.from_numpy(found[: latent.channels])).unsqueeze(0)
-
-        region = view.region(inner, outer, latent.patch)
-        return placed(region, self._band, self.x_BCTHW.shape, rows)
-
-    def _take_guide(self, g_BCTHW: Tensor, noise_BCTHW: Tensor) -> None:
-        """Put this stage's guide to work."""
-        index = self.stage_index
-        self.guiding = at_work(
-            self.plan,
-            index,
-            self.comms.world,
-            g_BCTHW,
-            noise_BCTHW,
-            lambda step: self._kept("clean", index - 1, step),
-        )
 
     def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> None:
         """Save latents of this stage for guidance, if the plan asks for them."""
-        name = f"{self.stage_index}-{kind}"
-        if name in self.plan.arrays:
-            self._save(self.plan.array(name), slot, x_BCTHW)
-
-    def _kept(self, kind: str, stage_index: int, slot: int) -> Tensor:
-        """This band of what `_keep` saved; noise where nothing was to be saved."""
-        name = f"{stage_index}-{kind}"
-        if name not in self.plan.arrays:
-            return self.x_BCTHW
-        return self._from_store(self.plan.array(name), stage_index, slot, self._band, 1)
-
-    def _save(self, array: int, slot: int, x_BCTHW: Tensor) -> None:
-        """Write this worker's share of a band's tensor."""
-        rows = slice(self._share.start, self._share.stop)
-        rows_CTHW = self._shared(x_BCTHW)[0].float().cpu().numpy()
-        self.store.save_latents(array, slot, rows, rows_CTHW)
+        if (name := f"{self.stage_index}-{kind}") in self.plan.arrays:
+            self._saved.write(self.plan.array(name), slot, self._shared(x_BCTHW))
 
     def _encoded(self, array: str, source_index: int) -> Tensor:
         """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""
@@ -415,20 +384,8 @@ class Shard:
     def _from_store(
         self, array: int, source_index: int, slot: int, rows: Band, factor: int | None
     ) -> Tensor:
-        """Rows of this stage from an array over an earlier one's canvas, enlarged where smaller.
-
-        `factor` is the array's cells per latent cell, a pixel's by default.
-        """
-        factor = factor or self.plan.facts.latent.downscale
-        source, target = (
-            (canvas.height * factor, canvas.width * factor)
-            for canvas in (self.plan.stages[i].canvas for i in (source_index, self.stage_index))
-        )
-        held = rows if source == target else resample.source_rows(rows, source[0], target[0])
-        found = torch.from_numpy(self.store.load_latents(array, slot, slice(held.start, held.stop)))
-        if source != target:
-            found = resample.enlarge(found, held, source, rows, target)
-        return self._to_device(found).unsqueeze(0)
+        """Rows of this stage, from an array over an earlier one's canvas."""
+        return self._saved.read(array, source_index, slot, rows, factor)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, torch.float32)

@@ -45,7 +45,7 @@ def pickled(folder: Path) -> Path:
         (("--height", "250"), ("--size",)),
         (("--size", "250x256"), ("width 250", "the nearest that works is 256")),
         (("--workers", "20"), ("20 workers", "at most 16 workers")),
-        (("--method", "magic"), ("no 'magic' in methods", "none, pi")),
+        (("--method", "magic"), ("no 'magic' in methods", "none", "pi")),
         (("--out", "a.jpg"), ("a.jpg", ".png, .tif, .tiff, .zarr")),
         (("--out", "no/such/folder/a.zarr"), ("no/such/folder",)),
         (("--also", "a.jpg"), ("a.jpg", ".png")),

@@ -4,7 +4,8 @@ Trained on scenes drawn in this repository to tell sun, mountains and hour, the 
 drawn at and how far it was enlarged; its pooled activations are the features of the quality
 benchmark's kernel distances. `python tests/bench/features.py` trains it anew, deterministically,
 in a few minutes on one core.
-Shape legend: N pictures, C channels, H rows, W columns, F features.
+Shape legend: N pictures, C channels, H rows, W columns, P pooled activations,
+F features.
 """
 
 from __future__ import annotations
@@ -29,18 +30,24 @@ SIDE, BATCH, STEPS, RATE = 256, 32, 300, 3e-3
 CHANNELS = (16, 32, 48, 64, 64)
 # Rows that the last layer is pooled into: sky above mountains is told from mountains above sky.
 ROWS = 3
-NUM_FEATURES = sum(CHANNELS[1:4]) + ROWS * CHANNELS[4]
+NUM_POOLED = sum(CHANNELS[:4]) + ROWS * CHANNELS[4]
+NUM_FEATURES = 64
+LUMA = torch.tensor((0.299, 0.587, 0.114))[:, None, None]
 DRAWN = (256, 512, 1024)
 FIRST_SEED = 10_000_000  # of the training scenes; nothing else draws so large a seed
 NAMED = {"sun": list(scenes.SUNS), "mountains": list(scenes.MOUNTAINS), "time": list(scenes.SKIES)}
 
 
 class Network(nn.Module):
-    """Five strided convolutions; features are their pooled activations, standardised."""
+    """Five strided convolutions of colour and edges; features are their activations, whitened.
+
+    Whitened over real scenes, all directions weigh alike: blur, which shifts few activations, is
+    not lost among colours, which shift many.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, *CHANNELS)
+        widths = (4, *CHANNELS)
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, 3, stride=2, padding=1)
             for before, after in itertools.pairwise(widths)
@@ -48,28 +55,40 @@ class Network(nn.Module):
         for layer in self.layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-        self.norm = nn.BatchNorm1d(NUM_FEATURES, affine=False)
+        self.norm = nn.BatchNorm1d(NUM_POOLED, affine=False)
+        self.register_buffer("mean_P", torch.zeros(NUM_POOLED))
+        self.register_buffer("whitening_PF", torch.zeros(NUM_POOLED, NUM_FEATURES))
         sizes = {name: len(words) for name, words in NAMED.items()}
         self.heads = nn.ModuleDict(
             {
-                name: nn.Linear(NUM_FEATURES, size)
+                name: nn.Linear(NUM_POOLED, size)
                 for name, size in {**sizes, "drawn": len(DRAWN), "enlarged": 1}.items()
             }
         )
 
     def pooled(self, x_NCHW: Tensor) -> Tensor:
-        """Activations [N, F]: means of the middle layers, and of the last one by thirds of rows."""
+        """Activations [N, P] of pictures in [-1, 1]: means over the picture.
+
+        Of the last layer over each third of the rows.
+        """
+        luma_NCHW = (x_NCHW * LUMA).sum(1, keepdim=True)
+        edges_NCHW = 4 * (luma_NCHW - F.avg_pool2d(F.pad(luma_NCHW, (1,) * 4, "reflect"), 3, 1))
+        x_NCHW = torch.cat((x_NCHW, edges_NCHW), 1)
         found = []
-        for index, layer in enumerate(self.layers):
+        for layer in self.layers:
             x_NCHW = F.relu(layer(x_NCHW))
-            if 1 <= index <= 3:
-                found.append(x_NCHW.mean((2, 3)))
-        found.append(F.adaptive_avg_pool2d(x_NCHW, (ROWS, 1)).flatten(1))
+            found.append(x_NCHW.mean((2, 3)))
+        found[-1] = F.adaptive_avg_pool2d(x_NCHW, (ROWS, 1)).flatten(1)
         return torch.cat(found, 1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Standardised features [N, F] of pictures in [-1, 1]."""
-        return self.norm(self.pooled(x_NCHW))
+        """Whitened features [N, F] of pictures in [-1, 1]."""
+        return (self.pooled(x_NCHW) - self.mean_P) @ self.whitening_PF
+
+    def told(self, x_NCHW: Tensor) -> dict[str, Tensor]:
+        """What the heads say of pictures in [-1, 1]."""
+        pooled_NP = self.norm(self.pooled(x_NCHW))
+        return {name: head(pooled_NP) for name, head in self.heads.items()}
 
 
 def features(network: Network, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -118,8 +137,8 @@ def train(steps: int) -> Network:
         schedule.step()
         if step % 25 == 24:
             print(step + 1, f"loss {loss:.3f}", f"{time.monotonic() - began:.0f} s", flush=True)
-    _standardise(network, steps)
-    return network.eval()
+    _whiten(network, steps)
+    return network
 
 
 def batch(step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -148,8 +167,7 @@ def _example(rng: np.random.Generator, seed: int) -> tuple[Tensor, dict[str, flo
 
 def loss_of(network: Network, pictures_NCHW: Tensor, asked: dict[str, Tensor]) -> Tensor:
     """Cross-entropies of the names, where the whole scene is seen, and of the drawn size."""
-    features_NF = network(pictures_NCHW)
-    told = {name: head(features_NF) for name, head in network.heads.items()}
+    told = network.told(pictures_NCHW)
     whole = asked["drawn"] == 0
     named = [F.cross_entropy(told[name][whole], asked[name][whole]) for name in NAMED]
     blur = F.mse_loss(told["enlarged"][:, 0], asked["enlarged"].float())
@@ -157,13 +175,23 @@ def loss_of(network: Network, pictures_NCHW: Tensor, asked: dict[str, Tensor]) -
 
 
 @torch.no_grad()
-def _standardise(network: Network, first: int) -> None:
-    """Mean 0 and deviation 1 over scenes and windows that were not trained on."""
-    rows_NF = torch.cat([network.pooled(batch(first + i)[0]) for i in range(8)])
-    variance_F = rows_NF.var(0)
-    network.norm.running_mean.copy_(rows_NF.mean(0))
-    # A feature that is almost always 0 would else count for more than all others.
-    network.norm.running_var.copy_(variance_F.clamp_min(0.01 * variance_F.median()))
+def _whiten(network: Network, first: int) -> None:
+    """Features: principal directions of real scenes and windows, each with deviation 1.
+
+    Over pictures that were not trained on, and of those that are as they were drawn.
+    """
+    network.eval()
+    made = [batch(first + i) for i in range(24)]
+    rows_NP = torch.cat([network.pooled(x[asked["enlarged"] == 0]) for x, asked in made]).double()
+    deviation_P = rows_NP.std(0)
+    # An activation that is almost always 0 would else count for more than all others.
+    deviation_P = deviation_P.clamp_min(0.1 * deviation_P.median())
+    covariance_PP = torch.cov(((rows_NP - rows_NP.mean(0)) / deviation_P).T)
+    power_P, direction_PP = torch.linalg.eigh(covariance_PP)
+    chosen = slice(-NUM_FEATURES, None)
+    whitening_PF = direction_PP[:, chosen] / power_P[chosen].sqrt() / deviation_P[:, None]
+    network.mean_P.copy_(rows_NP.mean(0))
+    network.whitening_PF.copy_(whitening_PF)
 
 
 def _to_input(pictures_NHWC: NDArray[np.uint8]) -> Tensor:
@@ -176,12 +204,12 @@ def accuracy(network: Network, first: int, number: int = 8) -> dict[str, float]:
     right: dict[str, list[float]] = {}
     for index in range(number):
         pictures_NCHW, asked = batch(first + index)
-        features_NF = network(pictures_NCHW)
+        told = network.told(pictures_NCHW)
         whole = asked["drawn"] == 0
         for name in (*NAMED, "drawn"):
-            told = network.heads[name](features_NF).argmax(1) == asked[name]
-            right.setdefault(name, []).extend(told[whole].float().tolist())
-        off = (network.heads["enlarged"](features_NF)[:, 0] - asked["enlarged"]).abs()
+            hits = told[name].argmax(1) == asked[name]
+            right.setdefault(name, []).extend(hits[whole].float().tolist())
+        off = (told["enlarged"][:, 0] - asked["enlarged"]).abs()
         right.setdefault("enlarged", []).extend(off.tolist())
     return {name: float(np.mean(values)) for name, values in right.items()}
 
@@ -193,7 +221,7 @@ def main() -> None:
     options = parser.parse_args()
     network = train(options.steps)
     store(network, options.out)
-    print({k: round(v, 3) for k, v in accuracy(network, options.steps + 8).items()})
+    print({k: round(v, 3) for k, v in accuracy(network, options.steps + 24).items()})
 
 
 if __name__ == "__main__":

@@ -102,34 +102,32 @@ def kernels(x_NKF: Floats, y_MKF: Floats) -> NDArray[np.float64]:
     return ((x @ y.T / f + 1) ** 3).reshape(n, k, m, j).mean((1, 3))
 
 
-def kid(x_NKF: Floats, y_MKF: Floats, rng: np.random.Generator) -> Estimate:
-    """Kernel distance of two sets of pictures, unbiased: pairs within one picture do not count.
+def kid(x_NKF: Floats, y_NJF: Floats, rng: np.random.Generator) -> Estimate:
+    """Kernel distance of pictures x and real scenes y, where x_n and y_n have the same prompt.
 
-    Raises ValueError for a set of fewer than two pictures.
+    The unbiased estimate over pairs of prompts (Gretton et al., JMLR 13, 2012, lemma 6): no term is
+    within one prompt, so that crops of a picture, and pictures of a prompt, may be alike. Raises
+    ValueError for fewer than two, or for sets of different lengths.
     """
-    if min(len(x_NKF), len(y_MKF)) < 2:
-        raise ValueError(f"{len(x_NKF)} and {len(y_MKF)} pictures; a distance needs two of each")
-    within_x, within_y, across = kernels(x_NKF, x_NKF), kernels(y_MKF, y_MKF), kernels(x_NKF, y_MKF)
-
-    def distance(a_N: Floats, b_M: Floats) -> float:
-        between = a_N @ across @ b_M / (a_N.sum() * b_M.sum())
-        return float(_off_diagonal(within_x, a_N) + _off_diagonal(within_y, b_M) - 2 * between)
-
-    n, m = len(x_NKF), len(y_MKF)
-    drawn = [distance(_resampled(n, rng), _resampled(m, rng)) for _ in range(DRAWS)]
-    return Estimate(distance(np.ones(n), np.ones(m)), *np.nanquantile(drawn, (0.025, 0.975)))
+    if len(x_NKF) != len(y_NJF) or len(x_NKF) < 2:
+        raise ValueError(f"{len(x_NKF)} and {len(y_NJF)} prompts; a distance needs the same two")
+    across_NN = kernels(x_NKF, y_NJF)
+    terms_NN = kernels(x_NKF, x_NKF) + kernels(y_NJF, y_NJF) - across_NN - across_NN.T
+    n = len(terms_NN)
+    drawn = [_off_diagonal(terms_NN, _resampled(n, rng)) for _ in range(DRAWS)]
+    return Estimate(_off_diagonal(terms_NN, np.ones(n)), *np.nanquantile(drawn, (0.025, 0.975)))
 
 
 def _off_diagonal(kernel_NN: Floats, weight_N: Floats) -> float:
-    """Weighted mean over pairs of different pictures; NaN where one picture has all the weight."""
+    """Weighted mean over pairs of different prompts; NaN where one prompt has all the weight."""
     pairs = weight_N.sum() ** 2 - (weight_N**2).sum()
     if not pairs:
         return float("nan")
-    return (weight_N @ kernel_NN @ weight_N - (weight_N**2) @ np.diag(kernel_NN)) / pairs
+    return float((weight_N @ kernel_NN @ weight_N - weight_N**2 @ np.diag(kernel_NN)) / pairs)
 
 
 def _resampled(number: int, rng: np.random.Generator) -> Floats:
-    """How often each picture is in a sample drawn with replacement."""
+    """How often each prompt is in a sample drawn with replacement."""
     return np.bincount(rng.integers(number, size=number), minlength=number).astype(np.float64)
 
 
@@ -150,13 +148,10 @@ def share(hits: Sequence[bool] | NDArray[np.bool_]) -> Estimate:
     return Estimate(p, min(p, middle - half), max(p, middle + half))
 
 
-def ratio(values_N: Floats, real_M: Floats, rng: np.random.Generator) -> Estimate:
-    """The mean over pictures relative to that over real scenes."""
-
-    def drawn(values: Floats) -> Floats:
-        return values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(1)
-
-    spread = drawn(np.asarray(values_N)) / drawn(np.asarray(real_M))
-    return Estimate(
-        float(np.mean(values_N) / np.mean(real_M)), *np.quantile(spread, (0.025, 0.975))
-    )
+def ratio(values_N: Floats, real_N: Floats, rng: np.random.Generator) -> Estimate:
+    """The mean over pictures relative to that over real scenes of the same prompts."""
+    values_N, real_N = np.asarray(values_N, np.float64), np.asarray(real_N, np.float64)
+    drawn = rng.integers(len(values_N), size=(DRAWS, len(values_N)))
+    spread = values_N[drawn].mean(1) / real_N[drawn].mean(1)
+    found = float(values_N.mean() / real_N.mean())
+    return Estimate(found, *np.quantile(spread, (0.025, 0.975)))

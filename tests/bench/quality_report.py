@@ -15,12 +15,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from bench import quality_metrics as metrics
-from bench import quality_store
+from bench import quality_rows, quality_store
 from bench.quality_metrics import Estimate
 from bench.quality_rows import Cell, Settings
 from bench.quality_store import Measures, Shelf
 
-NUM_REAL, NUM_REAL_LARGE, LARGE = 128, 64, 2 * 512 * 512
 SHARES = ("one sun", "right colour", "sky above")
 SMALLER_IS_BETTER = ("repeats across", "repeats down", "layout KID", "crop KID")
 COLUMNS = (*SHARES, *SMALLER_IS_BETTER, "detail", "entropy", "seconds")
@@ -62,32 +61,45 @@ class Judged:
 
 def judged(work: Path, cell: Cell, shelves: Sequence[Shelf], number: int) -> Judged:
     """What the pictures that are there say; rows of fewer than two are left out."""
-    num_real = NUM_REAL_LARGE if cell.width * cell.height > LARGE else NUM_REAL
-    real = quality_store.real(work, cell, shelves[0].settings, num_real)
-    lines = []
-    for shelf in shelves:
-        found = [shelf.measures(seed) for seed in range(number) if shelf.has(seed)]
-        if len(found) > 1:
-            lines.append(line(shelf, found, real, shelf.entropies(number)))
-    return Judged(cell, lines, num_real)
+    kept = {shelf.row.name: [s for s in range(number) if shelf.has(s)] for shelf in shelves}
+    most = max(max(seeds, default=-1) for seeds in kept.values()) + 1
+    real = quality_store.real(work, cell, shelves[0].settings, most)
+    lines = [
+        line(shelf, kept[shelf.row.name], real, shelf.entropies(number))
+        for shelf in shelves
+        if len(kept[shelf.row.name]) > 1
+    ]
+    return Judged(cell, lines, len(real) * quality_rows.REALS)
 
 
 def line(
-    shelf: Shelf, found: Sequence[Measures], real: Sequence[Measures], entropies: Sequence[float]
+    shelf: Shelf,
+    seeds: Sequence[int],
+    real: Sequence[Sequence[Measures]],
+    entropies: Sequence[float],
 ) -> Line:
-    """One row's figures; every row's intervals are drawn with the same numbers."""
+    """One row's figures; every row's intervals are drawn with the same numbers.
+
+    `real` has the real scenes of every seed.
+    """
     rng = np.random.default_rng(0)
-    across, lag_across = _repetition([m.across_T for m in found], [m.across_T for m in real])
-    down, lag_down = _repetition([m.down_T for m in found], [m.down_T for m in real])
+    found, beside = [shelf.measures(seed) for seed in seeds], [real[seed] for seed in seeds]
+    all_real = [m for each in real for m in each]
+    across, lag_across = _repetition([m.across_T for m in found], [m.across_T for m in all_real])
+    down, lag_down = _repetition([m.down_T for m in found], [m.down_T for m in all_real])
     figures = {
         "one sun": metrics.share([m.suns == 1 for m in found]),
         "right colour": metrics.share([bool(m.colour) for m in found]),
         "sky above": metrics.share([bool(m.upright) for m in found]),
         "repeats across": metrics.mean(across, rng),
         "repeats down": metrics.mean(down, rng),
-        "layout KID": _kid([m.layout_KF for m in found], [m.layout_KF for m in real], rng),
-        "crop KID": _kid([m.crops_KF for m in found], [m.crops_KF for m in real], rng),
-        "detail": metrics.ratio([m.detail for m in found], [m.detail for m in real], rng),
+        "layout KID": _kid(found, beside, "layout_KF", rng),
+        "crop KID": _kid(found, beside, "crops_KF", rng),
+        "detail": metrics.ratio(
+            np.array([m.detail for m in found]),
+            np.array([np.mean([m.detail for m in each]) for each in beside]),
+            rng,
+        ),
         "entropy": metrics.mean(entropies, rng),
         "seconds": metrics.mean([float(m.seconds) for m in found], rng),
     }
@@ -103,9 +115,15 @@ def _repetition(
 
 
 def _kid(
-    found: Sequence[np.ndarray], real: Sequence[np.ndarray], rng: np.random.Generator
+    found: Sequence[Measures],
+    real: Sequence[Sequence[Measures]],
+    name: str,
+    rng: np.random.Generator,
 ) -> Estimate:
-    e = metrics.kid(np.stack(found), np.stack(real), rng)
+    """Distance of features from those of the real scenes of the same prompts, x 1000."""
+    x_NKF = np.stack([getattr(m, name) for m in found])
+    y_NJF = np.stack([np.concatenate([getattr(m, name) for m in each]) for each in real])
+    e = metrics.kid(x_NKF, y_NJF, rng)
     return Estimate(1000 * e.value, 1000 * e.low, 1000 * e.high)
 
 
@@ -180,7 +198,7 @@ def _section(found: Judged) -> str:
     columns.insert(columns.index("layout KID"), "lag")
     lines = [
         f"\n## {found.cell}\n",
-        f"Held to {found.num_real} other real scenes of that size.\n",
+        f"Held to {found.num_real} other real scenes of that size and of the same prompts.\n",
         "| row | n | " + " | ".join(columns) + " |",
         "|---|" + "---|" * (len(columns) + 1),
     ]

@@ -15,7 +15,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,11 +33,13 @@ from frieze.renderer.store import Store
 
 Pixels = NDArray[np.uint8]
 NATIVE, TOKEN = 256, 16
+REAL_SEED = 100_000  # of the first layout that rows are held to; no row draws it
+REALS = 2  # real scenes for each prompt
 REPEAT = 320  # pixels: the control's period, the model's own dominant one in whole tokens
 SINGLE = ({"scale": 1.0, "start": 1.0},)
 # Modules that methods import and that hold no formulas.
 RECORDS = {"errors", "family", "method", "options", "spec"}
-Kind = Literal["scenes", "repeated", "enlarged", "tiles", "method"]
+Kind = Literal["scenes", "reference", "repeated", "enlarged", "tiles", "method"]
 
 # Rows beside each method's plain one: label -> (method, options, whether its own stages are kept).
 # Those of methods or options that are not there are left out.
@@ -83,7 +85,7 @@ class Row:
     def digest(self, cell: Cell, settings: Settings) -> str:
         """What decides the pictures, the method's own file included, as a few letters."""
         about = json.dumps([asdict(self), asdict(cell), asdict(settings)], sort_keys=True)
-        code = b"" if self.kind in ("scenes", "repeated") else _code(self.method)
+        code = b"" if self.kind in ("scenes", "reference", "repeated") else _code(self.method)
         return hashlib.sha256(about.encode() + code).hexdigest()[:8]
 
 
@@ -126,7 +128,7 @@ def _rows_of(name: str, cell: Cell, settings: Settings) -> list[Row]:
     """A method in one stage, and in its own cascade where it has one at this size."""
     single, own = Row(name, "method", name), Row(f"{name}, its cascade", "method", name, {}, True)
     try:
-        stages = load_method(_spec(own, cell, settings, 0, ""), describe("demo")).stages
+        stages = load_method(_spec(own, cell, settings, 0), describe("demo")).stages
     except FriezeError:
         return [single]
     return [single, own] if len(stages) > 1 else [single]
@@ -134,7 +136,7 @@ def _rows_of(name: str, cell: Cell, settings: Settings) -> list[Row]:
 
 def _is_possible(row: Row, cell: Cell, settings: Settings) -> bool:
     try:
-        load_method(_spec(row, cell, settings, 0, ""), describe("demo"))
+        load_method(_spec(row, cell, settings, 0), describe("demo"))
     except FriezeError as error:
         print(f"{cell} {row.name}: left out, {error}", flush=True)
         return False
@@ -146,12 +148,21 @@ def prompt(seed: int) -> str:
     return scenes.prompt_of(scenes.scene_from(seed))
 
 
+def _real(number: int) -> scenes.Scene:
+    """A real scene that rows are held to: the prompt of a seed, and a layout that no row draws."""
+    asked = scenes.scene_from(number // REALS)
+    layout = scenes.scene_from(REAL_SEED + number)
+    return replace(layout, sun=asked.sun, mountains=asked.mountains, time=asked.time)
+
+
 def draw(row: Row, cell: Cell, settings: Settings, seed: int) -> tuple[Pixels, float]:
     """One picture and the seconds it took."""
     began = time.perf_counter()
     height, width = cell.height, cell.width
     if row.kind == "scenes":
         picture = scenes.draw(scenes.scene_from(seed), height, width)
+    elif row.kind == "reference":
+        picture = scenes.draw(_real(seed), height, width)
     elif row.kind == "repeated":
         tile = scenes.draw(scenes.scene_from(seed), REPEAT, REPEAT)
         times = (math.ceil(height / REPEAT), math.ceil(width / REPEAT), 1)

@@ -23,8 +23,6 @@ from bench import quality_metrics as metrics
 from bench.quality_rows import Cell, Pixels, Row, Settings
 from frieze.renderer.demo import oracle, scenes
 
-REAL_SEED = 100_000  # the first of the real scenes that rows are held to; no row draws them
-
 
 @dataclass(frozen=True)
 class Measures:
@@ -105,7 +103,7 @@ class Shelf:
 
     def picture(self, seed: int) -> Pixels:
         """A picture that is drawn."""
-        return np.asarray(Image.open(self._picture(seed)))
+        return np.array(Image.open(self._picture(seed)))
 
     def measures(self, seed: int) -> Measures:
         """What is measured of a picture."""
@@ -138,10 +136,9 @@ class Shelf:
         return self.folder / f"{seed:04}.png"
 
 
-def real(work: Path, cell: Cell, settings: Settings, number: int) -> list[Measures]:
-    """Real scenes of a size, other ones than any row draws, measured."""
-    shelf = Shelf.of(work, Row("reference", "scenes"), cell, settings)
-    seeds = range(REAL_SEED, REAL_SEED + number)
-    for seed in seeds:
-        shelf.draw(seed)
-    return [shelf.measures(seed) for seed in seeds]
+def real(work: Path, cell: Cell, settings: Settings, number: int) -> list[list[Measures]]:
+    """For each seed, real scenes with its prompt and with layouts that no row draws, measured."""
+    shelf, each = Shelf.of(work, Row("reference", "reference"), cell, settings), quality_rows.REALS
+    for index in range(each * number):
+        shelf.draw(index)
+    return [[shelf.measures(each * seed + i) for i in range(each)] for seed in range(number)]

@@ -125,6 +125,15 @@ class MethodContract:
         assert gains.shape in ((), (half_dim,))
         assert bool((gains.isfinite() & (gains >= 1)).all())
 
+    def test_it_serves_clips(self) -> None:
+        made = load_method(RenderSpec(method=self.name, num_frames=81), clip_facts())
+        for name_of_axis, known, length in (("frame", 21, 42), ("row", 30, 60), ("column", 52, 52)):
+            axis = Axis(name_of_axis, 42, 10000.0, known, length)
+            angles = made.positions(axis, torch.arange(length), 0.5)
+            assert bool(angles.isfinite().all())
+            same = torch.equal(angles, trained(axis, torch.arange(length), 0.5))
+            assert same or length > known
+
     def test_a_spec_may_state_its_own_cascade(self) -> None:
         made = self.method(512, stages=({"scale": 0.5}, {"scale": 1.0, "start": 0.3, "steps": 2}))
         assert [stage.start for stage in made.stages] == [1.0, 0.3]

@@ -223,7 +223,10 @@ def test_json_is_events_and_then_the_result() -> None:
 def test_a_dry_run_prints_the_plan_and_draws_nothing(
     drawn: list[tuple[RenderSpec, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "planned", lambda spec: f"bands for {spec.height} rows")
+    class Plan(str):
+        estimate = "asked for"
+
+    monkeypatch.setattr(cli, "planned", lambda spec: Plan(f"bands for {spec.height} rows"))
     assert frieze("render", "x", "--height", "64", "--dry-run").stdout == "bands for 64 rows\n"
     assert frieze("plan", "--height", "64").stdout == "bands for 64 rows\n"
     assert drawn == []

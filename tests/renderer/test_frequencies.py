@@ -178,7 +178,7 @@ def test_bands_for_pictures_have_the_released_periods(fade: float, printed: list
     assert periods(slow)[[5, 7, 8, 9, 10]].tolist() == pytest.approx(printed, abs=PRINTED)
 
 
-@pytest.mark.parametrize("fade", [0.0, 1e-300, 1e-9, 1e-6, 0.02])
+@pytest.mark.parametrize("fade", [0.0, 1e-300, 1e-9, 1e-6])
 def test_bands_that_have_faded_are_the_trained_frequencies(fade: float) -> None:
     assert torch.equal(vision_yarn(omega(56), 1e4, 64, 4.0, fade), omega(56))
 

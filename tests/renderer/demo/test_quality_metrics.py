@@ -1,5 +1,7 @@
 """The quality benchmark's measures tell what they are for, and do not see it where it is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -70,20 +72,17 @@ def test_crops_cover_the_picture(height: int, width: int, number: int):
 
 
 def test_the_kernel_distance_is_that_of_its_definition():
-    x, y = RNG(1).normal(size=(5, 1, 3)), RNG(2).normal(size=(4, 1, 3))
+    x, y = RNG(1).normal(size=(2, 4, 1, 3))
 
     def k(a, b):
         return (a[0] @ b[0] / 3 + 1) ** 3
 
-    def within(z):
-        pairs = [k(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j]
-        return np.mean(pairs)
-
-    expected = within(x) + within(y) - 2 * np.mean([k(a, b) for a in x for b in y])
-    assert metrics.kid(x, y, RNG(0)).value == pytest.approx(expected, rel=1e-10)
+    pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
+    terms = [k(x[i], x[j]) + k(y[i], y[j]) - 2 * k(x[i], y[j]) for i, j in pairs]
+    assert metrics.kid(x, y, RNG(0)).value == pytest.approx(np.mean(terms), rel=1e-10)
 
 
-def test_two_halves_of_one_distribution_are_at_no_distance_and_another_one_is():
+def test_two_sets_of_one_distribution_are_at_no_distance_and_another_one_is():
     x, y = RNG(1).normal(size=(2, 100, 2, 8))
     same = metrics.kid(x, y, RNG(0))
     other = metrics.kid(x, y + 0.5, RNG(0))
@@ -92,15 +91,26 @@ def test_two_halves_of_one_distribution_are_at_no_distance_and_another_one_is():
 
 
 def test_crops_of_one_picture_that_are_alike_make_no_distance():
-    """Pairs within one picture would: counted, the distance of like sets is far from zero."""
+    """Counted as pictures of their own they would: like pairs lie within a set, never across."""
     x, y = (RNG(s).normal(size=(60, 1, 8)).repeat(4, 1) for s in (1, 2))
     assert metrics.kid(x, y, RNG(0)).low < 0
     assert metrics.kid(*(z.reshape(240, 1, 8) for z in (x, y)), RNG(0)).low > 0
 
 
-def test_a_distance_of_a_single_picture_is_refused():
-    with pytest.raises(ValueError, match="needs two of each"):
-        metrics.kid(np.zeros((1, 1, 4)), np.zeros((3, 1, 4)), RNG(0))
+def test_prompts_that_differ_widely_hide_no_distance():
+    """Both sets have the same prompts; told apart by chance, their spread would hide the rest."""
+    prompt = 3 * RNG(5).normal(size=(60, 1, 8))
+    x, y = (prompt + 0.3 * RNG(s).normal(size=(60, 1, 8)) for s in (1, 2))
+    shifted = metrics.kid(x, y + 0.3, RNG(0))
+    assert shifted.low > 0
+    assert metrics.kid(x, RNG(7).permutation(y + 0.3), RNG(0)).low < 0
+
+
+def test_a_distance_of_a_single_prompt_is_refused():
+    with pytest.raises(ValueError, match="needs the same two"):
+        metrics.kid(np.zeros((1, 1, 4)), np.zeros((1, 1, 4)), RNG(0))
+    with pytest.raises(ValueError, match="3 prompts"):
+        metrics.kid(np.zeros((2, 1, 4)), np.zeros((3, 1, 4)), RNG(0))
 
 
 def test_the_share_of_all_of_few_is_not_surely_all():
@@ -121,23 +131,30 @@ def test_intervals_hold_the_figure_and_shrink_with_pictures():
 
 
 def test_a_ratio_of_like_sets_is_one():
-    found = metrics.ratio(RNG(1).normal(4, 1, 200), RNG(2).normal(4, 1, 300), RNG(0))
+    found = metrics.ratio(RNG(1).normal(4, 1, 200), RNG(2).normal(4, 1, 200), RNG(0))
     assert found.low < 1 < found.high
     assert found.high - found.low < 0.15
 
 
 def test_features_tell_an_enlarged_scene_and_one_upside_down_from_real_ones():
-    network = features.load()
-    real, other = (features.features(network, drawn(16, 256, first))[:, None] for first in (0, 100))
-    wrong = {
-        "enlarged": [tiles.enlarged(p, 256, 256) for p in drawn(16, 128, 200)],
-        "upside down": [p[::-1] for p in drawn(16, 256, 200)],
-    }
-    control = metrics.kid(real, other, RNG(0))
+    network, asked = features.load(), [scenes.scene_from(seed) for seed in range(16)]
+
+    def real(first: int, side: int = 256) -> list[np.ndarray]:
+        layouts = [scenes.scene_from(first + i) for i in range(len(asked))]
+        named = [
+            replace(layout, sun=scene.sun, mountains=scene.mountains, time=scene.time)
+            for layout, scene in zip(layouts, asked, strict=True)
+        ]
+        return [scenes.draw(scene, side, side) for scene in named]
+
+    def distance(pictures: list[np.ndarray]) -> metrics.Estimate:
+        x, y = (features.features(network, each)[:, None] for each in (pictures, real(100)))
+        return metrics.kid(x, y, RNG(0))
+
+    control = distance(real(200))
     assert control.low < 0 < control.high
-    for name, pictures in wrong.items():
-        found = metrics.kid(features.features(network, pictures)[:, None], real, RNG(0))
-        assert found.low > control.high, name
+    assert distance([p[::-1] for p in real(200)]).low > control.high
+    assert distance([tiles.enlarged(p, 256, 256) for p in real(200, 128)]).low > control.high
 
 
 def test_tiles_overlap_by_half_and_reach_every_edge():

@@ -1,0 +1,75 @@
+"""HiFlow (arXiv 2504.06232): sizes double, each stage led by the steps of the one before it.
+
+Every stage restarts from its predecessor, enlarged and noised to the first of the last 16, then
+10, of 30 steps, and follows that stage's x0 of the same time in its low frequencies and in its
+pace. NTK positions with a factor of 10 go with it. The enlarged picture is not sharpened.
+Shape suffixes: F frequencies of one axis.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+from .. import options
+from ..family import ModelFacts
+from ..frequencies import PICTURE, ntk, policy, stretch
+from ..guides import Flow
+from ..method import Axis, Method, Stage, stages_of
+from ..options import Option
+from ..shifts import alpha_for, shifted
+from ..spec import RenderSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OPTIONS = {
+    "align": Option((1.0, 0.25), "numbers", least=0),
+    "accelerate": Option(0.5, least=0),
+    "cutoff": Option(0.2, above=0),
+    "order": Option(4, least=1),
+    "factor": Option(10.0, least=1),
+}
+# Parts of the steps that are left to the second, third and every later stage.
+LEFT = (16 / 30, 10 / 30)
+
+
+def method(spec: RenderSpec, facts: ModelFacts) -> Method:
+    """Doubling stages; the factor of NTK is clipped at position interpolation."""
+    found = options.read(spec, OPTIONS)
+
+    def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+        return ntk(omega_F, found["factor"]).maximum(omega_F / stretch(axis))
+
+    return Method(
+        stages=stages_of(spec, doubling(spec, facts)),
+        positions=policy(rule, PICTURE),
+        guide=Flow(found["align"], found["accelerate"], found["cutoff"], found["order"]),
+    )
+
+
+def doubling(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
+    """Stages 1/2^k .. 1/2, 1, the first one no larger than the trained area."""
+    ratio = math.sqrt(spec.height * spec.width) / facts.training_size
+    levels = max(0, math.ceil(math.log2(ratio) - 1e-9))
+    stages = [Stage(scale=0.5**levels)]
+    for index in range(levels):
+        left = LEFT[min(index, len(LEFT) - 1)]
+        stage = Stage(scale=0.5 ** (levels - 1 - index), shift=spec.shift)
+        steps = max(1, round(left * spec.num_inference_steps))
+        start = _start(stage, steps / spec.num_inference_steps, spec, facts)
+        stages.append(dataclasses.replace(stage, start=start, steps=steps))
+    return tuple(stages)
+
+
+def _start(stage: Stage, left: float, spec: RenderSpec, facts: ModelFacts) -> float:
+    """The noise level at which so much of all steps is left; of other models than flow, just it."""
+    if not facts.schedule.flow:
+        return left
+    frames = facts.latent.frames(spec.num_frames)
+    pixels = stage.scale**2 * spec.height * spec.width
+    tokens = max(1, round(frames * pixels / facts.latent.unit**2))
+    num_steps = spec.num_inference_steps
+    alpha = spec.shift or alpha_for(facts.schedule, tokens, facts.training_tokens, num_steps)
+    return shifted(left, alpha)

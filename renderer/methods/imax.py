@@ -1,0 +1,44 @@
+"""I-Max (arXiv 2410.07536): drawn again at full size, the low band led by the enlarged picture.
+
+NTK positions with a factor of 10, clipped at position interpolation, and proportional attention go
+with it. Its repeated text tokens are left out.
+Shape suffixes: F frequencies of one axis.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import options
+from ..family import ModelFacts
+from ..frequencies import PICTURE, ntk, policy, stretch
+from ..guides import SCHEDULES, Resolution
+from ..heads import proportional
+from ..method import Axis, Focus, Method, from_trained_size, stages_of
+from ..options import Option
+from ..spec import RenderSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OPTIONS = {
+    "schedule": Option("cosine_decay", choices=SCHEDULES),
+    "strength": Option(1.0, least=0),
+    "half_token": True,
+    "factor": Option(10.0, least=1),
+}
+
+
+def method(spec: RenderSpec, facts: ModelFacts) -> Method:
+    """Two stages, both from noise: the trained size, then the picture's under guidance."""
+    found = options.read(spec, OPTIONS)
+
+    def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+        return ntk(omega_F, found["factor"]).maximum(omega_F / stretch(axis))
+
+    return Method(
+        stages=stages_of(spec, from_trained_size(spec, facts)),
+        positions=policy(rule, PICTURE),
+        focus=Focus(constant=proportional),
+        guide=Resolution(found["schedule"], found["strength"], found["half_token"]),
+    )
