@@ -93,7 +93,7 @@ class View:
 
     def lasts(self, num_steps: int) -> int:
         """Steps at which the place is held."""
-        return round(self.share * num_steps)
+        return max(1, round(self.share * num_steps)) if self.share else 0
 
     def region(self, inner: Canvas, outer: Canvas, patch: int) -> Region:
         """Where the small canvas lies, on whole tokens; raises `PlanError` if that is outside."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from . import loading
 from .family import Conditioning, Model, ModelFacts, load_family
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def model(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Model:
     with _LOADING:
         if key not in _LOADED:
             _LOADED.clear()
+            loading.quiet()
             _LOADED[key] = load_family(facts.family).load(facts, spec, device)
         return _LOADED[key]
 
@@ -37,6 +39,7 @@ def encode_prompts(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Cond
     `image` [H, W, 3] in [0, 1] is the first frame, for models that animate one.
     """
     spec, facts = plan.spec, plan.facts
+    loading.quiet()
 
     def encoded(prompt: str) -> Conditioning:
         found: Conditioning = load_family(facts.family).encode(

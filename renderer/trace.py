@@ -28,7 +28,7 @@ from frieze.cluster.phantom import phantom
 from frieze.kernels.tracing import tracing
 from frieze.kernels.workspace import workspace
 
-from . import sampling
+from . import loading, sampling
 from .decode import decode
 from .estimate import Estimate
 from .family import Guidance, Model, ModelFacts, Place, load_family
@@ -276,6 +276,7 @@ def _skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton
     key = (facts.family, facts.folder, *weights)
     if key not in _SKELETONS:
         _SKELETONS.clear()
+        loading.quiet()
         with skeletons() as parts:
             model = load_family(facts.family).load(facts, spec, META)
         for part in parts:

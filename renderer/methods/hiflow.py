@@ -56,7 +56,7 @@ def doubling(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
     stages = [Stage(scale=0.5**levels)]
     for index in range(levels):
         left = LEFT[min(index, len(LEFT) - 1)]
-        stage = Stage(scale=0.5 ** (levels - 1 - index), shift=spec.shift)
+        stage = Stage(scale=0.5 ** (levels - 1 - index))
         steps = max(1, round(left * spec.num_inference_steps))
         start = _start(stage, steps / spec.num_inference_steps, spec, facts)
         stages.append(dataclasses.replace(stage, start=start, steps=steps))

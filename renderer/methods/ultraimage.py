@@ -61,8 +61,11 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
 def _stages(spec: RenderSpec, facts: ModelFacts, found: Mapping[str, Any]) -> tuple[Stage, ...]:
     """The mode's stages, or the spec's; later ones with the prompt of the large canvas."""
-    direct = found["mode"] == "direct"
-    stages = stages_of(spec, (Stage(),) if direct else from_trained_size(spec, facts))
+    own = (Stage(),) if found["mode"] == "direct" else from_trained_size(spec, facts)
+    if found["mode"] == "view":
+        # The view is the small latents as they are: no picture of them is wanted.
+        own = tuple(dataclasses.replace(stage, enlarge="latents") for stage in own)
+    stages = stages_of(spec, own)
     prompt = found["canvas_prompt"] or None
     if prompt is None:
         return stages

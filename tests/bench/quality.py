@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import quality_report, quality_rows
 from bench.quality_rows import Cell, Settings
 from bench.quality_store import Shelf
+from frieze.renderer.errors import FriezeError
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = "512x512,768x384,1024x1024"
@@ -47,20 +48,23 @@ def tasks(shelves: list[Shelf], number: int) -> Iterator[Task]:
         for shelf in shelves:
             if not shelf.has(seed):
                 yield shelf, seed, False
-            if seed < ENTROPIES:
+            if seed < ENTROPIES and shelf.lacks_entropy(seed):
                 yield shelf, seed, True
 
 
 def work(task: Task) -> str:
-    """Do one task; what was done, in words."""
+    """Do one task; what was done, in words. A render that fails is told, and the others go on."""
     shelf, seed, is_entropy = task
     began = time.monotonic()
-    if is_entropy:
-        shelf.entropy(seed)
-    else:
-        shelf.draw(seed)
-    what = "entropy of" if is_entropy else "picture"
-    return f"{shelf.cell} {shelf.row.name}: {what} {seed}, {time.monotonic() - began:.1f} s"
+    what = f"{shelf.cell} {shelf.row.name}: {'entropy of' if is_entropy else 'picture'} {seed}"
+    try:
+        if is_entropy:
+            shelf.entropy(seed)
+        else:
+            shelf.draw(seed)
+    except FriezeError as error:
+        return f"{what} FAILED: {error}"
+    return f"{what}, {time.monotonic() - began:.1f} s"
 
 
 def run(todo: Iterator[Task], jobs: int, until: float) -> None:

@@ -51,12 +51,13 @@ def lags(cells: int) -> range:
 def lag_profile(picture_HWC: Pixels, axis: int) -> NDArray[np.float64]:
     """Correlation of a picture with itself, shifted along an axis by each of `lags`: [T].
 
-    In colour, on cells of 8 x 8 pixels. Every line along the axis has its mean taken away, so that
-    what is the same all along a line, as a sky is along its rows, is no repetition.
+    In colour, on cells of 8 x 8 pixels. Every line along the axis has its mean over the part that
+    is compared taken away: what is the same all along a line, as a sky along its rows, is no
+    repetition, nor is it one where a sun between the parts makes both look dark beside it.
     """
     cells_HWC = np.moveaxis(_cells(picture_HWC), axis, 0)
-    centred = cells_HWC - cells_HWC.mean(0, keepdims=True)
-    return np.array([_correlation(centred[:-lag], centred[lag:]) for lag in lags(len(centred))])
+    parts = [(cells_HWC[:-lag], cells_HWC[lag:]) for lag in lags(len(cells_HWC))]
+    return np.array([_correlation(a - a.mean(0), b - b.mean(0)) for a, b in parts])
 
 
 def _cells(picture_HWC: Pixels) -> NDArray[np.float64]:
@@ -66,8 +67,7 @@ def _cells(picture_HWC: Pixels) -> NDArray[np.float64]:
 
 
 def _correlation(a: Floats, b: Floats) -> float:
-    """Of two parts as wholes, each with mean 0; 0 where one of them is flat."""
-    a, b = a - a.mean(), b - b.mean()
+    """Of two parts of mean 0; 0 where one of them is flat."""
     norm = math.sqrt(float((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 1e-9 else 0.0
 

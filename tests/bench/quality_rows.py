@@ -28,7 +28,7 @@ from frieze.renderer import RenderSpec, plugins, render
 from frieze.renderer.demo import scenes
 from frieze.renderer.errors import FriezeError, RenderCancelledError
 from frieze.renderer.family import describe
-from frieze.renderer.method import load_method
+from frieze.renderer.method import Method, load_method
 from frieze.renderer.store import Store
 
 Pixels = NDArray[np.uint8]
@@ -41,9 +41,18 @@ SINGLE = ({"scale": 1.0, "start": 1.0},)
 RECORDS = {"errors", "family", "method", "options", "spec"}
 Kind = Literal["scenes", "reference", "repeated", "enlarged", "tiles", "method"]
 
-# Rows beside each method's plain one: label -> (method, options, whether its own stages are kept).
+# Rows beside each method's plain one: label -> (method, options, whether it keeps its own stages).
 # Those of methods or options that are not there are left out.
-VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {}
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {
+    "ntk, by factor": ("ntk", {"convention": "factor"}, False),
+    "yarn, no temperature": ("yarn", {"temperature": False}, False),
+    "dype of pi": ("dype", {"form": "pi"}, False),
+    "dype of ntk": ("dype", {"form": "ntk"}, False),
+    "riflex on rows and columns": ("riflex", {"along": "picture"}, False),
+    "rdfc of all": ("rdfc", {"mode": "all"}, False),
+    "ultraimage, guided resolution": ("ultraimage", {"mode": "resolution"}, True),
+    "ultraimage, guided view": ("ultraimage", {"mode": "view"}, True),
+}
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,10 @@ class Cell:
 
     @property
     def native(self) -> tuple[int, int]:
-        """Height and width of a picture of this shape with the area that was trained on."""
-        scale = NATIVE / math.sqrt(self.height * self.width)
-        height, width = (round(x * scale / TOKEN) * TOKEN for x in (self.height, self.width))
+        """Height and width of a picture of this shape with about the area that was trained on."""
+        short = min(self.height, self.width)
+        tokens = round(NATIVE / TOKEN * math.sqrt(short / max(self.height, self.width)))
+        height, width = (round(tokens * x / short) * TOKEN for x in (self.height, self.width))
         return height, width
 
 
@@ -81,6 +91,11 @@ class Row:
     method: str = "none"
     options: Mapping[str, Any] = field(default_factory=dict)
     cascade: bool = False
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it is one render in one stage, whose attention can be told."""
+        return self.kind == "method" and not self.cascade
 
     def digest(self, cell: Cell, settings: Settings) -> str:
         """What decides the pictures, the method's own file included, as a few letters."""
@@ -125,18 +140,26 @@ def rows(cell: Cell, settings: Settings, wanted: tuple[str, ...] = ()) -> list[R
 
 
 def _rows_of(name: str, cell: Cell, settings: Settings) -> list[Row]:
-    """A method in one stage, and in its own cascade where it has one at this size."""
+    """A method in one stage, if that is one of its ways, and in its own cascade if it has one."""
     single, own = Row(name, "method", name), Row(f"{name}, its cascade", "method", name, {}, True)
     try:
-        stages = load_method(_spec(own, cell, settings, 0), describe("demo")).stages
+        at_once, staged = (_method(row, cell, settings) for row in (single, own))
     except FriezeError:
+        return [single]  # `rows` tells why it is left out
+    if len(staged.stages) == 1:
         return [single]
-    return [single, own] if len(stages) > 1 else [single]
+    # One stage is no way for a method whose first stage guides the next.
+    is_led = at_once.guide is not None or len(at_once.stages) > 1
+    return [own] if is_led else [single, own]
+
+
+def _method(row: Row, cell: Cell, settings: Settings) -> Method:
+    return load_method(_spec(row, cell, settings, 0), describe("demo"))
 
 
 def _is_possible(row: Row, cell: Cell, settings: Settings) -> bool:
     try:
-        load_method(_spec(row, cell, settings, 0), describe("demo"))
+        _method(row, cell, settings)
     except FriezeError as error:
         print(f"{cell} {row.name}: left out, {error}", flush=True)
         return False
@@ -216,7 +239,7 @@ def entropy(row: Row, cell: Cell, settings: Settings, seed: int) -> float | None
     The second, because methods that concentrate heads measure on the first. None for rows that are
     no direct render.
     """
-    if row.kind != "method" or row.cascade or settings.steps < 2:
+    if not row.is_direct or settings.steps < 2:
         return None
     heard: list[torch.Tensor] = []
 

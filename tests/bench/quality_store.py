@@ -116,6 +116,10 @@ class Shelf:
         with np.load(kept) as values:
             return Measures(**{name: values[name][()] for name in values.files})
 
+    def lacks_entropy(self, seed: int) -> bool:
+        """Whether the entropy of attention can be told for a seed and is not yet."""
+        return self.row.is_direct and not (self.folder / f"{seed:04}.entropy").exists()
+
     def entropy(self, seed: int) -> float | None:
         """The entropy of attention for a seed, measured once."""
         kept = self.folder / f"{seed:04}.entropy"

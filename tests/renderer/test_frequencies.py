@@ -193,6 +193,10 @@ def test_bands_lie_between_trained_and_interpolated(
     assert bool((slow_F >= omega_F / scale * (1 - 1e-12)).all())
 
 
+def test_an_axis_too_short_for_any_turn_is_interpolated() -> None:
+    assert torch.allclose(vision_yarn(omega(8), 1e4, 2, 4.0), omega(8) / 4)
+
+
 def test_temperature_is_the_published_one_on_rows_and_columns() -> None:
     assert temperature(Axis("row", 56, 1e4, 64, 256)) == pytest.approx(1.1386, abs=5e-5)
     assert temperature(Axis("column", 56, 1e4, 64, 64)) == 1

@@ -55,6 +55,14 @@ def test_a_sky_that_is_the_same_along_its_rows_is_no_repetition_across():
     assert np.all(metrics.lag_profile(np.dstack([picture] * 3), 1) == 0)
 
 
+def test_a_sun_between_the_parts_that_are_compared_is_no_repetition():
+    picture = np.full((512, 512, 3), 60, np.uint8)
+    picture[100:180, 216:296] = 250
+    assert np.all(metrics.lag_profile(picture, 1) <= 0)
+    picture[100:180, 20:100] = picture[100:180, 340:420] = 250
+    assert metrics.lag_profile(picture, 1).max() > 0.9
+
+
 def test_a_side_too_short_for_any_lag_has_no_score():
     score_N, lag_N = metrics.repetition(np.zeros((2, 0)), np.zeros(0))
     assert np.isnan(score_N).all()
