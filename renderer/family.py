@@ -23,7 +23,7 @@ from frieze.cluster.layout import Band, Canvas
 
 from . import hub, plugins
 from .errors import ModelError
-from .method import Axis, PositionPolicy
+from .method import AbsolutePolicy, Axis, PositionPolicy
 from .schedules import Level, Schedule
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class Place:
     band: Band
     canvas: Canvas
     positions: PositionPolicy
+    absolute: AbsolutePolicy | None = None
 
 
 @dataclass(frozen=True)

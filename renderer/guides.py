@@ -77,8 +77,9 @@ class View:
     `noisy`: before each of the first steps the place holds (alpha g + sigma eps), eps being the
     stage's first noise; `feathered` the same with edges that fade over `feather` tokens;
     `projected`: the low band of x0 there is drawn to g's with falling weight, at all steps.
-    `share` is the part of the steps that the first two forms last (11 of 30). `top` and `left`
-    are the place's corner as parts of the canvas' height and width; None centres it.
+    `share` is the part of the steps that the first two forms last, 11 of 30 as released; a large
+    timestep shift leaves so much noise by then that more of them are needed to keep the view.
+    `top` and `left` are the place's corner as parts of the canvas' height and width; None centres.
     """
 
     form: Form = "noisy"

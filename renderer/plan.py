@@ -15,7 +15,7 @@ from . import budget, devices, guides, lora
 from .errors import PlanError
 from .estimate import GIB, Estimate
 from .family import Guidance, ModelFacts, describe
-from .method import Method, Stage, load_method
+from .method import Method, Stage, load_method, trained
 from .schedules import Level, Table, table
 from .sources import Source, look
 from .spec import RenderSpec
@@ -156,6 +156,7 @@ def _made(spec: RenderSpec, block: int | None, sources: Mapping[str, Source] | N
     """The plan of a spec, whatever memory it needs."""
     facts = describe(spec.model, spec.revision, spec.variant)
     method = load_method(spec, facts)
+    _check_method(spec, facts, method)
     _check_request(spec, facts)
     lora.check(lora.parse(spec.lora), facts)
     guidance = _guidance(spec, facts)
@@ -177,6 +178,18 @@ def _made(spec: RenderSpec, block: int | None, sources: Mapping[str, Source] | N
         block=(size, spec.width if spec.num_frames > 1 else min(size, spec.width)),
         sources=found,
     )
+
+
+def _check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
+    """A method that moves or weighs rotary positions does nothing where there are none."""
+    if facts.rotary:
+        return
+    weighs = method.gains is not None or method.focus is not None
+    if weighs or (method.positions is not trained and method.absolute is None):
+        raise PlanError(
+            f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
+            "none and pi work with it"
+        )
 
 
 def _check_request(spec: RenderSpec, facts: ModelFacts) -> None:

@@ -233,7 +233,8 @@ class Shard:
     def _place(self, grid: Grid) -> Place:
         """Where this worker's rows lie on a grid."""
         band = grid.bands[self.comms.world.rank]
-        return Place(band, grid.canvas, self.plan.method.positions)
+        method = self.plan.method
+        return Place(band, grid.canvas, method.positions, method.absolute)
 
     @property
     def _saved(self) -> Saved:

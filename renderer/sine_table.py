@@ -28,10 +28,11 @@ class SineTable:
     def __init__(self, embed: Any) -> None:
         self.embed = embed
 
-    def of(self, place: Place) -> Tensor:
-        """Positions [S, E] of a band's tokens, row by row.
+    def of(self, place: Place, trained: int = 0) -> Tensor:
+        """Positions [S, E] of a band's tokens, row by row; `trained` patches are a trained side.
 
-        The whole canvas takes the table's centre; beyond the table both sides go by its formula.
+        The whole canvas takes the table's centre; beyond the table both sides go by its formula,
+        and so they do where the place's method draws coordinates together around the centre.
         Raises `ModelError` where it has none.
         """
         table_NNE, patch = self.table, self.embed.patch_size
@@ -39,14 +40,21 @@ class SineTable:
         height, width = place.canvas.height // patch, place.canvas.width // patch
         top, left = (size - height) // 2, (size - width) // 2
         rows = (top + place.band.start // patch, top + place.band.stop // patch)
-        if max(height, width) <= size:
+        shrink = place.absolute or (lambda trained, length: 1.0)
+        by_rows, by_columns = (shrink(trained, length) for length in (height, width))
+        if max(height, width) <= size and by_rows == by_columns == 1.0:
             return table_NNE[slice(*rows), left : left + width].flatten(0, 1)
-        start, step = self.grid
         num_features = table_NNE.shape[-1] // 2
-        column_NF = sines(_indices(left, left + width, device) * step + start, num_features)
-        row_NF = sines(_indices(*rows, device) * step + start, num_features)
+        column_NF = self._sines(_indices(left, left + width, device), by_columns, num_features)
+        row_NF = self._sines(_indices(*rows, device), by_rows, num_features)
         parts = (column_NF.repeat(len(row_NF), 1), row_NF.repeat_interleave(width, dim=0))
         return torch.cat(parts, dim=1).to(table_NNE.dtype)
+
+    def _sines(self, index_N: Tensor, shrink: float, num_features: int) -> Tensor:
+        """One side's features by the table's formula, at places drawn together by a factor."""
+        start, step = self.grid
+        middle = (self.embed.pos_embed_max_size - 1) / 2
+        return sines((middle + (index_N - middle) / shrink) * step + start, num_features)
 
     @property
     def table(self) -> Tensor:

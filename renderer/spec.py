@@ -110,7 +110,9 @@ class RenderSpec(BaseModel):
         default="float32", description="precision of the weights and of the work"
     )
     bits: Literal[8, 16] = Field(default=8, description="bits per channel of the picture")
-    out: str = Field(default="picture.zarr", min_length=1, description=".zarr, .tif, .png, .mp4, .mov ...")
+    out: str = Field(
+        default="picture.zarr", min_length=1, description=".zarr, .tif, .png, .mp4, .mov ..."
+    )
     overwrite: bool = Field(default=False, description="replace what is at --out")
     workers: int = Field(default=1, ge=1, description="ranks the canvas is cut over")
     local: bool = Field(default=False, description="threads of this process instead of Ray")

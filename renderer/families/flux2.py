@@ -209,7 +209,7 @@ class Flux2(PictureVAE):
 
     def _angles(self, place: Place, sigma: float, device: torch.device) -> Tensor:
         """Rotary angles of this band's tokens, float64 [S, A]; 0 on the axis of the text."""
-        image_SA = band_angles(place, self.axes(place), sigma, device)
+        image_SA = band_angles(place, self.axes(place)[:3], sigma, device)
         return torch.cat([image_SA, image_SA.new_zeros(len(image_SA), self.dims[3] // 2)], dim=1)
 
     def _text_angles(self, num_tokens: int, device: torch.device) -> Tensor:

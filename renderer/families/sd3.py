@@ -198,4 +198,5 @@ class SD3(PictureVAE):
 
     def _positions(self, *_: object) -> Tensor:
         """In diffusers' place: positions [1, S, E] of this band's tokens."""
-        return self._table.of(self._thread.place).unsqueeze(0)
+        trained = self.facts.training_size // self.facts.latent.unit
+        return self._table.of(self._thread.place, trained).unsqueeze(0)

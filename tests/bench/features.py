@@ -82,8 +82,12 @@ class Network(nn.Module):
         return torch.cat(found, 1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Whitened features [N, F] of pictures in [-1, 1]."""
-        return (self.pooled(x_NCHW) - self.mean_P) @ self.whitening_PF
+        """Features [N, F] of pictures in [-1, 1]: whitened, and beyond three deviations squashed.
+
+        Else a kernel of the third power would see nothing but the few oddest crops.
+        """
+        white_NF = (self.pooled(x_NCHW) - self.mean_P) @ self.whitening_PF
+        return 3 * torch.tanh(white_NF / 3)
 
     def told(self, x_NCHW: Tensor) -> dict[str, Tensor]:
         """What the heads say of pictures in [-1, 1]."""

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from bench import quality_report, quality_rows
+from bench import features, quality_report, quality_rows
 from bench.quality_rows import Cell, Settings
 from bench.quality_store import Shelf
 from frieze.renderer.errors import FriezeError
@@ -103,6 +103,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     asked = options()
     torch.set_num_threads(1)
+    features.load()  # before there are processes that would each train it
     settings = Settings(asked.steps, asked.shift)
     wanted = tuple(name for name in asked.methods.split(",") if name)
     until = time.monotonic() + 60 * asked.minutes

@@ -31,10 +31,6 @@ class Estimate:
     low: float
     high: float
 
-    def overlaps(self, other: Estimate) -> bool:
-        """Whether the intervals meet."""
-        return self.low <= other.high and other.low <= self.high
-
 
 def dominant_period(trained: int = NATIVE // TOKEN) -> float:
     """Period in tokens of the rotary frequency nearest to the trained length (arXiv 2512.04504)."""

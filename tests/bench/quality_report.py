@@ -30,8 +30,9 @@ Each figure is followed by its 95 % interval (bootstrap over pictures; of shares
 *one sun*, *right colour*, *sky above*: shares of pictures that the oracle reads so.
 *repeats*: the highest correlation of a picture with itself at lags around the dominant period
 ({period:.1f} tokens), above that of real scenes; *lag*: its median, in tokens, on the worse axis.
-*KID*: kernel distance x 1000 from real scenes of that size, of the picture reduced to the trained
-area and of crops of the trained size. *detail*: energy above 1/4 cycle per pixel, real scenes = 1.
+*KID*: kernel distance from real scenes of that size, of the picture reduced to the trained area and
+of crops of the trained size, in features of `tests/bench/features.py`.
+*detail*: energy above 1/4 cycle per pixel, real scenes = 1.
 *entropy*: of attention on the second step, nats, mean over layers and heads.
 *seconds*: a picture, wall time, one thread (other work on the machine is in it)."""
 
@@ -103,9 +104,15 @@ def line(
         "entropy": metrics.mean(entropies, rng),
         "seconds": metrics.mean([float(m.seconds) for m in found], rng),
     }
-    is_down = np.nan_to_num(down).mean() > np.nan_to_num(across).mean()
-    lag = f"{np.median(lag_down):.1f} down" if is_down else f"{np.median(lag_across):.1f} across"
-    return Line(shelf, len(found), figures, lag)
+    worst = max(
+        (
+            (r.mean(), f"{np.median(lag):.1f} {way}")
+            for r, lag, way in ((across, lag_across, "across"), (down, lag_down, "down"))
+            if not np.isnan(r).any()
+        ),
+        default=(0.0, ""),
+    )
+    return Line(shelf, len(found), figures, worst[1])
 
 
 def _repetition(
@@ -120,11 +127,10 @@ def _kid(
     name: str,
     rng: np.random.Generator,
 ) -> Estimate:
-    """Distance of features from those of the real scenes of the same prompts, x 1000."""
+    """Distance of features from those of the real scenes of the same prompts."""
     x_NKF = np.stack([getattr(m, name) for m in found])
     y_NJF = np.stack([np.concatenate([getattr(m, name) for m in each]) for each in real])
-    e = metrics.kid(x_NKF, y_NJF, rng)
-    return Estimate(1000 * e.value, 1000 * e.low, 1000 * e.high)
+    return metrics.kid(x_NKF, y_NJF, rng)
 
 
 def beats(one: Estimate, other: Estimate, column: str) -> bool:
@@ -213,7 +219,7 @@ def _section(found: Judged) -> str:
 def _shown(figure: Estimate, column: str) -> str:
     if np.isnan(figure.value):
         return ""
-    digits = 1 if "KID" in column or column == "seconds" else 2
+    digits = 1 if column == "seconds" else 2
     return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
 
 

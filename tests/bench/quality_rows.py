@@ -7,26 +7,24 @@ time shift. Pictures are uint8 [H, W, 3].
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
 import hashlib
 import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bench import quality_tiles
 from frieze.renderer import RenderSpec, plugins, render
 from frieze.renderer.demo import scenes
-from frieze.renderer.errors import FriezeError, RenderCancelledError
+from frieze.renderer.errors import FriezeError
 from frieze.renderer.family import describe
 from frieze.renderer.method import Method, load_method
 from frieze.renderer.store import Store
@@ -154,7 +152,7 @@ def _rows_of(name: str, cell: Cell, settings: Settings) -> list[Row]:
 
 
 def _method(row: Row, cell: Cell, settings: Settings) -> Method:
-    return load_method(_spec(row, cell, settings, 0), describe("demo"))
+    return load_method(spec_of(row, cell, settings, 0), describe("demo"))
 
 
 def _is_possible(row: Row, cell: Cell, settings: Settings) -> bool:
@@ -179,7 +177,9 @@ def _real(number: int) -> scenes.Scene:
 
 
 def draw(row: Row, cell: Cell, settings: Settings, seed: int) -> tuple[Pixels, float]:
-    """One picture and the seconds it took."""
+    """One picture and the seconds it took, without those of loading the model."""
+    if row.kind in ("method", "enlarged", "tiles"):
+        _load()
     began = time.perf_counter()
     height, width = cell.height, cell.width
     if row.kind == "scenes":
@@ -191,7 +191,7 @@ def draw(row: Row, cell: Cell, settings: Settings, seed: int) -> tuple[Pixels, f
         times = (math.ceil(height / REPEAT), math.ceil(width / REPEAT), 1)
         picture = np.tile(tile, times)[:height, :width]
     elif row.kind == "method":
-        picture = rendered(_spec(row, cell, settings, seed))
+        picture = rendered(spec_of(row, cell, settings, seed))
     else:
         small, spent = _native(cell, settings, seed)
         began = time.perf_counter() - spent  # as if it were drawn for this row alone
@@ -201,12 +201,19 @@ def draw(row: Row, cell: Cell, settings: Settings, seed: int) -> tuple[Pixels, f
     return picture, time.perf_counter() - began
 
 
+@functools.cache
+def _load() -> None:
+    """Have this process load all that a render and the tiles need."""
+    rendered(spec_of(Row("first", "method"), Cell(NATIVE, NATIVE), Settings(steps=1), 0))
+    quality_tiles.stock()
+
+
 @functools.lru_cache(maxsize=4)
 def _native(cell: Cell, settings: Settings, seed: int) -> tuple[Pixels, float]:
     """The picture at native size, and the seconds it took."""
     began = time.perf_counter()
     native = Cell(*reversed(cell.native))
-    picture = rendered(_spec(Row("native", "method"), native, settings, seed))
+    picture = rendered(spec_of(Row("native", "method"), native, settings, seed))
     return picture, time.perf_counter() - began
 
 
@@ -218,7 +225,8 @@ def rendered(spec: RenderSpec, **listening: Any) -> Pixels:
         return np.concatenate([rows for _, rows in Store.open(out).in_order()])
 
 
-def _spec(row: Row, cell: Cell, settings: Settings, seed: int) -> RenderSpec:
+def spec_of(row: Row, cell: Cell, settings: Settings, seed: int) -> RenderSpec:
+    """The render of a row."""
     return RenderSpec(
         prompt=prompt(seed),
         seed=seed,
@@ -231,67 +239,3 @@ def _spec(row: Row, cell: Cell, settings: Settings, seed: int) -> RenderSpec:
         shift=settings.shift,
         local=True,
     )
-
-
-def entropy(row: Row, cell: Cell, settings: Settings, seed: int) -> float | None:
-    """Mean entropy of attention in nats over layers and heads, on the second step of one stage.
-
-    The second, because methods that concentrate heads measure on the first. None for rows that are
-    no direct render.
-    """
-    if not row.is_direct or settings.steps < 2:
-        return None
-    heard: list[torch.Tensor] = []
-
-    def after(handle: Any, step: int, *_: Any) -> None:
-        if step == 0:
-            heard.clear()
-        handle.interrupt = step == 1
-
-    spec = _spec(row, cell, settings, seed)
-    with _listening(heard), contextlib.suppress(RenderCancelledError):
-        rendered(spec, callback_on_step_end=after)
-    return float(torch.cat([x.flatten() for x in heard]).mean()) if heard else None
-
-
-@contextlib.contextmanager
-def _listening(heard: list[torch.Tensor]) -> Iterator[None]:
-    """Keep the entropies of every attention of the denoiser, as whatever method tunes it."""
-    from frieze.cluster.strategies import bands
-
-    original = bands.band_mode
-
-    def listening(*args: Any, tuning: Any = None, **kwargs: Any) -> Any:
-        return original(*args, tuning=_Ear(tuning, heard), **kwargs)
-
-    bands.band_mode = listening
-    try:
-        yield
-    finally:
-        bands.band_mode = original
-
-
-class _Ear:
-    """A tuning that does what another one does, if there is one, and listens when that does not."""
-
-    def __init__(self, inner: Any, heard: list[torch.Tensor]) -> None:
-        self.inner, self.heard = inner, heard
-
-    def tuned(self, layer: str, q_BHSD: Any, k_BHSD: Any) -> Any:
-        return self.inner.tuned(layer, q_BHSD, k_BHSD) if self.inner else (q_BHSD, k_BHSD)
-
-    @property
-    def is_measuring(self) -> bool:
-        return self.inner is not None and self.inner.probe is not None
-
-    @property
-    def probe(self) -> Any:
-        return self.inner.probe if self.is_measuring else lambda _, x_BH: self.heard.append(x_BH)
-
-    @property
-    def pooled(self) -> Any:
-        return self.inner.pooled if self.is_measuring else None
-
-    @property
-    def decay(self) -> Any:
-        return self.inner.decay if self.inner else None

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench import features, quality_rows
+from bench import features, quality_entropy, quality_rows
 from bench import quality_metrics as metrics
 from bench.quality_rows import Cell, Pixels, Row, Settings
 from frieze.renderer.demo import oracle, scenes
@@ -66,7 +66,7 @@ def _network() -> features.Network:
 def _digest() -> str:
     """Of all that decides what is measured."""
     _network()
-    files = [metrics.__file__, features.WEIGHTS, oracle.__file__, __file__]
+    files = [metrics.__file__, features.__file__, features.WEIGHTS, oracle.__file__, __file__]
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:8]
 
 
@@ -125,7 +125,7 @@ class Shelf:
         kept = self.folder / f"{seed:04}.entropy"
         if not kept.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            found = quality_rows.entropy(self.row, self.cell, self.settings, seed)
+            found = quality_entropy.entropy(self.row, self.cell, self.settings, seed)
             kept.write_text(json.dumps(found))
         value: float | None = json.loads(kept.read_text())
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -73,7 +74,7 @@ def test_what_cannot_be_drawn_is_refused_with_what_would_work(
 
 
 def test_an_unknown_method_lists_those_there_are() -> None:
-    with pytest.raises(SpecError, match="no 'magic' in methods; there are: .*none, .*pi"):
+    with pytest.raises(SpecError, match=r"no 'magic' in methods; there are: .*none, .*pi"):
         plan(spec(method="magic"))
 
 
@@ -96,7 +97,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_a_foreign_pipeline_is_refused_and_the_known_ones_named(copied: Path) -> None:
     index = copied / "model_index.json"
     index.write_text(json.dumps({"_class_name": "MochiPipeline"}))
-    with pytest.raises(ModelError, match="a MochiPipeline model; Frieze knows .*FluxPipeline"):
+    with pytest.raises(ModelError, match=r"a MochiPipeline model; Frieze knows .*FluxPipeline"):
         describe(str(copied))
 
 
@@ -178,3 +179,14 @@ def test_twins_share_a_band_and_keep_half_of_it_each() -> None:
     assert [(b.start, b.stop) for b in stage.bands] == [(0, 32), (32, 64)]
     assert [(s.start, s.stop) for s in stage.shares] == [(0, 16), (16, 32), (32, 48), (48, 64)]
     assert (made.guidance.scale, made.guidance.num_halves) == (2.0, 2)
+
+
+@pytest.mark.parametrize("method", ["ntk", "yarn", "eaac", "rdfc"])
+def test_rotary_methods_are_refused_where_nothing_is_rotated(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = dataclasses.replace(describe("demo"), rotary=False, family="sd3")
+    monkeypatch.setattr(sys.modules[plan.__module__], "describe", lambda *_: facts)
+    with pytest.raises(PlanError, match=f"method '{method}' is for rotary positions, and sd3"):
+        plan(spec(height=256, width=256, method=method))
+    plan(spec(height=256, width=256, method="pi"))

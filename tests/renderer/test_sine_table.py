@@ -96,3 +96,25 @@ def test_without_weights_only_shapes_are_known() -> None:
     positions = of(table, Canvas(1, 20, 16), Band(0, 6))
     assert positions.is_meta
     assert positions.shape == (3 * 8, FEATURES)
+
+
+def test_drawn_together_a_canvas_stays_where_the_model_was_trained() -> None:
+    """Twice the trained side at half the step: every other token lies where a trained one did."""
+    table = SineTable(embed(diffusers_table(64, 64 / 3)))
+    canvas, side = Canvas(1, 32, 32), 8
+
+    def drawn(shrink: Any, *bands: Band) -> Tensor:
+        places = (Place(band, canvas, trained, shrink) for band in bands)
+        return torch.cat([table.of(place, side) for place in places]).unflatten(0, (-1, 16))
+
+    whole = (Band(0, 32),)
+    halved_HWE = drawn(lambda known, length: length / known, *whole)
+    start, step = table.grid
+    rows = torch.tensor([31.5 + (i - 31.5) / 2 for i in range(24, 40)], dtype=torch.float64)
+    coordinates = rows * step + start
+    assert torch.equal(halved_HWE[:, 0, FEATURES // 2].argsort(), coordinates.sin().argsort())
+    assert float((halved_HWE[:, 0, FEATURES // 2] - coordinates.sin()).abs().max()) < 1e-12
+    in_bands = drawn(lambda known, length: length / known, Band(0, 6), Band(6, 32))
+    assert torch.equal(in_bands, halved_HWE)
+    assert torch.equal(drawn(None, *whole), drawn(lambda known, length: 1.0, *whole))
+    assert float((drawn(None, *whole) - halved_HWE).abs().max()) > CONTROL
