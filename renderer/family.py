@@ -168,6 +168,8 @@ class Model(Protocol):
     encoder_marks: Sequence[Marks]
     # None: the decoder normalises no canvas, and gives pixels frame group by frame group.
     tail: Tail | None
+    # What makes tokens of latents, where positions are rotary: their spectrum may be asked for.
+    embedders: Sequence[nn.Module]
 
     def denoiser_marks(self, level: Level) -> Sequence[Marks]:
         """The marks of the network that serves this noise level."""

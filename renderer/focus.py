@@ -8,12 +8,19 @@ Shape suffixes: B batch, H heads, L layers, S tokens, D head dim, F frequencies 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from frieze.cluster.comm import Comm, Like
+
+from .spectrum import spectrum, token_means
 
 if TYPE_CHECKING:
     from frieze.kernels.decay import Decay
@@ -37,11 +44,14 @@ class Concentration:
     num_tokens: int
     num_own: int
     num_trained: int
+    # The maps of all ranks, in rank order, from this rank's.
+    gather: Callable[[Tensor], list[Tensor]] = lambda map_THW: [map_THW]
     measured: dict[str, Tensor] = field(default_factory=dict)
     is_measuring: bool = False
     decay: Decay | None = None
     _scale_H: dict[str, Tensor] = field(default_factory=dict)
     _gain_D: Tensor | None = None
+    _sigma: float = 1.0
 
     @property
     def is_beyond(self) -> bool:
@@ -90,13 +100,25 @@ class Concentration:
             for index, (layer, values) in enumerate(entropies.items())
         }
 
-    def enter(self, sigma: float, spectrum: Spectrum | None = None) -> None:
+    def enter(self, sigma: float) -> None:
         """Prepare for a step at a noise level."""
+        self._sigma, self._gain_D = sigma, None
+        if not self.method.needs_spectrum:
+            self._weigh(None)
+
+    def saw(self, token_BSE: Tensor) -> None:
+        """Take gains from the spectrum of the tokens that the network's first layer makes."""
+        frames, columns = (a.length for a in self.axes if a.name in ("frame", "column"))
+        map_THW = token_means(token_BSE[:, : self.num_own], columns, frames)
+        # The map of the whole canvas is no band: functions mean on it what they say.
+        with torch._C.DisableTorchFunction():
+            self._weigh(spectrum(torch.cat(self.gather(map_THW), dim=1)))
+
+    def _weigh(self, seen: Spectrum | None) -> None:
         gains = self.method.gains
         if gains is None or not self.is_beyond:
-            self._gain_D = None
             return
-        each = [_per_channel(gains(axis, sigma, spectrum), axis) for axis in self.axes]
+        each = [_per_channel(gains(axis, self._sigma, seen), axis) for axis in self.axes]
         gain_D = torch.cat(each)
         self._gain_D = None if bool((gain_D == 1).all()) else gain_D
 
@@ -120,6 +142,51 @@ class Concentration:
             return 1.0
         num_text = q_BHSD.shape[2] - self.num_own
         return focus.constant(self.num_tokens + num_text, self.num_trained + num_text)
+
+
+def gathering(comm: Comm, rows: Sequence[int]) -> Callable[[Tensor], list[Tensor]]:
+    """How maps [T, H, W] of bands of so many rows of tokens are gathered, in rank order."""
+
+    def gather(map_THW: Tensor) -> list[Tensor]:
+        like = Like.of(map_THW)
+        return comm.all_gather(map_THW, [like.with_size(1, n) for n in rows])
+
+    return gather
+
+
+@contextmanager
+def watched(tuning: Concentration) -> Iterator[None]:
+    """While open, what this thread's networks make of their input is shown to the tuning."""
+    before, _current.tuning = _current.tuning, tuning
+    try:
+        yield
+    finally:
+        _current.tuning = before
+
+
+def listen(embedders: Sequence[nn.Module]) -> None:
+    """Show what these layers make of their input to whoever watches, once for each layer."""
+    with _listening:
+        for layer in embedders:
+            if layer not in _heard:
+                _heard.add(layer)
+                layer.register_forward_hook(_show)
+
+
+class _Current(threading.local):
+    tuning: Concentration | None = None
+
+
+_current = _Current()
+_listening = threading.Lock()
+_heard: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def _show(layer: nn.Module, args: object, output: Tensor) -> None:
+    if _current.tuning is not None:
+        # Clips come as [B, E, T, H, W].
+        tokens = output.flatten(2).transpose(1, 2) if output.ndim == 5 else output
+        _current.tuning.saw(tokens if tokens.ndim == 3 else tokens[None])
 
 
 def _per_channel(gain: Tensor | float, axis: Axis) -> Tensor:

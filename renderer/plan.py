@@ -188,7 +188,7 @@ def _check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
     if weighs or (method.positions is not trained and method.absolute is None):
         raise PlanError(
             f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
-            "none and pi work with it"
+            "none, pi, imax and hiflow work with it"
         )
 
 

@@ -28,7 +28,7 @@ from frieze.cluster.strategies.bands import predict
 from . import loaded
 from .decode import Piece, decode, quantise
 from .family import Conditioning, Place
-from .focus import Concentration, Entropies
+from .focus import Concentration, Entropies, gathering, listen, watched
 from .guides import View
 from .guiding import Grid, Guiding, at_work
 from .method import Axis
@@ -87,6 +87,8 @@ class Shard:
         """Open the store and load the weights, once per process however many rank threads."""
         self.store = Store.open(self.store_path)
         self.model = loaded.model(self.plan.facts, self.plan.spec, self.device)
+        if self.plan.method.needs_spectrum:
+            listen(self.model.embedders)
         return {"pid": os.getpid(), "device": str(self.device)}
 
     def condition(self, conditioning: Conditioning, prompt: str | None = None) -> None:
@@ -265,11 +267,11 @@ class Shard:
 
     def _tunings(self, grid: Grid) -> tuple[Concentration, ...]:
         """How this stage's attention is changed, for each half of the guidance drawn here."""
-        num_halves = 1 if self.twins else self.plan.guidance.num_halves
-        trained = self.plan.facts.training_tokens
+        trained, patch = self.plan.facts.training_tokens, self.plan.facts.latent.patch
+        gather = gathering(self.comms.world, [band.rows // patch for band in grid.bands])
         return tuple(
-            Concentration(self.plan.method, *self._tokens(grid), num_trained=trained)
-            for _ in range(num_halves)
+            Concentration(self.plan.method, *self._tokens(grid), trained, gather)
+            for _ in range(1 if self.twins else self.plan.guidance.num_halves)
         )
 
     def _tokens(self, grid: Grid) -> tuple[tuple[Axis, ...], int, int]:
@@ -288,15 +290,16 @@ class Shard:
             halves = halves[self.twins.rank : self.twins.rank + 1]
 
         def half(tensors: Mapping[str, Tensor], tuning: Concentration) -> Tensor:
-            return predict(
-                lambda x, at: self.model.denoised(x, at, tensors, place, guidance),
-                x,
-                level,
-                self.comms,
-                bands=grid.bands,
-                marks=self.model.denoiser_marks(level),
-                tuning=None if tuning.is_idle else tuning,
-            )
+            with watched(tuning):
+                return predict(
+                    lambda x, at: self.model.denoised(x, at, tensors, place, guidance),
+                    x,
+                    level,
+                    self.comms,
+                    bands=grid.bands,
+                    marks=self.model.denoiser_marks(level),
+                    tuning=None if tuning.is_idle else tuning,
+                )
 
         clean = [
             half({**tensors, **self.image}, tuning)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from contracts.gallery import Gallery
 from drawing import draw, grey_levels, pixels, small_spec
 from frieze.cluster.comm import Comm, solo
 from frieze.cluster.layout import Band
@@ -210,3 +211,13 @@ def test_every_steps_x0_is_kept_for_the_stage_that_follows_it(alone: Any) -> Non
     # x and, of the guided stage, what its last step remembers.
     assert kept["0"][1] == 16
     assert kept["1"][1] == 32
+
+
+@pytest.mark.parametrize("name", ["flux2", "sd15", "wan"])
+def test_every_kind_of_model_is_guided_alike_on_bands(tmp_path: Path, name: str) -> None:
+    """Tokens of one cell, cells of a UNet, frames of a clip."""
+    gallery = Gallery(tmp_path)
+    size = {"height": 2 * gallery.arguments(name)["height"], "width": 128}
+    fields = size | {"method": "imax", "stages": STAGES}
+    one, two = (gallery.fresh(name, workers=workers, **fields) for workers in (1, 2))
+    assert grey_levels(one.pixels_THWC, two.pixels_THWC) <= GREY_LEVELS

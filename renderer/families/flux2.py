@@ -142,6 +142,7 @@ class Flux2(PictureVAE):
         self.theta = float(transformer.config.rope_theta)
         transformer.pos_embed = AngleRope()
         self.transformer = transformer
+        self.embedders = (transformer.x_embedder,)
         # Rank threads share this object; each has its own number of text tokens at hand.
         self._thread = threading.local()
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)

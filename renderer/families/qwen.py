@@ -143,6 +143,7 @@ class Qwen(CausalVAE):
         self.dims = tuple(transformer.config.axes_dims_rope)
         transformer.pos_embed = TurnRope()
         self.transformer = transformer
+        self.embedders = (transformer.img_in,)
         # Rank threads share this object; each has its own number of text tokens at hand.
         self._thread = threading.local()
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)

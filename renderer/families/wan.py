@@ -209,6 +209,7 @@ class Wan(CausalVAE):
         super().__init__(vae)
         self.facts = facts
         self.experts = experts
+        self.embedders = tuple(expert.patch_embedding for expert in experts)
         self.expands = bool(expands)
         num_timesteps = facts.schedule.options.get("num_train_timesteps", 1000)
         self.boundary = boundary_ratio * num_timesteps if boundary_ratio is not None else 0.0

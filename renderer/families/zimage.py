@@ -141,6 +141,7 @@ class ZImage(PictureVAE):
         self.facts = facts
         self.dims, self.theta = tuple(transformer.axes_dims), float(transformer.rope_theta)
         self.transformer = transformer
+        self.embedders = tuple(transformer.all_x_embedder.values())
         transformer.rope_embedder = turns
         transformer.patchify_and_embed = self._embedded
         # Rank threads share this object; each has its own sequences at hand.

@@ -16,7 +16,7 @@ from .. import options
 from ..family import ModelFacts
 from ..frequencies import PICTURE, ntk, policy, stretch
 from ..guides import Flow
-from ..method import Axis, Method, Stage, stages_of
+from ..method import Axis, Method, Stage, stages_of, trained
 from ..options import Option
 from ..shifts import alpha_for, shifted
 from ..spec import RenderSpec
@@ -36,7 +36,10 @@ LEFT = (16 / 30, 10 / 30)
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
-    """Doubling stages; the factor of NTK is clipped at position interpolation."""
+    """Doubling stages; the factor of NTK is clipped at position interpolation.
+
+    Models without rotary positions are guided only.
+    """
     found = options.read(spec, OPTIONS)
 
     def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
@@ -44,7 +47,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     return Method(
         stages=stages_of(spec, doubling(spec, facts)),
-        positions=policy(rule, PICTURE),
+        positions=policy(rule, PICTURE) if facts.rotary else trained,
         guide=Flow(found["align"], found["accelerate"], found["cutoff"], found["order"]),
     )
 

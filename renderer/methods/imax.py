@@ -14,7 +14,7 @@ from ..family import ModelFacts
 from ..frequencies import PICTURE, ntk, policy, stretch
 from ..guides import SCHEDULES, Resolution
 from ..heads import proportional
-from ..method import Axis, Focus, Method, from_trained_size, stages_of
+from ..method import Axis, Focus, Method, from_trained_size, stages_of, trained
 from ..options import Option
 from ..spec import RenderSpec
 
@@ -30,7 +30,10 @@ OPTIONS = {
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
-    """Two stages, both from noise: the trained size, then the picture's under guidance."""
+    """Two stages, both from noise: the trained size, then the picture's under guidance.
+
+    Models without rotary positions are guided only.
+    """
     found = options.read(spec, OPTIONS)
 
     def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
@@ -38,7 +41,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     return Method(
         stages=stages_of(spec, from_trained_size(spec, facts)),
-        positions=policy(rule, PICTURE),
-        focus=Focus(constant=proportional),
+        positions=policy(rule, PICTURE) if facts.rotary else trained,
+        focus=Focus(constant=proportional) if facts.rotary else None,
         guide=Resolution(found["schedule"], found["strength"], found["half_token"]),
     )

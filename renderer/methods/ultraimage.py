@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 from .. import correction, options
-from ..errors import PlanError
 from ..family import ModelFacts
 from ..guides import FORMS, SCHEDULES, Guide, Resolution, View
 from ..heads import concentration
@@ -42,13 +41,8 @@ OPTIONS = {**GUIDE, **CORRECTION, **CONCENTRATION, **EXTREMES, "pooled": Option(
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
-    """Raises `PlanError` for models whose positions are no angles: there is nothing to correct."""
+    """Options are those of the modes, of `correction.OPTIONS` and of `heads.concentration`."""
     found = options.read(spec, OPTIONS)
-    if not facts.rotary:
-        raise PlanError(
-            f"method ultraimage corrects rotary frequencies, and {facts.family} has none; "
-            "imax, hiflow or pi work with it"
-        )
     chosen = {name: found["rdfc_mode" if name == "mode" else name] for name in correction.OPTIONS}
     scale = partial(concentration, **{name: found[name] for name in (*CONCENTRATION, *EXTREMES)})
     return Method(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from frieze.renderer.guiding import (
     nearest,
 )
 from frieze.renderer.lowpass import butterworth, haar
-from frieze.renderer.method import Method, load_method
+from frieze.renderer.method import Method, load_method, trained
 from frieze.renderer.plan import plan
 from frieze.renderer.schedules import Level
 from frieze.renderer.spec import RenderSpec
@@ -385,9 +386,9 @@ def test_more_bands_than_column_frequencies_are_refused() -> None:
         check(Method(guide=Flow()), (stage, stage), 1, animates=False)
 
 
-def test_ultraimage_says_which_methods_work_without_rotary_positions() -> None:
-    import dataclasses
-
-    facts = dataclasses.replace(describe("demo"), rotary=False, family="sd3")
-    with pytest.raises(PlanError, match="sd3 has none; imax, hiflow or pi work"):
-        load_method(RenderSpec(method="ultraimage"), facts)
+@pytest.mark.parametrize("name", ["imax", "hiflow"])
+def test_models_without_rotary_positions_are_guided_only(name: str) -> None:
+    facts = dataclasses.replace(describe("demo"), rotary=False)
+    made = load_method(RenderSpec(method=name, height=512, width=512), facts)
+    assert made.guide is not None
+    assert (made.positions, made.focus, len(made.stages)) == (trained, None, 2)
