@@ -30,6 +30,7 @@ from frieze.renderer.family import describe, family_names, load_family
 from frieze.renderer.method import Axis, trained
 from tolerances import HALF_LATENTS
 
+TAKE_IMAGES = ("wan-i2v", "wan22-i2v", "wan22-small")
 NO_ROTARY = ("sd3", "sdxl", "sd15")  # of the first layouts: learnt or no positions
 
 
@@ -203,7 +204,7 @@ def describes_the_latents(gallery: Gallery, name: str) -> None:
     shape = (latent.channels, latent.frames(frames), *cells)
     assert shape == tuple(gallery.stock(name).latents_CTHW.shape)
     assert facts.video == (frames > 1)
-    assert facts.takes_image == name.endswith("i2v")
+    assert facts.takes_image == (name in TAKE_IMAGES)
 
 
 def refuses_what_it_cannot_draw(gallery: Gallery, name: str) -> None:

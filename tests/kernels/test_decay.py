@@ -15,6 +15,7 @@ from torch import Tensor
 
 from frieze.kernels import attention, decay, reference
 from frieze.kernels.decay import Decay, Frames
+from kernel_errands import attend_and_count
 from tolerances import CONTROL, EXACT_FLOAT32, EXACT_FLOAT64, HALF
 
 DECAY = Decay(window=3, alpha=0.9, beta=0.6, gamma=1, periods=(6,))
@@ -200,18 +201,6 @@ def test_a_decay_that_makes_no_sense_is_refused(options: dict[str, Any], match: 
         Decay(**{"window": 4.0, "alpha": 0.9, **options})
 
 
-def _both(q: Tensor, k: Tensor, v: Tensor, frames: Frames) -> tuple[Any, Any, int]:
-    """Attention, mean logit and how often the fused kernel was called."""
-    from frieze.kernels import flash
-
-    calls, fused = [], flash.attend
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flash, "attend", lambda *a, **o: calls.append(o) or fused(*a, **o))
-        attended = decay.attend(q, k, v, frames, scale=SCALE)
-        mean = decay.mean_logit(q, k, frames, scale=SCALE)
-    return attended, mean, len(calls)
-
-
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_the_fused_kernel_is_used_where_there_is_one(
     interpreted: Callable[..., Any], device: str
@@ -219,7 +208,7 @@ def test_the_fused_kernel_is_used_where_there_is_one(
     q, k, v = (x.to(device) for x in qkv(torch.float32))
     frames = Frames(*(x.to(device) for x in vars(frames_of()).values()))
     call = interpreted if device == "cpu" else lambda function, *args: function(*args)
-    found, mean, calls = call(_both, q, k, v, frames)
+    found, mean, calls = call(attend_and_count, q, k, v, frames, SCALE)
     out, lse, entropy = (x.to(device) for x in dense(q.cpu(), k.cpu(), v.cpu()))
     assert calls == 2
     assert (found.out_BHSD - out).abs().max() <= EXACT_FLOAT32 * v.abs().max()
