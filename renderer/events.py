@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-Kind = Literal["plan", "stage", "step", "decode", "block", "export", "done", "note"]
+Kind = Literal[
+    "plan",
+    "workers",
+    "stage",
+    "step",
+    "save",
+    "decode",
+    "block",
+    "export",
+    "done",
+    "note",
+    "failure",
+    "recovered",
+    "resized",
+    "ended",
+]
 
 
 @dataclass(frozen=True)
 class Event:
     """One thing that happened; numbers count from 1, and 0 or "" means "does not apply".
 
-    plan: the table, in `message`. stage: one has begun; `message` is its size. step: one is
-    done, in `seconds`. decode: it has begun. block: `blocks` of `num_blocks` are whole on disk.
+    plan: the table, in `message`. workers: they stand ready; `message` is where. stage: one has
+    begun; `message` is its size. step: one is done, in `seconds`. save: the state after `step` is
+    on disk. decode: it has begun. block: `blocks` of `num_blocks` are whole on disk.
     export: the file in `message` is begun. done: all is on disk, after `seconds`. note: a remark.
+    failure: something broke, which is not the end; `message` is one line. recovered: the render
+    goes on after it, `seconds` after it was noticed. resized: it goes on with another number of
+    workers. ended: it goes on no more, unfinished.
+
+    `facts` are JSON values beside these, for logs and metrics: bytes, workers, seconds by part.
     """
 
     kind: Kind
@@ -27,8 +49,14 @@ class Event:
     num_blocks: int = 0
     seconds: float = 0.0
     message: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """{"event": kind}, the fields that say something, and the facts."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        kind, facts = own.pop("kind"), own.pop("facts")
+        return {"event": kind, **{k: v for k, v in own.items() if v}, **facts}
 
     def to_json(self) -> str:
-        """One line of JSON: {"event": kind} and the fields that say something."""
-        fields = asdict(self)
-        return json.dumps({"event": fields.pop("kind"), **{k: v for k, v in fields.items() if v}})
+        """The same as one line."""
+        return json.dumps(self.as_json())

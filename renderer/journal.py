@@ -85,9 +85,13 @@ class Journal:
         return False
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Add one event and return when it is on disk; the driver's alone to call."""
+        """Add one event, with the seconds since the epoch, and return when it is on disk.
+
+        The driver's alone to call.
+        """
         self.claim()
-        line = json.dumps(dict(event), ensure_ascii=True, separators=(",", ":")) + "\n"
+        timed = {**event, "time": round(time.time(), 3)}
+        line = json.dumps(timed, ensure_ascii=True, separators=(",", ":")) + "\n"
         with self._appending:
             try:
                 self._write(line.encode("ascii"))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WORK = frozenset({"stage", "step", "decode", "block", "export", "done"})
 BEGIN = ("stage", "decode")
+UNSHOWN = frozenset({"save", "ended"})  # a save is part of its step; an end is said as an error
 
 
 class Pace:
@@ -117,6 +118,8 @@ class Lines(Progress):
         self._pace, self._shown = Pace(clock), -every
 
     def show(self, event: Event) -> None:
+        if event.kind in UNSHOWN:
+            return
         done, total = _counts(event)
         if event.kind in BEGIN:
             self._pace.restart(done)
@@ -157,6 +160,8 @@ class Bars(Progress):
         self._bars.stop()
 
     def show(self, event: Event) -> None:
+        if event.kind in UNSHOWN:
+            return
         done, total = _counts(event)
         if event.kind in BEGIN:
             self._begin(event, done, total)

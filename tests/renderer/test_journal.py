@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,12 @@ def test_a_journal_that_cannot_be_written_is_one_clear_error(
     store.journal.path.write_bytes(store.journal.path.read_bytes() + b'{"event":"to')
     store.journal.append({"event": "block", "id": "0/0"})
     assert store.done() == {"0/0"}
+
+
+def test_every_event_says_when_it_happened(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32), finish=False)
+    before = time.time()
+    store.journal.append({"event": "block", "id": "0/0"})
+    (*_, event) = store.journal.read()
+    assert event == {"event": "block", "id": "0/0", "time": event["time"]}
+    assert before - 0.001 <= event["time"] <= time.time() + 0.001

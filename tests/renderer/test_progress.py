@@ -117,6 +117,20 @@ def test_json_lines_hold_what_was_said_and_no_more(capsys: pytest.CaptureFixture
     }
 
 
+def test_facts_stand_beside_what_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+    JsonLines()(Event("save", step=3, facts={"bytes": 4096}))
+    assert json.loads(capsys.readouterr().out) == {"event": "save", "step": 3, "bytes": 4096}
+
+
+def test_lines_keep_silent_about_saves_and_show_failures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show = Lines(every=0.0)
+    show(Event("save", step=3, num_steps=4))
+    show(Event("failure", message="rank 1 was lost"))
+    assert capsys.readouterr().err == "rank 1 was lost\n"
+
+
 def test_warnings_are_notes_while_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     log = logging.getLogger("frieze.kernels")
     with JsonLines():
