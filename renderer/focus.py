@@ -1,4 +1,4 @@
-"""How a method changes attention in one stage: gains of rotary channels, concentration of heads.
+"""How a method changes attention in one stage: gains of channels, heads concentrated, decay.
 
 Softmax of lambda S is softmax over lambda q: heads are concentrated by scaling their queries, and
 no kernel and no mask is needed. Which heads, and how much, follows from the entropies that the
@@ -48,7 +48,6 @@ class Concentration:
     gather: Callable[[Tensor], list[Tensor]] = lambda map_THW: [map_THW]
     measured: dict[str, Tensor] = field(default_factory=dict)
     is_measuring: bool = False
-    decay: Decay | None = None
     _scale_H: dict[str, Tensor] = field(default_factory=dict)
     _gain_D: Tensor | None = None
     _sigma: float = 1.0
@@ -61,9 +60,15 @@ class Concentration:
     @property
     def is_idle(self) -> bool:
         """Whether attention is left as it is: then no mode is entered for it."""
-        method = self.method
-        changes = method.gains is not None or method.focus is not None or self.decay is not None
-        return not (changes and self.is_beyond)
+        changes = self.method.gains is not None or self.method.focus is not None
+        return self.decay is None and not (changes and self.is_beyond)
+
+    @property
+    def decay(self) -> Decay | None:
+        """How logits decay along a clip of more frames than the model was trained on."""
+        policy = self.method.decay
+        longer = [a for a in self.axes if a.name == "frame" and a.length > a.trained]
+        return policy(longer[0]) if policy and longer else None
 
     @property
     def measures(self) -> bool:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from frieze.kernels.decay import Decay
+
     from .family import ModelFacts
     from .guides import Guide
     from .spec import RenderSpec
@@ -81,6 +83,9 @@ AbsolutePolicy = Callable[[int, int], float]
 # one number, or one for each frequency.
 GainPolicy = Callable[["Axis", float, "Spectrum | None"], "Tensor | float"]
 
+# (frame axis, longer than trained) -> how logits decay with the distance between its frames.
+DecayPolicy = Callable[["Axis"], "Decay"]
+
 
 @dataclass(frozen=True)
 class Focus:
@@ -106,6 +111,7 @@ class Method:
     gains: GainPolicy | None = None
     needs_spectrum: bool = False
     focus: Focus | None = None
+    decay: DecayPolicy | None = None
     guide: Guide | None = None  # of every stage but the first, by the one before it
 
 

@@ -241,3 +241,22 @@ def test_sega_has_a_strong_base_and_gains_of_its_own_axis() -> None:
     flat = made("sega", kappa=0).gains
     assert flat is not None
     assert float(torch.as_tensor(flat(FOURFOLD, 0.5, seen)).max()) < float(row_F.max())
+
+
+def test_ultravico_keeps_a_window_of_the_trained_length_with_the_published_constants() -> None:
+    decay = made("ultravico").decay
+    assert decay is not None
+    wan = decay(Axis("frame", 44, 10000.0, trained=21, length=63))
+    assert [wan.factor(d) for d in (0, 10, 11, 62)] == [1.0, 1.0, 0.9, 0.9]
+    hunyuan = made("ultravico", periods=[50], beta=0.6).decay
+    assert hunyuan is not None
+    told = hunyuan(Axis("frame", 16, 256.0, trained=33, length=99))
+    # The released bands of risk: 46 to 54 and 96 to 104 frames.
+    assert [d for d in range(99) if told.factor(d) == 0.6] == [*range(46, 55), *range(96, 99)]
+
+
+def test_ultravico_refuses_pictures_and_a_beta_above_alpha() -> None:
+    with pytest.raises(PlanError, match="ultravico is for the frames of clips, and flux draws"):
+        load_method(RenderSpec(method="ultravico"), picture_facts())
+    with pytest.raises(SpecError, match=r"beta 0\.95 is more than alpha 0\.9"):
+        made("ultravico", periods=[50], beta=0.95)
