@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -40,8 +41,26 @@ def connect(size: int, address: str | None, num_cpus: float) -> bool:
 
     if ray.is_initialized():
         return False
+    with _own_stops():
+        return _connect(size, address or os.environ.get("RAY_ADDRESS"), num_cpus)
+
+
+@contextlib.contextmanager
+def _own_stops() -> Iterator[None]:
+    """Keeps what this program does on SIGTERM: Ray puts a handler in its place, which exits."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and before not in (signal.SIG_DFL, None):
+            signal.signal(signal.SIGTERM, before)
+
+
+def _connect(size: int, address: str | None, num_cpus: float) -> bool:
+    import ray
+
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = address or os.environ.get("RAY_ADDRESS")
     if address:
         _reach(address)
         try:

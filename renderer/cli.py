@@ -29,6 +29,8 @@ from .render import render as draw
 from .render import resume as finish
 from .spec import RenderSpec
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
 app = typer.Typer(
     cls=OneLine,
     add_completion=False,
@@ -64,6 +66,14 @@ DryRun = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="replace files that are there", rich_help_panel="Output")
 ]
+Continue = Annotated[
+    bool,
+    typer.Option(
+        "--continue",
+        help="finish the store at --out if one is there; else begin",
+        rich_help_panel="Output",
+    ),
+]
 StorePath = Annotated[
     str, typer.Argument(metavar="STORE", help="the working store, a .zarr folder")
 ]
@@ -91,6 +101,7 @@ def render(
     preset: Preset = None,
     size: Size = None,
     also: Also = None,
+    continued: Continue = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -107,8 +118,11 @@ def render(
     if not spec.prompt and prompt is None:
         raise SpecError('no prompt; give one, as frieze render "a red sun over blue mountains"')
 
+    if continued and spec.overwrite:
+        raise SpecError("--continue keeps what is at --out and --overwrite replaces it; use one")
+
     def work(progress: Progress, cancel: threading.Event) -> RenderResult:
-        return draw(spec, exports=also or (), on_event=progress, cancel=cancel)
+        return draw(spec, exports=also or (), continued=continued, on_event=progress, cancel=cancel)
 
     _show(work, Path(spec.out).with_suffix(".zarr"), json=json, quiet=quiet)
 
@@ -243,25 +257,31 @@ def _show(
 
 @contextmanager
 def _interruptible(progress: Progress) -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, the second raises KeyboardInterrupt, the third exits."""
+    """The first Ctrl-C sets the event, the second raises KeyboardInterrupt, the third exits.
+
+    SIGTERM, which `ray job stop` and Kubernetes send, counts as a Ctrl-C.
+    """
     cancel = threading.Event()
     notes: list[threading.Thread] = []
 
     def pressed(number: int, frame: FrameType | None) -> None:
         if cancel.is_set():
-            signal.signal(signal.SIGINT, lambda *_: os._exit(CANCELLED))
+            for stop in STOPS:
+                signal.signal(stop, lambda *_: os._exit(CANCELLED))
             raise KeyboardInterrupt
         cancel.set()
-        note = Event("note", message="stopping at the next step; Ctrl-C again aborts at once")
+        again = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        note = Event("note", message=f"stopping at the next step; {again} again aborts at once")
         # From a thread: the signal may have come while this one was writing to the terminal.
         notes.append(threading.Thread(target=progress, args=(note,), daemon=True))
         notes[0].start()
 
-    before = signal.signal(signal.SIGINT, pressed)
+    before = {stop: signal.signal(stop, pressed) for stop in STOPS}
     try:
         yield cancel
     finally:
-        signal.signal(signal.SIGINT, before)
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
         for note in notes:  # what was said first is also read first
             note.join(timeout=5)
 

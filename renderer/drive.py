@@ -26,7 +26,7 @@ from .initial import first_frame, keep_sources
 from .launching import apart, launched, session
 from .loaded import encode_prompts
 from .plan import CanvasPlan, plan
-from .record import fingerprint, identity, run_record, store_layout
+from .record import FILES, fingerprint, identity, run_record, store_layout
 from .render import RenderHandle, RenderResult, StepCallback
 from .sources import Source
 from .spec import RenderSpec, parse
@@ -71,6 +71,15 @@ class Drive:
 
         return self._draw(made, create, targets, None)
 
+    def go_on(self, spec: RenderSpec, exports: Sequence[str | Path]) -> RenderResult:
+        """What `resume` does if there is a store of this very picture; else what `render` does."""
+        path = outputs.store_of(spec.out)
+        if not Store.exists(path):
+            return self.render(spec, exports)
+        asked = spec.model_dump(mode="json", exclude={"out", "overwrite"})
+        wanted = (spec.out, *exports) if Path(spec.out) != path else exports
+        return self.resume(path, asked, wanted, overwrite=False)
+
     def resume(
         self,
         path: Path,
@@ -81,7 +90,10 @@ class Drive:
         """Open the store, plan the rest for the workers at hand, draw what is missing."""
         store = Store.open(str(path))
         spec = parse({**store.run["spec"], **changes})
-        sources = {name: Source(**values) for name, values in store.run["sources"].items()}
+        sources: dict[str, Source] | None = None
+        if not FILES & changes.keys():  # files that are named again count by what they hold now
+            begun_from = store.run["sources"]
+            sources = {name: Source(**values) for name, values in begun_from.items()}
         made = plan(spec, block=store.layout.block[0], sources=sources)
         about = identity(made)
         Store.open(str(path), fingerprint=fingerprint(about), run=about)

@@ -50,6 +50,11 @@ class Targets:
         }
 
 
+def store_of(out: str) -> Path:
+    """The store of a picture: `out` itself if that is a .zarr, else beside it."""
+    return Path(out).absolute().with_suffix(".zarr")
+
+
 def targets(out: str, exports: Sequence[str | Path], *, overwrite: bool) -> Targets:
     """Decide the paths from `out`'s suffix; raises `ExportError` where one cannot be made."""
     main = Path(out).absolute()
@@ -57,9 +62,9 @@ def targets(out: str, exports: Sequence[str | Path], *, overwrite: bool) -> Targ
     for path in (main, *others):
         # The store guards its own folder: it may replace a store, never a foreign one.
         _check(path, overwrite=overwrite or (path == main and path.suffix == ".zarr"))
-    if main.suffix == ".zarr":
+    store = store_of(out)
+    if main == store:
         return Targets(main, main, None, others, overwrite)
-    store = main.with_suffix(".zarr")
     if main.suffix in LIVE_SUFFIXES:
         return Targets(store, main, main, others, overwrite)
     return Targets(store, main, None, (main, *others), overwrite)
@@ -69,7 +74,9 @@ def resumed(
     store: Path, record: dict[str, Any], exports: Sequence[str | Path], *, overwrite: bool
 ) -> Targets:
     """The targets that a stopped render had, and more exports if asked for."""
-    more = tuple(Path(path).absolute() for path in exports)
+    had = {record["main"], record["live"], *record["exports"]}
+    asked = (Path(path).absolute() for path in exports)
+    more = tuple(path for path in asked if str(path) not in had)
     allowed = overwrite or bool(record["overwrite"])
     for path in more:
         _check(path, overwrite=allowed)

@@ -52,6 +52,7 @@ def render(
     spec: RenderSpec,
     *,
     exports: Sequence[str | Path] = (),
+    continued: bool = False,
     callback_on_step_end: StepCallback | None = None,
     on_event: Callable[[Event], None] | None = None,
     cancel: threading.Event | None = None,
@@ -62,14 +63,16 @@ def render(
     store, other suffixes and every path in `exports` are made from the finished store.
     `callback_on_step_end` is called after every step as diffusers' pipelines do, with a
     `RenderHandle` in the pipeline's place; setting `handle.interrupt` or `cancel` stops at the
-    next step with a store that `resume` finishes.
+    next step with a store that `resume` finishes. If `continued`, a store that is there already
+    and is of this very picture is finished instead, with the workers that `spec` asks for.
 
     Raises `SpecError`, `ModelError`, `PlanError`, `StoreError`, `ExportError` before any work;
     `RenderCancelledError` or `RenderFailedError` during it, with the store left resumable.
     """
     from .drive import Drive
 
-    return Drive(on_event, cancel, callback_on_step_end).render(spec, exports)
+    drive = Drive(on_event, cancel, callback_on_step_end)
+    return drive.go_on(spec, exports) if continued else drive.render(spec, exports)
 
 
 def resume(

@@ -92,6 +92,13 @@ class Store:
             Journal(folder / "frieze" / "journal.jsonl").claim()
         return cls.open(target)
 
+    @staticmethod
+    def exists(path: str | os.PathLike[str]) -> bool:
+        """Whether anything is at `path`, be it a store or in the way of one."""
+        target = Path(os.path.realpath(path))
+        recover(target)
+        return target.exists()
+
     @classmethod
     def check(
         cls, path: str | os.PathLike[str], layout: StoreLayout, *, overwrite: bool = False

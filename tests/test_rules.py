@@ -74,7 +74,7 @@ SPEC_FIELDS = [
     *("device_memory", "ulysses", "chunk", "save_every", "timeout", "dpi"),
 ]
 COMMANDS = {
-    "render": ["prompt", "preset", "size", "also", "dry_run", "json", "quiet"],
+    "render": ["prompt", "preset", "size", "also", "continued", "dry_run", "json", "quiet"],
     "plan": ["prompt", "preset", "size", "json"],
     "resume": [
         *("store", "also", "overwrite", "json", "quiet"),

@@ -71,7 +71,7 @@ FIELD_FLAGS = [
     "--json",
 ]
 FLAGS = {
-    "render": [*FIELD_FLAGS, "--also", "--dry-run", "--quiet", "-q"],
+    "render": [*FIELD_FLAGS, "--also", "--continue", "--dry-run", "--quiet", "-q"],
     "plan": FIELD_FLAGS,
     "resume": [
         "--workers",

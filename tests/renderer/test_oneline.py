@@ -133,13 +133,13 @@ def test_an_error_nobody_expected_keeps_its_traceback() -> None:
     assert "ZeroDivisionError" in err
 
 
-# Ctrl-C
+# Ctrl-C and SIGTERM
 
 WAITING = """
 import time
 import frieze.renderer.cli as cli
 from frieze.renderer import Event, RenderCancelledError
-def draw(spec, *, exports, on_event, cancel):
+def draw(spec, *, on_event, cancel, **options):
     on_event(Event("stage", stage=1, num_stages=1))
     while not (cancel.is_set() and {polite}):
         time.sleep(0.02)
@@ -149,15 +149,18 @@ cli.draw = draw
 
 
 @pytest.mark.parametrize("polite", [True, False])
-def test_ctrl_c_stops_at_the_next_step_and_twice_at_once(tmp_path: Path, polite: bool) -> None:
+@pytest.mark.parametrize(("stop", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_stop_is_heeded_at_the_next_step_and_twice_at_once(
+    tmp_path: Path, polite: bool, stop: signal.Signals, name: str
+) -> None:
     store = make_store(tmp_path)
     with process("render", "x", "--out", store, program=WAITING.format(polite=polite)) as asked:
         assert asked.stderr is not None
         assert asked.stderr.readline() == "stage 1/1\n"
-        asked.send_signal(signal.SIGINT)
-        assert asked.stderr.readline().startswith("stopping at the next step; Ctrl-C again")
+        asked.send_signal(stop)
+        assert asked.stderr.readline().startswith(f"stopping at the next step; {name} again")
         if not polite:
-            asked.send_signal(signal.SIGINT)
+            asked.send_signal(stop)
         assert asked.wait(timeout=60) == 130
         what = "stopped as asked" if polite else "aborted"
         told = f"frieze: {what}; finish with: frieze resume '{store}'\n"
