@@ -99,6 +99,21 @@ class Fleet(ABC):
             if report.kind == "item":
                 yield rank, report.value
 
+    def take(self, worker: type, *args: Any) -> None:
+        """Seats a new worker on every rank, in the group that is there; the old ones are let go.
+
+        What the ranks' processes keep, such as loaded weights, is still there.
+        """
+        ranks = range(self.size)
+        self._title = worker.__name__
+        self._collect("__init__", dict.fromkeys(ranks, ("build", (worker, args))), None)
+        self._collect("join", dict.fromkeys(ranks, ("rejoin", ())), None)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it can run no more verbs."""
+        return self._ended is not None
+
     @abstractmethod
     def describe(self) -> tuple[Place, ...]:
         """Where each rank runs, in rank order."""

@@ -68,6 +68,11 @@ class Seat:
         else:
             yield Report("done")
 
+    def rejoin(self) -> Iterator[Report]:
+        """Hands the group that is there to a worker built later."""
+        assert self._comm is not None, "no group before join"
+        yield from self.join(self._comm)
+
     def run(self, verb: str, args: tuple[Any, ...], streaming: bool) -> Iterator[Report]:
         """Runs one verb; a streaming verb is a generator whose items are reported one by one."""
         assert self._comm is not None, "a verb before join"

@@ -21,10 +21,8 @@ from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 from . import devices, outputs
 from .errors import PlanError, RenderCancelledError, RenderFailedError
 from .events import Event, Kind
-from .family import Conditioning
 from .initial import first_frame, keep_sources
-from .launching import apart, launched, session
-from .loaded import encode_prompts
+from .launching import Crew, Prompts
 from .plan import CanvasPlan, plan
 from .record import FILES, fingerprint, identity, run_record, store_layout
 from .render import RenderHandle, RenderResult, StepCallback
@@ -32,21 +30,21 @@ from .sources import Source
 from .spec import RenderSpec, parse
 from .store import Store
 
-Prompts = Mapping[str, Conditioning]
-
 
 class Drive:
-    """One render or resume: who listens, when to stop, and the steps in order."""
+    """One render or resume: who listens, when to stop, who works, and the steps in order."""
 
     def __init__(
         self,
         on_event: Callable[[Event], None] | None,
         cancel: threading.Event | None,
         callback: StepCallback | None,
+        crew: Crew | None = None,
     ) -> None:
         self.tell = on_event or (lambda event: None)
         self.cancel = cancel or threading.Event()
         self.callback = callback
+        self.crew = crew or Crew()
         self.began = time.monotonic()
 
     def render(self, spec: RenderSpec, exports: Sequence[str | Path]) -> RenderResult:
@@ -112,9 +110,9 @@ class Drive:
     ) -> RenderResult:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
         self._say("plan", message=str(made))
-        with session(made):
+        with self.crew.session(made):
             prompts = None if drawn(made, begun) else self._prompts(made, begun)
-            with launched(made, targets) as fleet:
+            with self.crew.fleet(made, targets) as fleet:
                 self._say("note", message="; ".join(map(str, fleet.describe())))
                 store = open_store()
                 outputs.prepare_live(targets, made)
@@ -141,7 +139,7 @@ class Drive:
             image = first_frame(made, begun)
         self._say("note", message="encoding the prompt")
         try:
-            return apart(made, encode_prompts, made, image)
+            return self.crew.prompts(made, image)
         except (WorkerLostError, CommError) as error:
             raise RenderFailedError(f"the prompt could not be encoded: {error}") from error
         except FleetError as error:

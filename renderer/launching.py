@@ -1,11 +1,14 @@
-"""Which fleet draws a plan: one rank here, threads of this process, or Ray actors."""
+"""Which fleet draws a plan: one rank here, threads of this process, or Ray actors.
+
+A driver asks a `Crew` for what it needs; crews that outlive a render are in warm.py.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,9 +18,33 @@ from frieze.cluster.ray_fleet import RayFleet
 
 from . import outputs
 from .errors import PlanError
+from .family import Conditioning
+from .loaded import encode_prompts
 from .plan import CanvasPlan
 from .shard import Shard
 from .spec import RenderSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Prompts = Mapping[str, Conditioning]
+
+
+class Crew:
+    """Who works for a render: this one is hired for each render anew, and let go after it."""
+
+    def session(self, made: CanvasPlan) -> AbstractContextManager[None]:
+        """One Ray for all that a render starts; `PlanError` where it cannot be had."""
+        return session(made)
+
+    def prompts(self, made: CanvasPlan, image: np.ndarray | None) -> Prompts:
+        """The encoded prompts of a plan, which animates `image` [H, W, 3], if any."""
+        found: Prompts = apart(made, encode_prompts, made, image)
+        return found
+
+    def fleet(self, made: CanvasPlan, targets: outputs.Targets) -> AbstractContextManager[Fleet]:
+        """Workers whose shards were built for this plan; raises `PlanError`."""
+        return launched(made, targets)
 
 
 @contextmanager

@@ -51,7 +51,8 @@ def encode_prompts(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Cond
         )
         return found.on("cpu")
 
-    return {prompt: encoded(prompt) for prompt in plan.prompts}
+    with loading.kept_encoders():
+        return {prompt: encoded(prompt) for prompt in plan.prompts}
 
 
 def device_of(spec: RenderSpec) -> torch.device:

@@ -9,6 +9,9 @@ converted copy.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 DRAWING = ("transformer", "transformer_2", "unet", "vae", "image_encoder", "safety_checker")
 # from_pretrained changes torch's default type and parameter registry for the time it runs.
 _ONE_AT_A_TIME = threading.Lock()
+# Pipelines that `kept_encoders` keeps in this thread, by what decides their weights.
+_kept: ContextVar[dict[tuple[object, ...], Any] | None] = ContextVar("kept encoders", default=None)
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -73,6 +78,29 @@ def text_pipeline(kind: type, facts: ModelFacts, spec: RenderSpec, **components:
     `components` replace parts or, as None, leave them out; an encoder that the model's index
     lists as [null, null] stays None. Raises `ModelError`.
     """
+    key = (kind, facts.folder, spec.dtype, spec.variant, spec.lora, frozenset(components))
+    kept = _kept.get()
+    if kept is None or key not in kept:
+        pipeline = _text_pipeline(kind, facts, spec, components)
+        if kept is None:
+            return pipeline
+        kept[key] = pipeline
+    return kept[key]
+
+
+@contextmanager
+def kept_encoders() -> Iterator[None]:
+    """Within this, what encodes a prompt is loaded once for all prompts of a model."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def _text_pipeline(
+    kind: type, facts: ModelFacts, spec: RenderSpec, components: Mapping[str, Any]
+) -> Any:
     folder = Path(facts.folder)
     index = read_json(folder / "model_index.json")
     absent = [name for name, part in index.items() if isinstance(part, list) and part[0] is None]

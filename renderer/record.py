@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from .sampling import solver
 
 FULL_DIGEST = 256 * 2**20
 SAMPLE = 2**20
+WEIGHTS = frozenset({".safetensors", ".json"})
 FILES = frozenset({"lora", "init", "image"})
 
 
@@ -108,13 +110,20 @@ def weights_digest(folder: Path) -> str:
     """A digest of a model folder's weights and configs.
 
     Files past 256 MiB enter by size, first and last MiB: a full read of 24 GB would cost more
-    than it protects from.
+    than it protects from. Files that did not change are not read again.
     """
+    paths = (path for path in sorted(folder.rglob("*")) if path.suffix in WEIGHTS)
+    files = [path for path in paths if path.is_file()]
+    stamps = (path.stat() for path in files)
+    return _digest(
+        folder, tuple((p, s.st_size, s.st_mtime_ns) for p, s in zip(files, stamps, strict=True))
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix not in (".safetensors", ".json") or not path.is_file():
-            continue
-        size = path.stat().st_size
+    for path, size, _ in files:
         digest.update(f"{path.relative_to(folder)}:{size}:".encode())
         with path.open("rb") as file:
             if size <= FULL_DIGEST:

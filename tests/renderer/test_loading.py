@@ -90,6 +90,21 @@ def test_the_text_pipeline_holds_nothing_that_draws(folders: Asked) -> None:
     assert pipeline.text_encoder_2 is not None
 
 
+def test_encoders_are_loaded_once_where_they_are_kept(folders: Asked) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    def load(**fields: Any) -> Any:
+        model = facts(folders("sd15"))
+        return loading.text_pipeline(StableDiffusionPipeline, model, spec(**fields))
+
+    with loading.kept_encoders():
+        first = load()
+        assert load() is first
+        assert load(dtype="bfloat16") is not first
+        assert load() is first
+    assert load() is not first
+
+
 # ---- float8 and quantised
 
 
