@@ -113,6 +113,8 @@ class Concentration:
 
     def saw(self, token_BSE: Tensor) -> None:
         """Take gains from the spectrum of the tokens that the network's first layer makes."""
+        if not self.method.needs_spectrum:  # the model listens for another render's method
+            return
         frames, columns = (a.length for a in self.axes if a.name in ("frame", "column"))
         map_THW = token_means(token_BSE[:, : self.num_own], columns, frames)
         # The map of the whole canvas is no band: functions mean on it what they say.

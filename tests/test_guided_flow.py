@@ -114,6 +114,14 @@ def test_control_bands_that_attend_alone_draw_another_picture(
     assert grey_levels(pixels(tmp_path / "a.zarr"), pixels(alone("imax"))) > GREY_LEVELS
 
 
+def test_a_render_is_the_same_after_one_whose_method_listened_to_the_model(
+    tmp_path: Path, alone: Any
+) -> None:
+    draw(tmp_path / "heard.zarr", **guided("sega", STAGES[1:]), workers=2)
+    draw(tmp_path / "a.zarr", **RECIPES["imax"])
+    assert np.array_equal(pixels(tmp_path / "a.zarr"), pixels(alone("imax")))
+
+
 def stop_after(number: int, path: Path, fields: dict[str, Any]) -> None:
     """Cancel a render at its number-th step."""
     cancel, seen = threading.Event(), []
