@@ -13,7 +13,10 @@ BENCHES = $(filter-out tests/bench/quality%.py tests/bench/features.py, $(wildca
 QUALITY_FLAGS ?= --jobs 2
 
 # The tests' models are tiny: one thread per process is fastest, and ranks do not fight for cores.
-PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest
+# Files run side by side in as many processes; all that need Ray in one of them, on one Ray.
+TEST_JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(TEST_JOBS) \
+	--dist loadgroup
 
 .PHONY: install demo test test-all check format bench bench-quality clean
 

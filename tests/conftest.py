@@ -35,6 +35,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files run side by side, each in one process; all that need Ray in the same one."""
+    ray_files = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "ray" if item.path in ray_files else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def nan_memory() -> Iterator[None]:
     """Fresh uninitialised floating memory holds NaN."""
