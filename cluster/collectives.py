@@ -6,6 +6,7 @@ Sums are taken in rank order from an all-gather, so every rank holds the same bi
 
 from __future__ import annotations
 
+import time
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ class Comm(ABC):
         self.timeout = timeout
         self.device = torch.device(device)  # of the tensors that carry pickled objects
         self.num_bytes_sent = 0
+        self.seconds_waiting = 0.0  # for what others send, or their turns
 
     # ---- the primitive
 
@@ -59,7 +61,13 @@ class Comm(ABC):
             return Pending(lambda: own)
         expected = {r: like for r, like in receives.items() if r != self.rank}
         pending = self._post(away, expected, tag)
-        return Pending(lambda: own | pending.wait()) if own else pending
+        return Pending(lambda: own | self._await(pending))
+
+    def _await(self, pending: Pending) -> dict[int, Tensor]:
+        began = time.perf_counter()
+        received = pending.wait()
+        self.seconds_waiting += time.perf_counter() - began
+        return received
 
     @abstractmethod
     def _post(self, sends: Mapping[int, Tensor], receives: Mapping[int, Like], tag: int) -> Pending:

@@ -18,17 +18,18 @@ from frieze.cluster.bands import BandError
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
-from . import devices, outputs
+from . import devices, outputs, watch
 from .errors import PlanError, RenderCancelledError, RenderFailedError
 from .events import Event, Kind
 from .initial import first_frame, keep_sources
-from .launching import Crew, Prompts
+from .launching import Crew, Prompts, on_ray
 from .plan import CanvasPlan, plan
 from .record import FILES, fingerprint, identity, run_record, store_layout
 from .render import RenderHandle, RenderResult, StepCallback
 from .sources import Source
 from .spec import RenderSpec, parse
 from .store import Store
+from .watch import Watch
 
 
 class Drive:
@@ -41,7 +42,7 @@ class Drive:
         callback: StepCallback | None,
         crew: Crew | None = None,
     ) -> None:
-        self.tell = on_event or (lambda event: None)
+        self.watch = Watch(on_event)
         self.cancel = cancel or threading.Event()
         self.callback = callback
         self.crew = crew or Crew()
@@ -67,7 +68,8 @@ class Drive:
                 overwrite=spec.overwrite,
             )
 
-        return self._draw(made, create, targets, None)
+        with self.watch:
+            return self._draw(made, create, targets, None)
 
     def go_on(self, spec: RenderSpec, exports: Sequence[str | Path]) -> RenderResult:
         """What `resume` does if there is a store of this very picture; else what `render` does."""
@@ -99,7 +101,8 @@ class Drive:
         outputs.check(targets, store.layout)
         if store.is_complete:
             return self._deliver(made, targets, 0)
-        return self._draw(made, lambda: store, targets, store)
+        with self.watch:
+            return self._draw(made, lambda: store, targets, store)
 
     def _draw(
         self,
@@ -109,12 +112,19 @@ class Drive:
         begun: Store | None,
     ) -> RenderResult:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
-        self._say("plan", message=str(made))
+        about = watch.of_plan(made, resumes=begun is not None)
+        self._say("plan", message=str(made), facts=about)
         with self.crew.session(made):
+            if on_ray(made.spec):
+                self.watch.measure(targets.store.stem)
             prompts = None if drawn(made, begun) else self._prompts(made, begun)
             with self.crew.fleet(made, targets) as fleet:
-                self._say("note", message="; ".join(map(str, fleet.describe())))
+                places = fleet.describe()
+                where = "; ".join(map(str, places))
+                self._say("workers", message=where, facts=watch.of_workers(places))
                 store = open_store()
+                store.journal.claim()
+                self.watch.keep(store.path)
                 outputs.prepare_live(targets, made)
                 if begun is None or not begun.last_state():
                     keep_sources(made, store)
@@ -151,7 +161,8 @@ class Drive:
             self._say("export", message=str(target))
             outputs.export(targets.store, target, overwrite=targets.overwrite, dpi=made.spec.dpi)
         seconds = time.monotonic() - self.began
-        self._say("done", seconds=seconds, message=str(targets.main))
+        facts = {"peak_bytes": peak}
+        self._say("done", seconds=seconds, message=str(targets.main), facts=facts)
         return RenderResult(
             path=targets.main,
             outputs=targets.all,
@@ -202,21 +213,32 @@ class Drive:
         size = f"{stage.canvas.width * unit}x{stage.canvas.height * unit}"
         self._say("stage", made, stage_index, first_step, message=size)
         for step in range(first_step, stage.num_steps):
+            began = time.monotonic()
             reports = fleet.all("step", step)
+            facts = watch.of_step(reports, time.monotonic() - began)
             if step == 0:
                 self._concentrate(fleet, made, store, stage_index)
             last = step + 1 == stage.num_steps
             if last or (step + 1) % made.spec.save_every == 0:
                 slot = 1 - slot
-                fleet.all("save", slot)
-                store.journal.append(
-                    {"event": "state", "stage": stage_index, "step": step + 1, "slot": slot}
-                )
+                self._save(fleet, made, store, (stage_index, step + 1), slot)
             seconds = max(report.seconds for report in reports)
-            self._say("step", made, stage_index, step + 1, seconds=seconds)
+            self._say("step", made, stage_index, step + 1, seconds=seconds, facts=facts)
             self._call_back(fleet, made, stage_index, step)
             self._stop_if_asked(store)
         return slot
+
+    def _save(
+        self, fleet: Fleet, made: CanvasPlan, store: Store, at: tuple[int, int], slot: int
+    ) -> None:
+        """The state after a step; it counts once the journal has it."""
+        began, (stage_index, step) = time.monotonic(), at
+        fleet.all("save", slot)
+        event = {"event": "state", "stage": stage_index, "step": step, "slot": slot}
+        store.journal.append(event)
+        facts = watch.of_save(store.layout, stage_index)
+        seconds = time.monotonic() - began
+        self._say("save", made, stage_index, step, seconds=seconds, facts=facts)
 
     def _concentrate(self, fleet: Fleet, made: CanvasPlan, store: Store, stage_index: int) -> None:
         """Hand the entropies that the first step measured to every worker, and to a resume."""
@@ -234,10 +256,14 @@ class Drive:
         written = set(store.done())
         last = len(made.stages) - 1
         self._say("decode", made, last, num_blocks=made.num_blocks, blocks=len(written))
-        for _, ids in fleet.stream("decode"):
+        since = time.monotonic()
+        for rank, ids in fleet.stream("decode"):
             store.journal.append({"event": "block", "ids": ids})
             written.update(ids)
-            self._say("block", made, last, num_blocks=made.num_blocks, blocks=len(written))
+            now = time.monotonic()
+            facts = watch.of_blocks(store.layout, ids, rank, now - since)
+            since, counts = now, {"num_blocks": made.num_blocks, "blocks": len(written)}
+            self._say("block", made, last, facts=facts, **counts)
             self._stop_if_asked(store)
 
     def _call_back(self, fleet: Fleet, made: CanvasPlan, stage_index: int, step: int) -> None:
@@ -274,7 +300,7 @@ class Drive:
                 "step": step,
                 "num_steps": made.stages[stage_index].num_steps,
             }
-        self.tell(Event(kind=kind, **more))
+        self.watch(Event(kind=kind, **more))
 
 
 def how_to_resume(store: Store) -> str:

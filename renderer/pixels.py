@@ -131,6 +131,13 @@ class StoreLayout:
         frames = range(self.frames) if frame is None else (frame,)
         return [f"{number}/{place}" for number in frames for place in places]
 
+    def block_bytes(self, block: BlockId) -> int:
+        """Bytes of one block's pixels at full size, uncompressed; those at the edges are cut."""
+        row, column = map(int, block.split("/")[-2:])
+        rows = min(self.block[0], self.height - row * self.block[0])
+        columns = min(self.block[1], self.width - column * self.block[1])
+        return rows * columns * self.channels * BYTES_OF[self.dtype]
+
     def lead(self, frame: int | None) -> tuple[slice, ...]:
         """What goes before rows and columns to name one frame of an array: (T,) C.
 

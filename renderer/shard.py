@@ -42,10 +42,11 @@ from .writer import Writer
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step cost on one rank."""
+    """What one step cost on one rank; `waiting` are those of its seconds spent for other ranks."""
 
     seconds: float
     bytes_sent: int
+    waiting: float
 
 
 class Shard:
@@ -143,6 +144,7 @@ class Shard:
     def step(self, step_index: int) -> StepReport:
         """Advance this band by one interval between noise levels."""
         began, sent = time.perf_counter(), self.comm.num_bytes_sent
+        waited = self.comm.seconds_waiting
         level = self._stage.levels[step_index]
         self.x_BCTHW = self.guiding.entered(step_index, self.x_BCTHW)
         grid = self.guiding.grid(step_index)
@@ -161,7 +163,10 @@ class Shard:
             self._draw_noise if self.solver.needs_noise else None,
         )
         self._keep("clean", step_index, clean)
-        return StepReport(time.perf_counter() - began, self.comm.num_bytes_sent - sent)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # else the seconds were those of asking for it
+        waited = self.comm.seconds_waiting - waited
+        return StepReport(time.perf_counter() - began, self.comm.num_bytes_sent - sent, waited)
 
     def entropies(self) -> tuple[int, list[Entropies]]:
         """(its place among twins, what the first step measured of its halves of the guidance)."""
@@ -348,7 +353,7 @@ class Shard:
             return self._saved.placed(self.plan.method.guide, slot)
         if self._stage.enlarge == "pixels":
             return self._encoded(f"{index}-picture", index)
-        return self._from_store(index, index, slot, self._band, 1)[:, :channels]
+        return self._saved.read(index, index, slot, self._band, 1)[:, :channels]
 
     def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> None:
         """Save latents of this stage for guidance, if the plan asks for them."""
@@ -358,14 +363,14 @@ class Shard:
     def _encoded(self, array: str, source_index: int) -> Tensor:
         """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""
         share = self._share.scaled(self.plan.facts.latent.downscale)
-        pixels = self._from_store(self.plan.array(array), source_index, 0, share, None)
+        pixels = self._saved.read(self.plan.array(array), source_index, 0, share, None)
         return self._of_band(self._in_encoder(lambda: self.model.encoded(pixels)))
 
     def _image_condition(self) -> Mapping[str, Tensor]:
         """What the first frame adds to this band's conditioning."""
         share = self._share.scaled(self.plan.facts.latent.downscale)
         array = self.plan.array(f"{self.stage_index}-image")
-        pixels = self._from_store(array, self.stage_index, 0, share, None)
+        pixels = self._saved.read(array, self.stage_index, 0, share, None)
         place = dataclasses.replace(self._place(self.guiding.plain), band=self._share)
         made = self._in_encoder(lambda: self.model.image_condition(pixels, place))
         return {name: self._of_band(tensor) for name, tensor in made.items()}
@@ -384,12 +389,6 @@ class Shard:
         shares = [s for s in self._stage.shares if starts <= s.start < self._band.stop]
         parts = self.twins.all_gather(share_BCTHW, [like.with_size(-2, s.rows) for s in shares])
         return torch.cat(parts, dim=-2)
-
-    def _from_store(
-        self, array: int, source_index: int, slot: int, rows: Band, factor: int | None
-    ) -> Tensor:
-        """Rows of this stage, from an array over an earlier one's canvas."""
-        return self._saved.read(array, source_index, slot, rows, factor)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, torch.float32)

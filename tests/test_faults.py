@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -96,8 +95,8 @@ def kill_a_worker(path: Path, step: int) -> None:
     steps: list[Event] = []
 
     def listen(event: Event) -> None:
-        if event.kind == "note":
-            pids.extend(int(pid) for pid in re.findall(r"pid (\d+)", event.message))
+        if event.kind == "workers":
+            pids.extend(worker["pid"] for worker in event.facts["workers"])
         if event.kind == "step":
             steps.append(event)
             if len(steps) == step:

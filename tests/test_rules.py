@@ -37,7 +37,10 @@ DOORS = {
     "flash_attn": ("kernels/",),
     "huggingface_hub": ("renderer/families/", "renderer/hub.py"),
     "pickle": ("cluster/messages.py",),
-    "ray": ("cluster/ray_fleet.py", "cluster/ray_seat.py", "cluster/ray_session.py"),
+    "ray": (
+        *("cluster/ray_fleet.py", "cluster/ray_metrics.py"),
+        *("cluster/ray_seat.py", "cluster/ray_session.py"),
+    ),
     "rich": ("renderer/cli.py", "renderer/progress.py", "renderer/doctor.py"),
     "tifffile": ("renderer/exports/tiff.py", "renderer/exports/frames.py", "renderer/media.py"),
     "torchao": ("renderer/quantization.py",),

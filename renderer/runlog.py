@@ -1,0 +1,124 @@
+"""The log of a store: one JSON line per thing that happened, for people and for machines.
+
+PATH/frieze/log.jsonl, older lines in log.1.jsonl and so on. The driver alone writes it, and no
+render depends on it: what a resume needs is in the journal. It holds figures and one-line
+messages, no prompt, no environment, and nothing that looks like a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NAME = "log.jsonl"
+# A picture of 4,000 steps and blocks logs about 1 MiB; only endless resumes come near this.
+MOST_BYTES = 8 * 2**20
+KEPT = 3
+
+_SECRETS = re.compile(
+    r"(?<=://)[^/\s@]+(?=@)"  # user:password@ of an address
+    r"|\b(?:hf|ghp|gho|sk|xox[abp])[-_][\w-]{8,}"  # tokens that say what they are
+    r"|\bAKIA[0-9A-Z]{12,}"
+    r"|(?i:(?<=token=)|(?<=password=)|(?<=secret=)|(?<=signature=)|(?<=key=)|(?<=bearer\ ))"
+    r"[^\s&;,]+"
+)
+
+
+class RunLog:
+    """Lines wait in memory until there is a store to keep them in."""
+
+    def __init__(self) -> None:
+        self._waiting: list[str] = []
+        self._path: Path | None = None
+        self._is_lost = False
+
+    def write(self, fields: Mapping[str, Any]) -> None:
+        """Add one line: the seconds since the epoch, then the fields."""
+        line = json.dumps({"time": round(time.time(), 3), **_clean(fields)}) + "\n"
+        self._waiting.append(line)
+        if self._path is not None:
+            self._flush(self._path)
+
+    def keep(self, store_path: Path) -> None:
+        """From now on lines go to the store, whose driver this process must be."""
+        self._path = store_path / "frieze" / NAME
+        self._flush(self._path)
+
+    def _flush(self, path: Path) -> None:
+        """A log that cannot be written is given up: it must not end what it tells of."""
+        lines, self._waiting = self._waiting, []
+        if self._is_lost:
+            return
+        try:
+            _rotate(path)
+            with path.open("ab") as file:
+                if file.tell() and not _ends_whole(path):
+                    file.write(b"\n")
+                file.write("".join(lines).encode("ascii"))
+        except OSError as error:
+            self._is_lost = True
+            told = "%s cannot be written (%s); the render goes on without it"
+            logging.getLogger(__name__).warning(told, path, error.strerror)
+
+
+def read(store_path: Path) -> list[dict[str, Any]]:
+    """All lines that are left, oldest first; a line torn by a power cut is passed over."""
+    folder = store_path / "frieze"
+    found: list[dict[str, Any]] = []
+    for path in reversed([folder / NAME, *(_older(folder / NAME, n) for n in range(1, KEPT + 1))]):
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError:
+            continue
+        found += [fields for fields in map(_parsed, lines) if fields is not None]
+    return found
+
+
+def redacted(text: str) -> str:
+    """Text without passwords, tokens and keys that might have come in an error's message."""
+    return _SECRETS.sub("***", text)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {name: _clean(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(part) for part in value]
+    if isinstance(value, float):
+        return round(value, 6)
+    return value
+
+
+def _rotate(path: Path) -> None:
+    """Set a full file aside; the oldest goes."""
+    if not path.exists() or path.stat().st_size < MOST_BYTES:
+        return
+    for number in range(KEPT, 0, -1):
+        newer = _older(path, number - 1) if number > 1 else path
+        if newer.exists():
+            newer.replace(_older(path, number))
+
+
+def _older(path: Path, number: int) -> Path:
+    return path.with_name(f"log.{number}.jsonl")
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return None
+    return fields if isinstance(fields, dict) and "event" in fields and "time" in fields else None
