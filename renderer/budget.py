@@ -33,7 +33,8 @@ def check(made: CanvasPlan, again: Callable[[RenderSpec], CanvasPlan]) -> None:
         return
     sharing = _sharing(spec)
     guess = sharing * _roughly(made)
-    asked = f"{spec.width}x{spec.height} {made.facts.family} on {spec.workers} workers does not fit"
+    workers = "1 worker" if spec.workers == 1 else f"{spec.workers} workers"
+    asked = f"{spec.width}x{spec.height} {made.facts.family} on {workers} does not fit"
     if guess > HOPELESS * memory:
         raise PlanError(
             f"{asked}: it needs about {guess / GIB:.0f} GiB on each device, which has "

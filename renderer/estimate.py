@@ -13,6 +13,9 @@ from .spec import RenderSpec
 GIB = 2**30
 # Of a CUDA device: its context, the libraries' workspaces and what the allocator cannot join.
 USABLE = 0.95
+MOST_WORKERS = 64  # that are tried
+LIGHTER = "--storage-dtype float8_e4m3fn"
+ALONE = "--local --park host on one device, or as many devices"
 
 
 @dataclass(frozen=True)
@@ -81,23 +84,31 @@ def remedies(
 ) -> tuple[str, ...]:
     """What would fit instead, found by trying; `attempt` gives None for a spec that cannot be."""
     found = []
-    for description, changed in _changes(spec):
-        needed = attempt(changed)
-        if needed is not None and fits(needed, device_memory) is None:
-            found.append(description)
-            if changed.workers > spec.workers and changed.storage_dtype == spec.storage_dtype:
-                break
+    lighter = spec.model_copy(update={"storage_dtype": "float8_e4m3fn"})
+    can_cast = spec.storage_dtype is None and spec.quantization is None
+    if can_cast and _does(attempt(lighter), device_memory):
+        found.append(LIGHTER)
+    if workers := _enough(spec, device_memory, attempt):
+        found.append(f"--workers {workers} ({ALONE})")
+    if can_cast and not found and (workers := _enough(lighter, device_memory, attempt)):
+        found.append(f"{LIGHTER} --workers {workers} ({ALONE})")
     return tuple(found)
 
 
-def _changes(spec: RenderSpec) -> Iterator[tuple[str, RenderSpec]]:
-    """Cheapest first; more workers come last, fewest first."""
-    lighter = {"storage_dtype": "float8_e4m3fn"}
-    can_cast = spec.storage_dtype is None and spec.quantization is None
-    if can_cast:
-        yield "--storage-dtype float8_e4m3fn", spec.model_copy(update=lighter)
-    workers = spec.workers * 2
-    while workers <= 64:
-        alone = "--local --park host on one device, or as many devices"
-        yield f"--workers {workers} ({alone})", spec.model_copy(update={"workers": workers})
+def _does(needed: Estimate | None, device_memory: int) -> bool:
+    return needed is not None and fits(needed, device_memory) is None
+
+
+def _enough(
+    spec: RenderSpec, device_memory: int, attempt: Callable[[RenderSpec], Estimate | None]
+) -> int | None:
+    """The fewest workers that would do, of 2, 4, 8, ... times as many; None where none would."""
+    workers = 2 * spec.workers
+    while workers <= MOST_WORKERS:
+        needed = attempt(spec.model_copy(update={"workers": workers}))
+        if _does(needed, device_memory):
+            return workers
+        if needed and max(needed.weights, needed.text) > device_memory * USABLE:
+            return None  # every worker holds all of these
         workers *= 2
+    return None

@@ -95,28 +95,27 @@ class Table:
 
 
 def read_schedule(
-    folder: Path, *, explicit_sigmas: bool = False, mu: str | None = None
+    folder: Path,
+    *,
+    explicit_sigmas: bool = False,
+    mu: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
 ) -> Schedule:
-    """The schedule of a model folder, from scheduler/scheduler_config.json alone.
+    """The schedule of a model folder: scheduler_config.json, as the class that its index names.
 
     Stock pipelines differ in what they pass to their flow scheduler, which no file records; a
     family says it here. `explicit_sigmas`: the pipeline passes linspace(1, 1/N, N) as sigmas
     (FLUX, FLUX.2, Qwen-Image, Z-Image); else it leaves the spacing to the scheduler (SD3, Wan).
     `mu` "flux2": the pipeline computes mu by FLUX.2's fit to tokens and steps; None: by the
-    config's line from base_shift to max_shift. Other schedulers ignore both.
+    config's line from base_shift to max_shift. Other schedulers ignore both. `fixed`: options that
+    the pipeline sets whatever the file says, where the scheduler has them.
     Raises `ModelError`: no such file, a scheduler class or an option that is not known.
     """
     path = folder / "scheduler" / "scheduler_config.json"
-    try:
-        options = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing; a folder in diffusers layout has it") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error}); fetch the model anew") from None
-    if not isinstance(options, dict):
-        raise ModelError(f"{path} holds {type(options).__name__}; a JSON object works")
+    options = {**_read(path), **(fixed or {})}
     assert mu in (None, "flux2")
-    name = str(options.get("_class_name", ""))
+    name = _class_name(folder, options)
+    options["_class_name"] = name
     if name not in SOLVER_OF:
         known = ", ".join(sorted(SOLVER_OF))
         raise ModelError(f"{path} names {name or 'no scheduler'}; Frieze knows {known}")
@@ -127,6 +126,25 @@ def read_schedule(
     return Schedule(SOLVER_OF[name], flow, prediction, options, explicit_sigmas, mu)
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing; a folder in diffusers layout has it") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} cannot be read as JSON ({error}); fetch the model anew") from None
+    if not isinstance(options, dict):
+        raise ModelError(f"{path} holds {type(options).__name__}; a JSON object works")
+    return options
+
+
+def _class_name(folder: Path, options: Mapping[str, Any]) -> str:
+    """A pipeline makes the scheduler that its index names, whatever the config was saved from."""
+    index = folder / "model_index.json"
+    named = _read(index).get("scheduler") if index.is_file() else None
+    return str((named and named[-1]) or options.get("_class_name", ""))
+
+
 def _check_options(path: Path, name: str, flow: bool, options: Mapping[str, Any]) -> None:
     for option, allowed in ALLOWED.items():
         if option in options and options[option] not in allowed:
@@ -134,6 +152,8 @@ def _check_options(path: Path, name: str, flow: bool, options: Mapping[str, Any]
             raise ModelError(f"{path}: {option} is {options[option]!r}; Frieze knows {known}")
     if name == "PNDMScheduler" and not options.get("skip_prk_steps", False):
         raise ModelError(f"{path}: skip_prk_steps is false; Frieze knows true")
+    if name == "DDIMScheduler" and options.get("clip_sample", True):
+        raise ModelError(f"{path}: clip_sample is true, which is for pixels; Frieze knows false")
     if options.get("algorithm_type") == "sde-dpmsolver++" and options.get("solver_order", 2) > 2:
         raise ModelError(f"{path}: sde-dpmsolver++ of order 3; solver_order 1 or 2 works")
     if flow and not name.startswith("FlowMatch"):

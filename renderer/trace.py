@@ -77,6 +77,8 @@ class Traced:
         self.kind = _device_kind(spec.device)
         self.model, self.parts = _skeleton(facts, spec)
         self.solver = sampling.solver(facts.schedule)
+        needs_image = facts.takes_image and not facts.image_optional
+        self.animates = needs_image or spec.image is not None
 
     def estimate(self, stages: Sequence[StagePlan], rows_per_block: int) -> Estimate:
         """The most that any stage needs on the worker with the tallest band."""
@@ -91,8 +93,10 @@ class Traced:
                 rows = before.align * self.facts.latent.downscale
                 decode.append(self.decode(before, rows))
                 encode.append(self.encode(stage))
-        if self.spec.init is not None or self.facts.takes_image:
+        if self.spec.init is not None:
             encode.append(self.encode(stages[0]))
+        if self.animates:
+            encode += [self.animate(stage) for stage in stages]
         return Estimate(
             weights=sum(part.weight_bytes for part in self.parts),
             denoise=denoise.num_bytes + max(part.cast_bytes for part in self.parts),
@@ -170,17 +174,25 @@ class Traced:
     @torch.no_grad()
     def encode(self, stage: StagePlan, rank: int | None = None) -> Peak:
         """Peak of encoding a share of a picture or clip."""
+        return self._encoding(stage, rank, self._num_frames(stage))
+
+    @torch.no_grad()
+    def animate(self, stage: StagePlan, rank: int | None = None) -> Peak:
+        """Peak of making a share's conditioning of a first frame."""
+        return self._encoding(stage, rank, None)
+
+    def _encoding(self, stage: StagePlan, rank: int | None, num_frames: int | None) -> Peak:
+        """Of so many frames, or of a first one."""
         rank = tallest(stage.shares) if rank is None else rank
         share = stage.shares[rank]
         with self._watched() as live:
             comm = phantom(rank, len(stage.shares), receiving=lambda: live.part("in flight"))
-            pixels = self._pixels(stage, share, self._num_frames(stage))
+            pixels = self._pixels(stage, share, num_frames or 1)
             with band_mode(comm, stage.shares, canvas=stage.canvas):
-                if self.facts.takes_image:
-                    place = Place(share, stage.canvas, self.positions)
-                    self.model.image_condition(pixels[:, :, :1], place)
-                else:
+                if num_frames:
                     self.model.encoded(pixels)
+                else:
+                    self.model.image_condition(pixels, Place(share, stage.canvas, self.positions))
         return live.peak
 
     @contextlib.contextmanager
@@ -211,7 +223,7 @@ class Traced:
 
     def _image(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
         """What a first frame adds for a band; its making is not counted here."""
-        if not self.facts.takes_image:
+        if not self.animates:
             return {}
         place = Place(band, stage.canvas, self.positions)
         with _disable_current_modes(), tracing(self.kind):

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 PLAIN, XL = "StableDiffusionPipeline", "StableDiffusionXLPipeline"
 pipelines = (PLAIN, XL)
+# What the plain pipeline sets in old schedulers' configs, for they were published without.
+MENDED = {"steps_offset": 1, "clip_sample": False}
 # CLIP reads so many tokens, no more and no fewer.
 NUM_TOKENS = 77
 
@@ -63,7 +65,7 @@ def describe(folder: Path) -> ModelFacts:
         latent=LatentSpec(
             channels=vae["latent_channels"], downscale=downscale, patch=2 ** (len(channels) - 1)
         ),
-        schedule=read_schedule(folder),
+        schedule=read_schedule(folder, fixed=MENDED if pipeline == PLAIN else None),
         training_size=hints.get("training_size", _trained_cells(unet) * downscale),
         max_sequence_length=NUM_TOKENS,
         cost=Cost(

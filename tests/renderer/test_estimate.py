@@ -288,6 +288,38 @@ def test_what_would_fit_is_found_by_trying() -> None:
     assert tried == [2, 2, 4]
 
 
+def test_lighter_weights_and_more_workers_are_tried_together_if_neither_does() -> None:
+    spec = RenderSpec(**DEMO)
+    tried = []
+
+    def attempt(changed: RenderSpec) -> Estimate:
+        tried.append((changed.storage_dtype is not None, changed.workers))
+        weights = 2 * GIB if changed.storage_dtype else 4 * GIB
+        return Estimate(weights=weights, denoise=8 * GIB // changed.workers, decode=GIB)
+
+    (found,) = remedies(spec, 4 * GIB, attempt)
+    assert found.startswith("--storage-dtype float8_e4m3fn --workers 8 ")
+    # Two workers hold weights of 4 GiB each: so would any number of them.
+    assert tried == [(True, 1), (False, 2), (True, 2), (True, 4), (True, 8)]
+
+
+def test_a_clip_to_redraw_counts_whether_or_not_the_model_could_animate_a_frame(
+    gallery: Gallery,
+) -> None:
+    clip = Source("clip.mp4", "", 17, 64, 64)
+    spec = gallery.spec("wan22-small", num_frames=17, init="clip.mp4", device="cpu")
+    made = plan(spec, sources={"init": clip})
+    model = load_family("wan").load(made.facts, spec, torch.device("cpu"))
+    size = (17, spec.height, spec.width)
+    pixels = torch.zeros(1, 3, *size)
+    own = pixels.numel() * pixels.element_size()
+    assert estimated(made).encode == pytest.approx(
+        own + peak_bytes(lambda: model.encoded(pixels)), rel=CLOSE
+    )
+    first = peak_bytes(lambda: model.encoded(pixels[:, :, :1]))
+    assert first < 0.5 * estimated(made).encode
+
+
 def test_workers_of_one_device_share_its_weights_and_leave_it_when_parked() -> None:
     needed = Estimate(weights=10, denoise=5, decode=7, text=3)
     assert needed.bytes_per_device == 17

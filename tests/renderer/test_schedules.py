@@ -48,6 +48,7 @@ from schedulers import (
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 STEPS = [1, 2, 3, 5, 20, 28]
+ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
 
 def assert_same(made: Table, scheduler: Any) -> None:
@@ -225,7 +226,7 @@ def test_strength_repeats_the_second_level_of_those_left(tmp_path: Path) -> None
         (SDXL_EULER, {"strength": 0.03}, "strength 0.036 or more, or 34 steps or more"),
         ({**SDXL_EULER, "sigma_min": "x", "use_karras_sigmas": True}, {}, "refuses"),
         (
-            stable_diffusion("DDIM", rescale_betas_zero_snr=True, timestep_spacing="trailing"),
+            {**SD21_DDIM, "prediction_type": "epsilon", **ZERO_SNR},
             {},
             "v_prediction works",
         ),

@@ -22,7 +22,7 @@ from frieze.renderer import ModelError
 from frieze.renderer.families import unet
 from frieze.renderer.family import Guidance, Place, describe
 from frieze.renderer.method import trained
-from frieze.renderer.schedules import x0_from
+from frieze.renderer.schedules import read_schedule, table, x0_from
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT32
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -184,18 +184,24 @@ def test_facts(studios: dict[str, Studio]) -> None:
     ]
 
 
-def altered(studio: Studio, folder: Path, part: str, **options: Any) -> str:
-    """The checkpoint with other options in one config.json."""
+def altered(
+    studio: Studio, folder: Path, part: str, file: str = "config.json", **options: Any
+) -> str:
+    """The checkpoint with other options in one JSON file."""
     for path in studio.folder.rglob("*"):
         if path.is_file():
             target = folder / path.relative_to(studio.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path)
-    config = folder / part / "config.json"
+    rewrite(folder / part / file, **options)
+    return os.fspath(folder)
+
+
+def rewrite(config: Path, **options: Any) -> None:
+    """Other options in a JSON file that may be a link."""
     values = json.loads(config.read_text()) | options
     config.unlink()
     config.write_text(json.dumps(values))
-    return os.fspath(folder)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +219,50 @@ def test_a_network_that_is_asked_in_another_way_is_refused(
 ) -> None:
     folder = altered(studios["sd15"], tmp_path / "altered", part, **{option: value})
     with pytest.raises(ModelError, match=rf"{part}.config\.json: {option} is"):
+        describe(folder)
+
+
+OLD = {"_class_name": "DDIMScheduler", "steps_offset": 0, "clip_sample": True}
+
+
+@pytest.mark.parametrize("scheduler", [OLD, {"steps_offset": 0}], ids=["ddim", "pndm"])
+def test_old_scheduler_configs_are_mended_as_the_stock_pipeline_does(
+    studios: dict[str, Studio], tmp_path: Path, scheduler: dict[str, Any]
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    file = ("scheduler", "scheduler_config.json")
+    folder = altered(studios["sd15"], tmp_path / "old", *file, **scheduler)
+    kind = scheduler.get("_class_name", "PNDMScheduler")
+    rewrite(Path(folder) / "model_index.json", scheduler=["diffusers", kind])
+    made = table(describe(folder).schedule, 4, tokens=256, training_tokens=256)
+    stock = StableDiffusionPipeline.from_pretrained(folder).scheduler
+    stock.set_timesteps(4)
+    assert [level.timestep for level in made.levels[:-1]] == stock.timesteps.tolist()
+    unmended = read_schedule(Path(folder), fixed={"clip_sample": False})
+    control = table(unmended, 4, tokens=256, training_tokens=256)
+    assert control.levels[0].timestep != made.levels[0].timestep
+
+
+def test_the_scheduler_is_the_one_that_the_index_names(
+    studios: dict[str, Studio], tmp_path: Path
+) -> None:
+    """Configs keep the class that they were saved from; pipelines do not ask it."""
+    named = ["diffusers", "EulerDiscreteScheduler"]
+    folder = altered(studios["sd15"], tmp_path / "named", "", "model_index.json", scheduler=named)
+    config = json.loads((Path(folder) / "scheduler" / "scheduler_config.json").read_text())
+    assert config["_class_name"] == "PNDMScheduler"
+    schedule = describe(folder).schedule
+    assert (schedule.solver, schedule.options["_class_name"]) == ("euler", named[1])
+
+
+def test_a_scheduler_that_clips_latents_is_refused(
+    studios: dict[str, Studio], tmp_path: Path
+) -> None:
+    file = ("scheduler", "scheduler_config.json")
+    folder = altered(studios["sdxl"], tmp_path / "clips", *file, clip_sample=True)
+    rewrite(Path(folder) / "model_index.json", scheduler=["diffusers", "DDIMScheduler"])
+    with pytest.raises(ModelError, match="clip_sample is true"):
         describe(folder)
 
 
