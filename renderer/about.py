@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import StoreError
-from .whole import recover
+
+if TYPE_CHECKING:
+    from .homes import Home
 
 FORMAT = "frieze store 1"
 # Fields of a run that say where it happened, with paths and addresses: never published.
@@ -19,37 +21,48 @@ DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 def is_store(path: Path) -> bool:
     """Whether a folder is a store of ours, whole or left half made."""
-    return (path / "frieze").is_dir() and all(
-        entry.name in ("frieze", "zarr.json") or entry.name.isdigit() for entry in path.iterdir()
+    return (path / "frieze").is_dir() and are_ours(entry.name for entry in path.iterdir())
+
+
+def are_ours(names: Iterable[str]) -> bool:
+    """Whether these are the names at the top of a store."""
+    found = set(names)
+    return "frieze" in found and all(
+        name in ("frieze", "zarr.json") or name.isdigit() for name in found
     )
 
 
-def read_about(path: Path) -> dict[str, Any]:
-    """run.json of the store at `path`; raises `StoreError` that says what is there instead."""
-    if not path.exists():
-        recover(path)
-    if not path.is_dir():
-        raise StoreError(f"there is no store at {path}")
-    file = path / "frieze" / "run.json"
-    if not file.is_file():
-        what = "half made; draw it again" if is_store(path) else "no Frieze store"
-        raise StoreError(f"{path} is {what}" + ("" if is_store(path) else "; give one's path"))
+def read_about(home: Home) -> dict[str, Any]:
+    """run.json of the store at home; raises `StoreError` that says what is there instead."""
+    home.reach()
     try:
-        about = json.loads(file.read_text())
+        text = home.read("frieze/run.json")
+        if text is None:
+            raise StoreError(_found_instead(home))
+        about = json.loads(text)
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']!r}, this version reads {FORMAT!r}")
     except DAMAGE as error:
-        raise damaged(path, error) from error
+        raise damaged(home, error) from error
     assert isinstance(about, dict)
     return about
 
 
-def damaged(path: Path, error: BaseException) -> StoreError:
+def _found_instead(home: Home) -> str:
+    kind = home.kind()
+    if kind == "nothing":
+        return f"there is no store at {home}"
+    if kind == "store":
+        return f"{home} is half made; draw it again"
+    return f"{home} is no Frieze store; give one's path"
+
+
+def damaged(home: object, error: BaseException) -> StoreError:
     """The error to raise for whatever damaged files made a library raise."""
     if isinstance(error, StoreError):
         return error
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return StoreError(f"{path} is damaged ({reason}); restore it from a copy or draw it again")
+    return StoreError(f"{home} is damaged ({reason}); restore it from a copy or draw it again")
 
 
 def published(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,17 +7,18 @@ Shape suffixes: C channels, H rows, W columns.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import product
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .about import DAMAGE, damaged
 from .errors import StoreError
 from .pixels import Level, StoreLayout, halve
+
+if TYPE_CHECKING:
+    from .homes import Home
 
 ZarrArray = Any  # zarr's own class is generic in a type that it does not export
 Region = tuple[slice, ...]
@@ -37,43 +38,42 @@ def check_aligned(rows: slice, unit: int, height: int, what: str, kind: str = "r
 
 
 def write(
-    array: ZarrArray, folder: Path, region: Region, values: np.ndarray, *, settle: bool = True
+    array: ZarrArray, home: Home, region: Region, values: np.ndarray, *, settle: bool = True
 ) -> None:
     """Write whole files; with `settle` return when they are on disk, not only on their way."""
     try:
         array[region] = np.ascontiguousarray(values)
         if settle:
-            for file in _files(array, folder, region):
-                _settle(file)
+            home.settle(_keys(array, region))
+    except StoreError:
+        raise
     except OSError as error:
-        raise StoreError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise StoreError(f"{home} cannot be written: {error.strerror or error}") from error
 
 
-def read(array: ZarrArray, folder: Path, region: Region) -> np.ndarray:
+def read(array: ZarrArray, home: Home, region: Region) -> np.ndarray:
     """Read a region; raises `StoreError` if a file of it is missing or damaged.
 
     For a missing file zarr would return the fill value without a word.
     """
-    for file in _files(array, folder, region):
-        if not file.is_file():
-            raise StoreError(f"{file} is missing; it was never written, or is lost")
+    present = home.present(array, _keys(array, region))
     try:
-        return np.asarray(array[region])
+        return np.asarray(present[region])
     except DAMAGE as error:
-        raise damaged(folder, error) from error
+        raise damaged(home, error) from error
 
 
 def read_rows(
-    folder: Path, array: ZarrArray, top: int, bottom: int, lead: Region = (slice(None),)
+    home: Home, array: ZarrArray, top: int, bottom: int, lead: Region = (slice(None),)
 ) -> np.ndarray:
     """Pixels [rows, W, C] of a level; raises `StoreError` where they are missing or damaged."""
-    found = read(array, folder, (*lead, slice(top, bottom), slice(None)))
+    found = read(array, home, (*lead, slice(top, bottom), slice(None)))
     pixels_CHW = found.reshape(found.shape[-3:])
     return np.ascontiguousarray(np.moveaxis(pixels_CHW, 0, -1))
 
 
 def write_rows(
-    folder: Path,
+    home: Home,
     array: ZarrArray,
     place: tuple[int, int],
     pixels_HWC: np.ndarray,
@@ -85,11 +85,11 @@ def write_rows(
     (top, left), (height, width, _) = place, pixels_HWC.shape
     pixels = np.moveaxis(pixels_HWC, -1, 0)
     region = (*lead, slice(top, top + height), slice(left, left + width))
-    write(array, folder, region, pixels[(None,) * (len(lead) - 1)], settle=settle)
+    write(array, home, region, pixels[(None,) * (len(lead) - 1)], settle=settle)
 
 
 def write_block(
-    path: Path,
+    home: Home,
     layout: StoreLayout,
     arrays: Sequence[ZarrArray],
     place: tuple[int, int],
@@ -103,13 +103,13 @@ def write_block(
         if level.index:
             pixels_HWC = halve(pixels_HWC)
         corner = (place[0] * level.shard[0], place[1] * level.shard[1])
-        write_rows(path / str(level.index), array, corner, pixels_HWC, layout.lead(frame))
+        write_rows(home / str(level.index), array, corner, pixels_HWC, layout.lead(frame))
 
 
-def build_level(path: Path, layout: StoreLayout, level: Level, arrays: Sequence[ZarrArray]) -> None:
+def build_level(home: Home, layout: StoreLayout, level: Level, arrays: Sequence[ZarrArray]) -> None:
     """Make a level that no block owns from the one below it, one row of shards at a time."""
     below = layout.levels[level.index - 1]
-    source, target = (path / str(index) for index in (below.index, level.index))
+    source, target = (home / str(index) for index in (below.index, level.index))
     for frame, top in product(range(layout.frames or 1), range(0, level.height, level.shard[0])):
         bottom = min(2 * (top + level.shard[0]), below.height)
         lead = layout.lead(frame)
@@ -134,19 +134,11 @@ def check_arrays(
             raise ValueError(f"latents {described.name} have chunks of {array.chunks}")
 
 
-def _files(array: ZarrArray, folder: Path, region: Region) -> Iterator[Path]:
+def _keys(array: ZarrArray, region: Region) -> Iterator[str]:
     """The files that hold a region: one per shard, or per chunk where there are no shards."""
     spans = []
     for length, side, part in zip(array.shape, array.shards or array.chunks, region, strict=True):
         start, stop, _ = part.indices(length)
         spans.append(range(start // side, -(-stop // side)))
     for index in product(*spans):
-        yield folder / array.metadata.encode_chunk_key(index)
-
-
-def _settle(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield array.metadata.encode_chunk_key(index)

@@ -11,16 +11,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
-from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from . import outputs
-from .errors import RenderCancelledError, RenderFailedError, SpecError
+from .errors import RenderCancelledError, RenderFailedError, SpecError, StoreError
 from .events import Event
 from .flags import checked, merge, takes_fields
+from .homes import holds_store
+from .locations import Location, location
 from .oneline import CANCELLED, FAILED, OneLine, expected
 from .plan import plan as planned
 from .progress import Progress, choose
@@ -75,7 +76,7 @@ Continue = Annotated[
     ),
 ]
 StorePath = Annotated[
-    str, typer.Argument(metavar="STORE", help="the working store, a .zarr folder")
+    str, typer.Argument(metavar="STORE", help="the working store: a .zarr folder or s3://...")
 ]
 
 
@@ -124,7 +125,7 @@ def render(
     def work(progress: Progress, cancel: threading.Event) -> RenderResult:
         return draw(spec, exports=also or (), continued=continued, on_event=progress, cancel=cancel)
 
-    _show(work, Path(spec.out).with_suffix(".zarr"), json=json, quiet=quiet)
+    _show(work, outputs.store_of(spec.out), json=json, quiet=quiet)
 
 
 @app.command()
@@ -170,7 +171,7 @@ def resume(
             cancel=cancel,
         )
 
-    _show(work, Path(store), json=json, quiet=quiet)
+    _show(work, location(store, StoreError), json=json, quiet=quiet)
 
 
 @app.command()
@@ -192,7 +193,7 @@ def export(
 ) -> None:
     """Write a finished picture, or one still being drawn, as TIFF, PNG, ..."""
     options = {} if dpi is None else {"dpi": dpi}
-    path = outputs.export(store, Path(out), overwrite=overwrite, follow=follow, **options)
+    path = outputs.export(store, out, overwrite=overwrite, follow=follow, **options)
     print(jsonlib.dumps({"event": "result", "path": str(path)}) if json else path)
 
 
@@ -232,7 +233,7 @@ def _to_json(value: Any, **more: str) -> str:
 
 def _show(
     work: Callable[[Progress, threading.Event], RenderResult],
-    store: Path,
+    store: Location,
     *,
     json: bool,
     quiet: bool,
@@ -286,7 +287,7 @@ def _interruptible(progress: Progress) -> Iterator[threading.Event]:
             note.join(timeout=5)
 
 
-def _with_resume(message: str, store: Path) -> str:
-    if "frieze resume" in message or not (store / "frieze" / "run.json").is_file():
+def _with_resume(message: str, store: Location) -> str:
+    if "frieze resume" in message or not holds_store(store):
         return message
     return f"{message}; finish with: frieze resume {shlex.quote(str(store))}"

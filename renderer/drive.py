@@ -19,10 +19,11 @@ from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
 from . import devices, outputs, watch
-from .errors import PlanError, RenderCancelledError, RenderFailedError
+from .errors import ExportError, PlanError, RenderCancelledError, RenderFailedError
 from .events import Event, Kind
 from .initial import first_frame, keep_sources
 from .launching import Crew, Prompts, on_ray
+from .locations import Location, location
 from .plan import CanvasPlan, plan
 from .record import FILES, fingerprint, identity, run_record, store_layout
 from .render import RenderHandle, RenderResult, StepCallback
@@ -77,18 +78,18 @@ class Drive:
         if not Store.exists(path):
             return self.render(spec, exports)
         asked = spec.model_dump(mode="json", exclude={"out", "overwrite"})
-        wanted = (spec.out, *exports) if Path(spec.out) != path else exports
+        wanted = (spec.out, *exports) if location(spec.out, ExportError) != path else exports
         return self.resume(path, asked, wanted, overwrite=False)
 
     def resume(
         self,
-        path: Path,
+        path: Location,
         changes: Mapping[str, Any],
         exports: Sequence[str | Path],
         overwrite: bool,
     ) -> RenderResult:
         """Open the store, plan the rest for the workers at hand, draw what is missing."""
-        store = Store.open(str(path))
+        store = Store.open(path)
         spec = parse({**store.run["spec"], **changes})
         sources: dict[str, Source] | None = None
         if not FILES & changes.keys():  # files that are named again count by what they hold now
@@ -96,7 +97,7 @@ class Drive:
             sources = {name: Source(**values) for name, values in begun_from.items()}
         made = plan(spec, block=store.layout.block[0], sources=sources)
         about = identity(made)
-        Store.open(str(path), fingerprint=fingerprint(about), run=about)
+        Store.open(path, fingerprint=fingerprint(about), run=about)
         targets = outputs.resumed(path, store.run["outputs"], exports, overwrite=overwrite)
         outputs.check(targets, store.layout)
         if store.is_complete:

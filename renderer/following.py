@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 class Follower:
     """Paces a reader by the journal: looks every `poll` seconds, if it is to `wait` at all.
 
-    Hope ends after `patience` seconds without an event and without a driver at work.
+    No faster than the journal's own pace. Hope ends after `patience` seconds without an event
+    and without a driver at work.
     """
 
     def __init__(self, journal: Journal, *, wait: bool, poll: float, patience: float) -> None:
         self._journal = journal
         self._wait = wait
-        self._poll = poll
+        self._poll = max(poll, journal.pace)
         self._patience = patience
         self._seen = journal.size
         self._since = time.monotonic()

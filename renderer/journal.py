@@ -11,6 +11,7 @@ import json
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,73 @@ class State:
     slot: int
 
 
-class Journal:
-    """The events of one store, in the order they happened."""
+class Journal(ABC):
+    """The events of one store, in the order they happened, and what they mean."""
+
+    # Seconds between two looks at it that are worth their while.
+    pace = 0.0
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """It grows with every event."""
+
+    @abstractmethod
+    def claim(self) -> None:
+        """Make this process the store's driver; raises `StoreError` if there is one."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """The work is done: where a driver counts by its signs of life, give none from now on."""
+
+    @abstractmethod
+    def is_claimed(self) -> bool:
+        """Whether a driver, of this process or another, is at work on the store."""
+
+    @abstractmethod
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Add one event, with the seconds since the epoch, and return when it is there to stay.
+
+        The driver's alone to call.
+        """
+
+    @abstractmethod
+    def read(self) -> list[dict[str, Any]]:
+        """All events so far; raises `StoreError` where one is broken."""
+
+    def blocks(self) -> frozenset[str]:
+        """Blocks that are whole on disk: {"event": "block", "id": ...} or {..., "ids": [...]}."""
+        ids: set[str] = set()
+        for event in self._named("block"):
+            ids.update(event["ids"] if "ids" in event else [event["id"]])
+        return frozenset(ids)
+
+    def last_state(self) -> State | None:
+        """The last {"event": "state", "stage": ..., "step": ..., "slot": ...}."""
+        states = self._named("state")
+        if not states:
+            return None
+        return State(*(int(states[-1][name]) for name in ("stage", "step", "slot")))
+
+    def entropies(self, stage: int) -> list[dict[str, list[float]]] | None:
+        """What a stage's first step measured, for each half of the guidance.
+
+        From {"event": "focus", "stage": ..., "entropies": [{layer: [a number for each head]}]}.
+        """
+        found = [event for event in self._named("focus") if event["stage"] == stage]
+        return found[-1]["entropies"] if found else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether {"event": "finished"} was written."""
+        return bool(self._named("finished"))
+
+    def _named(self, name: str) -> list[dict[str, Any]]:
+        return [event for event in self.read() if event["event"] == name]
+
+
+class FileJournal(Journal):
+    """Events as lines of a file, and a lock beside it that its driver holds until it ends."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,6 +132,9 @@ class Journal:
                 )
             state = os.fstat(descriptor)
             _held[state.st_dev, state.st_ino] = descriptor
+
+    def release(self) -> None:
+        """Nothing to do: the lock ends with the process."""
 
     def is_claimed(self) -> bool:
         """Whether a driver, of this process or another, is at work on the store."""
@@ -112,33 +181,6 @@ class Journal:
             events.append(event)
         return events
 
-    def blocks(self) -> frozenset[str]:
-        """Blocks that are whole on disk: {"event": "block", "id": ...} or {..., "ids": [...]}."""
-        ids: set[str] = set()
-        for event in self._named("block"):
-            ids.update(event["ids"] if "ids" in event else [event["id"]])
-        return frozenset(ids)
-
-    def last_state(self) -> State | None:
-        """The last {"event": "state", "stage": ..., "step": ..., "slot": ...}."""
-        states = self._named("state")
-        if not states:
-            return None
-        return State(*(int(states[-1][name]) for name in ("stage", "step", "slot")))
-
-    def entropies(self, stage: int) -> list[dict[str, list[float]]] | None:
-        """What a stage's first step measured, for each half of the guidance.
-
-        From {"event": "focus", "stage": ..., "entropies": [{layer: [a number for each head]}]}.
-        """
-        found = [event for event in self._named("focus") if event["stage"] == stage]
-        return found[-1]["entropies"] if found else None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether {"event": "finished"} was written."""
-        return bool(self._named("finished"))
-
     def _write(self, line: bytes) -> None:
         """Cut off a torn line once, and again after a write that failed half-way."""
         with self.path.open("a+b") as file:
@@ -151,8 +193,10 @@ class Journal:
             os.fsync(file.fileno())
             self._is_mended = True
 
-    def _named(self, name: str) -> list[dict[str, Any]]:
-        return [event for event in self.read() if event["event"] == name]
+
+def is_event(value: Any) -> bool:
+    """Whether a JSON value is an event."""
+    return isinstance(value, dict) and isinstance(value.get("event"), str)
 
 
 def _whole_bytes(text: bytes) -> int:
@@ -167,7 +211,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         event = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    return event if is_event(event) else None
 
 
 def _key(path: Path) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ Shape suffixes: C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +13,14 @@ from .arrays import ZarrArray, check_aligned, read, write
 from .errors import StoreError
 from .pixels import LatentArray
 
+if TYPE_CHECKING:
+    from .homes import Home
+
 
 def save(
     array: ZarrArray,
     described: LatentArray,
-    folder: Path,
+    home: Home,
     slot: int,
     rows: slice,
     latents_CTHW: np.ndarray,
@@ -39,13 +42,13 @@ def save(
     check_aligned(frames, described.chunk[2], num_frames, "latent chunks", "frames")
     region = (slice(slot, slot + 1), slice(None), frames, rows, slice(None))
     # A wait for the disk at every step would cost more than the power cut it guards against.
-    write(array, folder, region, latents_CTHW[None], settle=False)
+    write(array, home, region, latents_CTHW[None], settle=False)
 
 
 def load(
-    array: ZarrArray, folder: Path, slot: int, rows: slice, frames: slice | None = None
+    array: ZarrArray, home: Home, slot: int, rows: slice, frames: slice | None = None
 ) -> np.ndarray:
     """Latents [C, T, rows, W] of a slot; raises `StoreError` where they were never saved."""
     region = (slice(slot, slot + 1), slice(None), frames or slice(None), rows, slice(None))
-    found_CTHW: np.ndarray = read(array, folder, region)[0]
+    found_CTHW: np.ndarray = read(array, home, region)[0]
     return found_CTHW

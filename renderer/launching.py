@@ -20,6 +20,7 @@ from . import outputs
 from .errors import PlanError
 from .family import Conditioning
 from .loaded import encode_prompts
+from .locations import carried
 from .plan import CanvasPlan
 from .shard import Shard
 from .spec import RenderSpec
@@ -71,7 +72,7 @@ def launched(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
 def launch(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
     """The fleet that the spec asks for."""
     spec = made.spec
-    arguments = (made, str(targets.store), None if targets.part is None else str(targets.part))
+    arguments = (made, carried(targets.store), None if targets.part is None else str(targets.part))
     if not on_ray(spec):
         if spec.workers == 1:
             return SoloFleet.launch(Shard, *arguments)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import plugins
 from .errors import ExportError
+from .locations import Location, S3Path, location
 
 if TYPE_CHECKING:
     from .pixels import StoreLayout
@@ -23,14 +24,14 @@ LIVE_SUFFIXES = (".tif", ".tiff")
 class Targets:
     """The store's path, the live TIFF if any, and the exports, in the order they are made."""
 
-    store: Path
-    main: Path
+    store: Location
+    main: Location
     live: Path | None
     exports: tuple[Path, ...]
     overwrite: bool
 
     @property
-    def all(self) -> tuple[Path, ...]:
+    def all(self) -> tuple[Location, ...]:
         """Every file or folder that is there when the render is done."""
         live = () if self.live is None else (self.live,)
         return (self.store, *live, *self.exports)
@@ -50,15 +51,25 @@ class Targets:
         }
 
 
-def store_of(out: str) -> Path:
+def store_of(out: str) -> Location:
     """The store of a picture: `out` itself if that is a .zarr, else beside it."""
-    return Path(out).absolute().with_suffix(".zarr")
+    return location(out, ExportError).absolute().with_suffix(".zarr")
 
 
 def targets(out: str, exports: Sequence[str | Path], *, overwrite: bool) -> Targets:
     """Decide the paths from `out`'s suffix; raises `ExportError` where one cannot be made."""
-    main = Path(out).absolute()
-    others = tuple(Path(path).absolute() for path in exports)
+    main = location(out, ExportError).absolute()
+    others = tuple(_file(path) for path in exports)
+    if isinstance(main, S3Path):
+        if main.suffix != ".zarr":
+            raise ExportError(
+                f"{main}: a bucket holds stores, not files; use --out {main.with_suffix('.zarr')} "
+                f"--also {main.name}, or later: frieze export {main.with_suffix('.zarr')} "
+                f"{main.name}"
+            )
+        for path in others:
+            _check(path, overwrite=overwrite)
+        return Targets(main, main, None, others, overwrite)
     for path in (main, *others):
         # The store guards its own folder: it may replace a store, never a foreign one.
         _check(path, overwrite=overwrite or (path == main and path.suffix == ".zarr"))
@@ -71,11 +82,11 @@ def targets(out: str, exports: Sequence[str | Path], *, overwrite: bool) -> Targ
 
 
 def resumed(
-    store: Path, record: dict[str, Any], exports: Sequence[str | Path], *, overwrite: bool
+    store: Location, record: dict[str, Any], exports: Sequence[str | Path], *, overwrite: bool
 ) -> Targets:
     """The targets that a stopped render had, and more exports if asked for."""
     had = {record["main"], record["live"], *record["exports"]}
-    asked = (Path(path).absolute() for path in exports)
+    asked = (_file(path) for path in exports)
     more = tuple(path for path in asked if str(path) not in had)
     allowed = overwrite or bool(record["overwrite"])
     for path in more:
@@ -84,7 +95,7 @@ def resumed(
     missing = tuple(path for path in made if allowed or not path.exists())
     return Targets(
         store=store.absolute(),
-        main=Path(record["main"]),
+        main=location(record["main"], ExportError),
         live=None if record["live"] is None else Path(record["live"]),
         exports=missing + more,
         overwrite=allowed,
@@ -93,9 +104,9 @@ def resumed(
 
 def check(made_for: Targets, layout: StoreLayout) -> None:
     """Raise `ExportError` unless every file can hold such a store: before work, not after it."""
-    for path in made_for.all:
-        if path != made_for.store:
-            exporter(path).check(path, layout)
+    live = () if made_for.live is None else (made_for.live,)
+    for path in (*live, *made_for.exports):
+        exporter(path).check(path, layout)
 
 
 def prepare_live(made_for: Targets, plan: CanvasPlan) -> None:
@@ -122,9 +133,10 @@ def finish_live(made_for: Targets) -> None:
         os.replace(made_for.part, made_for.live)
 
 
-def export(store: str | Path, out: Path, *, overwrite: bool, **options: Any) -> Path:
+def export(store: str | Location, out: str | Path, *, overwrite: bool, **options: Any) -> Path:
     """Write a store as the format that `out`'s suffix names."""
-    made = exporter(out).export(str(store), str(out), overwrite=overwrite, **options)
+    file = _file(out)
+    made = exporter(file).export(store, str(out), overwrite=overwrite, **options)
     assert isinstance(made, Path)
     return made
 
@@ -138,6 +150,17 @@ def exporter(out: Path) -> ModuleType:
     if out.suffix.lower() not in known:
         raise ExportError(f"{out}: no format {out.suffix!r}; there are {', '.join(sorted(known))}")
     return known[out.suffix.lower()]
+
+
+def _file(path: str | Path) -> Path:
+    """Where an export is to lie: made with seeks, it cannot be written into a bucket."""
+    where = location(path, ExportError)
+    if isinstance(where, S3Path):
+        raise ExportError(
+            f"{where}: a bucket holds stores, not files; use a path such as {where.name}, and "
+            "copy the file when it is there"
+        )
+    return where.absolute()
 
 
 def _check(path: Path, *, overwrite: bool) -> None:

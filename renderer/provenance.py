@@ -11,6 +11,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from .errors import ExportError
+from .locations import S3Path
 from .pixels import StoreLayout
 from .store import Store
 
@@ -27,11 +28,11 @@ _SHOWN = (
 )
 
 
-def source(store_path: str | os.PathLike[str], out_path: str | os.PathLike[str]) -> Store:
+def source(store_path: str | os.PathLike[str] | S3Path, out_path: str | os.PathLike[str]) -> Store:
     """The store to export from; raises `ExportError` if the file would land in it."""
     store = Store.open(store_path)
     out = Path(os.path.realpath(out_path))
-    if out == store.path or store.path in out.parents:
+    if store.path in (out, *out.parents):
         raise ExportError(f"{out_path} lies in the store itself; use another name")
     return store
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import StoreError
 from .events import Event
+from .locations import Location, location
 from .spec import RenderSpec
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ class RenderResult:
     `estimated_bytes` what the plan had said of it, where it was near enough to ask.
     """
 
-    path: Path
-    outputs: tuple[Path, ...]
+    path: Location
+    outputs: tuple[Location, ...]
     seconds: float
     peak_bytes: int
     estimated_bytes: int | None
@@ -59,8 +61,9 @@ def render(
 ) -> RenderResult:
     """Draw a picture and return where it is.
 
-    `spec.out` ending in .zarr is the OME-Zarr store itself; .tif is written live beside its
-    store, other suffixes and every path in `exports` are made from the finished store.
+    `spec.out` ending in .zarr is the OME-Zarr store itself, and may be s3://BUCKET/NAME.zarr; .tif
+    is written live beside its store, other suffixes and every path in `exports` are made from the
+    finished store.
     `callback_on_step_end` is called after every step as diffusers' pipelines do, with a
     `RenderHandle` in the pipeline's place; setting `handle.interrupt` or `cancel` stops at the
     next step with a store that `resume` finishes. If `continued`, a store that is there already
@@ -76,7 +79,7 @@ def render(
 
 
 def resume(
-    path: str | Path,
+    path: str | Location,
     *,
     workers: int | None = None,
     local: bool | None = None,
@@ -101,4 +104,4 @@ def resume(
     changes = {"workers": workers, "local": local, "address": address, "timeout": timeout}
     given = {name: value for name, value in changes.items() if value is not None}
     drive = Drive(on_event, cancel, callback_on_step_end)
-    return drive.resume(Path(path), given, exports, overwrite)
+    return drive.resume(location(path, StoreError), given, exports, overwrite)

@@ -1,8 +1,9 @@
 """The log of a store: one JSON line per thing that happened, for people and for machines.
 
-PATH/frieze/log.jsonl, older lines in log.1.jsonl and so on. The driver alone writes it, and no
-render depends on it: what a resume needs is in the journal. It holds figures and one-line
-messages, no prompt, no environment, and nothing that looks like a secret.
+PATH/frieze/log.jsonl, older lines in log.1.jsonl and so on; in a bucket log/TIME.jsonl, parts that
+are put anew every few seconds. The driver alone writes it, and no render depends on it: what a
+resume needs is in the journal. It holds figures and one-line messages, no prompt, no environment,
+and nothing that looks like a secret.
 """
 
 from __future__ import annotations
@@ -15,10 +16,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .buckets import Bucket
+from .errors import StoreError
+from .locations import Location, S3Path
+
 NAME = "log.jsonl"
 # A picture of 4,000 steps and blocks logs about 1 MiB; only endless resumes come near this.
 MOST_BYTES = 8 * 2**20
 KEPT = 3
+# A part of a log in a bucket, and the seconds until what was added to it is seen.
+PART_LINES = 500
+PART_SECONDS = 5.0
+
+LOST = "%s cannot be written (%s); the render goes on without it"
 
 _SECRETS = re.compile(
     r"(?<=://)[^/\s@]+(?=@)"  # user:password@ of an address
@@ -34,26 +44,31 @@ class RunLog:
 
     def __init__(self) -> None:
         self._waiting: list[str] = []
-        self._path: Path | None = None
+        self._path: Location | None = None
         self._is_lost = False
+        self._part = _Part()
 
     def write(self, fields: Mapping[str, Any]) -> None:
         """Add one line: the seconds since the epoch, then the fields."""
         line = json.dumps({"time": round(time.time(), 3), **_clean(fields)}) + "\n"
         self._waiting.append(line)
         if self._path is not None:
-            self._flush(self._path)
+            self._flush(self._path, is_last=fields.get("event") in ("done", "ended", "failure"))
 
-    def keep(self, store_path: Path) -> None:
+    def keep(self, store_path: Location) -> None:
         """From now on lines go to the store, whose driver this process must be."""
-        self._path = store_path / "frieze" / NAME
-        self._flush(self._path)
+        self._path = store_path
+        self._flush(store_path)
 
-    def _flush(self, path: Path) -> None:
+    def _flush(self, store_path: Location, *, is_last: bool = False) -> None:
         """A log that cannot be written is given up: it must not end what it tells of."""
         lines, self._waiting = self._waiting, []
         if self._is_lost:
             return
+        if isinstance(store_path, S3Path):
+            self._is_lost = not self._part.add(store_path, lines, is_last=is_last)
+            return
+        path = store_path / "frieze" / NAME
         try:
             _rotate(path)
             with path.open("ab") as file:
@@ -62,12 +77,42 @@ class RunLog:
                 file.write("".join(lines).encode("ascii"))
         except OSError as error:
             self._is_lost = True
-            told = "%s cannot be written (%s); the render goes on without it"
-            logging.getLogger(__name__).warning(told, path, error.strerror)
+            logging.getLogger(__name__).warning(LOST, path, error.strerror)
 
 
-def read(store_path: Path) -> list[dict[str, Any]]:
+class _Part:
+    """The last part of a log in a bucket: lines that are put together, for none can be added."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._name = ""
+        self._put = 0.0
+
+    def add(self, store_path: S3Path, lines: list[str], *, is_last: bool) -> bool:
+        """Put the part anew, unless it was a moment ago; False where that failed."""
+        if not self._name or len(self._lines) >= PART_LINES:
+            self._name, self._lines = f"frieze/log/{time.time_ns():020}.jsonl", []
+        self._lines += lines
+        is_full = len(self._lines) >= PART_LINES
+        if not (is_last or is_full) and time.monotonic() - self._put < PART_SECONDS:
+            return True
+        try:
+            quick = Bucket(store_path, is_quick=True)
+            quick.write(self._name, "".join(self._lines).encode("ascii"))
+        except StoreError as error:
+            logging.getLogger(__name__).warning(LOST, f"{store_path}/{self._name}", error)
+            return False
+        self._put = time.monotonic()
+        return True
+
+
+def read(store_path: Location) -> list[dict[str, Any]]:
     """All lines that are left, oldest first; a line torn by a power cut is passed over."""
+    if isinstance(store_path, S3Path):
+        bucket = Bucket(store_path)
+        parts = (bucket.read(name) or b"" for name in sorted(bucket.tags("frieze/log")))
+        lines = b"".join(parts).splitlines()
+        return [fields for fields in map(_parsed, lines) if fields is not None]
     folder = store_path / "frieze"
     found: list[dict[str, Any]] = []
     for path in reversed([folder / NAME, *(_older(folder / NAME, n) for n in range(1, KEPT + 1))]):

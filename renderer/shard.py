@@ -36,7 +36,7 @@ from .plan import CanvasPlan, StagePlan
 from .sampling import noised, solver
 from .saved import Saved
 from .schedules import Level
-from .store import Store
+from .store import Location, Store
 from .writer import Writer
 
 
@@ -52,7 +52,7 @@ class StepReport:
 class Shard:
     """Holds one band of the canvas on one device and advances it; see architecture in README."""
 
-    def __init__(self, plan: CanvasPlan, store_path: str, picture_path: str | None) -> None:
+    def __init__(self, plan: CanvasPlan, store_path: Location, picture_path: str | None) -> None:
         self.plan = plan
         self.store_path = store_path
         self.picture_path = picture_path

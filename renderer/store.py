@@ -3,6 +3,8 @@
 PATH/             zarr v3 group, OME-Zarr 0.5: arrays "0", "1", ... (axes (t,) c, y, x)
 PATH/frieze/      run.json (layout, fingerprint, run), journal.jsonl, lock, latents/ (zarr group)
 
+In a bucket the same lies under s3://BUCKET/NAME, with journal/ and lease.json.
+
 Workers write whole blocks and latent rows that they alone own; the driver writes the journal, and
 what the journal does not name does not count. Nothing is ever unpickled.
 Shape suffixes: C channels, T frames, H rows, W columns.
@@ -22,7 +24,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from . import latents
-from .about import DAMAGE, FORMAT, damaged, differences, is_store, published, read_about
+from .about import DAMAGE, FORMAT, damaged, differences, published, read_about
 from .arrays import (
     ZarrArray,
     build_level,
@@ -33,13 +35,14 @@ from .arrays import (
 )
 from .errors import FingerprintError, StoreError
 from .following import Follower, frames_in_order, in_order, unfinished
-from .journal import Journal
+from .homes import Home, home
 from .journal import State as State
+from .locations import Location as Location
+from .locations import S3Path, location
 from .pixels import BlockId as BlockId
 from .pixels import LatentArray as LatentArray
 from .pixels import StoreLayout as StoreLayout
 from .pixels import ome, required_bytes
-from .whole import check_place, check_replaceable, check_space, recover, whole_folder
 from .writer import Writer as Writer
 
 # A block of one colour is a block too: without this zarr writes no file for it.
@@ -53,18 +56,19 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, layout: StoreLayout, fingerprint: str, run: Mapping[str, Any]
+        self, path: Location, layout: StoreLayout, fingerprint: str, run: Mapping[str, Any]
     ) -> None:
         self.path = path
+        self.home = home(path)
         self.layout = layout
         self.fingerprint = fingerprint
         self.run = run
-        self.journal = Journal(path / "frieze" / "journal.jsonl")
+        self.journal = self.home.journal()
 
     @classmethod
     def create(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | S3Path,
         layout: StoreLayout,
         *,
         fingerprint: str,
@@ -73,8 +77,9 @@ class Store:
     ) -> Store:
         """Make an empty store; the old one, if any, is there until the new one is whole.
 
-        `run` is JSON: what drew the picture, shown when a resume does not fit. Raises
-        `StoreError` if something else is at `path`, or the disk cannot hold the picture.
+        In a bucket, until the new one is begun. `run` is JSON: what drew the picture, shown when
+        a resume does not fit. Raises `StoreError` if something else is at `path`, or the disk
+        cannot hold the picture.
         """
         target = cls.check(path, layout, overwrite=overwrite)
         about = {
@@ -83,43 +88,34 @@ class Store:
             "layout": layout.as_json(),
             "run": dict(run),
         }
-        with whole_folder(
-            target, overwrite=overwrite, is_ours=is_store, error=StoreError
-        ) as folder:
-            create_picture(folder, layout, target.stem, published(run))
-            _create_latents(folder / "frieze" / "latents", layout)
-            (folder / "frieze" / "run.json").write_text(json.dumps(about, indent=1))
-            Journal(folder / "frieze" / "journal.jsonl").claim()
+        with home(target).made(overwrite=overwrite) as empty:
+            create_picture(empty, layout, target.stem, published(run))
+            _create_latents(empty / "frieze" / "latents", layout)
+            # Last of all: without it, what is there is half made.
+            empty.write("frieze/run.json", json.dumps(about, indent=1).encode())
         return cls.open(target)
 
     @staticmethod
-    def exists(path: str | os.PathLike[str]) -> bool:
+    def exists(path: str | os.PathLike[str] | S3Path) -> bool:
         """Whether anything is at `path`, be it a store or in the way of one."""
-        target = Path(os.path.realpath(path))
-        recover(target)
-        return target.exists()
+        return home(_real(path)).exists()
 
     @classmethod
     def check(
-        cls, path: str | os.PathLike[str], layout: StoreLayout, *, overwrite: bool = False
-    ) -> Path:
+        cls, path: str | os.PathLike[str] | S3Path, layout: StoreLayout, *, overwrite: bool = False
+    ) -> Location:
         """The place where `create` would make the store; raises what `create` would raise.
 
         It makes nothing, so that a render can look before its workers are started.
         """
-        target = Path(os.path.realpath(path))
-        recover(target)
-        check_place(target, StoreError)
-        check_replaceable(target, overwrite=overwrite, is_ours=is_store, error=StoreError)
-        if (target / "frieze").is_dir():
-            Journal(target / "frieze" / "journal.jsonl").claim()
-        check_space(target, required_bytes(layout), StoreError)
+        target = _real(path)
+        home(target).check(required_bytes(layout), overwrite=overwrite)
         return target
 
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | S3Path,
         *,
         fingerprint: str | None = None,
         run: Mapping[str, Any] | None = None,
@@ -129,8 +125,8 @@ class Store:
         With a `fingerprint`, raises `FingerprintError` if it is not the store's; the message
         names the fields of `run` that differ from the store's.
         """
-        target = Path(os.path.realpath(path))
-        about = read_about(target)
+        target = _real(path)
+        about = read_about(home(target))
         try:
             layout = StoreLayout.from_json(about["layout"])
             store = cls(target, layout, str(about["fingerprint"]), dict(about["run"]))
@@ -191,10 +187,13 @@ class Store:
             )
         check_aligned(slice(row, bottom), layout.block[0], layout.height, "blocks")
         layout.lead(frame)
-        for block_row, column in layout.blocks(row, bottom):
-            top, left = block_row * layout.block[0], column * layout.block[1]
+
+        def write(at: tuple[int, int]) -> None:
+            top, left = at[0] * layout.block[0], at[1] * layout.block[1]
             block_HWC = pixels_HWC[top - row :, left:][: layout.block[0], : layout.block[1]]
-            write_block(self.path, layout, self._pixels, (block_row, column), block_HWC, frame)
+            write_block(self.home, layout, self._pixels, at, block_HWC, frame)
+
+        self.home.each(write, layout.blocks(row, bottom))
         return layout.ids(row, bottom, frame)
 
     def read_rows(
@@ -202,7 +201,7 @@ class Store:
     ) -> np.ndarray:
         """Pixels [rows, W, C] of a level; raises `StoreError` where they are missing or damaged."""
         lead = self.layout.lead(frame)
-        return read_rows(self.path / str(level), self._pixels[level], top, bottom, lead)
+        return read_rows(self.home / str(level), self._pixels[level], top, bottom, lead)
 
     def in_order(
         self,
@@ -279,41 +278,41 @@ class Store:
         if self.is_complete:
             return
         self.journal.claim()
-        for leftover in self.path.rglob("*.partial"):
-            leftover.unlink()
+        self.home.tidy()
         for level in self.layout.levels[1:]:
             if not level.by_block:
-                build_level(self.path, self.layout, level, self._pixels)
-        group = zarr.open_group(self.path, mode="r+", zarr_format=3)
+                build_level(self.home, self.layout, level, self._pixels)
+        group = zarr.open_group(self.home.zarr, mode="r+", zarr_format=3)
         group.update_attributes({"frieze": {**self.provenance, **published(meta or {})}})
         self.journal.append({"event": "finished"})
+        self.journal.release()
 
     @cached_property
     def _pixels(self) -> tuple[ZarrArray, ...]:
-        return tuple(_open_array(self.path / str(i)) for i in range(self.layout.num_levels))
+        return tuple(_open_array(self.home / str(i)) for i in range(self.layout.num_levels))
 
     @cached_property
     def _saved(self) -> tuple[ZarrArray, ...]:
-        folder = self.path / "frieze" / "latents"
+        folder = self.home / "frieze" / "latents"
         return tuple(_open_array(folder / array.name) for array in self.layout.latents)
 
-    def _latents(self, index: int, slot: int) -> tuple[ZarrArray, LatentArray, Path]:
+    def _latents(self, index: int, slot: int) -> tuple[ZarrArray, LatentArray, Home]:
         saved = self.layout.latents
         if not (0 <= index < len(saved) and 0 <= slot < saved[index].shape[0]):
             raise StoreError(f"no slot {slot} of latents {index}; the store has {len(saved)} such")
-        folder = self.path / "frieze" / "latents" / saved[index].name
+        folder = self.home / "frieze" / "latents" / saved[index].name
         return self._saved[index], saved[index], folder
 
 
 def create_picture(
-    folder: Path, layout: StoreLayout, name: str, about: Mapping[str, Any]
+    folder: Home, layout: StoreLayout, name: str, about: Mapping[str, Any]
 ) -> tuple[ZarrArray, ...]:
     """A folder's empty arrays of pixels, one per level, and the OME-Zarr metadata over them."""
-    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group = zarr.create_group(folder.zarr, zarr_format=3)
     group.update_attributes({"ome": ome(layout, name), "frieze": dict(about)})
     return tuple(
         zarr.create_array(
-            folder / str(level.index),
+            (folder / str(level.index)).zarr,
             shape=layout.extent(level.height, level.width),
             chunks=layout.piece(*level.chunk),
             shards=layout.piece(*level.shard),
@@ -327,12 +326,12 @@ def create_picture(
     )
 
 
-def _create_latents(folder: Path, layout: StoreLayout) -> None:
+def _create_latents(folder: Home, layout: StoreLayout) -> None:
     """Uncompressed, for noise does not compress; NaN where nothing was saved."""
-    zarr.open_group(folder, mode="w", zarr_format=3)
+    zarr.create_group(folder.zarr, zarr_format=3)
     for array in layout.latents:
         zarr.create_array(
-            folder / array.name,
+            (folder / array.name).zarr,
             shape=array.shape,
             chunks=array.chunk,
             dtype="float32",
@@ -343,6 +342,11 @@ def _create_latents(folder: Path, layout: StoreLayout) -> None:
         )
 
 
-def _open_array(path: Path) -> ZarrArray:
+def _real(path: str | os.PathLike[str] | S3Path) -> Location:
+    where = location(path, StoreError)
+    return where if isinstance(where, S3Path) else Path(os.path.realpath(where))
+
+
+def _open_array(folder: Home) -> ZarrArray:
     """An array to read or write; zarr forgets `config` between openings, so it is set anew."""
-    return zarr.open_array(path, mode="r+", zarr_format=3).with_config(CONFIG)
+    return zarr.open_array(folder.zarr, mode="r+", zarr_format=3).with_config(CONFIG)

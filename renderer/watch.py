@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .errors import RenderCancelledError
 from .events import Event
+from .locations import Location
 from .metrics import METRICS, Meter
 from .runlog import RunLog
 
@@ -48,7 +48,7 @@ class Watch:
             if self._tell is not None:
                 self._tell(event)
 
-    def keep(self, store_path: Path) -> None:
+    def keep(self, store_path: Location) -> None:
         """There is a store now, and this process draws it: the log goes there."""
         with self._turn:
             self._log.keep(store_path)

@@ -17,6 +17,7 @@ from frieze.cluster.comm import run_threads
 from poison import nan_filled
 from processes import run_processes
 from ray_fixture import ray_cluster  # noqa: F401  a fixture for every test
+from s3_server import s3  # noqa: F401  the same
 
 
 @pytest.fixture(autouse=True)

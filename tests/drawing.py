@@ -13,7 +13,7 @@ from frieze.renderer import RenderResult, RenderSpec, render
 PROMPT = "a red sun over blue mountains at dusk"
 
 
-def small_spec(out: Path, **fields: Any) -> RenderSpec:
+def small_spec(out: Path | str, **fields: Any) -> RenderSpec:
     """Four steps of the demo model at 256 x 256 on threads of this process, unless told other."""
     defaults: dict[str, Any] = {
         "prompt": PROMPT,

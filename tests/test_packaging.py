@@ -31,7 +31,7 @@ IMPORTED = (
 )
 
 # Packages that come with another, which is the one to declare.
-PARTS = {"pydantic_core": "pydantic", "tokenizers": "transformers"}
+PARTS = {"botocore": "boto3", "pydantic_core": "pydantic", "tokenizers": "transformers"}
 
 
 def run_python(code: str, *paths: Path, cwd: Path) -> str:
@@ -175,7 +175,7 @@ def test_packages_are_the_folders_with_code() -> None:
 
 def test_every_import_is_a_declared_dependency() -> None:
     extras = PROJECT["optional-dependencies"]
-    optional = (extras[name] for name in ("gpu", "quantization", "video"))
+    optional = (extras[name] for name in ("aws", "gpu", "quantization", "video"))
     lines = [*PROJECT["dependencies"], *itertools.chain(*optional)]
     declared = {normal(Requirement(line).name) for line in lines}
     shipped_by = metadata.packages_distributions()

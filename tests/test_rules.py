@@ -29,6 +29,7 @@ FOLDERS = ("renderer", "cluster", "kernels", "configs")
 # A library may be imported by these files only: a path, or a folder that ends in "/".
 DOORS = {
     "av": ("renderer/exports/video.py", "renderer/media.py"),
+    "boto3": ("renderer/s3.py",),
     "diffusers": (
         *("renderer/families/", "renderer/demo/"),
         *("renderer/adapters.py", "renderer/loading.py", "renderer/quantization.py"),
@@ -36,6 +37,7 @@ DOORS = {
     ),
     "flash_attn": ("kernels/",),
     "huggingface_hub": ("renderer/families/", "renderer/hub.py"),
+    "obstore": ("renderer/buckets.py", "renderer/s3.py"),
     "pickle": ("cluster/messages.py",),
     "ray": (
         *("cluster/ray_fleet.py", "cluster/ray_metrics.py"),
@@ -50,7 +52,7 @@ DOORS = {
     "typer": ("renderer/cli.py", "renderer/flags.py", "renderer/oneline.py"),
     "xformers": ("kernels/",),
     "yaml": ("renderer/spec.py",),
-    "zarr": ("renderer/store.py", "renderer/exports/ome_zarr.py"),
+    "zarr": ("renderer/store.py", "renderer/objects.py"),
 }
 # Where an error of others' code crosses a thread or process: any of them is caught, as a value.
 CATCHES_ALL = (

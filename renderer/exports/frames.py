@@ -15,6 +15,7 @@ from pathlib import Path
 import tifffile
 
 from ..errors import ExportError
+from ..locations import S3Path
 from ..pixels import BYTES_OF, StoreLayout
 from ..provenance import check_clip, dpi_of, source, tiff_tags
 from ..whole import check_space, whole_folder
@@ -31,7 +32,7 @@ def check(out: Path, layout: StoreLayout) -> None:
 
 
 def export(
-    store_path: str | os.PathLike[str],
+    store_path: str | os.PathLike[str] | S3Path,
     out_path: str | os.PathLike[str],
     *,
     overwrite: bool = False,

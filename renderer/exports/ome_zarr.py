@@ -16,6 +16,8 @@ import numpy as np
 from ..about import is_store
 from ..arrays import ZarrArray, write_rows
 from ..errors import ExportError
+from ..folders import Folder
+from ..locations import S3Path
 from ..pixels import StoreLayout, required_bytes
 from ..provenance import dpi_of, source
 from ..store import Store, create_picture
@@ -29,7 +31,7 @@ def check(out: Path, layout: StoreLayout) -> None:
 
 
 def export(
-    store_path: str | os.PathLike[str],
+    store_path: str | os.PathLike[str] | S3Path,
     out_path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
@@ -45,7 +47,8 @@ def export(
     layout = store.layout
     with whole_folder(
         Path(os.path.realpath(out)), overwrite=overwrite, is_ours=_is_ours, error=ExportError
-    ) as part:
+    ) as path:
+        part = Folder(path)
         check_space(out.absolute(), required_bytes(layout), ExportError)
         about = {**store.provenance, "dpi": dpi_of(store, dpi)}
         arrays = create_picture(part, layout, out.stem, about)
@@ -66,7 +69,7 @@ def _strips(store: Store, follow: bool) -> Iterator[tuple[int, int, np.ndarray]]
         yield from ((0, top, p_HWC) for top, p_HWC in store.in_order(shard, wait=follow))
 
 
-def _copy_level(store: Store, index: int, part: Path, array: ZarrArray) -> None:
+def _copy_level(store: Store, index: int, part: Folder, array: ZarrArray) -> None:
     layout, level = store.layout, store.layout.levels[index]
     for frame, top in product(range(layout.frames or 1), range(0, level.height, level.shard[0])):
         rows_HWC = store.read_rows(top, min(top + level.shard[0], level.height), index, frame)

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import ExportError
+from ..locations import S3Path
 from ..pixels import StoreLayout
 from ..provenance import as_json, check_picture, dpi_of, parameters, software, source, xmp
 from ..store import Store
@@ -45,7 +46,7 @@ def check(out: Path, layout: StoreLayout) -> None:
 
 
 def export(
-    store_path: str | os.PathLike[str],
+    store_path: str | os.PathLike[str] | S3Path,
     out_path: str | os.PathLike[str],
     *,
     overwrite: bool = False,

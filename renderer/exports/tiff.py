@@ -20,6 +20,7 @@ import numpy as np
 import tifffile
 
 from ..errors import ExportError
+from ..locations import S3Path
 from ..pixels import StoreLayout
 from ..provenance import DEFAULT_DPI, check_picture, dpi_of, source, tiff_tags
 from ..store import Store
@@ -40,7 +41,7 @@ def check(out: Path, layout: StoreLayout) -> None:
 
 
 def export(
-    store_path: str | os.PathLike[str],
+    store_path: str | os.PathLike[str] | S3Path,
     out_path: str | os.PathLike[str],
     *,
     overwrite: bool = False,

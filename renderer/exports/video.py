@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ExportError
+from ..locations import S3Path
 from ..media import BT709, INSTALL
 from ..pixels import BYTES_OF, StoreLayout
 from ..provenance import TRAINED_MODEL, as_json, check_clip, parameters, software, source
@@ -120,7 +121,7 @@ def check(out: Path, layout: StoreLayout) -> None:
 
 
 def export(
-    store_path: str | os.PathLike[str],
+    store_path: str | os.PathLike[str] | S3Path,
     out_path: str | os.PathLike[str],
     *,
     overwrite: bool = False,

@@ -1,0 +1,148 @@
+"""One driver at a time draws into a store in a bucket, and a silent one loses it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.export import make_store, picture
+from frieze.renderer import leases
+from frieze.renderer.errors import StoreError
+from frieze.renderer.store import Store, StoreLayout
+from s3_server import BUCKET, S3Server
+
+SECONDS = 1.5
+LAYOUT = StoreLayout(64, 64, (32, 32))
+DRIVER = f"""
+import sys
+from frieze.renderer import leases
+leases.SECONDS = {SECONDS}
+from frieze.renderer.errors import StoreError
+from frieze.renderer.store import Store
+store = Store.open(sys.argv[1])
+for number, line in enumerate(sys.stdin):
+    try:
+        store.journal.append({{"event": "note", "number": number}})
+        print("written", flush=True)
+    except StoreError as error:
+        print(error, flush=True)
+"""
+
+
+class Driver:
+    """Another process that writes into the journal when told, and says how it went."""
+
+    def __init__(self, store: Store) -> None:
+        command = [sys.executable, "-c", DRIVER, str(store.path)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def write(self) -> str:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture
+def store(
+    s3: S3Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
+    """A store that no driver holds, and leases that are over soon."""
+    monkeypatch.setattr(leases, "SECONDS", SECONDS)
+    monkeypatch.setattr(leases, "LOOK", 0.05)
+    made = make_store(
+        f"s3://{BUCKET}/{request.node.name}.zarr", picture(64, 64), (32, 32), finish=False
+    )
+    made.journal.release()
+    yield made
+    made.journal.release()
+
+
+@pytest.fixture
+def driver(store: Store) -> Iterator[Driver]:
+    """Another process that holds the store."""
+    other = Driver(store)
+    assert other.write() == "written"
+    yield other
+    with other.process:
+        other.process.kill()
+
+
+def test_two_drivers_cannot_draw_into_one_store(store: Store, driver: Driver) -> None:
+    assert store.journal.is_claimed()
+    time.sleep(SECONDS)  # longer than a lease that is not renewed
+    for act in (
+        lambda: store.journal.append({"event": "note"}),
+        lambda: Store.create(store.path, LAYOUT, fingerprint="", run={}, overwrite=True),
+        lambda: Store.check(store.path, LAYOUT, overwrite=True),
+    ):
+        with pytest.raises(StoreError, match=f"another process .*pid {driver.process.pid}"):
+            act()
+    assert driver.write() == "written"
+    assert [event["number"] for event in store.journal.read()] == [0, 1]
+
+
+def test_a_dead_drivers_store_is_taken_over_when_its_time_is_over(
+    store: Store, driver: Driver
+) -> None:
+    driver.process.send_signal(signal.SIGKILL)
+    driver.process.wait()
+    began = time.monotonic()
+    store.journal.append({"event": "block", "id": "0/0"})
+    assert SECONDS / 2 < time.monotonic() - began < SECONDS + 30
+    assert store.done() == {"0/0"}
+    assert [event["event"] for event in store.journal.read()] == ["note", "block"]
+
+
+def test_a_driver_that_was_silent_too_long_is_told_that_it_lost(
+    store: Store, driver: Driver
+) -> None:
+    driver.process.send_signal(signal.SIGSTOP)
+    store.journal.append({"event": "block", "id": "0/0"})
+    driver.process.send_signal(signal.SIGCONT)
+    assert "taken over by another process" in driver.write()
+    assert "taken over by another process" in driver.write()
+    store.journal.append({"event": "block", "id": "0/1"})
+    assert [event["event"] for event in store.journal.read()] == ["note", "block", "block"]
+
+
+def test_a_driver_that_ends_leaves_its_store_at_once(store: Store, driver: Driver) -> None:
+    driver.process.communicate(timeout=60)
+    assert driver.process.returncode == 0
+    assert not store.journal.is_claimed()
+    assert store.home.read(leases.NAME) is None
+
+
+def test_a_lease_from_long_ago_is_taken_without_a_wait(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "SKEW", -SECONDS - 1)
+    monkeypatch.setattr(leases, "SECONDS", 1e6)
+    store.home.write(leases.NAME, b'{"owner": "x", "seconds": 1, "count": 1}')
+    store.journal.claim()
+    assert leases.is_held(store.home)
+
+
+def test_a_damaged_lease_ends_like_any_other(store: Store) -> None:
+    store.home.write(leases.NAME, b"\x80nonsense")
+    assert store.journal.is_claimed()
+    store.journal.claim()
+    assert leases.is_held(store.home)
+
+
+def test_a_lease_of_a_forked_parent_is_not_the_childs(store: Store, tmp_path: Path) -> None:
+    store.journal.claim()
+    own = leases._held[str(store.path)]
+    own.pid = os.getppid()
+    assert not leases.is_held(store.home)
+    own.pid = os.getpid()
+    assert leases.is_held(store.home)

@@ -1,0 +1,170 @@
+"""An address is a path, or a place in a bucket, or one clear error."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from command_line import frieze, refused
+from frieze.renderer import outputs
+from frieze.renderer.errors import ExportError, StoreError
+from frieze.renderer.locations import S3Path, location
+from frieze.renderer.pixels import StoreLayout
+from frieze.renderer.store import Store
+from s3_server import BUCKET, S3Server
+
+LAYOUT = StoreLayout(64, 64, (32, 32))
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://moon/a/b.zarr", "s3:/moon/a/b.zarr", "S3://moon/a/b.zarr/"]
+)
+def test_an_address_in_a_bucket_keeps_its_parts(address: str) -> None:
+    found = location(address, StoreError)
+    assert found == S3Path("moon", "a/b.zarr")
+    assert str(found) == "s3://moon/a/b.zarr"
+    assert (found.name, found.stem, found.suffix) == ("b.zarr", "b", ".zarr")
+    assert str(found / "0") == "s3://moon/a/b.zarr/0"
+    assert location(found, StoreError) is found
+    assert outputs.store_of("s3://moon/a/b.tif") == found
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_anything_else_is_a_path() -> None:
+    for text in ("a.zarr", "/moon/a.zarr", "s3/moon/a.zarr", "a:b.zarr", "../a.zarr"):
+        assert location(text, StoreError) == Path(text)
+    assert outputs.store_of("a.tif") == Path("a.zarr").absolute()
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("s3://", "names no place"),
+        ("s3://moon", "names no place"),
+        ("s3://moon/", "names no place"),
+        ("s3://../a.zarr", "names no place"),
+        ("s3:///a.zarr", "s3://"),
+        ("s3://moon/../other/a.zarr", "dotted"),
+        ("s3://moon//a.zarr", "empty"),
+        ("s3://moon/./a.zarr", "dotted"),
+        ("s3://moon/a\n.zarr", "unprintable"),
+        ("gs://moon/a.zarr", "no addresses of gs://"),
+        ("https://moon/a.zarr", "no addresses of https://"),
+        ("file:///moon/a.zarr", "no addresses of file://"),
+    ],
+)
+def test_what_leads_nowhere_or_elsewhere_is_refused(address: str, why: str) -> None:
+    for act in (
+        lambda: location(address, StoreError),
+        lambda: Store.open(address),
+        lambda: Store.check(address, LAYOUT),
+    ):
+        with pytest.raises(StoreError, match=why):
+            act()
+    with pytest.raises(ExportError, match=why):
+        outputs.targets(address, (), overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("out", "also", "advice"),
+    [
+        ("s3://moon/a.tif", (), "--out s3://moon/a.zarr --also a.tif"),
+        ("s3://moon/a.png", (), "frieze export s3://moon/a.zarr a.png"),
+        ("s3://moon/a.zarr", ("s3://moon/a.tif",), "use a path such as a.tif"),
+        ("a.zarr", ("s3://moon/a.tif",), "use a path such as a.tif"),
+    ],
+)
+def test_files_do_not_go_into_buckets_and_the_way_round_is_said(
+    out: str, also: tuple[str, ...], advice: str
+) -> None:
+    with pytest.raises(ExportError, match="a bucket holds stores") as caught:
+        outputs.targets(out, also, overwrite=False)
+    assert advice in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_targets_in_a_bucket_survive_the_record(tmp_path: Path) -> None:
+    made = outputs.targets("s3://moon/a.zarr", [tmp_path / "a.tif"], overwrite=False)
+    assert made.store == made.main == S3Path("moon", "a.zarr")
+    assert made.all == (made.store, tmp_path / "a.tif")
+    record = json.loads(json.dumps(made.record()))
+    assert outputs.resumed(made.store, record, (), overwrite=False) == made
+
+
+@pytest.mark.parametrize(
+    ("address", "variables", "why"),
+    [
+        ("s3://nosuchbucket/a.zarr", {}, "no bucket 'nosuchbucket' at http://127.0.0.1:"),
+        (
+            f"s3://{BUCKET}/a.zarr",
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
+            "http://127.0.0.1:1 cannot be reached; check AWS_ENDPOINT_URL",
+        ),
+        (
+            f"s3://{BUCKET}/a.zarr",
+            {
+                "AWS_ACCESS_KEY_ID": "",
+                "AWS_SECRET_ACCESS_KEY": "",
+                "AWS_METADATA_ENDPOINT": "http://127.0.0.1:1",
+            },
+            "no credentials; set AWS_ACCESS_KEY_ID",
+        ),
+        (f"s3://{BUCKET}/a.zarr", {"AWS_ACCESS_KEY_ID": ""}, "check the AWS_* settings"),
+        (f"s3://{BUCKET}/a.zarr", {"AWS_ENDPOINT_URL": "nonsense"}, "AWS_ENDPOINT_URL"),
+    ],
+    ids=["bucket", "server", "credentials", "half", "endpoint"],
+)
+def test_a_bucket_that_cannot_be_had_is_one_line(
+    s3: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    variables: dict[str, str],
+    why: str,
+) -> None:
+    secret = s3.variables["AWS_SECRET_ACCESS_KEY"]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+        if not value:
+            monkeypatch.delenv(name)
+    for act in (lambda: Store.check(address, LAYOUT), lambda: Store.open(address)):
+        with pytest.raises(StoreError) as caught:
+            act()
+        assert why in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert secret not in str(caught.value)
+
+
+def test_no_permission_is_one_line(s3: S3Server) -> None:
+    with s3.strict():
+        for act in (
+            lambda: Store.check(f"s3://{BUCKET}/a.zarr", LAYOUT),
+            lambda: Store.open(f"s3://{BUCKET}/a.zarr"),
+        ):
+            with pytest.raises(StoreError, match=r"no permission \(\w+\); check") as caught:
+                act()
+            assert "\n" not in str(caught.value)
+            assert s3.variables["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+    assert Store.check(f"s3://{BUCKET}/a.zarr", LAYOUT), "control"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["render", "x", "--out", "gs://moon/a.zarr"], "no addresses of gs://"),
+        (["render", "x", "--out", "s3://moon/../a.zarr"], "dotted"),
+        (["render", "x", "--out", f"s3://{BUCKET}/a.tif"], "--also a.tif"),
+        (["render", "x", "--out", "s3://nosuchbucket/a.zarr"], "no bucket"),
+        (["resume", f"s3://{BUCKET}/absent.zarr"], "no store at s3://"),
+        (["export", f"s3://{BUCKET}/absent.zarr", "a.tif"], "no store at s3://"),
+        (["export", "a.zarr", f"s3://{BUCKET}/a.tif"], "use a path such as a.tif"),
+    ],
+)
+def test_the_command_line_says_it_in_one_line_and_writes_nothing(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(frieze(*words), why)
+    assert not list(tmp_path.iterdir())

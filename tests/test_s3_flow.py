@@ -1,0 +1,112 @@
+"""A render into a bucket: killed, stopped and resumed from elsewhere, to the same bytes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drawing import CASCADE, draw, grey_levels, pixels, small_spec
+from frieze.renderer import Event, RenderCancelledError, leases, render, resume, runlog
+from frieze.renderer.exports import tiff
+from frieze.renderer.store import Store
+from s3_server import BUCKET, SECRET, S3Server
+from tolerances import GREY_LEVELS
+
+SMALL = {"workers": 2, "chunk": 64, "num_inference_steps": 3}
+# A render whose decoding takes its time, so that it can be caught in the middle.
+SLOW = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from drawing import small_spec
+from frieze.renderer import leases, render, shard
+
+leases.SECONDS = 2.0
+quick = shard.decode
+
+def slowly(*args, **more):
+    for item in quick(*args, **more):
+        yield item
+        time.sleep(0.5)
+
+shard.decode = slowly
+render(
+    small_spec({out!r}, **{fields!r}),
+    on_event=lambda event: print(event.to_json(), flush=True),
+)
+"""
+
+
+def drawn(address: str) -> np.ndarray:
+    """The full-size picture in a store, [H, W, 3]."""
+    store = Store.open(address)
+    return store.read_rows(0, store.layout.height)
+
+
+def test_a_killed_drivers_store_is_finished_from_another_process_to_the_same_bytes(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    draw(tmp_path / "near.zarr", **SMALL)
+    address = f"s3://{BUCKET}/killed.zarr"
+    code = SLOW.format(tests=str(Path(__file__).parent), out=address, fields=SMALL)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert any('"event": "block"' in line for line in process.stdout)
+        process.send_signal(signal.SIGKILL)
+    store = Store.open(address)
+    assert 0 < len(store.done()) < store.layout.num_blocks
+    result = resume(address, exports=[tmp_path / "far.tif"])
+    assert str(result.path) == address
+    assert np.array_equal(drawn(address), pixels(tmp_path / "near.zarr"))
+    near = tiff.export(tmp_path / "near.zarr", tmp_path / "near.tif")
+    assert near.read_bytes() == (tmp_path / "far.tif").read_bytes()
+    assert store.home.read(leases.NAME) is None
+    lines = runlog.read(store.path)
+    assert [line["event"] for line in lines].count("plan") == 2
+    assert lines[-1]["event"] == "done"
+    assert lines[0]["time"] <= lines[-1]["time"]
+
+
+def test_ray_workers_that_know_no_keys_draw_into_their_drivers_bucket(
+    tmp_path: Path, ray_cluster: int, s3: S3Server
+) -> None:
+    import ray
+
+    draw(tmp_path / "near.zarr", **SMALL)
+    address = f"s3://{BUCKET}/ray.zarr"
+    draw(address, **SMALL, local=False)
+    assert grey_levels(drawn(address), pixels(tmp_path / "near.zarr")) <= GREY_LEVELS
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    logs = [file for file in (session / "logs").rglob("*") if file.is_file()]
+    assert logs
+    assert not [file for file in logs if SECRET.encode() in file.read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_stopped_cascade_goes_on_on_other_ray_workers_to_the_same_bytes(
+    tmp_path: Path, ray_cluster: int, s3: S3Server
+) -> None:
+    draw(tmp_path / "near.zarr", **CASCADE, local=False)
+    address = f"s3://{BUCKET}/cascade.zarr"
+    cancel, steps = threading.Event(), []
+
+    def listen(event: Event) -> None:
+        if event.kind == "step":
+            steps.append(event)
+            if len(steps) == 4:
+                cancel.set()
+
+    spec = small_spec(address, **CASCADE, local=False)
+    with pytest.raises(RenderCancelledError, match=f"frieze resume {address}"):
+        render(spec, on_event=listen, cancel=cancel)
+    state = Store.open(address).last_state()
+    assert state
+    assert (state.stage, state.step) == (1, 1)
+    resume(address)
+    assert np.array_equal(drawn(address), pixels(tmp_path / "near.zarr"))
