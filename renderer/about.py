@@ -78,7 +78,7 @@ def _placeless(name: str, value: Any) -> Any:
     """A field of a picture without the folders of this machine: a file's name is enough."""
     if name in ("init", "image") and value is not None:
         return Path(str(value)).name
-    if name == "lora" and value:
+    if name in ("lora", "lora_2") and value:
         return [_placeless("model", file) for file in value]
     if name in ("model", "lora") and Path(str(value)).is_absolute():
         return Path(str(value)).name

@@ -41,6 +41,7 @@ PANELS = {
         "revision",
         "variant",
         "lora",
+        "lora_2",
         "method",
         "method_options",
         "shift",

@@ -16,10 +16,8 @@ from .store import Store
 
 def keep_sources(made: CanvasPlan, store: Store) -> None:
     """Put what the render starts from into the store, at the sizes at which it is needed."""
-    for name, source, stage_index, frames in source_arrays(made):
-        height, width = made.size(stage_index)
+    for name, source, (height, width), rows, frames in source_arrays(made):
         array = made.array(name)
-        rows = made.stages[stage_index].align * made.facts.latent.downscale
         for index, frame_CHW in enumerate(fitted(source, height, width, frames)):
             for top in range(0, height, rows):
                 span = slice(top, min(top + rows, height))
@@ -28,21 +26,26 @@ def keep_sources(made: CanvasPlan, store: Store) -> None:
                 )
 
 
-def source_arrays(made: CanvasPlan) -> Iterator[tuple[str, Source, int, int]]:
-    """(array, source, stage, frames) of every array that is filled before the work starts."""
+def source_arrays(made: CanvasPlan) -> Iterator[tuple[str, Source, tuple[int, int], int, int]]:
+    """(array, source, size, rows of a chunk, frames) of all that is filled before work starts."""
+
+    def rows(index: int) -> int:
+        return made.stages[index].align * made.facts.latent.downscale
+
     if "init" in made.sources:
-        yield "init", made.sources["init"], 0, made.spec.num_frames
+        yield "init", made.sources["init"], made.size(0), rows(0), made.spec.num_frames
     if "image" in made.sources:
+        source = made.sources["image"]
+        yield "image", source, (source.height, source.width), source.height, 1
         for index in range(len(made.stages)):
-            yield f"{index}-image", made.sources["image"], index, 1
+            yield f"{index}-image", source, made.size(index), rows(index), 1
 
 
 def first_frame(made: CanvasPlan, begun: Store | None) -> np.ndarray:
-    """The frame to animate at the clip's size, [H, W, 3] in [0, 1]."""
-    last = len(made.stages) - 1
-    height, width = made.size(last)
+    """The frame to animate at its own size, [H, W, 3] in [0, 1]: what the encoder of it sees."""
+    source = made.sources["image"]
     if begun is None or not begun.last_state():
-        frame_CHW = next(iter(fitted(made.sources["image"], height, width, 1)))
+        frame_CHW = next(iter(fitted(source, source.height, source.width, 1)))
     else:
-        frame_CHW = begun.load_latents(made.array(f"{last}-image"), 0, slice(0, height))[:, 0]
+        frame_CHW = begun.load_latents(made.array("image"), 0, slice(0, source.height))[:, 0]
     return np.ascontiguousarray(frame_CHW.transpose(1, 2, 0) / 2 + 0.5)

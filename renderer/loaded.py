@@ -73,4 +73,5 @@ def peak_bytes(device: torch.device) -> int:
 
 def _choices(spec: RenderSpec) -> str:
     """What of a spec decides the loaded weights."""
-    return repr((spec.dtype, spec.variant, spec.lora, spec.quantization, spec.storage_dtype))
+    kept = (spec.quantization, spec.storage_dtype)
+    return repr((spec.dtype, spec.variant, spec.lora, spec.lora_2, *kept))

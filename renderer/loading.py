@@ -113,14 +113,21 @@ def _text_pipeline(
     return pipeline
 
 
-def add_loras(denoiser: Any, pipeline_class: type, facts: ModelFacts, spec: RenderSpec) -> None:
+def add_loras(
+    denoiser: Any,
+    pipeline_class: type,
+    facts: ModelFacts,
+    spec: RenderSpec,
+    *,
+    second: bool = False,
+) -> None:
     """Applies the spec's LoRA files to a denoiser as the pipeline's `load_lora_weights` would.
 
-    They are added to the weights, which costs a step nothing; quantised and float8 weights, which
-    would lose them in rounding, keep them beside. Raises `ModelError` for a file that does not
-    fit, or of which anything would be left out.
+    A `second` denoiser has files of its own. They are added to the weights, which costs a step
+    nothing; quantised and float8 weights, which would lose them in rounding, keep them beside.
+    Raises `ModelError` for a file that does not fit, or of which anything would be left out.
     """
-    loras = lora.parse(spec.lora)
+    loras = lora.parse(spec.lora_2 if second else spec.lora)
     if not loras or skeletons.wanted():
         return
     lora.check(loras, facts)

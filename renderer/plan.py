@@ -120,7 +120,7 @@ class CanvasPlan:
         """The store's arrays besides the finished pixels, by name and in order."""
         stages = range(len(self.stages))
         first = ("init",) if "init" in self.sources else ()
-        frames = tuple(f"{i}-image" for i in stages) if "image" in self.sources else ()
+        frames = ("image", *(f"{i}-image" for i in stages)) if "image" in self.sources else ()
         kept = guides.arrays(self.method, len(self.stages))
         pictures = (f"{i}-picture" for i in self.painted)
         return (*map(str, stages), *pictures, *first, *frames, *kept)
@@ -158,7 +158,7 @@ def _made(spec: RenderSpec, block: int | None, sources: Mapping[str, Source] | N
     method = load_method(spec, facts)
     _check_method(spec, facts, method)
     _check_request(spec, facts)
-    lora.check(lora.parse(spec.lora), facts)
+    lora.check(lora.parse(spec.lora + spec.lora_2), facts)
     guidance = _guidance(spec, facts)
     mesh = _mesh(spec, guidance)
     size = block or spec.chunk or _block_size(spec, facts)
@@ -245,11 +245,13 @@ def _guidance(spec: RenderSpec, facts: ModelFacts) -> Guidance:
             f"negative_prompt {spec.negative_prompt!r}: {facts.family} is guided without one; "
             + remedy
         )
-    if spec.guidance_scale_2 is not None and not facts.num_experts > 1:
-        raise PlanError(
-            f"guidance_scale_2 {spec.guidance_scale_2:g}: {facts.pipeline} here has one expert; "
-            "use guidance_scale"
-        )
+    for name in ("guidance_scale_2", "lora_2"):
+        own = getattr(spec, name)
+        if own not in (None, ()) and not facts.num_experts > 1:
+            shown = f"{own:g}" if isinstance(own, float) else " ".join(own)
+            raise PlanError(
+                f"{name} {shown}: {facts.pipeline} here has one expert; use {name[:-2]}"
+            )
     embedded = value("guidance_scale") if told.embedded else 0.0
     return Guidance(scale if on else 1.0, embedded, spec.guidance_scale_2)
 

@@ -19,7 +19,7 @@ from .sampling import solver
 FULL_DIGEST = 256 * 2**20
 SAMPLE = 2**20
 WEIGHTS = frozenset({".safetensors", ".json"})
-FILES = frozenset({"lora", "init", "image"})
+FILES = frozenset({"lora", "lora_2", "init", "image"})
 
 
 def store_layout(made: CanvasPlan) -> StoreLayout:
@@ -43,6 +43,9 @@ def _array(made: CanvasPlan, name: str) -> LatentArray:
         return _latents(made, int(number))
     if kind in ("guide", "clean"):
         return _kept(made, name, int(number))
+    if name == "image":
+        source = made.sources[name]
+        return LatentArray(name, (1, 3, 1, source.height, source.width), source.height)
     stage_index = int(number) if number.isdigit() else 0
     rows = made.stages[stage_index].align * made.facts.latent.downscale
     frames = 1 if kind == "image" else made.spec.num_frames
@@ -88,6 +91,7 @@ def identity(made: CanvasPlan) -> dict[str, Any]:
         "weights": weights_digest(Path(made.facts.folder)),
         "version": metadata.version("frieze"),
         "loras": lora.identity(lora.parse(made.spec.lora)),
+        "loras_2": lora.identity(lora.parse(made.spec.lora_2)),
         "starts_from": {name: source.digest for name, source in made.sources.items()},
         "stages": [
             {

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from . import quantization
+from . import lora, quantization
 from .family import read_json
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def build(kind: Any, folder: Path, spec: RenderSpec, dtype: torch.dtype, denoise
         quantization.store_as(module, spec.storage_dtype, compute=dtype)
         size = weight_bytes(module)
     if denoiser and (spec.quantization or spec.storage_dtype):  # LoRAs stay beside the weights
-        size += sum(Path(entry.rpartition("=")[0] or entry).stat().st_size for entry in spec.lora)
+        entries = spec.lora_2 if folder.name == "transformer_2" else spec.lora
+        size += sum(each.path.stat().st_size for each in lora.parse(entries))
     parts.append(Skeleton(folder.name, module, size, cast))
     return module.eval().requires_grad_(False)
 

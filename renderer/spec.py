@@ -73,6 +73,9 @@ class RenderSpec(BaseModel):
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
     variant: str | None = Field(default=None, description="weight files' variant, as fp16")
     lora: tuple[str, ...] = Field(default=(), description="LoRA file, or FILE=WEIGHT; repeatable")
+    lora_2: tuple[str, ...] = Field(
+        default=(), description="the same for Wan 2.2's low-noise expert"
+    )
     quantization: str | None = Field(
         default=None, description="quantise the denoiser's weights while loading"
     )

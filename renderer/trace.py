@@ -284,8 +284,8 @@ _SKELETONS: dict[tuple[Any, ...], tuple[Model, list[Skeleton]]] = {}
 
 def _skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton]]:
     """The model and its parts, the last one asked for at hand."""
-    weights = (spec.dtype, spec.variant, spec.lora, spec.quantization, spec.storage_dtype)
-    key = (facts.family, facts.folder, *weights)
+    weights = (spec.dtype, spec.variant, spec.quantization, spec.storage_dtype)
+    key = (facts.family, facts.folder, spec.lora, spec.lora_2, *weights)
     if key not in _SKELETONS:
         _SKELETONS.clear()
         loading.quiet()

@@ -61,8 +61,18 @@ CATCHES_ALL = (
 )
 EMPTY_NAMES = {"utils", "helpers", "common", "base", "manager", "handler"}
 SPEC_FIELDS = [
-    *("prompt", "negative_prompt", "model", "revision", "variant", "lora", "quantization"),
-    *("storage_dtype", "height", "width", "num_frames", "fps", "init", "strength", "image"),
+    *("prompt", "negative_prompt", "model", "revision", "variant", "lora", "lora_2"),
+    *(
+        "quantization",
+        "storage_dtype",
+        "height",
+        "width",
+        "num_frames",
+        "fps",
+        "init",
+        "strength",
+        "image",
+    ),
     *("num_inference_steps", "guidance_scale", "guidance_scale_2", "true_cfg_scale"),
     *(
         "max_sequence_length",

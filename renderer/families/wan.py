@@ -176,13 +176,16 @@ def _picture(image_HWC: np.ndarray) -> Any:
 
 
 def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Wan:
-    """The transformers and the autoencoder on one device; LoRAs go to the first transformer."""
+    """The transformers and the autoencoder on one device; each transformer has its own LoRAs."""
     import diffusers
 
     kind = diffusers.WanTransformer3DModel
     names = [name for name in ("transformer", "transformer_2") if name in facts.cost.weight_bytes]
     experts = [loading.component(kind, facts, name, spec, denoiser=True) for name in names]
-    loading.add_loras(experts[0], getattr(diffusers, facts.pipeline), facts, spec)
+    pipeline_class = getattr(diffusers, facts.pipeline)
+    for expert in experts:
+        second = expert is not experts[0]
+        loading.add_loras(expert, pipeline_class, facts, spec, second=second)
     vae = loading.component(diffusers.AutoencoderKLWan, facts, "vae", spec, dtype=torch.float32)
     index = read_json(Path(facts.folder) / "model_index.json")
     experts = [expert.to(device).eval() for expert in experts]

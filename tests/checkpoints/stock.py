@@ -62,10 +62,11 @@ def load(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
     index = json.loads((checkpoint / "model_index.json").read_text())
     left_out = {part: None for part, kind in index.items() if kind == [None, None]}
     pipeline = getattr(diffusers, name).from_pretrained(checkpoint, dtype=dtype, **left_out)
-    if lora := arguments.get("lora"):
-        path, _, weight = lora[0].partition("=")
-        pipeline.load_lora_weights(path, adapter_name="lora")
-        pipeline.set_adapters(["lora"], [float(weight or 1)])
+    for field, options in {"lora": {}, "lora_2": {"load_into_transformer_2": True}}.items():
+        if lora := arguments.get(field):
+            path, _, weight = lora[0].partition("=")
+            pipeline.load_lora_weights(path, adapter_name=field, **options)
+            pipeline.set_adapters([field], [float(weight or 1)])
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

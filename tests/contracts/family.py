@@ -102,6 +102,17 @@ def wears_a_lora(gallery: Gallery, name: str) -> None:
     differ(worn, gallery.stock(name, lora=(gallery.lora(name),)))
 
 
+def gives_its_second_expert_a_lora_of_its_own(gallery: Gallery, name: str) -> None:
+    second = {"lora_2": (f"{gallery.lora(name)}=0.5",)}
+    if describe(str(gallery.checkpoint(name))).num_experts == 1:
+        with pytest.raises(PlanError, match="lora_2"):
+            gallery.fresh(name, **second)
+        return
+    worn = gallery.drawn(name, **second, workers=2)
+    equal(worn, gallery.stock(name, **second))
+    differ(worn, gallery.drawn(name, lora=second["lora_2"]))
+
+
 def redraws_a_picture(gallery: Gallery, name: str) -> None:
     # 2.4 steps: some pipelines round up, others down.
     init = {"init": gallery.picture(name), "strength": 0.6, "num_inference_steps": 4}

@@ -41,6 +41,7 @@ FIELD_FLAGS = [
     "--revision",
     "--variant",
     "--lora",
+    "--lora-2",
     "--quantization",
     "--storage-dtype",
     "--method",

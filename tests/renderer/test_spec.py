@@ -26,6 +26,7 @@ PICTURE = [
     "revision",
     "variant",
     "lora",
+    "lora_2",
     "quantization",
     "storage_dtype",
     "height",

@@ -83,6 +83,11 @@ def test_a_lora_is_worn_as_diffusers_wears_it(gallery: Gallery, name: str) -> No
     contract.wears_a_lora(gallery, name)
 
 
+@pytest.mark.parametrize("name", ["wan", "wan22", "flux"])
+def test_a_second_expert_has_loras_of_its_own(gallery: Gallery, name: str) -> None:
+    contract.gives_its_second_expert_a_lora_of_its_own(gallery, name)
+
+
 @pytest.mark.parametrize("name", STEPPED)
 def test_a_picture_is_redrawn(gallery: Gallery, name: str) -> None:
     contract.redraws_a_picture(gallery, name)

@@ -13,13 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from frieze.cluster.layout import Band
 from frieze.renderer import ModelError, PlanError, plan
 from frieze.renderer.families import wan
 from frieze.renderer.family import Guidance, Place, describe
+from frieze.renderer.initial import first_frame as first_frame_of
+from frieze.renderer.initial import keep_sources
 from frieze.renderer.method import trained
+from frieze.renderer.record import store_layout
 from frieze.renderer.spec import parse
+from frieze.renderer.store import Store
 from tolerances import CONTROL, EXACT_FLOAT32
 from wan_parts import (
     CANVAS,
@@ -45,6 +50,30 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 # ---- first frames
+
+
+def test_the_encoder_of_pictures_sees_the_picture_itself_whatever_its_shape(
+    models: Models, tmp_path: Path
+) -> None:
+    """Not the one that is stretched to the clip's size; after a stop neither."""
+    path = tmp_path / "wide.png"
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (40, 120, 3), dtype=np.uint8)
+    Image.fromarray(pixels_HWC).save(path)
+    made = plan(models.spec("wan-i2v", num_frames=5, image=str(path)))
+    seen_HWC = first_frame_of(made, None)
+    (half,) = wan.encode(made.facts, made.spec, CPU, 1, seen_HWC).halves
+    pipeline = models.pipeline("wan-i2v")
+    stock, stretched = (
+        pipeline.encode_image(picture, CPU)
+        for picture in (Image.open(path), Image.open(path).resize((48, 80)))
+    )
+    assert distance(half["image_embeds"], stock) <= EXACT_FLOAT32
+    assert distance(half["image_embeds"], stretched) > CONTROL
+    store = Store.create(tmp_path / "clip.zarr", store_layout(made), fingerprint="", run={})
+    keep_sources(made, store)
+    store.journal.append({"event": "state", "stage": 0, "step": 1, "slot": 0})
+    path.unlink()
+    assert np.array_equal(first_frame_of(made, store), seen_HWC)
 
 
 @pytest.mark.parametrize("name", ["wan-i2v", "wan22-i2v"])
