@@ -18,6 +18,8 @@ from .ray_seat import RaySeat, last_line, next_report, version
 from .ray_session import connect, disconnect, threads_of
 from .seat import Errand, Place, Report
 
+START_SECONDS = 60.0  # the least that a process may take to start: it imports torch
+
 
 class RayFleet(Fleet):
     """Ranks as actors, one per bundle of a placement group; ranks of one node are neighbours."""
@@ -101,7 +103,7 @@ class RayFleet(Fleet):
             self._owns_ray = connect(self.size, address, num_cpus)
             self._environment |= threads_of(self.size)
             bundles = self._reserve(num_cpus, num_gpus, wait)
-            self._occupy(bundles, num_cpus, num_gpus, wait)
+            self._occupy(bundles, num_cpus, num_gpus, max(wait, START_SECONDS))
             # NCCL refuses two ranks on one device; gloo carries their tensors through the host.
             backend = "gloo" if 0 < num_gpus < 1 else None
             self._open(worker, args, {"timeout": self.timeout, "backend": backend})
@@ -163,7 +165,7 @@ class RayFleet(Fleet):
         )
         return (
             f"{self.size} workers of {asked} each did not fit on the cluster within {wait:g} s: "
-            f"it has {has}; use fewer workers, smaller shares, or add nodes"
+            f"it has {has}; use fewer workers, add nodes, or --wait longer for nodes that start"
         )
 
     def _occupy(self, bundles: list[int], num_cpus: float, num_gpus: float, wait: float) -> None:

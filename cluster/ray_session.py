@@ -87,6 +87,13 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+def offers(resource: str) -> bool:
+    """Whether any node of the Ray that this process is connected to has a resource."""
+    import ray
+
+    return bool(ray.cluster_resources().get(resource))
+
+
 def threads_of(size: int) -> dict[str, str]:
     """How many threads a worker may use, where that is ours to say: a private Ray has one host."""
     if "OMP_NUM_THREADS" in os.environ:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .devices import on_cluster
 from .errors import FriezeError, PlanError
 from .estimate import GIB, Estimate, fits, remedies
 from .spec import RenderSpec
@@ -51,7 +52,7 @@ def available(spec: RenderSpec) -> int | None:
     """Bytes of each device, as told or as found here; None where nobody knows."""
     if spec.device_memory is not None:
         return int(spec.device_memory * GIB)
-    if spec.address is not None:
+    if on_cluster(spec):
         return None
     if spec.device != "cpu":
         import torch
@@ -65,7 +66,7 @@ def _sharing(spec: RenderSpec) -> int:
     """Workers that hold memory of one device at the same time."""
     if spec.park is not None:
         return 1
-    on_this_cpu = spec.device_memory is None and spec.address is None and spec.device == "cpu"
+    on_this_cpu = spec.device_memory is None and not on_cluster(spec) and spec.device == "cpu"
     return spec.workers if spec.local or on_this_cpu else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 from .errors import PlanError
 from .spec import RenderSpec
@@ -19,7 +20,7 @@ def check(spec: RenderSpec) -> None:
 
 def check_here(spec: RenderSpec) -> None:
     """`check` for a render that starts now, unless it starts on a cluster."""
-    if spec.address is not None:
+    if on_cluster(spec):
         return
     kind = _kind(spec)
     if spec.quantization is not None:
@@ -31,6 +32,11 @@ def check_here(spec: RenderSpec) -> None:
             f"dtype {spec.dtype!r} is not computed by {kind} here; float32 works"
             + (", and float16" if kind == "cuda" else "")
         )
+
+
+def on_cluster(spec: RenderSpec) -> bool:
+    """Whether workers run on a cluster that is there already: given, or that of this Ray job."""
+    return not spec.local and (spec.address is not None or "RAY_ADDRESS" in os.environ)
 
 
 def _kind(spec: RenderSpec) -> str:

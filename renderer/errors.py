@@ -8,6 +8,7 @@ FriezeError
 ├── StoreError(OSError)                the working store is missing, corrupt or in the way
 │   └── FingerprintError(ValueError)   the store belongs to another spec, model or version
 ├── ExportError(OSError)               a finished picture cannot be written in that format
+├── SubmitError(RuntimeError)          a cluster cannot be reached or does not take the job
 ├── RenderCancelledError               the caller asked to stop; the store can be resumed
 └── RenderFailedError(RuntimeError)    a worker was lost or broke; the store can be resumed
 
@@ -47,6 +48,10 @@ class FingerprintError(StoreError, ValueError):
 
 class ExportError(FriezeError, OSError):
     """A picture cannot be written in that format or place."""
+
+
+class SubmitError(FriezeError, RuntimeError):
+    """A cluster cannot be reached, refuses us, or does not take the job."""
 
 
 class RenderCancelledError(FriezeError):

@@ -62,6 +62,7 @@ PANELS = {
         "chunk",
         "save_every",
         "timeout",
+        "wait",
     ),
     "Output": ("out", "overwrite", "bits", "dpi"),
 }

@@ -16,7 +16,7 @@ from frieze.cluster import ray_session
 from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
 from frieze.cluster.ray_fleet import RayFleet
 
-from . import outputs
+from . import devices, outputs
 from .errors import PlanError
 from .family import Conditioning
 from .loaded import encode_prompts
@@ -87,6 +87,7 @@ def launch(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
         num_cpus=1,
         num_gpus=gpus(spec),
         timeout=spec.timeout,
+        wait=spec.wait,
     )
 
 
@@ -102,6 +103,7 @@ def apart(made: CanvasPlan, function: Callable[..., Any], *arguments: Any) -> An
         num_cpus=1,
         num_gpus=gpus(spec),
         timeout=spec.timeout,
+        wait=spec.wait,
     )
 
 
@@ -113,6 +115,8 @@ def on_ray(spec: RenderSpec) -> bool:
 
 def gpus(spec: RenderSpec) -> int:
     """GPUs for each worker."""
+    if spec.device == "auto" and devices.on_cluster(spec):  # the driver's node may have none
+        return 1 if ray_session.offers("GPU") else 0
     if spec.device == "auto":
         return 1 if torch.cuda.is_available() else 0
     return 1 if spec.device.startswith("cuda") else 0

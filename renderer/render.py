@@ -85,6 +85,7 @@ def resume(
     local: bool | None = None,
     address: str | None = None,
     timeout: float | None = None,
+    wait: float | None = None,
     exports: Sequence[str | Path] = (),
     overwrite: bool = False,
     callback_on_step_end: StepCallback | None = None,
@@ -101,7 +102,8 @@ def resume(
     """
     from .drive import Drive
 
-    changes = {"workers": workers, "local": local, "address": address, "timeout": timeout}
+    place = {"workers": workers, "local": local, "address": address}
+    changes = place | {"timeout": timeout, "wait": wait}
     given = {name: value for name, value in changes.items() if value is not None}
     drive = Drive(on_event, cancel, callback_on_step_end)
     return drive.resume(location(path, StoreError), given, exports, overwrite)

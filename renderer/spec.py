@@ -35,6 +35,7 @@ PLACE_FIELDS = frozenset(
         "chunk",
         "save_every",
         "timeout",
+        "wait",
         "dpi",
     }
 )
@@ -134,6 +135,9 @@ class RenderSpec(BaseModel):
     chunk: int | None = Field(default=None, ge=16, description="rows and columns of one block")
     save_every: int = Field(default=1, ge=1, description="steps between saved states")
     timeout: float = Field(default=600.0, gt=0, description="seconds without a sign of life")
+    wait: float = Field(
+        default=60.0, gt=0, description="seconds for the cluster to make room for workers"
+    )
     dpi: float = Field(default=300.0, gt=0, description="dots per inch written to the file")
 
     def picture(self) -> dict[str, Any]:

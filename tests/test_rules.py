@@ -40,7 +40,7 @@ DOORS = {
     "obstore": ("renderer/buckets.py", "renderer/s3.py"),
     "pickle": ("cluster/messages.py",),
     "ray": (
-        *("cluster/ray_fleet.py", "cluster/ray_metrics.py"),
+        *("cluster/ray_fleet.py", "cluster/ray_jobs.py", "cluster/ray_metrics.py"),
         *("cluster/ray_seat.py", "cluster/ray_session.py"),
     ),
     "rich": ("renderer/cli.py", "renderer/progress.py", "renderer/doctor.py"),
@@ -86,17 +86,21 @@ SPEC_FIELDS = [
         "out",
     ),
     *("overwrite", "workers", "local", "park", "address", "device", "guidance_ranks"),
-    *("device_memory", "ulysses", "chunk", "save_every", "timeout", "dpi"),
+    *("device_memory", "ulysses", "chunk", "save_every", "timeout", "wait", "dpi"),
 ]
 COMMANDS = {
     "render": ["prompt", "preset", "size", "also", "continued", "dry_run", "json", "quiet"],
     "plan": ["prompt", "preset", "size", "json"],
     "resume": [
         *("store", "also", "overwrite", "json", "quiet"),
-        *("workers", "local", "address", "timeout"),
+        *("workers", "local", "address", "timeout", "wait"),
     ],
     "export": ["store", "out", "overwrite", "follow", "dpi", "json"],
     "doctor": ["json"],
+    "submit": [
+        *("words", "address", "submission_id", "follow", "metadata", "env"),
+        *("entrypoint_num_cpus", "python"),
+    ],
 }
 
 

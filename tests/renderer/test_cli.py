@@ -62,6 +62,7 @@ FIELD_FLAGS = [
     "--chunk",
     "--save-every",
     "--timeout",
+    "--wait",
     "--out",
     "--overwrite",
     "--no-overwrite",
@@ -80,6 +81,7 @@ FLAGS = {
         "--no-local",
         "--address",
         "--timeout",
+        "--wait",
         "--also",
         "--overwrite",
         "--json",
@@ -88,6 +90,16 @@ FLAGS = {
     ],
     "export": ["--overwrite", "--follow", "--dpi", "--json"],
     "doctor": ["--json"],
+    "submit": [
+        "--address",
+        "--submission-id",
+        "--follow",
+        "--no-wait",
+        "--metadata",
+        "--env",
+        "--entrypoint-num-cpus",
+        "--python",
+    ],
 }
 
 
@@ -257,14 +269,14 @@ def test_resume_passes_on_only_what_is_given(monkeypatch: pytest.MonkeyPatch) ->
 def test_export_passes_on_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def export(store: str, out: Path, **options: Any) -> Path:
+    def export(store: str, out: str, **options: Any) -> str:
         asked.append((store, out, options))
         return out
 
     monkeypatch.setattr(cli.outputs, "export", export)
     assert frieze("export", "a.zarr", "a.tif", "--overwrite", "--dpi", "72").stdout == "a.tif\n"
     options = {"overwrite": True, "follow": False, "dpi": 72.0}
-    assert asked == [("a.zarr", Path("a.tif"), options)]
+    assert asked == [("a.zarr", "a.tif", options)]
 
 
 def test_options_of_a_method_are_named_values() -> None:
