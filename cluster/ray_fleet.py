@@ -35,15 +35,18 @@ class RayFleet(Fleet):
         num_gpus: float = 0.0,
         timeout: float = 600.0,
         wait: float = 60.0,
+        beside: int = 0,
     ) -> Self:
         """Places `size` workers, each with `num_cpus` and `num_gpus`, and builds their group.
 
         The Ray used is the one this process is connected to, else `address`, else RAY_ADDRESS,
         else a private one started for this fleet. Raises `FleetError` when the workers cannot be
         placed and started within `wait` seconds each. `timeout` (seconds) is how long a rank may
-        stay silent in a verb or wait for another in a collective.
+        stay silent in a verb or wait for another in a collective. On a private Ray the host's
+        threads are shared out evenly, to `beside` workers of other fleets too.
         """
         fleet = cls(worker, size, timeout)
+        fleet._beside = beside
         fleet._staff(worker, args, address, num_cpus, num_gpus, wait)
         return fleet
 
@@ -74,6 +77,7 @@ class RayFleet(Fleet):
         super().__init__(worker, size, timeout)
         self._call_it(worker.__name__)
         self._owns_ray = False
+        self._beside = 0
         self._group: Any = None
         self._actors: list[Any] = []
         self._places: tuple[Place, ...] = ()
@@ -101,7 +105,7 @@ class RayFleet(Fleet):
     ) -> None:
         try:
             self._owns_ray = connect(self.size, address, num_cpus)
-            self._environment |= threads_of(self.size)
+            self._environment |= threads_of(self.size + self._beside)
             bundles = self._reserve(num_cpus, num_gpus, wait)
             self._occupy(bundles, num_cpus, num_gpus, max(wait, START_SECONDS))
             # NCCL refuses two ranks on one device; gloo carries their tensors through the host.

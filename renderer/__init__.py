@@ -6,6 +6,7 @@
 Importing this package imports neither torch, ray nor diffusers.
 """
 
+from .batch import batch
 from .errors import (
     ExportError,
     FingerprintError,
@@ -18,6 +19,7 @@ from .errors import (
     StoreError,
 )
 from .events import Event
+from .ledger import ItemEvent, ItemResult
 from .plan import CanvasPlan, plan
 from .render import RenderHandle, RenderResult, render, resume
 from .spec import RenderSpec, StageSpec
@@ -28,6 +30,8 @@ __all__ = [
     "ExportError",
     "FingerprintError",
     "FriezeError",
+    "ItemEvent",
+    "ItemResult",
     "ModelError",
     "PlanError",
     "RenderCancelledError",
@@ -38,6 +42,7 @@ __all__ = [
     "SpecError",
     "StageSpec",
     "StoreError",
+    "batch",
     "plan",
     "render",
     "resume",

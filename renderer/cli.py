@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import shlex
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib import metadata
-from types import FrameType
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,19 +17,17 @@ import typer
 from . import outputs
 from . import submit as jobs
 from .errors import RenderCancelledError, RenderFailedError, SpecError, StoreError
-from .events import Event
 from .flags import checked, merge, takes_fields
 from .homes import holds_store
 from .locations import Location, location
-from .oneline import CANCELLED, FAILED, OneLine, expected
+from .oneline import FAILED, OneLine, expected
 from .plan import plan as planned
 from .progress import Progress, choose
 from .render import RenderResult
 from .render import render as draw
 from .render import resume as finish
 from .spec import RenderSpec
-
-STOPS = (signal.SIGINT, signal.SIGTERM)
+from .stopping import interruptible
 
 app = typer.Typer(
     cls=OneLine,
@@ -176,6 +172,36 @@ def resume(
 
 
 @app.command()
+@takes_fields(
+    *("workers", "local", "park", "address", "device", "device_memory", "timeout", "wait")
+)
+def batch(
+    jobs: Annotated[str, typer.Argument(metavar="JOBS", help="a .yaml or .jsonl file of items")],
+    out: Annotated[
+        str | None, typer.Option(help="the folder; default: the file's name without its suffix")
+    ] = None,
+    continued: Annotated[
+        bool, typer.Option("--continue", help="go on with the batch that is in --out")
+    ] = False,
+    retries: Annotated[
+        int, typer.Option(min=0, help="attempts after one that broke; default 1")
+    ] = 1,
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Draw many pictures: prompts, sizes, seeds and models, on workers that stay warm.
+
+    What is done stays, what fails does not stop the rest; see configs/batches/example.yaml.
+    """
+    from . import batch_command
+
+    folder = out or Path(jobs).stem
+    options = {**checked(fields), "continued": continued, "retries": retries}
+    batch_command.run(jobs, folder, options, json=json, quiet=quiet)
+
+
+@app.command()
 def export(
     store: StorePath,
     out: Annotated[
@@ -291,7 +317,7 @@ def _show(
     """Do the work before the user's eyes; print where the picture is, or how to go on."""
     progress = choose(json=json, quiet=quiet)
     # Ray says on stdout that a worker died; stdout is for results.
-    with progress, _interruptible(progress) as cancel, redirect_stdout(sys.stderr):
+    with progress, interruptible(progress) as cancel, redirect_stdout(sys.stderr):
         try:
             result = work(progress, cancel)
         except (KeyboardInterrupt, RenderCancelledError) as error:
@@ -304,37 +330,6 @@ def _show(
         print(_to_json(result, event="result"))
     elif not quiet:
         print(*result.outputs, sep="\n")
-
-
-@contextmanager
-def _interruptible(progress: Progress) -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, the second raises KeyboardInterrupt, the third exits.
-
-    SIGTERM, which `ray job stop` and Kubernetes send, counts as a Ctrl-C.
-    """
-    cancel = threading.Event()
-    notes: list[threading.Thread] = []
-
-    def pressed(number: int, frame: FrameType | None) -> None:
-        if cancel.is_set():
-            for stop in STOPS:
-                signal.signal(stop, lambda *_: os._exit(CANCELLED))
-            raise KeyboardInterrupt
-        cancel.set()
-        again = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        note = Event("note", message=f"stopping at the next step; {again} again aborts at once")
-        # From a thread: the signal may have come while this one was writing to the terminal.
-        notes.append(threading.Thread(target=progress, args=(note,), daemon=True))
-        notes[0].start()
-
-    before = {stop: signal.signal(stop, pressed) for stop in STOPS}
-    try:
-        yield cancel
-    finally:
-        for stop, handler in before.items():
-            signal.signal(stop, handler)
-        for note in notes:  # what was said first is also read first
-            note.join(timeout=5)
 
 
 def _with_resume(message: str, store: Location) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -13,7 +12,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from .errors import SpecError
-from .spec import RenderSpec, parse, preset
+from .spec import RenderSpec, height_width, parse, preset
 
 # The prompt is the argument of `render`; a cascade does not fit into a flag.
 WITHOUT_FLAG = frozenset({"prompt", "stages"})
@@ -141,13 +140,11 @@ def _named(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _height_width(size: str, given: Mapping[str, Any]) -> dict[str, int]:
-    found = re.fullmatch(r"(\d{1,9})[xX\u00d7](\d{1,9})", size.strip())
-    if not found:
-        raise SpecError(f"--size {size!r} is not WIDTHxHEIGHT in pixels, for example 1024x768")
+    found = height_width(size, "--size")
     for field in ("width", "height"):
         if field in given:
             raise SpecError(f"--size {size} and --{field} {given[field]} both given; use one")
-    return {"width": int(found[1]), "height": int(found[2])}
+    return found
 
 
 def _fields(names: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from . import devices, outputs
 from .errors import PlanError
 from .family import Conditioning
 from .loaded import encode_prompts
-from .locations import carried
+from .locations import Location, carried
 from .plan import CanvasPlan
 from .shard import Shard
 from .spec import RenderSpec
@@ -69,11 +69,20 @@ def launched(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
         raise PlanError(str(error)) from error
 
 
-def launch(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
-    """The fleet that the spec asks for."""
-    spec = made.spec
-    arguments = (made, carried(targets.store), None if targets.part is None else str(targets.part))
-    if not on_ray(spec):
+def shard_of(made: CanvasPlan, targets: outputs.Targets) -> tuple[CanvasPlan, Location, str | None]:
+    """What a render's shards are built with."""
+    return made, carried(targets.store), None if targets.part is None else str(targets.part)
+
+
+def launch(
+    made: CanvasPlan, targets: outputs.Targets, *, ray: bool | None = None, beside: int = 0
+) -> Fleet:
+    """The fleet that the spec asks for; `ray` decides what `on_ray` would.
+
+    `beside` is the number of workers in fleets that are to run beside this one.
+    """
+    spec, arguments = made.spec, shard_of(made, targets)
+    if not (on_ray(spec) if ray is None else ray):
         if spec.workers == 1:
             return SoloFleet.launch(Shard, *arguments)
         return LocalFleet.launch(
@@ -88,13 +97,16 @@ def launch(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
         num_gpus=gpus(spec),
         timeout=spec.timeout,
         wait=spec.wait,
+        beside=beside,
     )
 
 
-def apart(made: CanvasPlan, function: Callable[..., Any], *arguments: Any) -> Any:
+def apart(
+    made: CanvasPlan, function: Callable[..., Any], *arguments: Any, ray: bool | None = None
+) -> Any:
     """Call a function where its memory is free again before the fleet starts."""
     spec = made.spec
-    if not on_ray(spec):
+    if not (on_ray(spec) if ray is None else ray):
         return LocalFleet.apart(function, *arguments)
     return RayFleet.apart(
         function,

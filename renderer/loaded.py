@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from . import loading
+from .errors import FriezeError
 from .family import Conditioning, Model, ModelFacts, load_family
 
 if TYPE_CHECKING:
@@ -32,12 +35,35 @@ def model(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Model:
         return _LOADED[key]
 
 
-@torch.no_grad()
 def encode_prompts(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioning]:
     """By prompt: it and its negative, on the CPU; the text encoders live for this call only.
 
     `image` [H, W, 3] in [0, 1] is the first frame, for models that animate one.
     """
+    with loading.kept_encoders():
+        return _encoded(plan, image)
+
+
+def encode_many(
+    asked: Sequence[tuple[CanvasPlan, np.ndarray | None]],
+) -> list[dict[str, Conditioning] | FriezeError]:
+    """`encode_prompts` of each; plans of the same weights that follow each other load them once.
+
+    What a plan's prompts were refused with stands in their place.
+    """
+    found: list[dict[str, Conditioning] | FriezeError] = []
+    for _, alike in itertools.groupby(asked, key=lambda each: weights(each[0])):
+        with loading.kept_encoders():
+            for plan, image in alike:
+                try:
+                    found.append(_encoded(plan, image))
+                except FriezeError as error:
+                    found.append(error)
+    return found
+
+
+@torch.no_grad()
+def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioning]:
     spec, facts = plan.spec, plan.facts
     loading.quiet()
 
@@ -51,8 +77,12 @@ def encode_prompts(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Cond
         )
         return found.on("cpu")
 
-    with loading.kept_encoders():
-        return {prompt: encoded(prompt) for prompt in plan.prompts}
+    return {prompt: encoded(prompt) for prompt in plan.prompts}
+
+
+def weights(plan: CanvasPlan) -> tuple[str, ...]:
+    """Plans of which this is equal are drawn with the same weights on the same device."""
+    return (plan.facts.family, plan.facts.folder, _choices(plan.spec), plan.spec.device)
 
 
 def device_of(spec: RenderSpec) -> torch.device:

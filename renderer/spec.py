@@ -6,7 +6,8 @@ The CLI's flags and a preset's keys are this record's fields and nothing else.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -175,6 +176,19 @@ def preset(name: str) -> dict[str, Any]:
     return values
 
 
+def height_width(size: str, called: str = "size") -> dict[str, int]:
+    """{"height": ..., "width": ...} of WIDTHxHEIGHT in pixels; raises `SpecError`."""
+    found = re.fullmatch(r"(\d{1,9})[xX\u00d7](\d{1,9})", size.strip())
+    if not found:
+        raise SpecError(f"{called} {size!r} is not WIDTHxHEIGHT in pixels, for example 1024x768")
+    return {"width": int(found[1]), "height": int(found[2])}
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """The known word that is most like a mistyped one."""
+    return difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.0)[0]
+
+
 def _explain(error: ValidationError) -> str:
     return "; ".join(_explain_one(dict(item)) for item in error.errors())
 
@@ -183,6 +197,5 @@ def _explain_one(item: dict[str, Any]) -> str:
     field = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         known = list(StageSpec.model_fields if "stages" in field else RenderSpec.model_fields)
-        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.0)
-        return f"unknown field {field!r}; the nearest is {near[0]!r}"
+        return f"unknown field {field!r}; the nearest is {nearest(item['loc'][-1], known)!r}"
     return f"{field} = {item['input']!r}: {item['msg']}"

@@ -43,7 +43,10 @@ DOORS = {
         *("cluster/ray_fleet.py", "cluster/ray_jobs.py", "cluster/ray_metrics.py"),
         *("cluster/ray_seat.py", "cluster/ray_session.py"),
     ),
-    "rich": ("renderer/cli.py", "renderer/progress.py", "renderer/doctor.py"),
+    "rich": (
+        *("renderer/cli.py", "renderer/doctor.py", "renderer/progress.py"),
+        "renderer/roster.py",
+    ),
     "tifffile": ("renderer/exports/tiff.py", "renderer/exports/frames.py", "renderer/media.py"),
     "torchao": ("renderer/quantization.py",),
     "torch.distributed": ("cluster/distributed.py", "cluster/rendezvous.py", "renderer/demo/"),
@@ -51,13 +54,13 @@ DOORS = {
     "triton": ("kernels/",),
     "typer": ("renderer/cli.py", "renderer/flags.py", "renderer/oneline.py"),
     "xformers": ("kernels/",),
-    "yaml": ("renderer/spec.py",),
+    "yaml": ("renderer/items.py", "renderer/spec.py"),
     "zarr": ("renderer/store.py", "renderer/objects.py"),
 }
 # Where an error of others' code crosses a thread or process: any of them is caught, as a value.
 CATCHES_ALL = (
     *("cluster/fleet.py", "cluster/ray_seat.py", "cluster/seat.py", "cluster/threads.py"),
-    "renderer/writer.py",
+    *("renderer/attempts.py", "renderer/writer.py"),
 )
 EMPTY_NAMES = {"utils", "helpers", "common", "base", "manager", "handler"}
 SPEC_FIELDS = [
@@ -94,6 +97,10 @@ COMMANDS = {
     "resume": [
         *("store", "also", "overwrite", "json", "quiet"),
         *("workers", "local", "address", "timeout", "wait"),
+    ],
+    "batch": [
+        *("jobs", "out", "continued", "retries", "json", "quiet", "workers", "local"),
+        *("park", "address", "device", "device_memory", "timeout", "wait"),
     ],
     "export": ["store", "out", "overwrite", "follow", "dpi", "json"],
     "doctor": ["json"],

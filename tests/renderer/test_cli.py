@@ -88,6 +88,11 @@ FLAGS = {
         "--quiet",
         "-q",
     ],
+    "batch": [
+        *("--out", "--continue", "--retries", "--workers", "--local", "--no-local", "--park"),
+        *("--address", "--device", "--device-memory", "--timeout", "--wait"),
+        *("--json", "--quiet", "-q"),
+    ],
     "export": ["--overwrite", "--follow", "--dpi", "--json"],
     "doctor": ["--json"],
     "submit": [

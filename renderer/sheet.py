@@ -1,0 +1,80 @@
+"""A contact sheet: the pictures of a batch side by side, small, with their names under them.
+
+Shape suffixes: H rows, W columns, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .errors import StoreError
+from .store import Store
+from .whole import whole_file
+
+SIDE, MARGIN, CAPTION = 192, 12, 20  # pixels
+MOST_COLUMNS, MOST_PICTURES = 8, 400
+PAPER, INK = (246, 244, 240), (40, 40, 40)
+FONT_SIZE = 13
+
+
+def contact_sheet(pictures: Sequence[tuple[str, Path]], out: Path) -> Path:
+    """Write a PNG of (name, store) pairs, the first `MOST_PICTURES`; returns its path.
+
+    Each comes from the coarsest level of its store's pyramid that is large enough, a clip from
+    its first frame; a store that cannot be read leaves an empty frame.
+    """
+    shown = pictures[:MOST_PICTURES]
+    columns = min(MOST_COLUMNS, max(1, math.ceil(math.sqrt(len(shown)))))
+    rows = max(1, math.ceil(len(shown) / columns))
+    step = (SIDE + MARGIN, SIDE + MARGIN + CAPTION)
+    sheet = Image.new("RGB", (columns * step[0] + MARGIN, rows * step[1] + MARGIN), PAPER)
+    font = ImageFont.load_default(FONT_SIZE)
+    for index, (name, store) in enumerate(shown):
+        left = MARGIN + index % columns * step[0]
+        top = MARGIN + index // columns * step[1]
+        _place(sheet, thumbnail(store), left, top)
+        caption = _fitted(name, font)
+        ImageDraw.Draw(sheet).text((left, top + SIDE + 2), caption, fill=INK, font=font)
+    with whole_file(out, overwrite=True, error=StoreError) as part:
+        sheet.save(part, format="PNG")
+    return out
+
+
+def thumbnail(path: Path) -> Image.Image | None:
+    """A store's picture within `SIDE` pixels; None where it cannot be read."""
+    try:
+        store = Store.open(path)
+        levels = store.layout.levels
+        large = [level for level in levels if max(level.height, level.width) >= SIDE]
+        level = (large or levels[:1])[-1]
+        frame = None if store.layout.frames is None else 0
+        pixels_HWC = store.read_rows(0, level.height, level.index, frame)
+    except StoreError:
+        return None
+    if pixels_HWC.dtype == np.uint16:
+        pixels_HWC = (pixels_HWC // 257).astype(np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(pixels_HWC))
+    scale = SIDE / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _place(sheet: Image.Image, picture: Image.Image | None, left: int, top: int) -> None:
+    if picture is None:
+        ImageDraw.Draw(sheet).rectangle((left, top, left + SIDE - 1, top + SIDE - 1), outline=INK)
+        return
+    sheet.paste(picture, (left + (SIDE - picture.width) // 2, top + SIDE - picture.height))
+
+
+def _fitted(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of a name as fits under its picture."""
+    if font.getlength(name) <= SIDE:
+        return name
+    while name and font.getlength(name + "...") > SIDE:
+        name = name[:-1]
+    return name + "..."
