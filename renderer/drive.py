@@ -101,6 +101,7 @@ class Drive:
         targets = outputs.resumed(path, store.run["outputs"], exports, overwrite=overwrite)
         outputs.check(targets, store.layout)
         if store.is_complete:
+            outputs.finish_live(targets)
             return self._deliver(made, targets, 0)
         with self.watch:
             return self._draw(made, lambda: store, targets, store)

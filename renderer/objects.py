@@ -36,6 +36,11 @@ class Objects(ObjectStore[Any]):
         with told(self.where):
             await super().set(key, value)
 
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write one object, unless there is one."""
+        with told(self.where):
+            await super().set_if_not_exists(key, value)
+
     async def exists(self, key: str) -> bool:
         """Whether there is such an object."""
         with told(self.where):

@@ -39,7 +39,7 @@ class Targets:
     @property
     def part(self) -> Path | None:
         """The live TIFF's name until it is whole."""
-        return None if self.live is None else self.live.with_name(self.live.name + ".part")
+        return None if self.live is None else _part(self.live)
 
     def record(self) -> dict[str, Any]:
         """JSON values from which `resumed` makes the targets again."""
@@ -84,22 +84,28 @@ def targets(out: str, exports: Sequence[str | Path], *, overwrite: bool) -> Targ
 def resumed(
     store: Location, record: dict[str, Any], exports: Sequence[str | Path], *, overwrite: bool
 ) -> Targets:
-    """The targets that a stopped render had, and more exports if asked for."""
-    had = {record["main"], record["live"], *record["exports"]}
+    """The targets that a stopped render had, and more exports if asked for.
+
+    A store that was moved, or comes from another host, keeps its main file beside it. A live TIFF
+    that is no longer there lacks what was drawn into it: it is exported in the end.
+    """
+    store = store.absolute()
+    main = store.with_suffix(location(record["main"], ExportError).suffix)
+    recorded = tuple(Path(path) for path in record["exports"])
+    live = None
+    if record["live"] is not None and isinstance(main, Path):
+        if _part(main).exists():
+            live = main
+        else:
+            recorded = (main, *recorded)
+    had = {str(main), record["main"], *record["exports"]}
     asked = (_file(path) for path in exports)
     more = tuple(path for path in asked if str(path) not in had)
     allowed = overwrite or bool(record["overwrite"])
-    for path in more:
+    missing = tuple(path for path in recorded if allowed or not path.exists())
+    for path in (*missing, *more):
         _check(path, overwrite=allowed)
-    made = tuple(Path(path) for path in record["exports"])
-    missing = tuple(path for path in made if allowed or not path.exists())
-    return Targets(
-        store=store.absolute(),
-        main=location(record["main"], ExportError),
-        live=None if record["live"] is None else Path(record["live"]),
-        exports=missing + more,
-        overwrite=allowed,
-    )
+    return Targets(store, main, live, missing + more, allowed)
 
 
 def check(made_for: Targets, layout: StoreLayout) -> None:
@@ -150,6 +156,10 @@ def exporter(out: Path) -> ModuleType:
     if out.suffix.lower() not in known:
         raise ExportError(f"{out}: no format {out.suffix!r}; there are {', '.join(sorted(known))}")
     return known[out.suffix.lower()]
+
+
+def _part(live: Path) -> Path:
+    return live.with_name(live.name + ".part")
 
 
 def _file(path: str | Path) -> Path:

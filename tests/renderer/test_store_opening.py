@@ -9,6 +9,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import zarr
 
 from contracts.export import RUN, make_store, picture
 from frieze.renderer import whole
@@ -125,6 +126,21 @@ def damage_metadata(path: Path) -> None:
     (path / "0" / "zarr.json").write_text(text[: len(text) // 2])
 
 
+def damage_codec(path: Path) -> None:
+    about = json.loads((path / "0" / "zarr.json").read_text())
+    (sharding,) = about["codecs"]
+    sharding["configuration"]["codecs"][1] = {"name": "gzip", "configuration": {"level": 1}}
+    (path / "0" / "zarr.json").write_text(json.dumps(about))
+
+
+def test_only_codecs_of_our_own_are_run(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
+    damage_codec(store.path)
+    assert zarr.open_array(store.path / "0").shape == (3, 64, 64), "control"
+    with pytest.raises(StoreError, match="coded with gzip"):
+        Store.open(store.path)
+
+
 def damage_shape(path: Path) -> None:
     text = (path / "0" / "zarr.json").read_text()
     (path / "0" / "zarr.json").write_text(text.replace("64", "96"))
@@ -139,6 +155,7 @@ def damage_shape(path: Path) -> None:
         damage_layout,
         damage_array,
         damage_metadata,
+        damage_codec,
         damage_shape,
     ],
 )
