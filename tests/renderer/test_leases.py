@@ -18,7 +18,7 @@ from frieze.renderer.errors import StoreError
 from frieze.renderer.store import Store, StoreLayout
 from s3_server import BUCKET, S3Server
 
-SECONDS = 1.5
+SECONDS = 1.2
 LAYOUT = StoreLayout(64, 64, (32, 32))
 DRIVER = f"""
 import sys
