@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import outputs
+from . import looking, outputs
 from . import submit as jobs
 from .errors import RenderCancelledError, RenderFailedError, SpecError, StoreError
 from .flags import checked, merge, takes_fields
@@ -222,6 +222,10 @@ def export(
     options = {} if dpi is None else {"dpi": dpi}
     path = outputs.export(store, out, overwrite=overwrite, follow=follow, **options)
     print(jsonlib.dumps({"event": "result", "path": str(path)}) if json else path)
+
+
+app.command()(looking.status)
+app.command()(looking.report)
 
 
 @app.command()

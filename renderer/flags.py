@@ -116,6 +116,18 @@ def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {field: getattr(spec, field) for field in given}
 
 
+def option(field: str, value: Any) -> list[str]:
+    """The words of a command line that set a field to a value."""
+    flag = "--" + field.replace("_", "-")
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if isinstance(value, Mapping):
+        return [w for k, v in value.items() for w in (flag, f"{k}={json.dumps(v)}")]
+    if isinstance(value, (list, tuple)):
+        return [word for each in value for word in (flag, str(each))]
+    return [flag, str(value)]
+
+
 def _checked_preset(name: str) -> dict[str, Any]:
     values = preset(name)
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import platform
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -83,6 +85,7 @@ def of_plan(made: CanvasPlan, *, resumes: bool) -> dict[str, Any]:
     return {
         "resumes": resumes,
         "version": metadata.version("frieze"),
+        "versions": {"python": platform.python_version(), **_versions()},
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "size": [spec.width, spec.height],
@@ -94,6 +97,15 @@ def of_plan(made: CanvasPlan, *, resumes: bool) -> dict[str, Any]:
         "blocks": made.num_blocks,
         "num_workers": spec.workers,
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of the libraries that decide pixels and places."""
+    found = {}
+    for name in ("torch", "diffusers", "transformers", "ray", "zarr"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def of_workers(places: Sequence[Place]) -> dict[str, Any]:

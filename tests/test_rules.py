@@ -37,6 +37,7 @@ DOORS = {
     ),
     "flash_attn": ("kernels/",),
     "huggingface_hub": ("renderer/families/", "renderer/hub.py"),
+    "jinja2": ("renderer/report.py",),
     "obstore": ("renderer/buckets.py", "renderer/s3.py"),
     "pickle": ("cluster/messages.py",),
     "ray": (
@@ -52,7 +53,7 @@ DOORS = {
     "torch.distributed": ("cluster/distributed.py", "cluster/rendezvous.py", "renderer/demo/"),
     "transformers": ("renderer/families/", "renderer/demo/", "renderer/loading.py"),
     "triton": ("kernels/",),
-    "typer": ("renderer/cli.py", "renderer/flags.py", "renderer/oneline.py"),
+    "typer": ("renderer/cli.py", "renderer/flags.py", "renderer/looking.py", "renderer/oneline.py"),
     "xformers": ("kernels/",),
     "yaml": ("renderer/items.py", "renderer/spec.py"),
     "zarr": ("renderer/store.py", "renderer/objects.py"),
@@ -103,6 +104,8 @@ COMMANDS = {
         *("park", "address", "device", "device_memory", "timeout", "wait"),
     ],
     "export": ["store", "out", "overwrite", "follow", "dpi", "json"],
+    "status": ["store", "follow", "json"],
+    "report": ["store", "out", "overwrite", "json"],
     "doctor": ["json"],
     "submit": [
         *("words", "address", "submission_id", "follow", "metadata", "env"),

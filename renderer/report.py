@@ -1,0 +1,182 @@
+"""A render's account as one HTML page that needs nothing else: picture, plan, times, failures.
+
+Everything comes from the store and is escaped by jinja2: a prompt is text that strangers wrote.
+Folders and addresses of this machine stay out, as in the picture's own metadata.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from . import runlog
+from .charts import Chart, bars, shares
+from .errors import ExportError
+from .flags import option
+from .progress import span
+from .provenance import software, source
+from .spec import RenderSpec, StageSpec
+from .status import Status, clock, status
+from .store import Store
+from .whole import whole_file
+
+THUMBNAIL = 1024
+# The model and the size come first; the rest in the order of the spec.
+FIRST = ("prompt", "model", "width", "height")
+
+
+def report(
+    store_path: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
+    """Write the report of a store, finished or not, and return where it is.
+
+    Raises `StoreError` where there is no store, `ExportError` where the page cannot be written.
+    """
+    found = status(store_path)
+    store, target = source(store_path, out), Path(out)
+    if target.suffix not in (".html", ".htm"):
+        raise ExportError(f"{target}: a report is a page; name it .html")
+    text = _page(store, found)
+    with whole_file(target, overwrite=overwrite, error=ExportError) as part:
+        part.write_text(text, encoding="utf-8")
+    return target
+
+
+def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> tuple[str, str]:
+    """The command line that draws a picture again, and the preset it needs, empty if none.
+
+    Fields at their defaults are left out; a cascade does not fit into flags.
+    """
+    defaults = RenderSpec().picture()
+    given = {field: value for field, value in picture.items() if value != defaults.get(field)}
+    prompt = str(picture.get("prompt", ""))
+    is_flag_like = prompt.startswith("-")
+    words = ["frieze", "render", *([] if is_flag_like else [prompt])]
+    stages = given.pop("stages", None)
+    if stages:
+        words += ["--preset", f"{name}.yaml"]
+    size = [given.pop(side, defaults[side]) for side in ("width", "height")]
+    words += ["--size", "{}x{}".format(*size)]
+    for field, value in given.items():
+        if field != "prompt":
+            words += option(field, value)
+    if num_workers > 1:
+        words += option("workers", num_workers)
+    words += ["--out", f"{name}.zarr", *(["--", prompt] if is_flag_like else [])]
+    return " ".join(shlex.quote(word) for word in words), _preset(stages or [])
+
+
+def _preset(stages: Sequence[Mapping[str, Any]]) -> str:
+    """A cascade as YAML, of which each line here is JSON too."""
+    plain = StageSpec().model_dump(mode="json")
+    kept = [{k: v for k, v in stage.items() if v != plain.get(k)} for stage in stages]
+    lines = [f"  - {json.dumps(stage)}" for stage in kept]
+    return "\n".join(["stages:", *lines]) if lines else ""
+
+
+def _page(store: Store, found: Status) -> str:
+    lines = runlog.read(store.path)
+    about, name = store.provenance, store.path.stem
+    picture = about.get("picture", {})
+    line, preset = command(picture, name, len(found.workers) or 1)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    return environment.from_string(page).render(
+        name=name,
+        status=found,
+        headline=_headline(found, lines),
+        thumbnail=_thumbnail(store),
+        picture={k: picture[k] for k in (*FIRST, *picture) if picture.get(k) not in (None, [], {})},
+        stages=_stages(found, lines),
+        steps=bars(lines),
+        shares=_shares(lines),
+        failures=[{**f, "clock": clock(f["time"])} for f in found.failures],
+        versions=_versions(about, lines),
+        command=line,
+        preset=preset,
+        software=software(),
+    )
+
+
+def _headline(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The few figures that everybody asks for."""
+    rows = [("state", found.state), ("size", "{} × {}".format(*found.stages[-1]["size"]))]
+    began, ended = (line["time"] for line in (lines[0], lines[-1])) if lines else (0.0, 0.0)
+    if lines:
+        rows.append(("begun", clock(began)))
+        rows.append(("wall time", span(ended - began)))
+    if found.workers:
+        rows.append(("workers", str(len(found.workers))))
+    rows.append(("blocks", f"{found.blocks} of {found.num_blocks}"))
+    peak = max((line.get("peak_bytes", 0) for line in lines), default=0)
+    if peak:
+        rows.append(("peak memory", f"{peak / 2**30:.2f} GiB a worker"))
+    return rows
+
+
+def _stages(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What each stage was and what its steps cost."""
+    rows = []
+    for number, stage in enumerate(found.stages, 1):
+        steps = [x for x in lines if x["event"] == "step" and x["stage"] == number]
+        seconds = sum(step["seconds"] for step in steps)
+        moved = sum(step.get("moved_bytes", 0) for step in steps)
+        rows.append(
+            {
+                "size": "{} × {}".format(*stage["size"]),
+                "steps": stage["steps"],
+                "seconds": seconds,
+                "each": seconds / len(steps) if steps else 0.0,
+                "moved": moved / len(steps) / 2**20 if steps else 0.0,
+            }
+        )
+    return rows
+
+
+def _shares(lines: Sequence[Mapping[str, Any]]) -> Chart:
+    """Seconds of the whole render by part."""
+    steps = [line for line in lines if line["event"] == "step"]
+    parts = {part: sum(s.get(part, 0.0) for s in steps) for part in ("compute", "exchange")}
+    parts["save"] = sum(line["seconds"] for line in lines if line["event"] == "save")
+    parts["decode"] = sum(line["elapsed"] for line in lines if line["event"] == "block")
+    parts["driver"] = sum(s.get("driver", 0.0) for s in steps)
+    return shares(parts)
+
+
+def _versions(
+    about: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    """What drew the picture, by name."""
+    plans = [line for line in lines if line["event"] == "plan"]
+    rows = [("frieze", str(about.get("version", "?")))]
+    rows += list(plans[-1].get("versions", {}).items()) if plans else []
+    if weights := about.get("weights"):
+        rows.append(("weights (sha256)", str(weights)))
+    return rows
+
+
+def _thumbnail(store: Store) -> str:
+    """A level of the pyramid as a data address; of a clip its middle frame; empty if undrawn."""
+    if not store.is_complete:
+        return ""
+    levels = store.layout.levels
+    level = next((x for x in levels if max(x.height, x.width) <= THUMBNAIL), levels[-1])
+    frame = None if store.layout.frames is None else store.layout.frames // 2
+    pixels_HWC = store.read_rows(0, level.height, level.index, frame)
+    if pixels_HWC.dtype == np.uint16:
+        pixels_HWC = (pixels_HWC >> 8).astype(np.uint8)
+    packed = io.BytesIO()
+    Image.fromarray(pixels_HWC).save(packed, format="JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode("ascii")

@@ -1,0 +1,229 @@
+"""How a render stands, read from its store alone: from another machine, while it is drawn.
+
+Nothing is written and no lock is taken. Times are the driver's: `time` of the journal and the log.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from . import runlog
+from .errors import StoreError
+from .journal import State
+from .locations import S3Path, location
+from .progress import span
+from .store import Store
+
+Fields = Mapping[str, Any]
+# A driver that holds the store and says nothing for this long, and for many steps, may hang.
+PATIENCE_SECONDS, PATIENCE_STEPS = 600.0, 20
+RECENT = 8
+
+
+@dataclass(frozen=True)
+class Status:
+    """One look. `left` are the seconds until the last step, or, once decoding, the last block.
+
+    running: a driver is at work. silent: one holds the store, and has said nothing for long.
+    stopped: unfinished, and nobody is at work; `reason` says why if the driver could tell.
+    done: all pixels are there. Counts are of things done; `stage` counts from 1.
+    """
+
+    path: str
+    state: Literal["running", "silent", "stopped", "done"]
+    reason: str
+    stage: int
+    num_stages: int
+    size: tuple[int, int]
+    step: int
+    num_steps: int
+    blocks: int
+    num_blocks: int
+    seconds_per_step: float
+    left: float | None
+    heard: float
+    num_resumes: int
+    stages: Sequence[Fields]
+    workers: Sequence[Fields] = field(default_factory=list)
+    failures: Sequence[Fields] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """{"event": "status"} and the fields; `heard` is the epoch's second of the last news."""
+        return {"event": "status", **asdict(self)}
+
+    def line(self) -> str:
+        """How it stands, as one line."""
+        if self.state == "done":
+            return f"{self.path}: done, {self.num_blocks} blocks"
+        what = f"{self.path}: {self.state}"
+        if self.blocks or self._is_drawn:
+            what += f", decoding, block {self.blocks}/{self.num_blocks}"
+        else:
+            width, height = self.size
+            what += f", stage {self.stage}/{self.num_stages} {width}x{height}"
+            what += f", step {self.step}/{self.num_steps}"
+        if self.seconds_per_step and not self._is_drawn:
+            what += f", {self.seconds_per_step:.2f} s each"
+        if self.state == "running" and self.left is not None:
+            what += f", {span(self.left)} left" + ("" if self._is_drawn else ", then decoding")
+        if self.state == "silent":
+            what += f", no news for {span(max(0.0, time.time() - self.heard))}"
+        return what + (f": {self.reason}" if self.reason else "")
+
+    def __str__(self) -> str:
+        rows = [self.line()]
+        if self.state in ("running", "silent") and self.workers:
+            places = "; ".join(
+                f"rank {w['rank']} ({w['device']}, pid {w['pid']} on {w['node']})"
+                for w in self.workers
+            )
+            rows.append(f"{len(self.workers)} workers: {places}")
+        if self.num_resumes:
+            rows.append(f"resumed {self.num_resumes} times")
+        if self.failures:
+            rows.append(f"{len(self.failures)} failures:")
+            rows += [f"  {clock(f['time'])} {f.get('message', '')}" for f in self.failures[-10:]]
+        return "\n".join(rows)
+
+    @property
+    def _is_drawn(self) -> bool:
+        return (self.stage, self.step) == (self.num_stages, self.num_steps)
+
+
+def status(path: str | os.PathLike[str] | S3Path) -> Status:
+    """How the store at `path` stands; raises `StoreError` where there is none, or it is damaged."""
+    where = location(path, StoreError)
+    if isinstance(where, Path) and not where.is_dir():
+        raise StoreError(f"there is no store at {path}")
+    store = Store.open(where)
+    events, lines = store.journal.read(), runlog.read(store.path)
+    stages = _stages(store, lines)
+    stage, step = _at(lines, store.last_state())
+    done = len(store.done())
+    is_drawn = (stage, step) == (len(stages) - 1, stages[-1]["steps"])
+    pace = _pace(events, lines, stage)
+    heard = max((line["time"] for line in (*events, *lines) if "time" in line), default=0.0)
+    how, reason = _how(store, lines, heard, pace)
+    if is_drawn:
+        left = _decoding_left(events, lines, done, store.layout.num_blocks)
+    else:
+        left = _steps_left(stages, stage, step, pace)
+    return Status(
+        path=str(path),
+        state=how,
+        reason=reason,
+        stage=stage + 1,
+        num_stages=len(stages),
+        size=tuple(stages[stage]["size"]),
+        step=step,
+        num_steps=stages[stage]["steps"],
+        blocks=done,
+        num_blocks=store.layout.num_blocks,
+        seconds_per_step=pace,
+        left=left if how == "running" else None,
+        heard=heard,
+        num_resumes=sum(bool(line.get("resumes")) for line in lines),
+        stages=stages,
+        workers=_last(lines, "workers").get("workers", []),
+        failures=[line for line in lines if _is_failure(line)],
+    )
+
+
+def _is_failure(line: Fields) -> bool:
+    return line["event"] == "failure" or (line["event"] == "ended" and not line.get("is_asked"))
+
+
+def _how(
+    store: Store, lines: Sequence[Fields], heard: float, pace: float
+) -> tuple[Literal["running", "silent", "stopped", "done"], str]:
+    """Whether anybody is at work, and why not."""
+    if store.is_complete:
+        return "done", ""
+    last = lines[-1] if lines else {"event": ""}
+    if last["event"] == "ended":
+        return "stopped", str(last.get("message", ""))
+    if not store.journal.is_claimed():
+        return "stopped", "its driver is gone"
+    if time.time() - heard > max(PATIENCE_SECONDS, PATIENCE_STEPS * pace):
+        return "silent", ""
+    return "running", ""
+
+
+def _stages(store: Store, lines: Sequence[Fields]) -> list[dict[str, Any]]:
+    """Size in pixels and number of steps of every stage."""
+    if found := _last(lines, "plan").get("stages"):
+        return list(found)
+    layout, stages = store.layout, store.run.get("stages", [])
+    if not stages:
+        return [{"size": [layout.width, layout.height], "steps": 0}]
+    scale = layout.width / stages[-1]["width"]
+    return [
+        {
+            "size": [int(stage["width"] * scale), int(stage["height"] * scale)],
+            "steps": len(stage["levels"]) - 1,
+        }
+        for stage in stages
+    ]
+
+
+def _at(lines: Sequence[Fields], state: State | None) -> tuple[int, int]:
+    """(stage from 0, its steps done): saved, or told since."""
+    told = [line for line in _since_plan(lines) if line["event"] in ("stage", "step")]
+    at = (told[-1]["stage"] - 1, told[-1].get("step", 0)) if told else (0, 0)
+    return max(at, (state.stage, state.step)) if state else at
+
+
+def _pace(events: Sequence[Fields], lines: Sequence[Fields], stage: int) -> float:
+    """Seconds of a step of this stage: the median of the last few; 0 before the first."""
+    told = [x for x in lines if x["event"] == "step" and x["stage"] == stage + 1]
+    recent = [line["seconds"] + line.get("driver", 0.0) for line in told[-RECENT:]]
+    if not recent:
+        saved = [e for e in events if e["event"] == "state" and e["stage"] == stage and "time" in e]
+        pairs = itertools.pairwise(saved)
+        apart = [(b["time"] - a["time"], b["step"] - a["step"]) for a, b in pairs]
+        recent = [seconds / steps for seconds, steps in apart if steps > 0][-RECENT:]
+    return statistics.median(recent) if recent else 0.0
+
+
+def _steps_left(stages: Sequence[Fields], stage: int, step: int, pace: float) -> float | None:
+    """Seconds of all steps to come, as if a step took time in proportion to its pixels."""
+    if not pace:
+        return None
+    width, height = stages[stage]["size"]
+    per_pixel = pace / (width * height)
+    later = sum(s["steps"] * s["size"][0] * s["size"][1] for s in stages[stage + 1 :])
+    return pace * (stages[stage]["steps"] - step) + per_pixel * later
+
+
+def _decoding_left(
+    events: Sequence[Fields], lines: Sequence[Fields], done: int, total: int
+) -> float | None:
+    """Seconds of the blocks to come, at the pace since decoding began."""
+    began = _last(_since_plan(lines), "decode").get("time")
+    blocks = [e for e in events if e["event"] == "block" and e.get("time", 0) > (began or 0)]
+    new = sum(len(event.get("ids", [None])) for event in blocks)
+    if began is None or not new:
+        return None
+    return float((blocks[-1]["time"] - began) / new * (total - done))
+
+
+def _since_plan(lines: Sequence[Fields]) -> Sequence[Fields]:
+    """Lines of the newest run."""
+    plans = [number for number, line in enumerate(lines) if line["event"] == "plan"]
+    return lines[plans[-1] :] if plans else lines
+
+
+def _last(lines: Sequence[Fields], event: str) -> Fields:
+    return next((line for line in reversed(lines) if line["event"] == event), {})
+
+
+def clock(seconds: float) -> str:
+    """Seconds since the epoch as people here write them."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

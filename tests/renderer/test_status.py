@@ -1,0 +1,131 @@
+"""How a render stands is read from its store, by others, while it is drawn."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import frieze, process, refused
+from contracts.export import make_store, picture
+from drawing import CASCADE, small_spec
+from frieze.renderer import RenderCancelledError, RenderHandle, render
+from frieze.renderer.status import status
+from s3_server import BUCKET, S3Server
+
+
+def test_another_process_reads_and_follows_a_render_that_runs(tmp_path: Path) -> None:
+    out = tmp_path / "a.zarr"
+    readers: list[subprocess.Popen[str]] = []
+    seen: list[dict[str, Any]] = []
+
+    def look(handle: RenderHandle, step: int, timestep: float, more: object) -> None:
+        if step == 1:
+            # Not its lock: POSIX would drop it here when the copied file is closed.
+            shutil.copytree(out, tmp_path / "copy.zarr", ignore=shutil.ignore_patterns("lock"))
+            reader = process("status", str(out), "--follow", "--json")
+            readers.append(reader)
+            assert reader.stdout is not None
+            seen.append(json.loads(reader.stdout.readline()))
+
+    render(small_spec(out, workers=2), callback_on_step_end=look)
+    rest, err = readers[0].communicate(timeout=60)
+    assert (readers[0].returncode, err) == (0, "")
+    seen += map(json.loads, rest.splitlines())
+    first, last = seen[0], seen[-1]
+    assert (first["event"], first["state"]) == ("status", "running")
+    place = [first[name] for name in ("stage", "num_stages", "step", "num_steps")]
+    assert place == [1, 1, 2, 4]
+    assert (first["blocks"], first["num_blocks"]) == (0, 16)
+    assert [worker["pid"] for worker in first["workers"]] == [os.getpid()] * 2
+    assert first["left"] == pytest.approx(2 * first["seconds_per_step"])
+    assert first["seconds_per_step"] > 0
+    assert (last["state"], last["blocks"], last["failures"]) == ("done", 16, [])
+    # The same store with nobody at work: where it stood, and that its driver is gone.
+    left = status(tmp_path / "copy.zarr")
+    assert (left.state, left.reason, left.step) == ("stopped", "its driver is gone", 2)
+    assert left.left is None
+
+
+def test_a_store_in_a_bucket_is_read_alike(s3: S3Server) -> None:
+    address = f"s3://{BUCKET}/seen.zarr"
+    seen = []
+
+    def look(handle: RenderHandle, step: int, timestep: float, more: object) -> None:
+        seen.append(status(address))
+        handle.interrupt = step == 1
+
+    with pytest.raises(RenderCancelledError):
+        render(small_spec(address), callback_on_step_end=look)
+    assert [(found.state, found.step) for found in seen] == [("running", 1), ("running", 2)]
+    stopped = status(address)
+    assert (stopped.state, stopped.step) == ("stopped", 2)
+    assert stopped.reason.startswith("stopped as asked")
+
+
+def test_time_left_counts_later_stages_by_their_pixels(tmp_path: Path) -> None:
+    out = tmp_path / "a.zarr"
+    seen = []
+
+    def look(handle: RenderHandle, step: int, timestep: float, more: object) -> None:
+        seen.append(status(out))
+        handle.interrupt = step == 3
+
+    with pytest.raises(RenderCancelledError):
+        render(small_spec(out, **CASCADE), callback_on_step_end=look)
+    assert [(s.stage, s.step, s.size) for s in seen] == [
+        *((1, step, (256, 256)) for step in (1, 2, 3)),
+        (2, 1, (512, 512)),
+    ]
+    for step, found in enumerate(seen[:3], 1):
+        assert found.left == pytest.approx(found.seconds_per_step * (3 - step + 4 * 3))
+    assert seen[3].left == pytest.approx(seen[3].seconds_per_step * 2)
+    stopped = status(out)
+    assert (stopped.state, stopped.step) == ("stopped", 1)
+    assert stopped.reason.startswith("stopped as asked")
+    assert stopped.failures == []
+    assert "step 1/3" in str(stopped)
+    result = frieze("status", str(out), "--follow")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "frieze resume" in result.stderr
+
+
+def test_failures_are_told_with_their_time(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
+    log = tmp_path / "a.zarr" / "frieze" / "log.jsonl"
+    log.write_text('{"time": 86400.0, "event": "failure", "message": "rank 1 was lost"}\n')
+    found = status(store.path)
+    assert [failure["message"] for failure in found.failures] == ["rank 1 was lost"]
+    assert "1 failures:\n  1970-01-0" in str(found)
+    assert "rank 1 was lost" in str(found)
+
+
+@pytest.mark.parametrize("what", ["nothing", "a folder", "a file", "half made", "damaged"])
+def test_bad_input_is_one_line(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "a.zarr"
+    said = {
+        "nothing": "there is no store at",
+        "a folder": "no Frieze store",
+        "a file": "there is no store at",
+        "half made": "half made",
+        "damaged": "line 1 is no event",
+    }
+    if what == "a folder":
+        (path / "holiday").mkdir(parents=True)
+    if what == "a file":
+        path.write_text("not a folder")
+    if what == "half made":
+        (path / "frieze").mkdir(parents=True)
+    if what == "damaged":
+        store = make_store(path, picture(64, 64), (32, 32))
+        lines = store.journal.path.read_bytes()
+        store.journal.path.write_bytes(b"nonsense\n" + lines)
+    before = sorted(tmp_path.rglob("*"))
+    refused(frieze("status", str(path)), str(path), said[what])
+    assert sorted(tmp_path.rglob("*")) == before
