@@ -24,6 +24,7 @@ from frieze.cluster.messages import CommError, Like, Pending, RankLostError
 from frieze.cluster.rendezvous import Rendezvous, one_line
 
 HEAR_SECONDS = 0.25  # between looks at the store while waiting
+PUBLISH_SECONDS = 1.0  # how long an abort may take to say why
 RAISED = "!"  # marks the reason of a rank that said itself why it gave up
 
 
@@ -197,7 +198,11 @@ class DistributedComm(Comm):
     def abort(self, reason: str) -> None:
         """From any thread: a wait under way on this rank ends at once, on others soon after."""
         if self._lost is None and self._group is not None:
-            self._rendezvous.publish(self.rank, RAISED + reason)
+            # The rank that keeps the store may be the one that hangs.
+            record = (self.rank, RAISED + reason)
+            said = threading.Thread(target=self._rendezvous.publish, args=record, daemon=True)
+            said.start()
+            said.join(PUBLISH_SECONDS)
             self._lost = RankLostError(reason, self.rank)
             self._drop()
 

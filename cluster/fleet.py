@@ -4,21 +4,20 @@ FleetError(RuntimeError)                 the fleet cannot start, or was used aft
 └── WorkerLostError(ConnectionError)     a rank died, hangs, or cannot be reached any more
 
 The driver calls verbs, which are methods of the worker; futures and threads stay in here.
-`LocalFleet` runs ranks as threads of this process, `SoloFleet` one rank on the driver's own thread,
-`ray_fleet.RayFleet` ranks as Ray actors.
+`LocalFleet` runs ranks as threads of this process, `solo_fleet.SoloFleet` one rank on the driver's
+own thread, `ray_fleet.RayFleet` ranks as Ray actors.
 """
 
 from __future__ import annotations
 
 import gc
-import math
 import os
 import queue
 import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -50,7 +49,8 @@ class Fleet(ABC):
     """Ranks 0 .. size - 1, each holding one worker that was given the group by `join(comm)`.
 
     A verb that fails anywhere ends the fleet, because its ranks may be in the middle of a
-    collective: the others are aborted, and every later verb raises `FleetError`. What is raised
+    collective: the others are aborted, and every later verb raises `FleetError` until the fleet
+    is mended. What is raised
     is the cause: a worker's own exception with its type and message (the rank and the remote
     traceback are notes), or `WorkerLostError` for a rank that died or that stays silent while
     no rank has reported anything for `timeout` seconds. One verb runs at a time.
@@ -117,6 +117,23 @@ class Fleet(ABC):
     @abstractmethod
     def describe(self) -> tuple[Place, ...]:
         """Where each rank runs, in rank order."""
+
+    def mend(self) -> None:
+        """After a failed verb: a new group of the ranks that are left, with what they hold.
+
+        Where a lost rank can be replaced it is, else `size` is smaller. Nothing of the old group
+        runs any more when this returns. Raises `FleetError` if there is no going on, and
+        `WorkerLostError` if a rank was lost meanwhile: then it may be tried again.
+        """
+        raise FleetError("this fleet cannot be mended")
+
+    def wants_change(self, seconds_left: float) -> bool:
+        """Whether the rest, which takes so many seconds, should be done by other ranks."""
+        return False
+
+    def change(self) -> None:
+        """Between two verbs: the group that `wants_change` had in mind."""
+        raise FleetError("this fleet keeps its ranks")
 
     @abstractmethod
     def close(self) -> None:
@@ -252,6 +269,8 @@ class LocalFleet(Fleet):
         super().__init__(worker, size, timeout)
         self._seats = [Seat() for _ in range(size)]
         self._comms: tuple[comms.Comm, ...] = ()
+        self._group: dict[str, Any] = {}
+        self._busy: set[int] = set()
         self._jobs: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(size)]
         self._reports: queue.SimpleQueue[tuple[int, Report]] = queue.SimpleQueue()
         self._threads = [
@@ -266,19 +285,32 @@ class LocalFleet(Fleet):
         turns: bool,
         park: Literal["host", "disk"] | None,
     ) -> None:
-        if self.size == 1:
-            self._comms = (comms.solo(),)
-        else:
-            self._comms = comms.threads(self.size, timeout=self.timeout, turns=turns, park=park)
-        ranks = range(self.size)
+        self._group = {"timeout": self.timeout, "turns": turns, "park": park}
         for thread in self._threads:
             thread.start()
         try:
-            self._collect("__init__", dict.fromkeys(ranks, ("build", (worker, args))), None)
-            self._collect("join", {rank: ("join", (self._comms[rank],)) for rank in ranks}, None)
+            jobs = dict.fromkeys(range(self.size), ("build", (worker, args)))
+            self._collect("__init__", jobs, None)
+            self._meet()
         except BaseException:
             self.close()
             raise
+
+    def _meet(self) -> None:
+        is_alone = self.size == 1
+        self._comms = (comms.solo(),) if is_alone else comms.threads(self.size, **self._group)
+        jobs = {rank: ("join", (comm,)) for rank, comm in enumerate(self._comms)}
+        self._collect("join", jobs, None)
+
+    def mend(self) -> None:
+        """A new group of the same threads; raises `FleetError` if one of them hangs or ended."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self._busy and time.monotonic() < deadline:
+            list(self._poll(POLL_SECONDS))
+        if self._busy or not all(thread.is_alive() for thread in self._threads):
+            raise FleetError(f"threads of this process cannot be replaced; {self._ended}")
+        self._ended = None
+        self._meet()
 
     def describe(self) -> tuple[Place, ...]:
         """Where each rank runs, in rank order."""
@@ -307,58 +339,22 @@ class LocalFleet(Fleet):
 
     def _start(self, rank: int, job: Job, title: str) -> None:
         comms.line_up(self._comms[rank : rank + 1] if job[0] != "build" else ())
+        self._busy.add(rank)
         self._jobs[rank].put(job)
 
     def _poll(self, seconds: float) -> Iterator[tuple[int, Report]]:
         try:
-            yield self._reports.get(timeout=seconds)
+            yield self._heard(self._reports.get(timeout=seconds))
             while True:
-                yield self._reports.get_nowait()
+                yield self._heard(self._reports.get_nowait())
         except queue.Empty:
             return
+
+    def _heard(self, told: tuple[int, Report]) -> tuple[int, Report]:
+        if told[1].kind != "item":
+            self._busy.discard(told[0])
+        return told
 
     def _abort(self, reason: str) -> None:
         for seat in self._seats:
             seat.abort(reason)
-
-
-class SoloFleet(Fleet):
-    """One rank on the driver's own thread, as fast as a plain call; nothing can be lost or hang.
-
-    Torch is slower on a second thread of a process: its allocations come from another arena.
-    """
-
-    @classmethod
-    def launch(cls, worker: type, *args: Any) -> Self:
-        """Builds the worker here and gives it a group of one."""
-        fleet = cls(worker, 1, timeout=math.inf)
-        fleet._collect("__init__", {0: ("build", (worker, args))}, None)
-        fleet._collect("join", {0: ("join", (comms.solo(),))}, None)
-        return fleet
-
-    def __init__(self, worker: type, size: int, timeout: float) -> None:
-        super().__init__(worker, size, timeout)
-        self._seat = Seat()
-        self._reports: Generator[Report, None, None] | None = None
-
-    def describe(self) -> tuple[Place, ...]:
-        """This process."""
-        return (Place(0, socket.gethostname(), os.getpid(), "the driver"),)
-
-    def close(self) -> None:
-        """Lets a stream that was left early tidy up."""
-        self._end("closed")
-
-    def _start(self, rank: int, job: Job, title: str) -> None:
-        name, args = job
-        self._reports = getattr(self._seat, name)(*args)
-
-    def _poll(self, seconds: float) -> Iterator[tuple[int, Report]]:
-        assert self._reports is not None
-        for report in self._reports:
-            yield 0, report
-
-    def _abort(self, reason: str) -> None:
-        self._seat.abort(reason)
-        if self._reports is not None:
-            self._reports.close()

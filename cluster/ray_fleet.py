@@ -1,4 +1,4 @@
-"""Ranks as Ray actors in a placement group: with `ray_seat` and `ray_session`, the door to ray.
+"""Ranks as Ray actors in placement groups: with the other `ray_` files, the door to ray.
 
 Ray starts, places and watches the processes; tensors travel between them by `comm.distributed`.
 Nothing here stops a Ray that this fleet did not start.
@@ -7,22 +7,26 @@ Nothing here stops a Ray that this fleet did not start.
 from __future__ import annotations
 
 import atexit
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+from .autoscale import Bounds, next_size
 from .fleet import GRACE_SECONDS, POLL_SECONDS, Fleet, FleetError, Job, T
-from .ray_seat import RaySeat, last_line, next_report, version
+from .ray_crew import Crew, Member
+from .ray_reserve import Reserve
+from .ray_seat import next_report
 from .ray_session import connect, disconnect, threads_of
 from .seat import Errand, Place, Report
 
 START_SECONDS = 60.0  # the least that a process may take to start: it imports torch
+BRIEF_SECONDS = 5.0  # how long a share may take to be placed anew where enough ranks are left
+LOOK_SECONDS = 1.0  # between looks at the cluster
 
 
 class RayFleet(Fleet):
-    """Ranks as actors, one per bundle of a placement group; ranks of one node are neighbours."""
+    """Ranks as actors, one per share of the cluster; ranks of one node are neighbours."""
 
     @classmethod
     def launch(
@@ -30,6 +34,9 @@ class RayFleet(Fleet):
         worker: type,
         size: int,
         *args: Any,
+        most: int | None = None,
+        unit: int = 1,
+        prepare: str | None = None,
         address: str | None = None,
         num_cpus: float = 1.0,
         num_gpus: float = 0.0,
@@ -39,14 +46,19 @@ class RayFleet(Fleet):
     ) -> Self:
         """Places `size` workers, each with `num_cpus` and `num_gpus`, and builds their group.
 
-        The Ray used is the one this process is connected to, else `address`, else RAY_ADDRESS,
-        else a private one started for this fleet. Raises `FleetError` when the workers cannot be
-        placed and started within `wait` seconds each. `timeout` (seconds) is how long a rank may
-        stay silent in a verb or wait for another in a collective. On a private Ray the host's
-        threads are shared out evenly, to `beside` workers of other fleets too.
+        Up to `most`, a multiple of `unit`, are taken if there is room, and asked of the cluster
+        if there is not; `size` then says how many there are. Those that come later run the verb
+        `prepare` before they join. The Ray used is the one this process is connected to, else
+        `address`, else RAY_ADDRESS, else a private one started for this fleet. Raises `FleetError`
+        when the workers cannot be placed and started within `wait` seconds each. `timeout`
+        (seconds) is how long a rank may stay silent in a verb or wait for another in a collective.
+        On a private Ray the host's threads are shared out evenly, to `beside` workers of other
+        fleets too.
         """
         fleet = cls(worker, size, timeout)
         fleet._beside = beside
+        fleet._bounds = Bounds(size, most or size, unit)
+        fleet._preparation = (worker, args, prepare)
         fleet._staff(worker, args, address, num_cpus, num_gpus, wait)
         return fleet
 
@@ -76,12 +88,21 @@ class RayFleet(Fleet):
     def __init__(self, worker: type, size: int, timeout: float) -> None:
         super().__init__(worker, size, timeout)
         self._call_it(worker.__name__)
+        self._bounds = Bounds(size, size)
+        self._wait = START_SECONDS
+        self._preparation: tuple[Any, ...] = (worker, (), None)
         self._owns_ray = False
         self._beside = 0
-        self._group: Any = None
-        self._actors: list[Any] = []
+        self._reserve: Reserve | None = None
+        self._crew: Crew | None = None
+        self._number = 0  # of the group
+        self._group: dict[str, Any] = {}  # how it communicates
+        self._device = "cpu"
+        self._next: list[Member] = []
+        self._looked, self._change_seconds = 0.0, 2.0
         self._places: tuple[Place, ...] = ()
         self._streams: dict[Any, int] = {}
+        self._lost: set[int] = set()
         self._environment = {
             # An allocator chosen for the driver (cudaMallocAsync, say) must not reach NCCL workers.
             "PYTORCH_CUDA_ALLOC_CONF": "",
@@ -94,26 +115,12 @@ class RayFleet(Fleet):
         self._title = title
         self._name = f"{title}-{uuid.uuid4().hex[:6]}"
 
-    def _staff(
-        self,
-        worker: type,
-        args: tuple[Any, ...],
-        address: str | None,
-        num_cpus: float,
-        num_gpus: float,
-        wait: float,
-    ) -> None:
-        try:
-            self._owns_ray = connect(self.size, address, num_cpus)
-            self._environment |= threads_of(self.size + self._beside)
-            bundles = self._reserve(num_cpus, num_gpus, wait)
-            self._occupy(bundles, num_cpus, num_gpus, max(wait, START_SECONDS))
-            # NCCL refuses two ranks on one device; gloo carries their tensors through the host.
-            backend = "gloo" if 0 < num_gpus < 1 else None
-            self._open(worker, args, {"timeout": self.timeout, "backend": backend})
-        except BaseException:
-            self.close()
-            raise
+    def take(self, worker: type, *args: Any) -> None:
+        """Those that come later build the new worker too."""
+        if self._crew is not None:
+            *_, verb = self._crew.preparation
+            self._crew.preparation = (worker, args, verb)
+        super().take(worker, *args)
 
     def describe(self) -> tuple[Place, ...]:
         """Where each rank runs, in rank order."""
@@ -125,112 +132,166 @@ class RayFleet(Fleet):
 
         atexit.unregister(self.close)
         self._end("closed")
-        actors, self._actors = self._actors, []
-        group, self._group = self._group, None
+        crew, self._crew = self._crew, None
+        reserve, self._reserve = self._reserve, None
         owns_ray, self._owns_ray = self._owns_ray, False
         if not ray.is_initialized():
             return
         try:
-            for actor in actors:
-                ray.kill(actor)
-            if group is not None:
-                ray.util.remove_placement_group(group)
-            if actors:
-                self._see_off()
+            if crew is not None:
+                crew.dismiss([*crew.members, *crew.newcomers])
+            if reserve is not None:
+                reserve.close()
         finally:
             if owns_ray:
                 disconnect()
 
-    def _reserve(self, num_cpus: float, num_gpus: float, wait: float) -> list[int]:
-        """Reserves one bundle per rank; returns bundles in rank order, node by node."""
-        import ray
+    # ---- the beginning
 
+    def _staff(
+        self,
+        worker: type,
+        args: tuple[Any, ...],
+        address: str | None,
+        num_cpus: float,
+        num_gpus: float,
+        wait: float,
+    ) -> None:
         share = {"CPU": float(num_cpus), "GPU": float(num_gpus)}
-        bundle = {resource: count for resource, count in share.items() if count > 0}
-        if not bundle:
+        share = {resource: count for resource, count in share.items() if count > 0}
+        if not share:
             raise FleetError("a worker needs num_cpus or num_gpus above 0")
-        group = ray.util.placement_group([bundle] * self.size, strategy="PACK", name=self._name)
-        self._group = group
-        deadline = time.monotonic() + wait
-        while (table := ray.util.placement_group_table(group))["state"] != "CREATED":
-            if time.monotonic() > deadline:
-                raise FleetError(self._shortage(bundle, wait))
-            time.sleep(POLL_SECONDS / 4)
-        nodes = table["bundles_to_node_id"]
-        return sorted(range(self.size), key=lambda index: (nodes[index], index))
+        self._wait = wait
+        try:
+            self._owns_ray = connect(self._bounds.most, address, num_cpus)
+            self._environment |= threads_of(self._bounds.most + self._beside)
+            if num_gpus:
+                self._device = "cuda"
+            else:
+                self._environment["CUDA_VISIBLE_DEVICES"] = ""
+            # NCCL refuses two ranks on one device; gloo carries their tensors through the host.
+            backend = "gloo" if 0 < num_gpus < 1 else None
+            self._group = {"device": self._device, "timeout": self.timeout, "backend": backend}
+            self._reserve = Reserve(self._name, share, self._bounds.least, self._bounds.most)
+            self._reserve.wait(wait)
+            options = {
+                "num_cpus": num_cpus,
+                "num_gpus": num_gpus,
+                "runtime_env": {"env_vars": self._environment},
+            }
+            self._crew = Crew(self._name, self._reserve, options, self._preparation)
+            self._occupy(self._crew, max(wait, START_SECONDS))
+            jobs = dict.fromkeys(range(self.size), ("build", (worker, args)))
+            self._collect("__init__", jobs, None)
+            self._meet(self._crew.members)
+        except BaseException:
+            self.close()
+            raise
 
-    def _shortage(self, bundle: dict[str, float], wait: float) -> str:
-        import ray
+    def _occupy(self, crew: Crew, wait: float) -> None:
+        """Starts the first ranks."""
+        bundles = list(crew.reserve.nodes())
+        members = [crew.hire(bundle) for bundle in bundles[: self._bounds.fit(len(bundles))]]
+        crew.members = members
+        for rank, member in enumerate(members):
+            member.arrived(member.answer("whereabouts", seconds=wait, who=f"rank {rank}"))
+        self._seat(members)
 
-        total, free = ray.cluster_resources(), ray.available_resources()
-        asked = " and ".join(f"{count:g} {name}" for name, count in bundle.items())
-        has = ", ".join(
-            f"{total.get(name, 0):g} {name} ({free.get(name, 0):g} free)" for name in bundle
-        )
-        return (
-            f"{self.size} workers of {asked} each did not fit on the cluster within {wait:g} s: "
-            f"it has {has}; use fewer workers, add nodes, or --wait longer for nodes that start"
-        )
-
-    def _occupy(self, bundles: list[int], num_cpus: float, num_gpus: float, wait: float) -> None:
-        """Starts one actor per bundle."""
-        import ray
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy as Strategy
-
-        if not num_gpus:
-            self._environment["CUDA_VISIBLE_DEVICES"] = ""
-        # An actor's calls run one after another; "control" is answered while a verb runs.
-        seat = ray.remote(
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            concurrency_groups={"control": 2},
-            runtime_env={"env_vars": self._environment},
-        )(RaySeat)
-        self._actors = [
-            seat.options(
-                name=f"{self._name}-rank{rank}",
-                scheduling_strategy=Strategy(self._group, placement_group_bundle_index=bundle),
-            ).remote()
-            for rank, bundle in enumerate(bundles)
-        ]
-        device = "cuda" if num_gpus else "cpu"
-        found = [self._answer(rank, wait, "whereabouts") for rank in range(self.size)]
+    def _seat(self, members: list[Member]) -> None:
+        """Numbers the ranks, node by node."""
+        assert self._crew is not None
+        order = {bundle: index for index, bundle in enumerate(self._crew.reserve.bundles)}
+        nodes = {m.node: order[m.bundle] for m in sorted(members, key=lambda m: -order[m.bundle])}
+        members = sorted(members, key=lambda m: (nodes[m.node], order[m.bundle]))
+        self._crew.members, self.size = members, len(members)
         self._places = tuple(
-            Place(rank, node, pid, device) for rank, (node, pid, _) in enumerate(found)
+            Place(rank, member.address, member.pid, self._device)
+            for rank, member in enumerate(members)
         )
-        for place, (_, _, theirs) in zip(self._places, found, strict=True):
-            if theirs != version():
-                raise FleetError(f"{place} runs frieze {theirs}, this driver {version()}")
 
-    def _open(self, worker: type, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        ranks = range(self.size)
-        self._collect("__init__", dict.fromkeys(ranks, ("build", (worker, args))), None)
-        address, device = self._places[0].node, self._places[0].device
-        port = self._answer(0, GRACE_SECONDS, "free_port", address)
-        where = {"address": address, "port": port, "device": device, **options}
-        jobs: dict[int, Job] = {rank: ("meet", (rank, self.size, where)) for rank in ranks}
+    def _meet(self, members: list[Member]) -> None:
+        """Builds a group of ranks, whichever they were before."""
+        self._seat(members)
+        self._number += 1
+        self._ended, self._streams, self._lost = None, {}, set()
+        assert self._crew is not None
+        first, address = self._crew.members[0], self._places[0].node
+        port = first.answer("free_port", address, seconds=GRACE_SECONDS, who="rank 0")
+        where = {"address": address, "port": port, **self._group}
+        jobs: dict[int, Job] = {
+            rank: ("meet", (self._number, rank, self.size, where)) for rank in range(self.size)
+        }
         self._collect("join", jobs, None)
 
-    def _answer(self, rank: int, seconds: float, method: str, *args: Any) -> Any:
-        """A control call's answer, polled so that Ctrl-C works."""
-        import ray
+    # ---- another number of ranks
 
-        call = getattr(self._actors[rank], method).options(concurrency_group="control")
-        answer = call.remote(*args)
-        deadline = time.monotonic() + seconds
-        while not ray.wait([answer], timeout=POLL_SECONDS)[0]:
-            if time.monotonic() > deadline:
-                raise FleetError(f"rank {rank} did not start within {seconds:g} s")
-        try:
-            return ray.get(answer)
-        except ray.exceptions.RayError as error:
-            raise FleetError(f"rank {rank} did not start: {last_line(error)}") from error
+    def mend(self) -> None:
+        """Keeps the ranks that answer, replaces those that do not, or goes on without them."""
+        crew, before = self._crew, self.size
+        if crew is None:
+            raise FleetError("this fleet is closed")
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self._streams and time.monotonic() < deadline:
+            list(self._poll(POLL_SECONDS))
+        crew.part_with(self._lost | set(self._streams.values()))
+        self._streams, wanted = {}, max(before, self._bounds.least)
+        is_enough = self._bounds.least < self._bounds.most and (
+            len(crew.members) >= self._bounds.least
+        )
+        patience = BRIEF_SECONDS if is_enough else self._wait
+        crew.refill(wanted, patience, self.timeout)
+        if not crew.members and not crew.ready():
+            raise FleetError(f"no worker is left, and none came within {patience:g} s")
+        self._take(crew.ready()[: max(0, wanted - len(crew.members))])
+
+    def wants_change(self, seconds_left: float) -> bool:
+        """Looks, now and then, for newcomers that would pay, and for nodes that leave."""
+        crew, now = self._crew, time.monotonic()
+        if crew is None or now - self._looked < LOOK_SECONDS:
+            return False
+        if self._bounds.least == self.size == self._bounds.most:
+            return False
+        self._looked = now
+        crew.recruit()
+        leaving = crew.reserve.leaving()
+        staying, ready = [m for m in crew.members if m.node not in leaving], crew.ready()
+        size = next_size(
+            self._bounds,
+            size=self.size,
+            staying=len(staying),
+            ready=len(ready),
+            seconds_left=seconds_left,
+            change_seconds=self._change_seconds,
+        )
+        is_same = size == self.size and (len(staying) == size or len(staying) + len(ready) < size)
+        self._next = crew.members if is_same else [*staying, *ready][:size]
+        return not is_same
+
+    def change(self) -> None:
+        """Makes the change that was wanted: a new group, with what the ranks that stay hold."""
+        began, crew = time.monotonic(), self._crew
+        assert crew is not None
+        gone = [member for member in crew.members if member not in self._next]
+        crew.members = [member for member in crew.members if member in self._next]
+        crew.dismiss(gone)
+        for member in gone:
+            crew.reserve.renew(member.bundle)
+        self._take([member for member in self._next if member not in crew.members])
+        self._change_seconds = time.monotonic() - began
+
+    def _take(self, newcomers: list[Member]) -> None:
+        assert self._crew is not None
+        for newcomer in newcomers:
+            self._crew.newcomers.remove(newcomer)
+        self._meet([*self._crew.members, *newcomers])
+
+    # ---- jobs and reports
 
     def _start(self, rank: int, job: Job, title: str) -> None:
-        call = self._actors[rank].job.options(num_returns="streaming", name=title)
-        self._streams[call.remote(*job)] = rank
+        assert self._crew is not None
+        actor = self._crew.members[rank].actor
+        call = actor.job.options(num_returns="streaming", name=title)
+        self._streams[call.remote(self._number, *job)] = rank
 
     def _poll(self, seconds: float) -> Iterator[tuple[int, Report]]:
         import ray
@@ -244,31 +305,13 @@ class RayFleet(Fleet):
             report = next_report(stream)
             if report.kind == "item":
                 self._streams[stream] = rank  # at the end of the queue: ranks take turns
+            if report.kind == "lost":
+                self._lost.add(rank)
             yield rank, report
 
     def _abort(self, reason: str) -> None:
         import ray
 
-        if ray.is_initialized():
-            for actor in self._actors:
-                actor.abort.options(concurrency_group="control").remote(reason)
-
-    def _see_off(self) -> None:
-        """Waits until this node's processes are gone: none may write after the fleet closed."""
-        import ray
-
-        here = ray.util.get_node_ip_address()
-        pids = {place.pid for place in self._places if place.node == here}
-        deadline = time.monotonic() + 2 * GRACE_SECONDS
-        while any(map(_is_running, pids)) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS / 4)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        if ray.is_initialized() and self._crew is not None:
+            for member in self._crew.members:
+                member.ask("abort", reason, self._number)

@@ -16,18 +16,37 @@ from .seat import Report, Seat, failure
 
 
 class RaySeat(Seat):
-    """A seat in a process of its own, an actor that is not restarted."""
+    """A seat in a process of its own, an actor that is not restarted.
 
-    def job(self, name: str, args: tuple[Any, ...]) -> Iterator[Report]:
-        """One of the seat's jobs, its reports made fit to travel."""
+    Groups follow one another in it, and each has a number. What was asked for in an earlier
+    group, and comes late, is not done.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._number = 0
+
+    def job(self, number: int, name: str, args: tuple[Any, ...]) -> Iterator[Report]:
+        """One of the seat's jobs for a group, its reports made fit to travel."""
+        if number < self._number:
+            yield Report("error", FleetError(f"group {number} has ended"))
+            return
         for report in getattr(self, name)(*args):
             yield portable(report)
 
-    def whereabouts(self) -> tuple[str, int, str]:
-        """The node's address, this process, and the version of the code it runs."""
+    def prepare(self, worker: type, args: tuple[Any, ...], verb: str | None) -> None:
+        """Builds the worker and runs a verb of it, alone, before there is a group for it."""
+        self._worker = worker(*args)
+        if verb is not None:
+            self._worker.join(comms.solo())
+            getattr(self._worker, verb)()
+
+    def whereabouts(self) -> tuple[str, int, str, str]:
+        """The node's address, this process, Ray's name of the node, and the code's version."""
         import ray
 
-        return ray.util.get_node_ip_address(), os.getpid(), version()
+        node = ray.get_runtime_context().get_node_id()
+        return ray.util.get_node_ip_address(), os.getpid(), node, version()
 
     def free_port(self, address: str) -> int:
         """A port that nobody uses on this node at the moment."""
@@ -36,14 +55,20 @@ class RaySeat(Seat):
             probe.bind((address, 0))
             return int(probe.getsockname()[1])
 
-    def meet(self, rank: int, size: int, where: dict[str, Any]) -> Iterator[Report]:
-        """Joins the group of all ranks, which meet at an address and port of rank 0's node."""
+    def meet(self, number: int, rank: int, size: int, where: dict[str, Any]) -> Iterator[Report]:
+        """Joins a group of ranks, which meet at an address and port of rank 0's node."""
+        self._number = number
         try:
             comm = comms.solo() if size == 1 else comms.distributed(rank, size, **where)
         except Exception as error:  # the boundary between a rank and its driver
             yield failure(error)
         else:
             yield from self.join(comm)
+
+    def abort(self, reason: str, number: int = 0) -> None:
+        """Breaks the group of that number, if it is still there."""
+        if number == self._number:
+            super().abort(reason)
 
 
 def next_report(stream: Any) -> Report:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from frieze.cluster.messages import RankLostError
 
 REASON = "frieze/reason"
+MEET_SECONDS = 60.0  # a rank that is not there by then is lost, however patient the others are
 
 
 class Rendezvous:
@@ -21,7 +22,7 @@ class Rendezvous:
     def __init__(self, rank: int, size: int, address: str, port: int, timeout: float) -> None:
         self._place = (address, port)
         self._store: Any = None
-        began = time.monotonic()
+        began, timeout = time.monotonic(), min(timeout, MEET_SECONDS)
         awaited, lost = f"the store at {address}:{port}", 0
         try:
             self._store = _open_store(rank, address, port, timeout)

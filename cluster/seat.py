@@ -60,7 +60,10 @@ class Seat:
     def join(self, comm: Comm) -> Iterator[Report]:
         """Hands the worker its group; a later group replaces an earlier one."""
         try:
+            if self._comm is not None and self._comm is not comm:
+                self._comm.close()
             self._comm = comm
+            self._left.clear()
             with comm.turn():
                 self._worker.join(comm)
         except Exception as error:  # the boundary between a rank and its driver

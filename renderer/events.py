@@ -60,3 +60,16 @@ class Event:
     def to_json(self) -> str:
         """The same as one line."""
         return json.dumps(self.as_json())
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step cost on one rank.
+
+    Of its seconds `waiting` were spent for other ranks, and `saving` for the state before it.
+    """
+
+    seconds: float
+    bytes_sent: int
+    waiting: float
+    saving: float

@@ -14,8 +14,9 @@ from pydantic.fields import FieldInfo
 from .errors import SpecError
 from .spec import RenderSpec, height_width, parse, preset
 
-# The prompt is the argument of `render`; a cascade does not fit into a flag.
-WITHOUT_FLAG = frozenset({"prompt", "stages"})
+# The prompt is the argument of `render`; a cascade does not fit into a flag, and --workers says
+# both of its bounds.
+WITHOUT_FLAG = frozenset({"prompt", "stages", "max_workers"})
 # Shorter words than diffusers' own; those work as well.
 ALSO_CALLED = {"num_frames": "--frames", "method_options": "--option"}
 # The order of the help; every field is in one of them.
@@ -113,7 +114,10 @@ def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that were given, as the spec reads them; raises `SpecError`."""
     given = {field: value for field, value in fields.items() if value is not None}
     spec = parse(given)
-    return {field: getattr(spec, field) for field in given}
+    found = {field: getattr(spec, field) for field in given}
+    if spec.max_workers is not None:
+        found["workers"] = f"{spec.workers}..{spec.max_workers}"
+    return found
 
 
 def option(field: str, value: Any) -> list[str]:

@@ -79,12 +79,14 @@ class Journal(ABC):
             ids.update(event["ids"] if "ids" in event else [event["id"]])
         return frozenset(ids)
 
+    def states(self) -> list[State]:
+        """Every {"event": "state", "stage": ..., "step": ..., "slot": ...}, in their order."""
+        names = ("stage", "step", "slot")
+        return [State(*(int(event[name]) for name in names)) for event in self._named("state")]
+
     def last_state(self) -> State | None:
-        """The last {"event": "state", "stage": ..., "step": ..., "slot": ...}."""
-        states = self._named("state")
-        if not states:
-            return None
-        return State(*(int(states[-1][name]) for name in ("stage", "step", "slot")))
+        """The newest of the states."""
+        return next(reversed(self.states()), None)
 
     def entropies(self, stage: int) -> list[dict[str, list[float]]] | None:
         """What a stage's first step measured, for each half of the guidance.

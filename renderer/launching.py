@@ -5,6 +5,7 @@ A driver asks a `Crew` for what it needs; crews that outlive a render are in war
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -13,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frieze.cluster import ray_session
-from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
+from frieze.cluster.fleet import Fleet, FleetError, LocalFleet
 from frieze.cluster.ray_fleet import RayFleet
+from frieze.cluster.solo_fleet import SoloFleet
 
 from . import devices, outputs
 from .errors import PlanError
 from .family import Conditioning
 from .loaded import encode_prompts
 from .locations import Location, carried
-from .plan import CanvasPlan
+from .plan import CanvasPlan, plan
 from .shard import Shard
 from .spec import RenderSpec
 
@@ -55,7 +57,7 @@ def session(made: CanvasPlan) -> Iterator[None]:
     with ExitStack() as stack:
         if on_ray(spec):
             try:
-                stack.enter_context(ray_session.session(spec.workers, spec.address))
+                stack.enter_context(ray_session.session(spec.most_workers, spec.address))
             except FleetError as error:
                 raise PlanError(str(error)) from error
         yield
@@ -92,6 +94,9 @@ def launch(
         Shard,
         spec.workers,
         *arguments,
+        most=spec.most_workers,
+        unit=spec.guidance_ranks * spec.ulysses,
+        prepare="load",
         address=spec.address,
         num_cpus=1,
         num_gpus=gpus(spec),
@@ -119,9 +124,18 @@ def apart(
     )
 
 
+def replanned(made: CanvasPlan, size: int) -> CanvasPlan:
+    """The same picture on another number of workers, which share as much as that allows."""
+    spec = made.spec
+    halves = math.gcd(spec.guidance_ranks, size)
+    mesh = {"guidance_ranks": halves, "ulysses": math.gcd(spec.ulysses, size // halves)}
+    changed = spec.model_copy(update={"workers": size, **mesh})
+    return plan(changed, block=made.block[0], sources=made.sources)
+
+
 def on_ray(spec: RenderSpec) -> bool:
     """Whether workers are Ray actors; one worker and no cluster needs no Ray."""
-    alone = spec.workers == 1 and spec.address is None and "RAY_ADDRESS" not in os.environ
+    alone = spec.most_workers == 1 and spec.address is None and "RAY_ADDRESS" not in os.environ
     return not (spec.local or alone)
 
 

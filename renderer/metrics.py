@@ -94,6 +94,7 @@ class Meter:
 
     def _recovered(self, event: Event, facts: Any) -> None:
         self._sink.add("frieze_recoveries_total", 1)
+        self._resized(event, facts)
 
     def _resized(self, event: Event, facts: Any) -> None:
         if "num_workers" in facts:

@@ -294,7 +294,7 @@ def _mesh(spec: RenderSpec, guidance: Guidance) -> Mesh:
 
 def _block_size(spec: RenderSpec, facts: ModelFacts) -> int:
     """The largest block that leaves a row of blocks to each worker, and four rows in all."""
-    wanted = max(4, spec.workers)
+    wanted = max(4, spec.most_workers)
     unit = facts.latent.unit
     sizes = [size for size in BLOCK_SIZES if size % unit == 0] or [unit]
     for size in sizes:
@@ -308,9 +308,10 @@ def _check_block(size: int, spec: RenderSpec, facts: ModelFacts) -> None:
     if size % unit or size & (size - 1):
         raise PlanError(f"chunk {size} does not work; a power of two from {unit} to 512 does")
     rows = spec.height // size
-    if spec.workers > rows:
+    workers = spec.most_workers
+    if workers > rows:
         raise PlanError(
-            f"{spec.workers} workers are more than the {rows} rows of {size}-pixel blocks in a "
+            f"{workers} workers are more than the {rows} rows of {size}-pixel blocks in a "
             f"height of {spec.height}; use at most {rows} workers"
             + (" or a smaller chunk" if size > unit else "")
         )
@@ -369,7 +370,8 @@ def _table(made: CanvasPlan) -> list[str]:
         f"({made.facts.folder})",
         f"method    {spec.method}",
         f"workers   {spec.workers} (ring {made.mesh.ring} x ulysses {made.mesh.ulysses}"
-        + (f" x guidance {made.mesh.guidance})" if made.mesh.guidance > 1 else ")"),
+        + (f" x guidance {made.mesh.guidance})" if made.mesh.guidance > 1 else ")")
+        + (f", up to {spec.max_workers} where there is room" if spec.max_workers else ""),
         f"blocks    {made.num_blocks} of {made.block[1]} x {made.block[0]} px",
     ]
     for number, stage in enumerate(made.stages, 1):

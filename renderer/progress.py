@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 WORK = frozenset({"stage", "step", "decode", "block", "export", "done"})
 BEGIN = ("stage", "decode")
-UNSHOWN = frozenset({"save", "ended"})  # a save is part of its step; an end is said as an error
+# A save is part of its step; a failure is said when it is over, an end as an error.
+UNSHOWN = frozenset({"save", "failure", "ended"})
 
 
 class Pace:

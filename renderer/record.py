@@ -15,6 +15,7 @@ from .outputs import Targets
 from .pixels import LatentArray, StoreLayout
 from .plan import CanvasPlan
 from .sampling import solver
+from .saving import NUM_SLOTS
 
 FULL_DIGEST = 256 * 2**20
 SAMPLE = 2**20
@@ -54,13 +55,13 @@ def _array(made: CanvasPlan, name: str) -> LatentArray:
 
 
 def _latents(made: CanvasPlan, index: int) -> LatentArray:
-    """Two slots of a stage's latents and of what steps remember: one is whole at any time."""
+    """Slots of a stage's latents and of what steps remember: one is whole at any time."""
     stage = made.stages[index]
     canvas = stage.canvas
     guide = made.method.guide if index else None
     num_memory = solver(made.facts.schedule).num_history + (guide.num_memory if guide else 0)
     channels = made.facts.latent.channels * (1 + num_memory)
-    shape = (2, channels, canvas.frames, canvas.height, canvas.width)
+    shape = (NUM_SLOTS, channels, canvas.frames, canvas.height, canvas.width)
     return LatentArray(name=str(index), shape=shape, chunk_rows=stage.align)
 
 

@@ -81,7 +81,7 @@ def render(
 def resume(
     path: str | Location,
     *,
-    workers: int | None = None,
+    workers: int | str | None = None,
     local: bool | None = None,
     address: str | None = None,
     timeout: float | None = None,
@@ -104,6 +104,8 @@ def resume(
 
     place = {"workers": workers, "local": local, "address": address}
     changes = place | {"timeout": timeout, "wait": wait}
-    given = {name: value for name, value in changes.items() if value is not None}
+    given: dict[str, Any] = {k: value for k, value in changes.items() if value is not None}
+    if workers is not None:
+        given |= {"max_workers": None}  # unless `workers` is a range, as "2..8"
     drive = Drive(on_event, cancel, callback_on_step_end)
     return drive.resume(location(path, StoreError), given, exports, overwrite)

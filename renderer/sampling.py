@@ -288,3 +288,8 @@ SOLVERS: Mapping[str, Callable[[Schedule], Solver]] = {
     "plms": _plms,
     "unipc": _unipc,
 }
+
+
+def stage_seed(seed: int, stage_index: int) -> int:
+    """The seed of a stage's noise: the render's own for the first, far apart for the others."""
+    return (seed + stage_index * 0x9E3779B97F4A7C15) % 2**63

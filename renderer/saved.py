@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,9 +30,8 @@ class Saved:
     share: Band
     device: torch.device
 
-    def write(self, array: int, slot: int, share_BCTHW: Tensor) -> None:
+    def write(self, array: int, slot: int, rows_CTHW: np.ndarray) -> None:
         """This worker's share of this stage, into a slot of an array."""
-        rows_CTHW = share_BCTHW[0].float().cpu().numpy()
         self.store.save_latents(array, slot, slice(self.share.start, self.share.stop), rows_CTHW)
 
     def read(

@@ -12,7 +12,6 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,32 +20,25 @@ from torch import Tensor
 
 from frieze.cluster.attention import axis_comms
 from frieze.cluster.bands import band_mode
-from frieze.cluster.comm import Comm, Like
+from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band
 from frieze.cluster.strategies.bands import predict
 
-from . import loaded
+from . import loaded, twins
 from .decode import Piece, decode, quantise
+from .events import StepReport
 from .family import Conditioning, Place
 from .focus import Concentration, Entropies, gathering, listen, watched
 from .guides import View
 from .guiding import Grid, Guiding, at_work
 from .method import Axis
 from .plan import CanvasPlan, StagePlan
-from .sampling import noised, solver
+from .sampling import noised, solver, stage_seed
 from .saved import Saved
+from .saving import Saving
 from .schedules import Level
 from .store import Location, Store
 from .writer import Writer
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step cost on one rank; `waiting` are those of its seconds spent for other ranks."""
-
-    seconds: float
-    bytes_sent: int
-    waiting: float
 
 
 class Shard:
@@ -63,26 +55,25 @@ class Shard:
         self.x_BCTHW = torch.empty(0)
         self.history: tuple[Tensor, ...] = ()
         self.tunings: tuple[Concentration, ...] = ()
-        # What a first frame adds to the conditioning of this band.
-        self.image: Mapping[str, Tensor] = {}
+        self.image: Mapping[str, Tensor] = {}  # what a first frame adds to the conditioning
+        self.saving = Saving()
 
     def join(self, comm: Comm) -> None:
-        """Receive the communicator that the fleet made for this rank.
+        """Receive the communicator that the fleet made for this rank; a later one replaces it."""
+        self.saving.drop()
+        self.comm = comm
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
+    def arrange(self, plan: CanvasPlan) -> None:
+        """Take up a plan for as many ranks as there are now; rows are restored after it.
 
         Ranks with the same band and different prompts are twins; each keeps half of the band,
         and in the order of these shares all ranks hold the canvas once.
         """
-        mesh = self.plan.mesh
-        self.comm = comm
-        self.comms = axis_comms(comm, mesh)
-        self.twins, self.sharing = None, comm
-        if mesh.guidance > 1:
-            self.twins = comm.group(mesh.group(comm.rank, "guidance"))
-            first = range(mesh.ring * mesh.ulysses)
-            order = [r for rank in first for r in mesh.group(rank, "guidance")]
-            self.sharing = comm.group(order)
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
+        self.plan = plan
+        self.comms = axis_comms(self.comm, plan.mesh)
+        self.twins, self.sharing = twins.groups(self.comm, plan.mesh)
 
     def load(self) -> dict[str, Any]:
         """Open the store and load the weights, once per process however many rank threads."""
@@ -141,10 +132,17 @@ class Shard:
         self.guiding.memory = tuple(kept[self.solver.num_history :])
 
     @torch.no_grad()
-    def step(self, step_index: int) -> StepReport:
-        """Advance this band by one interval between noise levels."""
+    def step(self, step_index: int, slot: int | None = None) -> StepReport:
+        """Advance this band by one interval between noise levels.
+
+        Meanwhile the state that the step begins with is written into `slot`, if there is one; it
+        is on disk when the step is done.
+        """
         began, sent = time.perf_counter(), self.comm.num_bytes_sent
         waited = self.comm.seconds_waiting
+        if slot is not None:
+            self._write_state(slot)
+        saving = time.perf_counter() - began
         level = self._stage.levels[step_index]
         self.x_BCTHW = self.guiding.entered(step_index, self.x_BCTHW)
         grid = self.guiding.grid(step_index)
@@ -165,8 +163,15 @@ class Shard:
         self._keep("clean", step_index, clean)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the seconds were those of asking for it
-        waited = self.comm.seconds_waiting - waited
-        return StepReport(time.perf_counter() - began, self.comm.num_bytes_sent - sent, waited)
+        drawn = time.perf_counter()
+        self.saving.settle()
+        now = time.perf_counter()
+        return StepReport(
+            now - began,
+            self.comm.num_bytes_sent - sent,
+            self.comm.seconds_waiting - waited,
+            saving + now - drawn,
+        )
 
     def entropies(self) -> tuple[int, list[Entropies]]:
         """(its place among twins, what the first step measured of its halves of the guidance)."""
@@ -184,8 +189,14 @@ class Shard:
 
     def save(self, slot: int) -> None:
         """Write this worker's latent rows, and what steps remember of them, into a slot."""
-        state = torch.cat([self.x_BCTHW, *self.history, *self.guiding.memory], dim=1)
-        self._saved.write(self.stage_index, slot, self._shared(state))
+        self._write_state(slot)
+        self.saving.settle()
+
+    def _write_state(self, slot: int) -> None:
+        """Begin to write them."""
+        parts = [self.x_BCTHW, *self.history, *self.guiding.memory]
+        write = functools.partial(self._saved.write, self.stage_index, slot)
+        self.saving.start([self._shared(part)[0] for part in parts], write)
 
     def latents(self) -> tuple[int, Tensor]:
         """(first row, latents [C, T, H, W]) of this worker, for callbacks that ask for them."""
@@ -358,7 +369,8 @@ class Shard:
     def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> None:
         """Save latents of this stage for guidance, if the plan asks for them."""
         if (name := f"{self.stage_index}-{kind}") in self.plan.arrays:
-            self._saved.write(self.plan.array(name), slot, self._shared(x_BCTHW))
+            rows_CTHW = self._shared(x_BCTHW)[0].float().cpu().numpy()
+            self._saved.write(self.plan.array(name), slot, rows_CTHW)
 
     def _encoded(self, array: str, source_index: int) -> Tensor:
         """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""
@@ -382,18 +394,7 @@ class Shard:
 
     def _of_band(self, share_BCTHW: Tensor) -> Tensor:
         """The band's rows, of which twins hold a share each."""
-        if self.twins is None:
-            return share_BCTHW
-        like = Like.of(share_BCTHW)
-        starts = self._band.start
-        shares = [s for s in self._stage.shares if starts <= s.start < self._band.stop]
-        parts = self.twins.all_gather(share_BCTHW, [like.with_size(-2, s.rows) for s in shares])
-        return torch.cat(parts, dim=-2)
+        return twins.whole(self.twins, share_BCTHW, self._band, self._stage.shares)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, torch.float32)
-
-
-def stage_seed(seed: int, stage_index: int) -> int:
-    """The seed of a stage's noise: the render's own for the first, far apart for the others."""
-    return (seed + stage_index * 0x9E3779B97F4A7C15) % 2**63

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import SpecError
 
@@ -26,6 +26,7 @@ PLACE_FIELDS = frozenset(
         "out",
         "overwrite",
         "workers",
+        "max_workers",
         "local",
         "park",
         "address",
@@ -119,7 +120,8 @@ class RenderSpec(BaseModel):
         default="picture.zarr", min_length=1, description=".zarr, .tif, .png, .mp4, .mov ..."
     )
     overwrite: bool = Field(default=False, description="replace what is at --out")
-    workers: int = Field(default=1, ge=1, description="ranks the canvas is cut over")
+    workers: int = Field(default=1, ge=1, description="ranks the canvas is cut over: 4, or 2..8")
+    max_workers: int | None = Field(default=None, ge=1, description="the most, if there is room")
     local: bool = Field(default=False, description="threads of this process instead of Ray")
     park: Literal["host", "disk"] | None = Field(
         default=None, description="with --local: where waiting bands leave their memory"
@@ -140,6 +142,31 @@ class RenderSpec(BaseModel):
         default=60.0, gt=0, description="seconds for the cluster to make room for workers"
     )
     dpi: float = Field(default=300.0, gt=0, description="dots per inch written to the file")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _range(cls, values: Any) -> Any:
+        """`workers` as "2..8": at least two, and up to eight where and when there is room."""
+        workers = values.get("workers") if isinstance(values, Mapping) else None
+        if not (isinstance(workers, str) and ".." in workers):
+            return values
+        least, _, most = workers.partition("..")
+        return {**values, "workers": least, "max_workers": most}
+
+    @model_validator(mode="after")
+    def _ascends(self) -> RenderSpec:
+        if self.max_workers is None:
+            return self
+        if self.max_workers < self.workers:
+            raise ValueError(f"workers {self.workers}..{self.max_workers}: the fewest come first")
+        if self.local:
+            raise ValueError(f"workers {self.workers}..{self.max_workers} come and go on Ray only")
+        return self
+
+    @property
+    def most_workers(self) -> int:
+        """The most workers that may draw at the same time."""
+        return self.max_workers or self.workers
 
     def picture(self) -> dict[str, Any]:
         """The fields that decide the picture's pixels, as JSON values."""

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .errors import RenderCancelledError
-from .events import Event
+from .events import Event, StepReport
 from .locations import Location
 from .metrics import METRICS, Meter
 from .runlog import RunLog
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from .pixels import StoreLayout
     from .plan import CanvasPlan
-    from .shard import StepReport
 
 
 class Watch:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from drawing import CASCADE, draw, grey_levels, pixels, small_spec
-from frieze.renderer import Event, RenderFailedError, render, resume
+from frieze.renderer import Event, StoreError, render, resume
+from frieze.renderer.course import MOST_FAILURES
+from frieze.renderer.shard import Shard
 from frieze.renderer.store import Store
 from tolerances import GREY_LEVELS
 
@@ -82,39 +87,106 @@ def test_blocks_appear_while_others_decode_and_a_killed_driver_resumes_to_the_sa
     assert np.array_equal(pixels(path), undisturbed)
 
 
-def test_ray_workers_draw_what_threads_draw(
-    tmp_path: Path, undisturbed: np.ndarray, ray_cluster: int
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, ray_cluster: int) -> np.ndarray:
+    """What two Ray workers draw when nothing happens to them."""
+    path = tmp_path_factory.mktemp("whole") / "a.zarr"
+    draw(path, **CASCADE, chunk=64, local=False)
+    return pixels(path)
+
+
+def test_ray_workers_draw_what_threads_draw(whole: np.ndarray, undisturbed: np.ndarray) -> None:
+    assert grey_levels(whole, undisturbed) <= GREY_LEVELS
+
+
+def test_lost_workers_are_replaced_and_the_bytes_are_the_same(
+    tmp_path: Path, whole: np.ndarray
 ) -> None:
-    draw(tmp_path / "a.zarr", **CASCADE, chunk=64, local=False)
-    assert grey_levels(pixels(tmp_path / "a.zarr"), undisturbed) <= GREY_LEVELS
-
-
-def kill_a_worker(path: Path, step: int) -> None:
-    """Render on two Ray workers and kill rank 1 after so many steps."""
-    pids: list[int] = []
-    steps: list[Event] = []
+    """One dies in a step, the other while it decodes: each time the one that is left goes on."""
+    events: list[Event] = []
+    crews: list[list[int]] = []
 
     def listen(event: Event) -> None:
-        if event.kind == "workers":
-            pids.extend(worker["pid"] for worker in event.facts["workers"])
-        if event.kind == "step":
-            steps.append(event)
-            if len(steps) == step:
-                os.kill(pids[1], signal.SIGKILL)
+        events.append(event)
+        if "workers" in event.facts:
+            crews.append([worker["pid"] for worker in event.facts["workers"]])
+        kinds = [each.kind for each in events]
+        if event.kind == "step" and kinds.count("step") == 2:
+            os.kill(crews[0][1], signal.SIGKILL)
+        if event.kind == "block" and kinds.count("block") == 1:
+            (eldest,) = set(crews[0]) & set(crews[1])
+            os.kill(eldest, signal.SIGKILL)
 
-    with pytest.raises(RenderFailedError, match=r"rank 1.*frieze resume"):
-        render(small_spec(path, **CASCADE, chunk=64, local=False), on_event=listen)
-    assert len(steps) == step
+    path = tmp_path / "a.zarr"
+    render(small_spec(path, **CASCADE, chunk=64, local=False, timeout=60), on_event=listen)
+    assert np.array_equal(pixels(path), whole)
+    recovered = [event for event in events if event.kind == "recovered"]
+    assert [len(set(a) & set(b)) for a, b in itertools.pairwise(crews)] == [1, 1]
+    first, second = (event.message for event in recovered)
+    assert re.search(
+        r"rank 1 .* was lost in 'step'.*; 2 workers go on with step 2 of stage 1", first
+    )
+    assert re.search(
+        r"rank \d .* was lost in 'decode'.*; 2 workers go on with what was not", second
+    )
+    assert recovered[0].facts["steps_redone"] <= 2
+    journal = Store.open(str(path)).journal.read()
+    ids = [name for event in journal for name in event.get("ids", [])]
+    assert len(ids) == len(set(ids)) == 64  # no block was done twice
 
 
-def test_a_killed_ray_worker_leaves_a_store_that_resumes_to_the_same_bytes(
-    tmp_path: Path, ray_cluster: int
+def fail_once(monkeypatch: pytest.MonkeyPatch, name: str, number: int, times: int = 1) -> None:
+    """The number-th call of a method of `Store`, and some after it, raise what a disk raises."""
+    real, calls = getattr(Store, name), []
+
+    def broken(self: Store, *args: object, **more: object) -> object:
+        calls.append(name)
+        if number <= len(calls) < number + times:
+            raise StoreError(f"{self.path} cannot be written: Input/output error")
+        return real(self, *args, **more)
+
+    monkeypatch.setattr(Store, name, broken)
+
+
+@pytest.mark.parametrize(("name", "number"), [("save_latents", 4), ("write_rows", 3)])
+def test_a_store_that_fails_once_is_written_to_again(
+    tmp_path: Path,
+    undisturbed: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    number: int,
 ) -> None:
-    draw(tmp_path / "whole.zarr", **CASCADE, chunk=64, local=False)
-    whole = pixels(tmp_path / "whole.zarr")
-    kill_a_worker(tmp_path / "a.zarr", step=4)
-    resume(tmp_path / "a.zarr")
-    assert np.array_equal(pixels(tmp_path / "a.zarr"), whole)
-    kill_a_worker(tmp_path / "b.zarr", step=2)
-    resume(tmp_path / "b.zarr", workers=3)
-    assert grey_levels(pixels(tmp_path / "b.zarr"), whole) <= GREY_LEVELS
+    fail_once(monkeypatch, name, number)
+    events: list[Event] = []
+    spec = small_spec(tmp_path / "a.zarr", **CASCADE, chunk=64)
+    render(spec, on_event=events.append)
+    assert [event.kind for event in events].count("recovered") == 1
+    assert np.array_equal(pixels(tmp_path / "a.zarr"), undisturbed)
+
+
+def test_a_store_that_keeps_failing_is_one_error_and_resumes_to_the_same_bytes(
+    tmp_path: Path, undisturbed: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, events = tmp_path / "a.zarr", []
+    fail_once(monkeypatch, "save_latents", 4, times=1000)
+    with pytest.raises(StoreError, match="Input/output error"):
+        render(small_spec(path, **CASCADE, chunk=64), on_event=events.append)
+    assert [event.kind for event in events].count("recovered") == MOST_FAILURES - 1
+    monkeypatch.undo()
+    resume(path)
+    assert np.array_equal(pixels(path), undisturbed)
+
+
+def test_a_workers_own_error_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def broken(self: Shard, *args: object) -> object:
+        calls.append(self.comm.rank)
+        raise torch.OutOfMemoryError("16 GiB were asked for")
+
+    monkeypatch.setattr(Shard, "step", broken)
+    with pytest.raises(torch.OutOfMemoryError, match="16 GiB"):
+        draw(tmp_path / "a.zarr")
+    assert calls == [0]

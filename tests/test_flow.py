@@ -211,10 +211,10 @@ def test_a_worker_that_breaks_leaves_a_store_that_resumes(
 
     step = Shard.step
 
-    def broken(self: Shard, index: int) -> object:
+    def broken(self: Shard, index: int, slot: int | None) -> object:
         if self.comm.rank == 1 and self.stage_index == 1:
             raise WorkerLostError("rank 1 was lost")
-        return step(self, index)
+        return step(self, index, slot)
 
     monkeypatch.setattr(Shard, "step", broken)
     with pytest.raises(RenderFailedError, match="frieze resume"):

@@ -40,9 +40,9 @@ DOORS = {
     "jinja2": ("renderer/report.py",),
     "obstore": ("renderer/buckets.py", "renderer/s3.py"),
     "pickle": ("cluster/messages.py",),
-    "ray": (
-        *("cluster/ray_fleet.py", "cluster/ray_jobs.py", "cluster/ray_metrics.py"),
-        *("cluster/ray_seat.py", "cluster/ray_session.py"),
+    "ray": tuple(
+        f"cluster/ray_{name}.py"
+        for name in ("crew", "fleet", "jobs", "metrics", "reserve", "seat", "session")
     ),
     "rich": (
         *("renderer/cli.py", "renderer/doctor.py", "renderer/progress.py"),
@@ -89,8 +89,9 @@ SPEC_FIELDS = [
         "bits",
         "out",
     ),
-    *("overwrite", "workers", "local", "park", "address", "device", "guidance_ranks"),
-    *("device_memory", "ulysses", "chunk", "save_every", "timeout", "wait", "dpi"),
+    *("overwrite", "workers", "max_workers", "local", "park", "address", "device"),
+    *("guidance_ranks", "device_memory", "ulysses", "chunk", "save_every", "timeout"),
+    *("wait", "dpi"),
 ]
 COMMANDS = {
     "render": ["prompt", "preset", "size", "also", "continued", "dry_run", "json", "quiet"],

@@ -16,9 +16,10 @@ import torch
 
 import errands
 from fleet_workers import Worker
-from frieze.cluster.fleet import FleetError, LocalFleet, SoloFleet, WorkerLostError
+from frieze.cluster.fleet import FleetError, LocalFleet, WorkerLostError
 from frieze.cluster.ray_fleet import RayFleet
 from frieze.cluster.ray_session import connect, session, threads_of
+from frieze.cluster.solo_fleet import SoloFleet
 
 FOREVER = 600.0  # seconds; longer than a test may take
 

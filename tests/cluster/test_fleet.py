@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from fleet_workers import Unwilling, Worker, released
-from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet, WorkerLostError
+from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, WorkerLostError
 from frieze.cluster.ray_fleet import RayFleet
+from frieze.cluster.solo_fleet import SoloFleet
 
 KINDS = ("threads", "turns", "ray")
 PROMPT = 15.0  # seconds

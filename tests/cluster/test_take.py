@@ -7,8 +7,9 @@ import os
 import pytest
 
 from fleet_workers import Unwilling, Worker
-from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
+from frieze.cluster.fleet import Fleet, FleetError, LocalFleet
 from frieze.cluster.ray_fleet import RayFleet
+from frieze.cluster.solo_fleet import SoloFleet
 
 
 def launch(kind: str, request: pytest.FixtureRequest) -> Fleet:

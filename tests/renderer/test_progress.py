@@ -122,13 +122,14 @@ def test_facts_stand_beside_what_was_said(capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(capsys.readouterr().out) == {"event": "save", "step": 3, "bytes": 4096}
 
 
-def test_lines_keep_silent_about_saves_and_show_failures(
+def test_lines_keep_silent_about_saves_and_say_once_what_a_failure_led_to(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     show = Lines(every=0.0)
     show(Event("save", step=3, num_steps=4))
     show(Event("failure", message="rank 1 was lost"))
-    assert capsys.readouterr().err == "rank 1 was lost\n"
+    show(Event("recovered", message="rank 1 was lost; 2 workers go on with step 4"))
+    assert capsys.readouterr().err == "rank 1 was lost; 2 workers go on with step 4\n"
 
 
 def test_warnings_are_notes_while_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,7 @@ PLACE = [
     "out",
     "overwrite",
     "workers",
+    "max_workers",
     "local",
     "park",
     "address",
@@ -169,3 +170,29 @@ def test_a_broken_preset_file_is_one_clear_line(tmp_path: Path, text: bytes, rea
 def test_an_unknown_preset_lists_those_there_are() -> None:
     with pytest.raises(SpecError, match=r"'dmeo'; there are: .*demo"):
         preset("dmeo")
+
+
+@pytest.mark.parametrize(
+    ("fields", "bounds"),
+    [({"workers": 4}, (4, 4)), ({"workers": "4"}, (4, 4)), ({"workers": "2..8"}, (2, 8))],
+)
+def test_workers_are_a_number_or_the_fewest_and_the_most(
+    fields: dict[str, Any], bounds: tuple[int, int]
+) -> None:
+    spec = parse(fields)
+    assert (spec.workers, spec.most_workers) == bounds
+    assert parse(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"workers": "8..2"}, "the fewest come first"),
+        ({"workers": "2..x"}, "'x'"),
+        ({"workers": "..4"}, "workers = ''"),
+        ({"workers": "2..4", "local": True}, "come and go on Ray only"),
+    ],
+)
+def test_a_range_of_workers_that_is_none_is_refused(fields: dict[str, Any], part: str) -> None:
+    with pytest.raises(SpecError, match=part):
+        parse(fields)

@@ -1,0 +1,344 @@
+"""The course of a render: all steps and all pixels, whatever becomes of the workers.
+
+There is one way to go on, from a stopped render as from a lost worker or on another number of
+workers: take up the newest saved state and do what is missing.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from frieze.cluster.bands import BandError
+from frieze.cluster.comm import CommError
+from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
+
+from . import watch
+from .errors import PlanError, RenderCancelledError, RenderFailedError, StoreError
+from .events import StepReport
+from .journal import State
+from .launching import Prompts, replanned
+from .listener import Listener
+from .plan import CanvasPlan
+from .render import RenderHandle
+from .saving import Slots
+from .store import Store
+
+# A step hangs when it takes so many times the median one, but never before so many seconds.
+HANGS_AT = 10.0
+HANG_SECONDS = 10.0
+# So many failures in a row at one place end a render.
+MOST_FAILURES = 3
+# What may go better the next time; a worker's own exceptions would only be raised again.
+PASSING = (WorkerLostError, CommError, StoreError)
+
+
+class Resized(Exception):
+    """Other workers go on from here."""
+
+
+class Course:
+    """The steps of one plan on one fleet, written to one store."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        made: CanvasPlan,
+        store: Store,
+        prompts: Prompts | None,
+        listener: Listener,
+    ) -> None:
+        self.fleet = fleet
+        self.made = made
+        self.store = store
+        self.prompts = prompts
+        self.listener = listener
+        self.slots = Slots(store.journal.states())
+        self._written = set(store.done())
+        self._failures: list[tuple[int, int, int]] = []  # where each of those in a row was
+        self._seconds: list[float] = []  # of this stage's steps since it was taken up
+        self._shown = -1  # the stage whose beginning was told
+        self._called = 0  # steps that the callback knows of
+        self._now = (0, 0)  # the stage and the steps of it that are done
+
+    def run(self) -> int:
+        """Everything that is missing; returns the largest worker's peak memory in bytes."""
+        failed: Exception | None = None
+        while True:
+            try:
+                if failed is not None:
+                    self._mend(failed)
+                self.made = self._arranged()
+                self._denoise()
+                self._decode()
+                return max(self.fleet.all("memory"))
+            except Resized:
+                failed = None
+            except PASSING as error:
+                self._count(error)
+                failed = error
+            except (FleetError, BandError) as error:
+                raise self._failed(error) from error
+
+    # ---- what went wrong
+
+    def _count(self, error: Exception) -> None:
+        """Raise an error that may not pass: too many in a row where the render stands."""
+        newest = self.slots.newest
+        stage, step = (newest.stage, newest.step) if newest else (0, 0)
+        place = (stage, step, len(self._written))
+        self._failures = [*(p for p in self._failures if p == place), place]
+        if len(self._failures) < MOST_FAILURES:
+            self.listener.say("failure", self.made, *self._now, message=one_line(error))
+            return
+        if isinstance(error, StoreError):
+            raise error
+        raise self._failed(error, f", {MOST_FAILURES} times in a row") from error
+
+    def _mend(self, failed: Exception) -> None:
+        """A new group of the workers that are left and of those that took the lost ones' places."""
+        began = time.monotonic()
+        self.slots.give_up()
+        try:
+            self.fleet.mend()
+        except WorkerLostError:
+            raise
+        except FleetError as error:
+            raise self._failed(failed) from error
+        newest, size = self.slots.newest, self.fleet.size
+        stage, step = (newest.stage, newest.step) if newest else (0, 0)
+        again = f"step {step + 1} of stage {stage + 1}"
+        if self._is_drawn:
+            again = "what was not decoded"
+        who = "1 worker goes" if size == 1 else f"{size} workers go"
+        self.listener.say(
+            "recovered",
+            self.made,
+            stage,
+            step,
+            seconds=time.monotonic() - began,
+            message=f"{one_line(failed)}; {who} on with {again}",
+            facts={"steps_redone": self._redone(stage, step), **standing(self.fleet)},
+        )
+
+    def _redone(self, stage: int, step: int) -> int:
+        """Steps that were done, or under way, and will be done again."""
+        if self._is_drawn:
+            return 0
+        before = [each.num_steps for each in self.made.stages]
+        return sum(before[: self._now[0]]) + self._now[1] + 1 - sum(before[:stage]) - step
+
+    def _failed(self, error: Exception, more: str = "") -> RenderFailedError:
+        return RenderFailedError(f"{error}{more}; {how_to_resume(self.store)}")
+
+    # ---- denoising
+
+    def _arranged(self) -> CanvasPlan:
+        """The plan for as many workers as there are, made known to them."""
+        made = self.made
+        if made.spec.workers != self.fleet.size:
+            try:
+                made = replanned(made, self.fleet.size)
+            except PlanError as error:
+                raise self._failed(error) from error
+        self.fleet.all("arrange", made)
+        return made
+
+    @property
+    def _is_drawn(self) -> bool:
+        return drawn(self.made, self.slots.newest)
+
+    def _denoise(self) -> None:
+        fleet, made, state = self.fleet, self.made, self.slots.newest
+        fleet.all("load")
+        if self._is_drawn:
+            assert state is not None
+            fleet.all("restore", state.stage, state.slot, state.step)
+            return
+        assert self.prompts is not None
+        for prompt, conditioning in self.prompts.items():
+            fleet.all("condition", conditioning, prompt)
+        for stage_index in range(state.stage if state else 0, len(made.stages)):
+            if state and state.stage == stage_index:
+                fleet.all("restore", stage_index, state.slot, state.step)
+                first_step = state.step
+                if measured := self.store.journal.entropies(stage_index):
+                    fleet.all("concentrate", measured)
+            else:
+                if stage_index - 1 in made.painted:
+                    fleet.all("paint")
+                newest = self.slots.newest
+                fleet.all("begin", stage_index, newest.slot if newest else None)
+                first_step = 0
+            self._stage(stage_index, first_step)
+
+    def _stage(self, stage_index: int, first_step: int) -> None:
+        """All steps of one stage; its last state is on disk at the end."""
+        made, stage = self.made, self.made.stages[stage_index]
+        self._now, self._seconds = (stage_index, first_step), []
+        if self._shown != stage_index:
+            unit = made.facts.latent.downscale
+            size = f"{stage.canvas.width * unit}x{stage.canvas.height * unit}"
+            self.listener.say("stage", made, stage_index, first_step, message=size)
+            self._shown = stage_index
+        for step in range(first_step, stage.num_steps):
+            self._step(stage_index, step, is_saved=step == first_step)
+            self._now = (stage_index, step + 1)
+            self._call_back(stage_index, step)
+            self._stop_if_asked()
+            self._resize_if_better()
+        self._save()
+
+    def _step(self, stage_index: int, step: int, *, is_saved: bool) -> None:
+        """One step, while the state before it is written if its turn has come."""
+        slot = None
+        if not is_saved and step % self.made.spec.save_every == 0:
+            slot = self._slot()
+        began = time.monotonic()
+        reports: Sequence[StepReport] = self.fleet.all("step", step, slot, timeout=self._limit())
+        facts = watch.of_step(reports, time.monotonic() - began)
+        if slot is not None:
+            saving = max(report.saving for report in reports)
+            self._confirm(State(stage_index, step, slot), saving)
+        if step == 0:
+            self._concentrate(stage_index)
+        self._seconds.append(max(report.seconds for report in reports))
+        self.listener.say(
+            "step",
+            self.made,
+            stage_index,
+            step + 1,
+            seconds=self._seconds[-1],
+            facts=facts,
+        )
+
+    def _resize_if_better(self) -> None:
+        """Between two steps, let others in or go where the fleet sees a reason."""
+        stage_index, step = self._now
+        stage = self.made.stages[stage_index]
+        if not self.fleet.wants_change((stage.num_steps - step) * statistics.median(self._seconds)):
+            return
+        self._save()
+        before, began = self.fleet.size, time.monotonic()
+        self.fleet.change()
+        self.listener.say(
+            "resized",
+            self.made,
+            stage_index,
+            step,
+            seconds=time.monotonic() - began,
+            message=f"{before} workers become {self.fleet.size} after step {step}",
+            facts=standing(self.fleet),
+        )
+        raise Resized
+
+    def _limit(self) -> float | None:
+        """Seconds without a word after which a step hangs; None for the fleet's own limit."""
+        if not self._seconds:
+            return None
+        usual = HANGS_AT * statistics.median(self._seconds)
+        return min(self.fleet.timeout, max(HANG_SECONDS, usual))
+
+    def _slot(self) -> int:
+        stage_index = self._now[0]
+        return self.slots.take(stage_index, self.store.layout.latents[stage_index].shape[0])
+
+    def _save(self) -> None:
+        """Have the state that the workers stand at on disk, if it is not."""
+        stage_index, step = self._now
+        newest = self.slots.newest
+        if newest is None or (newest.stage, newest.step) != self._now:
+            slot, began = self._slot(), time.monotonic()
+            self.fleet.all("save", slot)
+            self._confirm(State(stage_index, step, slot), time.monotonic() - began)
+
+    def _confirm(self, state: State, seconds: float) -> None:
+        """Every worker has written its rows of a state: now it counts.
+
+        `seconds` are those that writing took from the work.
+        """
+        self.store.journal.append({"event": "state", **vars(state)})
+        self.slots.newest = state
+        facts = watch.of_save(self.store.layout, state.stage)
+        self.listener.say("save", self.made, state.stage, state.step, seconds=seconds, facts=facts)
+
+    def _concentrate(self, stage_index: int) -> None:
+        """Hand the entropies that the first step measured to every worker, and to a resume."""
+        focus = self.made.method.focus
+        if focus is None or focus.scale is None:
+            return
+        found = dict(reversed(self.fleet.all("entropies")))
+        halves = [entropies for place in sorted(found) for entropies in found[place]]
+        if all(halves):
+            event = {"event": "focus", "stage": stage_index, "entropies": halves}
+            self.store.journal.append(event)
+            self.fleet.all("concentrate", halves)
+
+    def _call_back(self, stage_index: int, step: int) -> None:
+        """Once for each step, even if it had to be done again."""
+        made, callback = self.made, self.listener.callback
+        number = sum(stage.num_steps for stage in made.stages[:stage_index]) + step
+        if callback is None or number < self._called:
+            return
+        self._called = number + 1
+
+        def latents() -> torch.Tensor:
+            parts = sorted(self.fleet.all("latents"), key=lambda part: part[0])
+            return torch.cat([latents for _, latents in parts], dim=-2)
+
+        handle = RenderHandle(made.spec, latents)
+        callback(handle, number, made.stages[stage_index].levels[step].timestep, {})
+        if handle.interrupt:
+            self.listener.cancel.set()
+
+    # ---- pixels
+
+    def _decode(self) -> None:
+        made, last, written = self.made, len(self.made.stages) - 1, self._written
+        counts = {"num_blocks": made.num_blocks}
+        self._now = (last, made.stages[last].num_steps)
+        if self._shown <= last:
+            self.listener.say("decode", made, last, blocks=len(written), **counts)
+            self._shown = last + 1
+        if len(written) == made.num_blocks:
+            return
+        since = time.monotonic()
+        for rank, ids in self.fleet.stream("decode"):
+            self.store.journal.append({"event": "block", "ids": ids})
+            written.update(ids)
+            now = time.monotonic()
+            facts = watch.of_blocks(self.store.layout, ids, rank, now - since)
+            since = now
+            self.listener.say("block", made, last, blocks=len(written), facts=facts, **counts)
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self.listener.cancel.is_set():
+            if not self._is_drawn:
+                self._save()
+            raise RenderCancelledError(f"stopped as asked; {how_to_resume(self.store)}")
+
+
+def standing(fleet: Fleet) -> dict[str, Any]:
+    """How many workers there are, and where."""
+    return {"num_workers": fleet.size, **watch.of_workers(fleet.describe())}
+
+
+def how_to_resume(store: Store) -> str:
+    """The end of every message about an unfinished store."""
+    return f"finish with: frieze resume {store.path}"
+
+
+def drawn(made: CanvasPlan, state: State | None) -> bool:
+    """Whether all steps are done, and only pixels are missing."""
+    last = (len(made.stages) - 1, made.stages[-1].num_steps)
+    return state is not None and (state.stage, state.step) == last
+
+
+def one_line(error: Exception) -> str:
+    """An error's message, without line breaks."""
+    return " ".join(str(error).split())

@@ -1,0 +1,83 @@
+"""Saved states: written while the next step is computed, each into a slot that nobody needs.
+
+Shape suffixes: C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+import numpy as np
+from torch import Tensor
+
+from .journal import State
+
+# One holds the newest state that counts, one is being written, and one may still be written to by
+# a worker that was lost without a word.
+NUM_SLOTS = 3
+
+
+class Saving:
+    """Writes one copy at a time on a thread of its own; its error is raised by whoever waits."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "frieze-saving")
+        self._pending: Future[None] | None = None
+        self._rows_CTHW = np.empty((0, 0, 0, 0), np.float32)
+
+    def start(self, parts_CTHW: Sequence[Tensor], write: Callable[[np.ndarray], None]) -> None:
+        """Copy tensors over the same rows, channel after channel, and begin to write the copy."""
+        self.settle()
+        _, *shape = parts_CTHW[0].shape
+        channels = sum(part.shape[0] for part in parts_CTHW)
+        if self._rows_CTHW.shape != (channels, *shape):
+            self._rows_CTHW = np.empty((channels, *shape), np.float32)
+        top = 0
+        for part in parts_CTHW:
+            self._rows_CTHW[top : top + part.shape[0]] = part.float().cpu().numpy()
+            top += part.shape[0]
+        self._pending = self._pool.submit(write, self._rows_CTHW)
+
+    def settle(self) -> None:
+        """Return when what was started is written; raises what went wrong."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def drop(self) -> None:
+        """Wait as well, and forget how it went: the state does not count."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            wait([pending])
+
+
+class Slots:
+    """Which slot of a stage's array the next state goes to."""
+
+    def __init__(self, states: Sequence[State]) -> None:
+        """`states` are those that the journal names, in their order.
+
+        The workers of a driver that died may live for a moment, and write once more: to the slot
+        whose turn it was.
+        """
+        self.newest = states[-1] if states else None
+        self._writing, self._lost = (0, 0), (0, 0)
+        if self.newest is not None:
+            stage = self.newest.stage
+            slots = [1 - self.newest.slot % 2, *(s.slot for s in states if s.stage == stage)]
+            self._writing = (stage, slots[-2])
+        self.give_up()
+
+    def take(self, stage: int, num_slots: int) -> int:
+        """A slot for the next state of a stage: not the newest's, nor one that was given up."""
+        newest = self.newest
+        taken = newest.slot if newest is not None and newest.stage == stage else None
+        free = [slot for slot in range(num_slots) if slot != taken]
+        slot = next((slot for slot in free if (stage, slot) != self._lost), free[0])
+        self._writing = (stage, slot)
+        return slot
+
+    def give_up(self) -> None:
+        """What was being written does not count; its slot is left to a worker that still may."""
+        self._lost = self._writing
