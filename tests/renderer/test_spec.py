@@ -64,6 +64,7 @@ PLACE = [
     "chunk",
     "save_every",
     "timeout",
+    "wait",
     "dpi",
 ]
 
