@@ -5,8 +5,10 @@ from __future__ import annotations
 import environment  # noqa: F401  first: sets what torch reads when it is imported
 
 # isort: split
+import functools
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,10 +40,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files run side by side, each in one process; all that need Ray in the same one."""
-    ray_files = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
     for item in items:
-        group = "ray" if item.path in ray_files else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+
+
+@functools.cache
+def _group(path: Path) -> str:
+    """Some ask for the fixture by its name while they run, so the file's text says who needs it."""
+    return "ray" if "ray_cluster" in path.read_text(encoding="utf-8") else str(path)
 
 
 @pytest.fixture
