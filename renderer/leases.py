@@ -50,8 +50,11 @@ class Lease:
         self._count = 0
         self._renewing = threading.Lock()
 
-    def take(self, tag: str | None) -> bool:
-        """Write it in the place of the version `tag`; False if somebody was quicker."""
+    def take(self, tag: str | None, bucket: Bucket | None = None) -> bool:
+        """Write it in the place of the version `tag`; False if somebody was quicker.
+
+        Through `bucket`, if it is to be more patient.
+        """
         self._count += 1
         about = {
             "owner": self.owner,
@@ -61,16 +64,16 @@ class Lease:
             "count": self._count,
         }
         began = time.monotonic()
-        found = self.bucket.swap(NAME, json.dumps(about).encode(), tag)
+        found = (bucket or self.bucket).swap(NAME, json.dumps(about).encode(), tag)
         if found is None:
             return False
         self._tag, self.renewed = found, began
         return True
 
-    def renew(self) -> None:
+    def renew(self, bucket: Bucket | None = None) -> None:
         """Hold it for longer; marks it lost where somebody has taken it."""
         with self._renewing:
-            self.is_lost = self.is_lost or not self.take(self._tag)
+            self.is_lost = self.is_lost or not self.take(self._tag, bucket)
 
     @property
     def is_fresh(self) -> bool:
@@ -110,7 +113,7 @@ def claim(bucket: Bucket) -> Lease:
         with _claiming:
             lease = _own(bucket) or _kept(_taken(bucket))
     if not lease.is_fresh:
-        lease.renew()
+        lease.renew(bucket)
     if lease.is_lost:
         raise StoreError(
             f"{bucket} was taken over by another process, for this one was silent for "

@@ -6,7 +6,6 @@ import os
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pytest
 
@@ -16,11 +15,25 @@ BUCKET = "pictures"
 SECRET = "a-secret-that-no-log-may-show"
 
 
-@dataclass(frozen=True)
 class S3Server:
-    """Its address; `variables` are what a process needs to reach it."""
+    """A server on a free port; `variables` are what a process needs to reach it."""
 
-    url: str
+    def __init__(self) -> None:
+        self._port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Serve, on the port of the last time; what was put is kept by this process."""
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
+        self._server.start()
+        host, self._port = self._server.get_host_and_port()
+        self.url = f"http://{host}:{self._port}"
+
+    def stop(self) -> None:
+        """Refuse connections from now on."""
+        self._server.stop()
 
     @property
     def variables(self) -> dict[str, str]:
@@ -66,16 +79,11 @@ def without_variables() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[S3Server]:
     """Starts the server; this process and those that it starts reach it by the variables."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    found = S3Server(f"http://{host}:{port}")
+    found = S3Server()
     found.make_bucket()
     with without_variables():
         os.environ |= found.variables
         yield found
         for lease in list(leases._held.values()):
             leases.release(lease.bucket)
-    server.stop()
+    found.stop()

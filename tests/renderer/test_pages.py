@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from contracts.export import make_store, picture
-from frieze.renderer import pages
+from frieze.renderer import leases, pages
 from frieze.renderer.buckets import Bucket
 from frieze.renderer.errors import StoreError
 from frieze.renderer.store import State, Store
@@ -102,6 +103,25 @@ def test_an_answer_that_was_lost_is_no_other_driver(store: Store) -> None:
     assert store.home.swap("frieze/journal/00000001.json", b"others", None) is None
     assert store.home.swap("frieze/journal/00000001.json", b"mine", '"old"') == tag
     assert store.home.read("frieze/journal/00000001.json") == b"mine"
+
+
+def test_an_outage_of_the_server_is_waited_out(
+    s3: S3Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "SECONDS", 0.2)  # so that the lease is over as well
+    store.journal.release()
+    store.journal.append({"event": "note", "number": 0})
+    s3.stop()
+    writer = threading.Thread(target=store.journal.append, args=({"event": "note", "number": 1},))
+    try:
+        writer.start()
+        writer.join(0.5)
+        assert writer.is_alive()
+    finally:
+        s3.start()
+    writer.join(60)
+    again = Store.open(store.path)
+    assert [event["number"] for event in again.journal.read()] == [0, 1]
 
 
 def test_a_missing_or_broken_page_is_an_error(
