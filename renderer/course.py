@@ -18,7 +18,13 @@ from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
 from . import watch
-from .errors import PlanError, RenderCancelledError, RenderFailedError, StoreError
+from .errors import (
+    PlanError,
+    RenderCancelledError,
+    RenderFailedError,
+    StoreError,
+    TakenOverError,
+)
 from .events import StepReport
 from .journal import State
 from .launching import Prompts, replanned
@@ -78,6 +84,8 @@ class Course:
                 return max(self.fleet.all("memory"))
             except Resized:
                 failed = None
+            except TakenOverError:
+                raise
             except PASSING as error:
                 self._count(error)
                 failed = error
@@ -244,6 +252,11 @@ class Course:
         return min(self.fleet.timeout, max(HANG_SECONDS, usual))
 
     def _slot(self) -> int:
+        """Where the next state goes; raises `StoreError` if the store has another driver by now.
+
+        One that was silent for too long must not write over its successor's states.
+        """
+        self.store.journal.claim()
         stage_index = self._now[0]
         return self.slots.take(stage_index, self.store.layout.latents[stage_index].shape[0])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -115,24 +116,26 @@ class Drive:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
         about = watch.of_plan(made, resumes=begun is not None)
         self.say("plan", message=str(made), facts=about)
-        with self.crew.session(made):
-            if on_ray(made.spec):
-                self.watch.measure(targets.store.stem)
-            is_drawn = begun is not None and drawn(made, begun.last_state())
-            prompts = None if is_drawn else self._prompts(made, begun)
-            with self.crew.fleet(made, targets) as fleet:
-                places = fleet.describe()
-                where = "; ".join(map(str, places))
-                self.say("workers", message=where, facts=watch.of_workers(places))
-                store = open_store()
-                store.journal.claim()
-                self.watch.keep(store.path)
-                outputs.prepare_live(targets, made)
-                if begun is None or not begun.last_state():
-                    keep_sources(made, store)
-                peak = Course(fleet, made, store, prompts, self.listener).run()
-        store.finish()
-        outputs.finish_live(targets)
+        with ExitStack() as at_end:
+            with self.crew.session(made):
+                if on_ray(made.spec):
+                    self.watch.measure(targets.store.stem)
+                is_drawn = begun is not None and drawn(made, begun.last_state())
+                prompts = None if is_drawn else self._prompts(made, begun)
+                with self.crew.fleet(made, targets) as fleet:
+                    places = fleet.describe()
+                    where = "; ".join(map(str, places))
+                    self.say("workers", message=where, facts=watch.of_workers(places))
+                    store = open_store()
+                    at_end.callback(store.journal.release)
+                    store.journal.claim()
+                    self.watch.keep(store.path)
+                    outputs.prepare_live(targets, made)
+                    if begun is None or not begun.last_state():
+                        keep_sources(made, store)
+                    peak = Course(fleet, made, store, prompts, self.listener).run()
+            store.finish()
+            outputs.finish_live(targets)
         return self._deliver(made, targets, peak)
 
     def _prompts(self, made: CanvasPlan, begun: Store | None) -> Prompts:

@@ -6,7 +6,8 @@ FriezeError
 ├── PlanError(ValueError)              the picture cannot be drawn as asked; says what would work
 ├── MediaError(ValueError)             a picture or clip handed in cannot be read
 ├── StoreError(OSError)                the working store is missing, corrupt or in the way
-│   └── FingerprintError(ValueError)   the store belongs to another spec, model or version
+│   ├── FingerprintError(ValueError)   the store belongs to another spec, model or version
+│   └── TakenOverError                 another process draws into the store by now
 ├── ExportError(OSError)               a finished picture cannot be written in that format
 ├── SubmitError(RuntimeError)          a cluster cannot be reached or does not take the job
 ├── RenderCancelledError               the caller asked to stop; the store can be resumed
@@ -44,6 +45,10 @@ class StoreError(FriezeError, OSError):
 
 class FingerprintError(StoreError, ValueError):
     """The store belongs to another spec, model or version."""
+
+
+class TakenOverError(StoreError):
+    """Another process draws into the store by now: this one must not go on."""
 
 
 class ExportError(FriezeError, OSError):

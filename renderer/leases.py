@@ -18,7 +18,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from .errors import StoreError
+from .errors import StoreError, TakenOverError
 
 if TYPE_CHECKING:
     from .buckets import Bucket, Found
@@ -106,7 +106,8 @@ class Watch:
 def claim(bucket: Bucket) -> Lease:
     """This process's lease on a store, taken if need be; raises `StoreError` if another holds it.
 
-    Waits until a silent holder's time is over, or it is heard of.
+    `TakenOverError` if this process held it before. Waits until a silent holder's time is over, or
+    it is heard of.
     """
     lease = _own(bucket)
     if lease is None:
@@ -115,7 +116,7 @@ def claim(bucket: Bucket) -> Lease:
     if not lease.is_fresh:
         lease.renew(bucket)
     if lease.is_lost:
-        raise StoreError(
+        raise TakenOverError(
             f"{bucket} was taken over by another process, for this one was silent for "
             f"{lease.seconds:g} s; leave it to that one"
         )

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import leases
-from .errors import StoreError
+from .errors import StoreError, TakenOverError
 from .journal import Journal, is_event
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class PagedJournal(Journal):
             data = _encoded(owner, events)
             new = self._bucket.swap(_name(number), data, tag)
             if new is None:
-                raise StoreError(
+                raise TakenOverError(
                     f"{self._bucket} is being drawn by another process as well; leave it to that "
                     "one, or stop it and resume"
                 )

@@ -13,6 +13,7 @@ import pytest
 
 from drawing import CASCADE, draw, grey_levels, pixels, small_spec
 from frieze.renderer import Event, RenderCancelledError, leases, render, resume, runlog
+from frieze.renderer.errors import TakenOverError
 from frieze.renderer.exports import tiff
 from frieze.renderer.store import Store
 from s3_server import BUCKET, SECRET, S3Server
@@ -88,6 +89,28 @@ def test_ray_workers_that_know_no_keys_draw_into_their_drivers_bucket(
     assert not [file for file in logs if SECRET.encode() in file.read_bytes()]
 
 
+def test_a_driver_that_lost_its_store_ends_at_once_and_writes_over_nothing(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    address = f"s3://{BUCKET}/lost.zarr"
+    steps: list[Event] = []
+
+    def listen(event: Event) -> None:
+        """After a step, as if this process had slept while another one took over."""
+        if event.kind == "step":
+            steps.append(event)
+            leases._held[address]._tag = '"of old"'
+            leases._held[address].renewed = 0.0
+
+    with pytest.raises(TakenOverError, match="taken over by another process"):
+        render(small_spec(address, **SMALL), on_event=listen)
+    assert len(steps) == 1
+    store = Store.open(address)
+    newest = store.last_state()
+    assert newest is None or newest.step == 1
+    assert [line["event"] for line in runlog.read(store.path)][-1] == "ended"
+
+
 @pytest.mark.slow
 def test_a_stopped_cascade_goes_on_on_other_ray_workers_to_the_same_bytes(
     tmp_path: Path, ray_cluster: int, s3: S3Server
@@ -105,6 +128,7 @@ def test_a_stopped_cascade_goes_on_on_other_ray_workers_to_the_same_bytes(
     spec = small_spec(address, **CASCADE, local=False)
     with pytest.raises(RenderCancelledError, match=f"frieze resume {address}"):
         render(spec, on_event=listen, cancel=cancel)
+    assert address not in leases._held, "another host may resume it at once"
     state = Store.open(address).last_state()
     assert state
     assert (state.stage, state.step) == (1, 1)
