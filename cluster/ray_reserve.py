@@ -33,7 +33,7 @@ class Reserve:
 
         self._name = name
         self._share = dict(share)
-        self._least = least
+        self._least, self._num_more = least, 0
         first = placement_group([self._share] * least, strategy="PACK", name=name)
         self.bundles = [Bundle(first, index, False) for index in range(least)]
         self.bundles += [self._alone() for _ in range(least, most)]
@@ -88,7 +88,9 @@ class Reserve:
     def _alone(self) -> Bundle:
         from ray.util import placement_group
 
-        return Bundle(placement_group([self._share], name=f"{self._name}-more"), 0, True)
+        self._num_more += 1
+        name = f"{self._name}-more{self._num_more}"
+        return Bundle(placement_group([self._share], name=name), 0, True)
 
     def _shortage(self, seconds: float) -> str:
         import ray

@@ -59,6 +59,7 @@ class Course:
         listener: Listener,
     ) -> None:
         self.fleet = fleet
+        self.asked = made
         self.made = made
         self.store = store
         self.prompts = prompts
@@ -150,7 +151,7 @@ class Course:
         made = self.made
         if made.spec.workers != self.fleet.size:
             try:
-                made = replanned(made, self.fleet.size)
+                made = replanned(self.asked, self.fleet.size)
             except PlanError as error:
                 raise self._failed(error) from error
         self.fleet.all("arrange", made)
@@ -206,8 +207,8 @@ class Course:
         slot = None
         if not is_saved and step % self.made.spec.save_every == 0:
             slot = self._slot()
-        began = time.monotonic()
-        reports: Sequence[StepReport] = self.fleet.all("step", step, slot, timeout=self._limit())
+        began, limit = time.monotonic(), hang_limit(self._seconds, self.fleet.timeout)
+        reports: Sequence[StepReport] = self.fleet.all("step", step, slot, timeout=limit)
         facts = watch.of_step(reports, time.monotonic() - began)
         if slot is not None:
             saving = max(report.saving for report in reports)
@@ -243,13 +244,6 @@ class Course:
             facts=standing(self.fleet),
         )
         raise Resized
-
-    def _limit(self) -> float | None:
-        """Seconds without a word after which a step hangs; None for the fleet's own limit."""
-        if not self._seconds:
-            return None
-        usual = HANGS_AT * statistics.median(self._seconds)
-        return min(self.fleet.timeout, max(HANG_SECONDS, usual))
 
     def _slot(self) -> int:
         """Where the next state goes; raises `StoreError` if the store has another driver by now.
@@ -334,6 +328,16 @@ class Course:
             if not self._is_drawn:
                 self._save()
             raise RenderCancelledError(f"stopped as asked; {how_to_resume(self.store)}")
+
+
+def hang_limit(step_seconds: Sequence[float], timeout: float) -> float:
+    """Seconds without a word after which a step hangs, from those that earlier ones took.
+
+    `timeout` at most, and for the first step, which may compile and warm up.
+    """
+    if not step_seconds:
+        return timeout
+    return min(timeout, max(HANG_SECONDS, HANGS_AT * statistics.median(step_seconds)))
 
 
 def standing(fleet: Fleet) -> dict[str, Any]:

@@ -21,10 +21,10 @@ import pytest
 
 from drawing import grey_levels, pixels, small_spec
 from frieze.renderer import Event, StoreError, render, resume
-from frieze.renderer.journal import Journal
+from frieze.renderer.journal import FileJournal
 
 TIMEOUT = 120.0  # --timeout of each render, in seconds
-PATIENCE = 300.0  # seconds; no render of the drill may take longer
+PATIENCE = 600.0  # seconds; no render of the drill may take longer, on a busy machine either
 # Two stages, so that faults also fall between them, and blocks enough to be caught decoding.
 SMALL: dict[str, Any] = {
     "height": 128,
@@ -185,19 +185,19 @@ def replaced_node(story: Story, path: Path, chance: random.Random) -> None:
 
 def failing_store(story: Story, path: Path, chance: random.Random) -> None:
     """The driver's own writes: the journal's next line fails once."""
-    real = Journal._write
+    real = FileJournal._write
 
-    def once(self: Journal, line: bytes) -> None:
-        Journal._write = real  # type: ignore[method-assign]
+    def once(self: FileJournal, line: bytes) -> None:
+        FileJournal._write = real  # type: ignore[method-assign]
         raise OSError(5, "Input/output error")
 
     def strike(crew: list[int]) -> None:
-        Journal._write = once  # type: ignore[method-assign]
+        FileJournal._write = once  # type: ignore[method-assign]
 
     try:
         struck(story, path, strike)
     finally:
-        Journal._write = real  # type: ignore[method-assign]
+        FileJournal._write = real  # type: ignore[method-assign]
 
 
 def full_disk(story: Story, path: Path, chance: random.Random) -> None:
@@ -283,6 +283,7 @@ def drill(number: int, folder: Path, whole: np.ndarray, chance: random.Random) -
     FAULTS[name](story, path, chance)
     seconds = time.monotonic() - began
     assert story.at is not None, f"{name} at {place} never happened"
+    assert story.detected is not None, f"nobody noticed {name} at {place}"
     assert seconds < PATIENCE, f"{story.row()}: {seconds:.0f} s"
     levels = grey_levels(pixels(path), whole)
     assert levels <= (1 if FAULTS[name] in NARROWER else 0), story.row()

@@ -15,6 +15,7 @@ import pytest
 from frieze.renderer import devices
 from frieze.renderer.errors import ModelError, PlanError, SpecError
 from frieze.renderer.family import describe, find
+from frieze.renderer.launching import replanned
 from frieze.renderer.plan import plan
 from frieze.renderer.spec import RenderSpec, parse, preset
 
@@ -44,6 +45,21 @@ def test_the_table_says_bands_steps_shift_and_memory() -> None:
         assert part in str(made)
 
 
+def test_a_range_of_workers_is_planned_for_the_fewest_with_blocks_for_the_most() -> None:
+    made = plan(spec(height=512, width=512, workers="2..8"))
+    assert len(made.stages[0].bands) == 2
+    assert made.block[0] == 64
+    assert "workers   2 (ring 2 x ulysses 1), up to 8 where there is room" in str(made)
+
+
+def test_a_plan_for_other_workers_keeps_the_blocks_and_shares_what_it_can() -> None:
+    wide = plan(spec(height=512, width=512, workers=4, ulysses=4))
+    narrow = replanned(wide, 3)
+    assert (narrow.block, len(narrow.stages[0].bands)) == (wide.block, 3)
+    assert (narrow.mesh.ring, narrow.mesh.ulysses) == (3, 1)
+    assert replanned(wide, 2).mesh.ulysses == 2
+
+
 def test_the_plain_method_has_one_stage_from_pure_noise() -> None:
     made = plan(spec(height=256, width=256))
     assert [s.start for s in made.stages] == [1.0]
@@ -56,6 +72,7 @@ def test_the_plain_method_has_one_stage_from_pure_noise() -> None:
         ({"height": 250}, "height 250 is no multiple of 16, .* nearest that works is 256"),
         ({"width": 1000}, "width 1000 .* nearest that works is 992"),
         ({"height": 64, "width": 64, "workers": 5}, "5 workers are more than the 4 rows of 16"),
+        ({"height": 64, "width": 64, "workers": "2..5"}, "5 workers are more than the 4 rows"),
         ({"workers": 3, "ulysses": 2}, "ulysses 2 does not divide 3 workers"),
         ({"negative_prompt": "fog"}, "negative_prompt 'fog': flux is guided without one"),
         ({"park": "disk"}, "park 'disk' is for bands of one process; use it with --local"),
