@@ -61,7 +61,8 @@ class LiveBytes(TorchDispatchMode):
         kwargs = kwargs or {}
         older = {storage._cdata for storage in _storages([*args, *kwargs.values()])}
         out = func(*args, **kwargs)
-        made = [s for s in _storages([out]) if s._cdata not in older | self._alive.keys()]
+        known = (older, self._alive)
+        made = [s for s in _storages([out]) if not any(s._cdata in each for each in known)]
         inside = 0 if self._workspace is None else self._workspace(func, args, out)
         if made or inside:
             self._count(made, inside)
@@ -91,12 +92,15 @@ class LiveBytes(TorchDispatchMode):
         return sum(self._totals.values())
 
     def _count(self, made: list[UntypedStorage], inside: int) -> None:
-        self._forget_dead()
         for storage in made:
             alive = _Alive(StorageWeakRef(storage), storage.nbytes(), self._part)
             if storage._cdata not in self._alive:
                 self._alive[storage._cdata] = alive
                 self._totals[alive.part] += alive.num_bytes
+        # What is dead still counts until it is looked for: that costs, and only a peak needs it.
+        if sum(self._totals.values()) + inside <= self.peak.num_bytes:
+            return
+        self._forget_dead()
         now = sum(self._totals.values()) + inside
         if now > self.peak.num_bytes:
             parts = dict(self._totals)
