@@ -54,7 +54,10 @@ class Member:
         self.address, self.pid, self.node, theirs = whereabouts
         if theirs != version():
             who = f"pid {self.pid} on {self.address}"
-            raise FleetError(f"{who} runs frieze {theirs}, this driver {version()}")
+            raise FleetError(
+                f"{who} runs frieze {theirs}, this driver {version()}; install one version on all "
+                "nodes, or send this one along with frieze submit"
+            )
 
 
 class Crew:

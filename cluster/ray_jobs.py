@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-REACH_SECONDS = 10.0
+from .ray_session import REACH_SECONDS, TOKEN
+
 # Between looks at a job; a long log is fetched less often, for it always comes whole.
 POLL_SECONDS, MOST_SECONDS, BYTES_PER_SECOND = 1.0, 10.0, 200_000
 # How long the head may be away (restarted, say) before a job is no longer followed.
@@ -26,7 +27,6 @@ PATIENCE_SECONDS = 60.0
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 # They tell of every upload.
 TALKATIVE = ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging")
-TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with the cluster's token"
 
 
 class JobError(RuntimeError):

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import threading
@@ -17,6 +18,7 @@ from .ray_seat import last_line
 
 OBJECT_STORE_BYTES = 256 * 2**20  # verbs return numbers; latents never pass through Ray
 REACH_SECONDS = 10.0
+TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with the cluster's token"
 
 _private = threading.Event()  # set while this process is connected to a Ray that it started
 
@@ -65,8 +67,10 @@ def _connect(size: int, address: str | None, num_cpus: float) -> bool:
         _reach(address)
         try:
             ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise FleetError(f"no Ray at {address!r}: {last_line(error)}") from error
+        except ray.exceptions.AuthenticationError as error:
+            raise FleetError(f"the Ray at {address!r} does not let us in; {TOKEN}") from error
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise FleetError(_refused(address, error)) from error
     else:
         ray.init(
             address="local",
@@ -101,6 +105,20 @@ def threads_of(size: int) -> dict[str, str]:
     if _private.is_set():
         return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // size))}
     return {}
+
+
+def _refused(address: str, error: Exception) -> str:
+    """What Ray says of a cluster that it does not join, as one line."""
+    versions = re.findall(r"(Ray|Python): (\S+)", str(error))
+    if str(error).startswith("Version mismatch") and len(versions) == 4:
+        theirs, ours = (", ".join(map(" ".join, pair)) for pair in (versions[:2], versions[2:]))
+        return (
+            f"the cluster at {address!r} runs {theirs} and this driver {ours}; they must be the "
+            "same: use the cluster's versions here, or let the driver run there (frieze submit)"
+        )
+    # What answers there and still lets nobody in most often wants another token.
+    more = f"; if it wants a token, {TOKEN}" if isinstance(error, ConnectionError) else ""
+    return f"no Ray at {address!r}: {last_line(error)}{more}"
 
 
 def _reach(address: str) -> None:

@@ -245,7 +245,8 @@ def doctor(json: Json = False) -> None:
 def submit(
     context: typer.Context,
     words: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND ...", help="render or resume, as typed here")
+        list[str],
+        typer.Argument(metavar="-- COMMAND ...", help="render, resume or batch, as typed here"),
     ],
     address: Annotated[
         str | None, typer.Option(help="http://HEAD:8265; default: RAY_API_SERVER_ADDRESS")

@@ -45,19 +45,24 @@ def packed(files: Iterable[str]) -> Iterator[Parcel]:
         yield Parcel(modules, root / "files" if names else None)
 
 
-def local_files(spec: RenderSpec, preset: str | None) -> tuple[str, ...]:
-    """The relative paths that a render names: they are here, and go with the job.
-
-    Absolute ones are taken to be on storage that every node sees. Raises `SpecError` for one that
-    is missing, that leaves this folder, or where all together are too large.
-    """
+def files_of(spec: RenderSpec, preset: str | None) -> list[tuple[str, str]]:
+    """(flag, name) of every file or folder that a render reads."""
     named: list[tuple[str, str | None]] = []
     named += [("--preset", preset)] if preset and preset.endswith((".yaml", ".yml")) else []
     named += [("--init", spec.init), ("--image", spec.image)]
     named += [("--lora", _lora_file(lora)) for lora in spec.lora]
     if spec.model != "demo" and (Path(spec.model).exists() or spec.model.startswith(".")):
         named.append(("--model", spec.model))
-    relative = [(flag, name) for flag, name in named if name and not _is_everywhere(name)]
+    return [(flag, name) for flag, name in named if name]
+
+
+def local_files(named: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Of (flag, name), the names that are relative paths: they are here, and go with the job.
+
+    Absolute ones are taken to be on storage that every node sees. Raises `SpecError` for one that
+    is missing, that leaves this folder, or where all together are too large.
+    """
+    relative = [(flag, name) for flag, name in named if not _is_everywhere(name)]
     for flag, name in relative:
         if ".." in Path(name).parts:
             raise SpecError(f"{flag} {name}: a job takes files of this folder with it, none above")

@@ -16,7 +16,7 @@ from . import outputs
 from .errors import RenderCancelledError, SpecError, SubmitError
 from .flags import merge
 from .oneline import CANCELLED, FAILED
-from .parcel import check_reachable, local_files, packed
+from .parcel import check_reachable, files_of, local_files, packed
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -63,7 +63,7 @@ def render_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
         words=(*words, *(() if begins_anew else ("--continue",))),
         store=str(outputs.store_of(spec.out)),
         title=spec.prompt,
-        files=local_files(spec, given["preset"]),
+        files=local_files(files_of(spec, given["preset"])),
     )
 
 
@@ -76,9 +76,24 @@ def resume_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
     return Errand(tuple(words), given["store"], f"resume {PurePosixPath(given['store']).name}")
 
 
+def batch_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
+    """The errand of `frieze batch`, which goes on with its own folder when it is sent again."""
+    _check_no_address(given["address"])
+    if given["out"] is None:
+        raise SpecError("--out is missing: a batch on a cluster fills a folder every node sees")
+    check_reachable("--out", given["out"])
+    return Errand(
+        words=(*words, *(() if given["continued"] else ("--continue",))),
+        store=given["out"],
+        title=f"batch {PurePosixPath(given['jobs']).name}",
+        files=local_files([("JOBS", given["jobs"])]),
+    )
+
+
 ERRANDS: Mapping[str, Callable[[Sequence[str], Mapping[str, Any]], Errand]] = {
     "render": render_errand,
     "resume": resume_errand,
+    "batch": batch_errand,
 }
 
 

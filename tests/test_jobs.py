@@ -164,3 +164,49 @@ def test_relative_files_and_variables_go_with_the_job(head: Head, tmp_path: Path
     )
     assert job["runtime_env"]["env_vars"] == {"COLUMNS": "77"}
     assert job["submission_id"].startswith("frieze-a-")
+
+
+# A driver that joins the cluster from elsewhere
+
+ALONE = ("render", "x", "--size", "256x256", "--num-inference-steps", "1", "--quiet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN_PATH": "nowhere"}], ids=str
+)
+def test_a_driver_without_the_token_is_told_which_variables_are_wanted(
+    head: Head, tmp_path: Path, changes: dict[str, str | None]
+) -> None:
+    address = f"{head.node}:{head.port}"
+    words = (*ALONE, "--address", address, "--out", str(tmp_path / "a.zarr"))
+    code, out, err = head.run("frieze", *words, **changes)
+    told = err.splitlines()[-1]
+    assert (code, out) == (2, ""), err
+    for text in (address, "RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN_PATH"):
+        assert text in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_driver_of_another_ray_is_told_both_versions(head: Head, tmp_path: Path) -> None:
+    import ray
+
+    older = "import ray; ray.__version__ = '2.59.0'; from frieze.renderer.cli import main; main()"
+    words = (*ALONE, "--address", f"{head.node}:{head.port}", "--out", str(tmp_path / "a.zarr"))
+    code, out, err = head.run("python", "-c", older, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    for text in (f"Ray {ray.__version__}", "Ray 2.59.0", "frieze submit"):
+        assert text in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_driver_that_comes_and_goes_leaves_the_cluster_running(
+    head: Head, tmp_path: Path
+) -> None:
+    before = head.ask("/api/version")
+    words = (*ALONE, "--address", f"{head.node}:{head.port}", "--out", str(tmp_path / "a.zarr"))
+    code, _, err = head.run("frieze", *words)
+    assert code == 0, err
+    assert head.ask("/api/version") == before

@@ -192,6 +192,13 @@ def pickles(path: str, text: str) -> list[str]:
     return [f"{path}:{call.lineno} {source}" for call, source in unsafe]
 
 
+def ends_ray(path: str, text: str) -> list[str]:
+    """Ray's command that ends every Ray of a machine, other people's too."""
+    pattern = re.compile(r"""\bray["',\s]+stop\b""")
+    lines = enumerate(text.splitlines(), start=1)
+    return [f"{path}:{number} {line.strip()}" for number, line in lines if pattern.search(line)]
+
+
 def unfinished(path: str, text: str) -> list[str]:
     words = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|NotImplemented" r"Error)\b")
     lines = enumerate(text.splitlines(), start=1)
@@ -222,6 +229,7 @@ Rule = Callable[[str, str], list[str]]
         (broad_catches, "renderer/plan.py", "try:\n    f()\nexcept (OSError, Exception):\n    g()"),
         (broad_catches, "renderer/plan.py", "try:\n    f()\nexcept:\n    g()"),
         (pickles, "renderer/plan.py", "torch.load('x')"),
+        (ends_ray, "cluster/ray_fleet.py", "subprocess.run(['ray', 'stop', '--force'])"),
         (unfinished, "renderer/plan.py", "raise NotImplemented" + "Error"),
         (too_long, "renderer/plan.py", "\n" * 401),
         (empty_names, "cluster/ring_utils.py", ""),
@@ -241,7 +249,9 @@ def test_a_door_is_no_second_door() -> None:
     assert second_doors("renderer/store.py", "import zarr, zarrs") == []
 
 
-@pytest.mark.parametrize("rule", [second_doors, pickles, broad_catches], ids=lambda r: r.__name__)
+@pytest.mark.parametrize(
+    "rule", [second_doors, pickles, broad_catches, ends_ray], ids=lambda r: r.__name__
+)
 def test_the_product_keeps_the_rule(rule: Rule) -> None:
     _hold(rule, product())
 

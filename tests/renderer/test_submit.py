@@ -11,7 +11,7 @@ import pytest
 from command_line import frieze, refused
 from frieze.renderer import submit
 from frieze.renderer.errors import SpecError
-from frieze.renderer.parcel import PACKAGES, local_files, packed
+from frieze.renderer.parcel import PACKAGES, files_of, local_files, packed
 from frieze.renderer.spec import RenderSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,11 +35,18 @@ def test_a_resume_is_sent_as_it_is() -> None:
     assert (errand.words, errand.store) == (("resume", "/nfs/a.zarr"), "/nfs/a.zarr")
 
 
+def test_a_batch_goes_on_with_its_own_folder() -> None:
+    given = {"jobs": "/nfs/a.yaml", "out": "/nfs/a", "continued": False, "address": None}
+    errand = submit.batch_errand(["batch", "/nfs/a.yaml", "--out", "/nfs/a"], given)
+    assert errand.words == ("batch", "/nfs/a.yaml", "--out", "/nfs/a", "--continue")
+    assert (errand.store, errand.files) == ("/nfs/a", ())
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
         ((), ("COMMAND",)),
-        (("--", "doctor"), ("'doctor'", "render or resume")),
+        (("--", "doctor"), ("'doctor'", "render or resume or batch")),
         (("--", "render", "x", "--sizee", "1"), ("--sizee", "--size")),
         (("--", "render", "x", "--workers", "none"), ("workers", "none")),
         (("--", "render", "x"), ("--out picture.zarr", "every node sees")),
@@ -52,6 +59,8 @@ def test_a_resume_is_sent_as_it_is() -> None:
         (("--", "render", "x", "--out", "/a.zarr", "--init", "../a.png"), ("none above",)),
         (("--", "render", "x", "--out", "/a.zarr", "--lora", "a=0.5"), ("--lora a ", "not here")),
         (("--", "render", "x", "--out", "/a.zarr", "--model", "./m"), ("--model ./m", "not here")),
+        (("--", "batch", "a.yaml"), ("--out is missing",)),
+        (("--", "batch", "a.yaml", "--out", "/nfs/a"), ("JOBS a.yaml", "not here")),
         (("--", "resume", "a.zarr"), ("STORE a.zarr", "every node sees")),
         (("--env", "1=2", "--", "render", "x", "--out", "/a.zarr"), ("--env '1=2'", "NAME=VALUE")),
         (("--metadata", "x", "--", "render", "x", "--out", "/a.zarr"), ("--metadata 'x'",)),
@@ -86,7 +95,7 @@ def test_files_of_this_folder_go_along_and_absolute_ones_do_not(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     spec = RenderSpec(init="in/a.png", lora=("b.safetensors=0.5", "/nfs/c=1"), model="m")
-    files = local_files(spec, "mine.yaml")
+    files = local_files(files_of(spec, "mine.yaml"))
     assert files == ("mine.yaml", "in/a.png", "b.safetensors", "m")
     with packed(files) as parcel:
         assert parcel.folder is not None
@@ -102,7 +111,7 @@ def test_more_than_a_job_may_carry_is_refused(
     with (tmp_path / "a.png").open("wb") as file:
         file.truncate(2**30)
     with pytest.raises(SpecError, match=r"a\.png: 1024 MiB is more than the 512 MiB"):
-        local_files(RenderSpec(init="a.png"), None)
+        local_files([("--init", "a.png")])
 
 
 def test_the_code_that_goes_along_runs_by_itself_and_knows_its_version(tmp_path: Path) -> None:
