@@ -85,7 +85,7 @@ class Crew:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy as Strategy
 
         strategy = Strategy(bundle.group, placement_group_bundle_index=bundle.index)
-        name = f"{self._name}-{self._num_hired}"
+        name = f"{self._name}-worker{self._num_hired}"
         self._num_hired += 1
         return Member(bundle, self._seat.options(name=name, scheduling_strategy=strategy).remote())
 

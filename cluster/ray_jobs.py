@@ -119,6 +119,12 @@ class JobServer:
             return None
         return End(str(info.status.value), info.driver_exit_code, info.message or "")
 
+    def about(self, submission_id: str) -> tuple[str, Mapping[str, str]]:
+        """Ray's word for how a job stands, and the metadata it was sent with."""
+        with self._told(submission_id):
+            info = self._client.get_job_info(submission_id)
+        return str(info.status.value), info.metadata or {}
+
     def _log(self, submission_id: str, *, ended: bool) -> str:
         try:
             with self._told(submission_id):

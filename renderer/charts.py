@@ -42,12 +42,9 @@ def bars(lines: Sequence[Mapping[str, Any]]) -> Chart:
     Where there are more steps than bars fit, a bar is the mean of a few.
     """
     steps = [line for line in lines if line["event"] == "step"]
-    saved = {
-        (line["stage"], line["step"]): line["seconds"] for line in lines if line["event"] == "save"
-    }
     group = max(1, math.ceil(len(steps) / MOST_BARS))
     groups = [steps[first : first + group] for first in range(0, len(steps), group)]
-    parts = [_mean(members, saved) for members in groups]
+    parts = [_mean(members) for members in groups]
     top = _round_up(max((sum(each.values()) for each in parts), default=0.0))
     if not parts or not top:
         return Chart([], [], [], [])
@@ -86,15 +83,13 @@ def shares(parts: Mapping[str, float]) -> Chart:
     return Chart(boxes, [], [], legend, height=28.0)
 
 
-def _mean(
-    steps: Sequence[Mapping[str, Any]], saved: Mapping[tuple[int, int], float]
-) -> dict[str, float]:
+def _mean(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     count = len(steps)
     return {
         "compute": sum(step.get("compute", step["seconds"]) for step in steps) / count,
         "exchange": sum(step.get("exchange", 0.0) for step in steps) / count,
         "driver": sum(step.get("driver", 0.0) for step in steps) / count,
-        "save": sum(saved.get((step["stage"], step["step"]), 0.0) for step in steps) / count,
+        "save": sum(step.get("saving", 0.0) for step in steps) / count,
     }
 
 

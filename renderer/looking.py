@@ -5,11 +5,12 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .errors import RenderFailedError
+from .errors import RenderFailedError, StoreError, SubmitError
 
 POLL_SECONDS = 1.0
 
@@ -20,7 +21,13 @@ Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout")]
 
 
 def status(
-    store: StorePath,
+    store: Annotated[
+        str, typer.Argument(metavar="STORE|JOB", help="a .zarr folder; with --address a job's id")
+    ],
+    address: Annotated[
+        str | None,
+        typer.Option(help="http://HEAD:8265 of the cluster that runs the job"),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="look again until nobody is at work")
     ] = False,
@@ -33,6 +40,8 @@ def status(
     def show(found: Status, text: str) -> None:
         print(jsonlib.dumps(found.as_json()) if json else text, flush=True)
 
+    if address is not None:
+        store = _store_of(store, address)
     found = look(store)
     show(found, str(found))
     if not follow:
@@ -48,6 +57,29 @@ def status(
             show(found, found.line())
     if found.state != "done":
         raise RenderFailedError(f"{found.line()}; finish with: frieze resume {store}")
+
+
+def _store_of(job: str, address: str) -> str:
+    """The store that a job fills, by what its cluster knows of it."""
+    from frieze.cluster.ray_jobs import JobError, JobServer
+
+    from .locations import Location, location
+
+    try:
+        state, about = JobServer(address).about(job)
+    except JobError as error:
+        raise SubmitError(str(error)) from error
+    if "frieze_store" not in about:
+        raise SubmitError(
+            f"job {job!r} is {state} and names no store; give its path: frieze status STORE"
+        )
+    where: Location = location(about["frieze_store"], StoreError)
+    if isinstance(where, Path) and not where.is_dir():
+        raise StoreError(
+            f"job {job!r} is {state}, and its store {where} is not there: not begun, or out of "
+            "reach of this machine"
+        )
+    return str(where)
 
 
 def report(

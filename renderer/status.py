@@ -50,6 +50,7 @@ class Status:
     left: float | None
     heard: float
     num_resumes: int
+    num_recovered: int
     stages: Sequence[Fields]
     workers: Sequence[Fields] = field(default_factory=list)
     failures: Sequence[Fields] = field(default_factory=list)
@@ -84,11 +85,11 @@ class Status:
                 f"rank {w['rank']} ({w['device']}, pid {w['pid']} on {w['node']})"
                 for w in self.workers
             )
-            rows.append(f"{len(self.workers)} workers: {places}")
+            rows.append(f"workers: {len(self.workers)}, {places}")
         if self.num_resumes:
-            rows.append(f"resumed {self.num_resumes} times")
+            rows.append(f"times resumed: {self.num_resumes}")
         if self.failures:
-            rows.append(f"{len(self.failures)} failures:")
+            rows.append(f"failures: {len(self.failures)}, recovered from {self.num_recovered}")
             rows += [f"  {clock(f['time'])} {f.get('message', '')}" for f in self.failures[-10:]]
         return "\n".join(rows)
 
@@ -129,9 +130,10 @@ def status(path: str | os.PathLike[str] | S3Path) -> Status:
         seconds_per_step=pace,
         left=left if how == "running" else None,
         heard=heard,
+        num_recovered=sum(line["event"] == "recovered" for line in lines),
         num_resumes=sum(bool(line.get("resumes")) for line in lines),
         stages=stages,
-        workers=_last(lines, "workers").get("workers", []),
+        workers=next((x["workers"] for x in reversed(lines) if "workers" in x), []),
         failures=[line for line in lines if _is_failure(line)],
     )
 

@@ -119,8 +119,9 @@ def of_step(reports: Sequence[StepReport], wall: float) -> dict[str, Any]:
     """
     slowest = max(reports, key=lambda report: report.seconds)
     return {
-        "compute": slowest.seconds - slowest.waiting,
+        "compute": max(0.0, slowest.seconds - slowest.waiting - slowest.saving),
         "exchange": slowest.waiting,
+        "saving": slowest.saving,
         "driver": max(0.0, wall - slowest.seconds),
         "moved_bytes": sum(report.bytes_sent for report in reports),
         "ranks": [vars(report) for report in reports],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from drawing import PROMPT, draw, grey_levels, pixels
-from frieze.renderer.journal import Journal
+from frieze.renderer.journal import FileJournal
 from processes import free_port
 from ray_head import Head, ray_head, wait_until
 from tolerances import GREY_LEVELS
@@ -29,7 +29,7 @@ def head() -> Iterator[Head]:
 
 def states(store: Path) -> int:
     """Steps that are saved in a store."""
-    journal = Journal(store / "frieze" / "journal.jsonl")
+    journal = FileJournal(store / "frieze" / "journal.jsonl")
     return sum(event["event"] == "state" for event in journal.read())
 
 

@@ -105,7 +105,7 @@ COMMANDS = {
         *("park", "address", "device", "device_memory", "timeout", "wait"),
     ],
     "export": ["store", "out", "overwrite", "follow", "dpi", "json"],
-    "status": ["store", "follow", "json"],
+    "status": ["store", "address", "follow", "json"],
     "report": ["store", "out", "overwrite", "json"],
     "doctor": ["json"],
     "submit": [

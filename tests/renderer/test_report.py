@@ -75,7 +75,7 @@ def test_bars_add_up_to_the_seconds_of_the_log(drawn: Path) -> None:
     top = float(chart.marks[-1][1].split()[0])
     for index, step in enumerate(line for line in lines if line["event"] == "step"):
         mine = [box for box in chart.boxes if box.x == pytest.approx(index * WIDTH / 4)]
-        seconds = sum(box.height for box in mine if box.part != "save") / HEIGHT * top
+        seconds = sum(box.height for box in mine) / HEIGHT * top
         assert seconds == pytest.approx(step["seconds"] + step["driver"], rel=1e-3)
         assert all(0 <= box.y <= HEIGHT for box in mine)
     whole = shares({"compute": 3.0, "save": 1.0, "decode": 0.0})

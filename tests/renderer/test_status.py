@@ -62,7 +62,9 @@ def test_a_store_in_a_bucket_is_read_alike(s3: S3Server) -> None:
 
     with pytest.raises(RenderCancelledError):
         render(small_spec(address), callback_on_step_end=look)
-    assert [(found.state, found.step) for found in seen] == [("running", 1), ("running", 2)]
+    assert [found.state for found in seen] == ["running", "running"]
+    # There a step is seen once its state is saved, beside the next one, or after some seconds.
+    assert [done - found.step in (0, 1) for done, found in enumerate(seen, 1)] == [True, True]
     stopped = status(address)
     assert (stopped.state, stopped.step) == ("stopped", 2)
     assert stopped.reason.startswith("stopped as asked")
@@ -102,7 +104,7 @@ def test_failures_are_told_with_their_time(tmp_path: Path) -> None:
     log.write_text('{"time": 86400.0, "event": "failure", "message": "rank 1 was lost"}\n')
     found = status(store.path)
     assert [failure["message"] for failure in found.failures] == ["rank 1 was lost"]
-    assert "1 failures:\n  1970-01-0" in str(found)
+    assert "failures: 1, recovered from 0\n  1970-01-0" in str(found)
     assert "rank 1 was lost" in str(found)
 
 
