@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Of one half of the guidance: a layer's name -> the entropy of each of its heads, in nats.
 Entropies = Mapping[str, Sequence[float]]
+Gather = Callable[[Tensor], list[Tensor]]
 
 
 @dataclass
@@ -40,12 +41,12 @@ class Concentration:
     """
 
     method: Method
+    num_trained: int
     axes: tuple[Axis, ...]
     num_tokens: int
     num_own: int
-    num_trained: int
     # The maps of all ranks, in rank order, from this rank's.
-    gather: Callable[[Tensor], list[Tensor]] = lambda map_THW: [map_THW]
+    gather: Gather = lambda map_THW: [map_THW]
     measured: dict[str, Tensor] = field(default_factory=dict)
     is_measuring: bool = False
     _scale_H: dict[str, Tensor] = field(default_factory=dict)
@@ -151,7 +152,7 @@ class Concentration:
         return focus.constant(self.num_tokens + num_text, self.num_trained + num_text)
 
 
-def gathering(comm: Comm, rows: Sequence[int]) -> Callable[[Tensor], list[Tensor]]:
+def gathering(comm: Comm, rows: Sequence[int]) -> Gather:
     """How maps [T, H, W] of bands of so many rows of tokens are gathered, in rank order."""
 
     def gather(map_THW: Tensor) -> list[Tensor]:

@@ -28,7 +28,7 @@ from . import loaded, twins
 from .decode import Piece, decode, quantise
 from .events import StepReport
 from .family import Conditioning, Place
-from .focus import Concentration, Entropies, gathering, listen, watched
+from .focus import Concentration, Entropies, Gather, gathering, listen, watched
 from .guides import View
 from .guiding import Grid, Guiding, at_work
 from .method import Axis
@@ -147,7 +147,7 @@ class Shard:
         self.x_BCTHW = self.guiding.entered(step_index, self.x_BCTHW)
         grid = self.guiding.grid(step_index)
         for tuning in self.tunings:
-            tuning.axes, tuning.num_tokens, tuning.num_own = self._tokens(grid)
+            tuning.axes, tuning.num_tokens, tuning.num_own, tuning.gather = self._tokens(grid)
             tuning.is_measuring = step_index == 0 and tuning.measures
             tuning.enter(level.sigma)
         clean = self.guiding.corrected(step_index, self._denoised(level, grid))
@@ -283,19 +283,18 @@ class Shard:
 
     def _tunings(self, grid: Grid) -> tuple[Concentration, ...]:
         """How this stage's attention is changed, for each half of the guidance drawn here."""
-        trained, patch = self.plan.facts.training_tokens, self.plan.facts.latent.patch
-        gather = gathering(self.comms.world, [band.rows // patch for band in grid.bands])
         return tuple(
-            Concentration(self.plan.method, *self._tokens(grid), trained, gather)
+            Concentration(self.plan.method, self.plan.facts.training_tokens, *self._tokens(grid))
             for _ in range(1 if self.twins else self.plan.guidance.num_halves)
         )
 
-    def _tokens(self, grid: Grid) -> tuple[tuple[Axis, ...], int, int]:
-        """Axes of a grid, its number of tokens, and how many of them are this worker's."""
+    def _tokens(self, grid: Grid) -> tuple[tuple[Axis, ...], int, int, Gather]:
+        """Axes of a grid, its tokens, how many of them are this worker's, and how all meet."""
         place, patch = self._place(grid), self.plan.facts.latent.patch
         columns = place.canvas.frames * place.canvas.width // patch
         rows, own = place.canvas.height // patch, place.band.rows // patch
-        return self.model.axes(place), columns * rows, columns * own
+        gather = gathering(self.comms.world, [band.rows // patch for band in grid.bands])
+        return self.model.axes(place), columns * rows, columns * own, gather
 
     def _denoised(self, level: Level, grid: Grid) -> Tensor:
         """x0 of this worker's rows of a grid; twins evaluate one prompt each, and tell."""
