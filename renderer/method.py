@@ -54,8 +54,8 @@ class Stage:
     """One resolution of a cascade: size relative to the picture, and the sigma it starts from.
 
     `enlarge` says in which space the stage before is enlarged: `pixels` (decoded, bicubic,
-    encoded again) keeps edges clean; `latents` spares the decoder. `prompt` is the stage's own,
-    None the picture's.
+    encoded again) keeps edges clean; `latents` spares the decoder. `prompt` and `guidance_scale`
+    are the stage's own, None the picture's.
     """
 
     scale: float = 1.0
@@ -64,6 +64,7 @@ class Stage:
     shift: float | None = None
     enlarge: Literal["latents", "pixels"] = "pixels"
     prompt: str | None = None
+    guidance_scale: float | None = None
 
 
 @dataclass(frozen=True)

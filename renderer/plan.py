@@ -15,6 +15,7 @@ from . import budget, devices, guides, lora
 from .errors import PlanError
 from .estimate import GIB, Estimate
 from .family import Guidance, ModelFacts, describe
+from .guidance import of_stage, strength
 from .method import Method, Stage, load_method, trained
 from .schedules import Level, Table, table
 from .sources import Source, look
@@ -39,6 +40,7 @@ class StagePlan:
     start: float
     enlarge: str
     prompt: str
+    guidance: Guidance
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -159,7 +161,7 @@ def _made(spec: RenderSpec, block: int | None, sources: Mapping[str, Source] | N
     _check_method(spec, facts, method)
     _check_request(spec, facts)
     lora.check(lora.parse(spec.lora + spec.lora_2), facts)
-    guidance = _guidance(spec, facts)
+    guidance = strength(spec, facts)
     mesh = _mesh(spec, guidance)
     size = block or spec.chunk or _block_size(spec, facts)
     _check_block(size, spec, facts)
@@ -219,41 +221,6 @@ def _check_frames(spec: RenderSpec, facts: ModelFacts) -> None:
             f"num_frames {frames} is not 1 more than a multiple of {temporal}, which "
             f"{facts.family} needs; the nearest that works is {near}"
         )
-
-
-def _guidance(spec: RenderSpec, facts: ModelFacts) -> Guidance:
-    """The scales in use, as the pipelines decide: given, else the family's own."""
-    told = facts.guidance
-    if spec.true_cfg_scale is not None and told.cfg != "true_cfg_scale":
-        raise PlanError(
-            f"true_cfg_scale {spec.true_cfg_scale:g}: {facts.family} has none; use guidance_scale"
-        )
-
-    def value(name: str) -> float:
-        given: float | None = getattr(spec, name)
-        return told.defaults.get(name, 1.0) if given is None else given
-
-    scale = value(told.cfg) - told.neutral + 1.0 if told.cfg else 1.0
-    on = scale > 1 and (told.cfg == "guidance_scale" or spec.negative_prompt is not None)
-    if spec.negative_prompt is not None and not on:
-        remedy = (
-            f"raise {told.cfg} above {told.neutral:g}, or leave it out"
-            if told.cfg
-            else "leave it out"
-        )
-        raise PlanError(
-            f"negative_prompt {spec.negative_prompt!r}: {facts.family} is guided without one; "
-            + remedy
-        )
-    for name in ("guidance_scale_2", "lora_2"):
-        own = getattr(spec, name)
-        if own not in (None, ()) and not facts.num_experts > 1:
-            shown = f"{own:g}" if isinstance(own, float) else " ".join(own)
-            raise PlanError(
-                f"{name} {shown}: {facts.pipeline} here has one expert; use {name[:-2]}"
-            )
-    embedded = value("guidance_scale") if told.embedded else 0.0
-    return Guidance(scale if on else 1.0, embedded, spec.guidance_scale_2)
 
 
 def _sources(spec: RenderSpec, facts: ModelFacts) -> dict[str, Source]:
@@ -341,7 +308,8 @@ def _stage(
     redrawn = spec.strength if index == 0 and spec.init is not None else 1.0
     levels = _levels(stage, spec, facts, canvas, redrawn)
     prompt = spec.prompt if stage.prompt is None else stage.prompt
-    return StagePlan(canvas, bands, shares, align, levels, stage.start, stage.enlarge, prompt)
+    told = of_stage(stage.guidance_scale, spec, facts)
+    return StagePlan(canvas, bands, shares, align, levels, stage.start, stage.enlarge, prompt, told)
 
 
 def _levels(

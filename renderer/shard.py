@@ -298,7 +298,7 @@ class Shard:
 
     def _denoised(self, level: Level, grid: Grid) -> Tensor:
         """x0 of this worker's rows of a grid; twins evaluate one prompt each, and tell."""
-        place, guidance = self._place(grid), self.plan.guidance
+        place, guidance = self._place(grid), self._stage.guidance
         x = grid.into(self.comms.world, self.x_BCTHW)
         halves = self.conditioning[self._stage.prompt].halves
         if self.twins is not None:

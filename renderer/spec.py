@@ -48,7 +48,8 @@ class StageSpec(BaseModel):
 
     `scale` is the stage's size relative to the picture; `start` the noise level (sigma) it
     is restarted from: 1 is pure noise, less continues the stage before, which is enlarged as
-    `pixels` or as `latents`; `prompt` the stage's own, if it is not the picture's.
+    `pixels` or as `latents`; `prompt` and `guidance_scale` the stage's own, if they are not the
+    picture's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -59,6 +60,7 @@ class StageSpec(BaseModel):
     shift: float | None = Field(default=None, gt=0)
     enlarge: Literal["latents", "pixels"] = "pixels"
     prompt: str | None = None
+    guidance_scale: float | None = Field(default=None, ge=0)
 
 
 class RenderSpec(BaseModel):
