@@ -72,6 +72,7 @@ Continue = Annotated[
         rich_help_panel="Output",
     ),
 ]
+DRAFTED = "a red sun over blue mountains at dusk"
 StorePath = Annotated[
     str, typer.Argument(metavar="STORE", help="the working store: a .zarr folder or s3://...")
 ]
@@ -229,10 +230,26 @@ app.command()(looking.report)
 
 
 @app.command()
-def doctor(json: Json = False) -> None:
-    """Report what this machine offers: versions, devices, attention, Ray, model, disk."""
+@takes_fields("seed", "dtype", "workers", "local", "address", "device")
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="examine this model at --size instead")
+    ] = None,
+    size: Size = None,
+    prompt: Annotated[str, typer.Option(help="what its drafts show")] = DRAFTED,
+    json: Json = False,
+    **fields: Any,
+) -> None:
+    """Report what this machine offers: versions, devices, attention, Ray, model, disk.
+
+    With a model and --size: whether pictures of that size repeat, and which frequencies to correct.
+    """
     from . import doctor as machine
 
+    if model is not None or size is not None:
+        spec = merge(None, prompt, size, {**fields, "model": model})
+        _print_repetition(spec, json)
+        return
     whole = True
     for finding in machine.examine():
         print(finding.to_json() if json else finding, flush=True)
@@ -300,6 +317,20 @@ def _print_plan(spec: RenderSpec, json: bool) -> None:
     made = planned(spec)
     estimate = made.estimate  # from here on the plan's text says it too
     print(_to_json({**vars(made), "estimate": estimate}, event="plan") if json else made)
+
+
+def _print_repetition(spec: RenderSpec, json: bool) -> None:
+    from . import drafts
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    with redirect_stdout(sys.stderr):
+        rounds = drafts.detect(planned(spec), tell)
+    if json:
+        print(_to_json({"rounds": rounds}, event="repetition"))
+    else:
+        print(*drafts.report(rounds), sep="\n")
 
 
 def _to_json(value: Any, **more: str) -> str:

@@ -26,8 +26,8 @@ OPTIONS: Mapping[str, Option] = {
     "periods": Option((), "numbers", above=0),
     # Or how many frequencies, from the one nearest to the trained length on.
     "n_rec": Option(1, least=1),
-    # Or all of those.
-    "mode": Option("dominant", choices=("dominant", "all")),
+    # Or all of those, none, or those that drafts of the picture show to repeat.
+    "mode": Option("dominant", choices=("dominant", "all", "detect", "none")),
     "edit": Option("period", choices=("period", "divide")),
     "margin": Option(1.0, above=0, most=1),
     # Power of sigma with which the correction fades; 0: in full at every step.
@@ -41,7 +41,7 @@ def corrected_positions(options: Mapping[str, Any]) -> PositionPolicy:
     Raises `SpecError` where the options contradict each other.
     """
     named = [name for name in ("ks", "periods") if options[name]]
-    named += ["mode"] if options["mode"] == "all" else []
+    named += ["mode"] if options["mode"] != "dominant" else []
     if len(named) > 1:
         raise SpecError(f"options {' and '.join(named)} both choose the frequencies; one works")
 
@@ -65,8 +65,27 @@ def chosen(omega_F: Tensor, axis: Axis, options: Mapping[str, Any]) -> list[int]
         return list(options["ks"])
     if options["periods"]:
         return observed(omega_F, options["periods"], axis.length)
+    if options["mode"] == "none":
+        return []
     found = candidates(omega_F, axis.trained, axis.length)
     return found if options["mode"] == "all" else found[: options["n_rec"]]
+
+
+def detects(options: Mapping[str, Any]) -> str | None:
+    """Name of the option by which a method asks for detection, if it does.
+
+    Until then it corrects what it would by default.
+    """
+    return next((name for name in ("mode", "rdfc_mode") if options.get(name) == "detect"), None)
+
+
+def settled(options: Mapping[str, Any], detected: Sequence[int]) -> dict[str, Any]:
+    """A method's options with what was detected in the place of the wish to."""
+    name = detects(options)
+    if name is None:
+        return dict(options)
+    kept = {key: value for key, value in options.items() if key != name}
+    return kept | ({"ks": list(detected)} if detected else {name: "none"})
 
 
 def candidates(omega_F: Tensor, trained: float, length: int) -> list[int]:

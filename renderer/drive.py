@@ -16,7 +16,7 @@ from typing import Any
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError, WorkerLostError
 
-from . import devices, outputs, watch
+from . import devices, drafts, outputs, watch
 from .course import MOST_FAILURES, Course, drawn, one_line
 from .errors import ExportError, PlanError, RenderFailedError
 from .events import Event
@@ -57,7 +57,7 @@ class Drive:
         layout = store_layout(made)
         outputs.check(targets, layout)
         Store.check(targets.store, layout, overwrite=spec.overwrite)
-
+        made = self._settled(made)
         about = identity(made)
 
         def create() -> Store:
@@ -71,6 +71,15 @@ class Drive:
 
         with self.watch:
             return self._draw(made, create, targets, None)
+
+    def _settled(self, made: CanvasPlan) -> CanvasPlan:
+        """The plan with the frequencies that drafts show to repeat, if its method asks for them."""
+        if not drafts.detects(made):
+            return made
+        rounds = drafts.detect(made, lambda text: self.say("note", message=text), self.listener.cancel)
+        for line in drafts.report(rounds):
+            self.say("note", message=line)
+        return plan(made.spec, sources=made.sources, detected=rounds[-1].corrected)
 
     def go_on(self, spec: RenderSpec, exports: Sequence[str | Path]) -> RenderResult:
         """What `resume` does if there is a store of this very picture; else what `render` does."""
@@ -95,7 +104,8 @@ class Drive:
         if not FILES & changes.keys():  # files that are named again count by what they hold now
             begun_from = store.run["sources"]
             sources = {name: Source(**values) for name, values in begun_from.items()}
-        made = plan(spec, block=store.layout.block[0], sources=sources)
+        detected = store.run.get("detected")
+        made = plan(spec, block=store.layout.block[0], sources=sources, detected=detected)
         about = identity(made)
         Store.open(path, fingerprint=fingerprint(about), run=about)
         targets = outputs.resumed(path, store.run["outputs"], exports, overwrite=overwrite)

@@ -7,7 +7,7 @@ Shape suffixes: S tokens, F frequencies of one axis.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +47,16 @@ def frequencies(axis: Axis, like: Tensor) -> Tensor:
 def trained(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
     """The angles the model was trained with, continued beyond the trained length."""
     return position_S.double()[:, None] * frequencies(axis, position_S)[None, :]
+
+
+def squeeze(trained_length: int, length: int) -> float:
+    """What positions are divided by: length / trained length, and never less than 1."""
+    return max(1.0, length / trained_length)
+
+
+def interpolated(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    """Angles at positions squeezed into the trained range; the identity at the trained length."""
+    return trained(axis, position_S.double() / squeeze(axis.trained, axis.length), sigma)
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,10 @@ class Focus:
 
 @dataclass(frozen=True)
 class Method:
-    """What a recipe changes; every slot left alone means the plain model."""
+    """What a recipe changes; every slot left alone means the plain model.
+
+    `note` is what the plan says beside its name.
+    """
 
     stages: tuple[Stage, ...] = (Stage(),)
     positions: PositionPolicy = trained
@@ -114,6 +127,7 @@ class Method:
     focus: Focus | None = None
     decay: DecayPolicy | None = None
     guide: Guide | None = None  # of every stage but the first, by the one before it
+    note: str = ""
 
 
 def stages_of(spec: RenderSpec, default: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -127,6 +141,17 @@ def from_trained_size(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
     """The picture at the trained area, then at its own size, each from noise; one where it fits."""
     scale = facts.training_size / math.sqrt(spec.height * spec.width)
     return (Stage(),) if scale >= 1 else (Stage(scale=scale), Stage())
+
+
+def doubling(spec: RenderSpec, facts: ModelFacts, starts: Sequence[float]) -> tuple[Stage, ...]:
+    """Stages 1/2^k .. 1/2, 1, the first one no larger than the trained area and from noise.
+
+    Later ones start from `starts`, the last of which holds for all that follow.
+    """
+    ratio = math.sqrt(spec.height * spec.width) / facts.training_size
+    levels = max(0, math.ceil(math.log2(ratio) - 1e-9))
+    begun = (1.0, *(starts[min(i, len(starts) - 1)] for i in range(levels)))
+    return tuple(Stage(scale=0.5 ** (levels - i), start=start) for i, start in enumerate(begun))
 
 
 def load_method(spec: RenderSpec, facts: ModelFacts) -> Method:

@@ -5,18 +5,18 @@ What cannot be drawn is refused here, before any work, with what would work inst
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
 
-from . import budget, devices, guides, lora
+from . import budget, correction, devices, guides, lora
 from .errors import PlanError
 from .estimate import GIB, Estimate
-from .family import Guidance, ModelFacts, describe
+from .family import Guidance, ModelFacts, Place, describe
 from .guidance import of_stage, strength
-from .method import Method, Stage, load_method, trained
+from .method import Axis, Method, Stage, load_method, trained
 from .schedules import Level, Table, table
 from .sources import Source, look
 from .spec import RenderSpec
@@ -65,6 +65,8 @@ class CanvasPlan:
     mesh: Mesh
     block: tuple[int, int]
     sources: Mapping[str, Source]
+    # Frequencies that drafts of the picture showed to repeat; None: not looked for, or not yet.
+    detected: tuple[int, ...] | None = None
 
     @cached_property
     def estimate(self) -> Estimate:
@@ -141,23 +143,33 @@ class CanvasPlan:
 
 
 def plan(
-    spec: RenderSpec, *, block: int | None = None, sources: Mapping[str, Source] | None = None
+    spec: RenderSpec,
+    *,
+    block: int | None = None,
+    sources: Mapping[str, Source] | None = None,
+    detected: Sequence[int] | None = None,
 ) -> CanvasPlan:
     """Decide bands, blocks and noise levels for a spec.
 
-    `block` fixes the block size in pixels and `sources` what the render started from, as a
-    resumed store must. Raises `PlanError`, `ModelError`, `SpecError`.
+    `block` fixes the block size in pixels, `sources` what the render started from and `detected`
+    the frequencies that its drafts showed to repeat, as a resumed store must. Raises `PlanError`,
+    `ModelError`, `SpecError`.
     """
     devices.check(spec)
-    made = _made(spec, block, sources)
-    budget.check(made, lambda changed: _made(changed, block, made.sources))
+    made = _made(spec, block, sources, detected)
+    budget.check(made, lambda changed: _made(changed, block, made.sources, detected))
     return made
 
 
-def _made(spec: RenderSpec, block: int | None, sources: Mapping[str, Source] | None) -> CanvasPlan:
+def _made(
+    spec: RenderSpec,
+    block: int | None,
+    sources: Mapping[str, Source] | None,
+    detected: Sequence[int] | None,
+) -> CanvasPlan:
     """The plan of a spec, whatever memory it needs."""
     facts = describe(spec.model, spec.revision, spec.variant)
-    method = load_method(spec, facts)
+    method = load_method(_settled(spec, detected), facts)
     _check_method(spec, facts, method)
     _check_request(spec, facts)
     lora.check(lora.parse(spec.lora + spec.lora_2), facts)
@@ -179,7 +191,32 @@ def _made(spec: RenderSpec, block: int | None, sources: Mapping[str, Source] | N
         mesh=mesh,
         block=(size, spec.width if spec.num_frames > 1 else min(size, spec.width)),
         sources=found,
+        detected=None if detected is None else tuple(detected),
     )
+
+
+def _settled(spec: RenderSpec, detected: Sequence[int] | None) -> RenderSpec:
+    """The spec with what was detected where its method wishes for that."""
+    if detected is None:
+        return spec
+    options = correction.settled(spec.method_options, detected)
+    return spec.model_copy(update={"method_options": options})
+
+
+def detects(made: CanvasPlan) -> bool:
+    """Whether drafts are still to show which frequencies repeat."""
+    wishes = correction.detects(made.spec.method_options) is not None
+    return wishes and made.detected is None
+
+
+def rotary_axes(made: CanvasPlan) -> tuple[Axis, ...]:
+    """The rotary axes of the model on the whole picture; none where it rotates nothing."""
+    if not made.facts.rotary:
+        return ()
+    from .trace import axes
+
+    stage = made.stages[-1]
+    return axes(made.facts, made.spec, Place(Band(0, stage.canvas.height), stage.canvas, trained))
 
 
 def _check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
@@ -336,7 +373,7 @@ def _table(made: CanvasPlan) -> list[str]:
         f"{kind:<9} {spec.width} x {spec.height} px{clip}, {spec.bits} bit, seed {spec.seed}",
         f"model     {made.facts.family}, trained at {made.facts.training_size} px "
         f"({made.facts.folder})",
-        f"method    {spec.method}",
+        f"method    {spec.method}" + (f": {made.method.note}" if made.method.note else ""),
         f"workers   {spec.workers} (ring {made.mesh.ring} x ulysses {made.mesh.ulysses}"
         + (f" x guidance {made.mesh.guidance})" if made.mesh.guidance > 1 else ")")
         + (f", up to {spec.max_workers} where there is room" if spec.max_workers else ""),

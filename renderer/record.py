@@ -93,6 +93,7 @@ def identity(made: CanvasPlan) -> dict[str, Any]:
         "version": metadata.version("frieze"),
         "loras": lora.identity(lora.parse(made.spec.lora)),
         "loras_2": lora.identity(lora.parse(made.spec.lora_2)),
+        **({} if made.detected is None else {"detected": list(made.detected)}),
         "starts_from": {name: source.digest for name, source in made.sources.items()},
         "stages": [
             {

@@ -32,6 +32,7 @@ from . import loading, sampling
 from .decode import decode
 from .estimate import Estimate
 from .family import Guidance, Model, ModelFacts, Place, load_family
+from .method import Axis
 from .skeletons import Skeleton, shorten, skeletons
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ def estimate(
     A device of the spec's kind need not be there.
     """
     return Traced(facts, spec, mesh, guidance, positions).estimate(stages, rows_per_block)
+
+
+def axes(facts: ModelFacts, spec: RenderSpec, place: Place) -> tuple[Axis, ...]:
+    """The rotary axes of a model, without its weights."""
+    return _skeleton(facts, spec)[0].axes(place)
 
 
 class Traced:

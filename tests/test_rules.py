@@ -107,7 +107,10 @@ COMMANDS = {
     "export": ["store", "out", "overwrite", "follow", "dpi", "json"],
     "status": ["store", "address", "follow", "json"],
     "report": ["store", "out", "overwrite", "json"],
-    "doctor": ["json"],
+    "doctor": [
+        *("model", "size", "prompt", "json"),
+        *("seed", "dtype", "workers", "local", "address", "device"),
+    ],
     "submit": [
         *("words", "address", "submission_id", "follow", "metadata", "env"),
         *("entrypoint_num_cpus", "python"),

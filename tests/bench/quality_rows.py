@@ -47,6 +47,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {
     "dype of pi": ("dype", {"form": "pi"}, False),
     "dype of ntk": ("dype", {"form": "ntk"}, False),
     "riflex on rows and columns": ("riflex", {"along": "picture"}, False),
+    "rdfc, faded": ("rdfc", {"fade": 2}, False),
     "rdfc of all": ("rdfc", {"mode": "all"}, False),
     "ultraimage, guided resolution": ("ultraimage", {"mode": "resolution"}, True),
     "ultraimage, guided view": ("ultraimage", {"mode": "view"}, True),
@@ -138,7 +139,12 @@ def rows(cell: Cell, settings: Settings, wanted: tuple[str, ...] = ()) -> list[R
 
 
 def _rows_of(name: str, cell: Cell, settings: Settings) -> list[Row]:
-    """A method in one stage, if that is one of its ways, and in its own cascade if it has one."""
+    """A method in one stage, if that is one of its ways, and in its own cascade if it has one.
+
+    `auto` is what it is by itself, and nothing else.
+    """
+    if name == "auto":
+        return [Row(name, "method", name, cascade=True)]
     single, own = Row(name, "method", name), Row(f"{name}, its cascade", "method", name, {}, True)
     try:
         at_once, staged = (_method(row, cell, settings) for row in (single, own))

@@ -12,8 +12,7 @@ from torch import Tensor
 from contracts.method import MethodContract, clip_facts, picture_facts, spectrum
 from frieze.renderer import plugins
 from frieze.renderer.errors import PlanError, SpecError
-from frieze.renderer.method import Axis, Method, load_method, trained
-from frieze.renderer.methods.pi import interpolated
+from frieze.renderer.method import Axis, Method, interpolated, load_method, trained
 from frieze.renderer.spec import RenderSpec
 from tolerances import CONTROL
 
