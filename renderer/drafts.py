@@ -15,8 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
+from frieze.cluster.layout import Band
+
+from . import correction
 from .errors import PlanError, RenderCancelledError
-from .plan import CanvasPlan, rotary_axes
+from .family import Place
+from .method import Axis, trained
+from .plan import CanvasPlan
 from .render import RenderHandle, render
 from .repetition import Observation, Round, observed, recursion
 from .spec import RenderSpec
@@ -26,6 +31,24 @@ STEPS = 4
 NUMBER = 2
 
 Tell = Callable[[str], None]
+
+
+def detects(made: CanvasPlan) -> bool:
+    """Whether drafts are still to show which frequencies repeat."""
+    wishes = correction.detects(made.spec.method_options) is not None
+    return wishes and made.detected is None
+
+
+def rotary_axes(made: CanvasPlan) -> tuple[Axis, ...]:
+    """The rotary axes of the model on the whole picture; none where it rotates nothing."""
+    if not made.facts.rotary:
+        return ()
+    from . import trace
+
+    stage = made.stages[-1]
+    return trace.axes(
+        made.facts, made.spec, Place(Band(0, stage.canvas.height), stage.canvas, trained)
+    )
 
 
 def detect(

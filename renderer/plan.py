@@ -14,9 +14,9 @@ from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
 from . import budget, correction, devices, guides, lora
 from .errors import PlanError
 from .estimate import GIB, Estimate
-from .family import Guidance, ModelFacts, Place, describe
+from .family import Guidance, ModelFacts, describe
 from .guidance import of_stage, strength
-from .method import Axis, Method, Stage, load_method, trained
+from .method import Method, Stage, load_method, trained
 from .schedules import Level, Table, table
 from .sources import Source, look
 from .spec import RenderSpec
@@ -201,22 +201,6 @@ def _settled(spec: RenderSpec, detected: Sequence[int] | None) -> RenderSpec:
         return spec
     options = correction.settled(spec.method_options, detected)
     return spec.model_copy(update={"method_options": options})
-
-
-def detects(made: CanvasPlan) -> bool:
-    """Whether drafts are still to show which frequencies repeat."""
-    wishes = correction.detects(made.spec.method_options) is not None
-    return wishes and made.detected is None
-
-
-def rotary_axes(made: CanvasPlan) -> tuple[Axis, ...]:
-    """The rotary axes of the model on the whole picture; none where it rotates nothing."""
-    if not made.facts.rotary:
-        return ()
-    from .trace import axes
-
-    stage = made.stages[-1]
-    return axes(made.facts, made.spec, Place(Band(0, stage.canvas.height), stage.canvas, trained))
 
 
 def _check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:

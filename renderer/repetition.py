@@ -24,6 +24,8 @@ from .method import Axis, frequencies
 RISE, LEAST = 0.35, 0.2
 # Lags leave at least so many tokens to compare.
 OVERLAP = 8
+# How far an observed period may lie from that of the frequency behind it, in parts of that.
+NEAR = 0.25
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,21 @@ def _alike(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp(min=1e-12)
 
 
-def period(profile_L: Tensor, trained: int) -> int | None:
+def period(profile_L: Tensor, axis: Axis) -> int | None:
     """The lag in tokens at which a picture repeats itself; None where it does not.
 
-    A peak, not at the end, that rises above what lies before it; of several the first that is
-    nearly the highest. Lags far below the trained length are texture.
+    A peak, not at the end, that rises above what lies before it, near the period of a frequency
+    that may be behind it: others come of the subject, as mountains beside mountains. Of several
+    the first that is nearly the highest.
     """
-    found = profile_L.tolist()
+    found, lengths = profile_L.tolist(), _may_repeat(axis).values()
     peaks = {
         lag: found[lag]
-        for lag in range(max(2, round(0.6 * trained)), len(found) - 1)
+        for lag in range(2, len(found) - 1)
         if found[lag - 1] < found[lag] >= found[lag + 1]
         and found[lag] >= LEAST
         and found[lag] - min(found[1:lag]) >= RISE
+        and any(abs(lag - length) <= NEAR * length for length in lengths)
     }
     return next((lag for lag, value in peaks.items() if value >= 0.8 * max(peaks.values())), None)
 
@@ -83,7 +87,7 @@ def observed(drafts: Sequence[Tensor], axes: Sequence[Axis], patch: int) -> tupl
     for axis in axes:
         if axis.name in PICTURE and axis.length > axis.trained:
             profile_L = torch.stack([lag_profile(x, axis.name, patch) for x in drafts]).mean(0)
-            repeats = period(profile_L, axis.trained)
+            repeats = period(profile_L, axis)
             seen.append(Observation(axis.name, tuple(profile_L.tolist()), repeats))
     return tuple(seen)
 
@@ -112,8 +116,14 @@ def _cause(seen: Observation, axes: Mapping[str, Axis], ks: Sequence[int]) -> in
     """The frequency behind what an axis shows, if it is not corrected yet."""
     if seen.period is None:
         return None
-    axis, lag = axes[seen.axis], seen.period
+    left = {k: length for k, length in _may_repeat(axes[seen.axis]).items() if k not in ks}
+    near = {k: abs(length - seen.period) for k, length in left.items()}
+    found = min(near, key=near.__getitem__, default=None)
+    return found if found is not None and near[found] <= NEAR * left[found] else None
+
+
+def _may_repeat(axis: Axis) -> dict[int, float]:
+    """Periods in tokens of the dominant frequency and of lower ones that fit into the canvas."""
     omega_F = frequencies(axis, torch.zeros(1))
-    left = [k for k in candidates(omega_F, axis.trained, axis.length) if k not in ks]
-    period_F = periods(omega_F)
-    return min(left, key=lambda k: abs(float(period_F[k]) - lag), default=None)
+    period_F = periods(omega_F).tolist()
+    return {k: period_F[k] for k in candidates(omega_F, axis.trained, axis.length)}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 NAMES = tuple(sorted(path.stem for path in HERE.glob("*.json")))
@@ -17,7 +19,11 @@ NAMES = tuple(sorted(path.stem for path in HERE.glob("*.json")))
 def build(name: str, folder: Path) -> Path:
     """Write the checkpoint `name` into `folder`, which is returned."""
     files = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
-    parameters: dict[str, int] = files.pop("parameters")
+    return write(files, files.pop("parameters"), folder)
+
+
+def write(files: Mapping[str, Any], parameters: Mapping[str, int], folder: Path) -> Path:
+    """The same from a checkpoint's small files by path."""
     for path, values in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(json.dumps(values), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from contracts.method import MethodContract, clip_facts, picture_facts, spectrum
 from frieze.renderer import plugins
 from frieze.renderer.errors import PlanError, SpecError
+from frieze.renderer.guides import Resolution
 from frieze.renderer.method import Axis, Method, interpolated, load_method, trained
 from frieze.renderer.spec import RenderSpec
 from tolerances import CONTROL
@@ -66,6 +68,28 @@ def test_interpolation_serves_models_with_added_positions() -> None:
     assert [absolute(64, length) for length in (32, 64, 96, 256)] == [1.0, 1.0, 1.5, 4.0]
     # Whatever else stretches frequencies has nothing to stretch there.
     assert made("ntk").absolute is None
+
+
+def test_auto_doubles_sizes_and_leads_each_stage_by_the_one_before() -> None:
+    side = picture_facts().training_size
+    auto = made("auto", (4 * side, 4 * side))
+    assert [(s.scale, s.start) for s in auto.stages] == [(0.25, 1.0), (0.5, 0.4), (1.0, 0.3)]
+    assert auto.guide == Resolution(half_token=True)
+    assert "3 stages" in auto.note
+    assert torch.allclose(period(auto, FOURFOLD), 4 * plain(FOURFOLD))
+    # A first frame lies on whole tokens.
+    spec = RenderSpec(height=1024, width=1024, method="auto", image="a.png")
+    assert load_method(spec, clip_facts()).guide == Resolution(half_token=False)
+
+
+def test_auto_does_what_it_can_where_nothing_rotates_and_says_so() -> None:
+    facts = dataclasses.replace(picture_facts(), rotary=False, family="sd3")
+    fixed = load_method(RenderSpec(height=1024, width=1024, method="auto"), facts)
+    assert fixed.focus is None
+    assert fixed.absolute is not None
+    assert fixed.absolute(16, 64) == 4
+    assert fixed.note.endswith("sd3 rotates no positions, so that no head is concentrated")
+    assert made("auto", (256, 256)).note == "one stage, no larger than trained"
 
 
 def test_ntk_leaves_the_lowest_frequency_divided_and_repeats() -> None:

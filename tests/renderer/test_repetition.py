@@ -102,18 +102,21 @@ def test_of_two_planted_frequencies_both_are_found() -> None:
 def test_noise_and_slopes_and_texture_are_no_repetition() -> None:
     noise = torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(1))
     slope = torch.linspace(0, 5, 64)[:, None].expand(4, 1, 64, 64) + 0.1 * noise
-    texture = torch.sin(torch.arange(64) * math.pi / 2)[:, None].expand(4, 1, 64, 64)
+    texture = torch.sin(torch.arange(64) * math.pi / 6)[:, None].expand(4, 1, 64, 64)
+    axis = Axis("row", 32, 10000.0, trained=16, length=32)
     for x in (noise, slope):
-        assert period(lag_profile(x, "row", 1), trained=32) is None
-    # Four tokens are far below the trained length: the first lag that counts is 20.
-    assert period(lag_profile(texture, "row", 1), trained=32) == 20
+        assert period(lag_profile(x, "row", 1), axis) is None
+    # Waves of 12 tokens repeat, but no frequency that may be behind it has such a period.
+    profile_L = lag_profile(texture, "row", 1)
+    assert float(profile_L[12]) > 0.9
+    assert period(profile_L[:20], axis) is None
 
 
 def test_rows_and_columns_are_told_apart() -> None:
     axis = Axis("row", 32, 10000.0, 16, 64)
     drawn = planted(axis, [2], [1.0], [])
-    assert period(lag_profile(drawn, "row", 1), 16) == 20
-    assert period(lag_profile(drawn.transpose(2, 3), "column", 1), 16) == 20
+    assert period(lag_profile(drawn, "row", 1), axis) == 20
+    assert period(lag_profile(drawn.transpose(2, 3), "column", 1), axis) == 20
     axes = [axis, Axis("column", 32, 10000.0, 16, 16), Axis("frame", 8, 10000.0, 1, 9)]
     assert [seen.axis for seen in observed([drawn], axes, 1)] == ["row"]
 
