@@ -71,23 +71,6 @@ def chosen(omega_F: Tensor, axis: Axis, options: Mapping[str, Any]) -> list[int]
     return found if options["mode"] == "all" else found[: options["n_rec"]]
 
 
-def detects(options: Mapping[str, Any]) -> str | None:
-    """Name of the option by which a method asks for detection, if it does.
-
-    Until then it corrects what it would by default.
-    """
-    return next((name for name in ("mode", "rdfc_mode") if options.get(name) == "detect"), None)
-
-
-def settled(options: Mapping[str, Any], detected: Sequence[int]) -> dict[str, Any]:
-    """A method's options with what was detected in the place of the wish to."""
-    name = detects(options)
-    if name is None:
-        return dict(options)
-    kept = {key: value for key, value in options.items() if key != name}
-    return kept | ({"ks": list(detected)} if detected else {name: "none"})
-
-
 def candidates(omega_F: Tensor, trained: float, length: int) -> list[int]:
     """The dominant frequency and lower ones, in order, whose period is shorter than the canvas.
 

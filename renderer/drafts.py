@@ -17,7 +17,7 @@ from torch import Tensor
 
 from frieze.cluster.layout import Band
 
-from . import correction
+from . import options
 from .errors import PlanError, RenderCancelledError
 from .family import Place
 from .method import Axis, trained
@@ -35,7 +35,7 @@ Tell = Callable[[str], None]
 
 def detects(made: CanvasPlan) -> bool:
     """Whether drafts are still to show which frequencies repeat."""
-    wishes = correction.detects(made.spec.method_options) is not None
+    wishes = options.detects(made.spec.method_options) is not None
     return wishes and made.detected is None
 
 
@@ -80,20 +80,19 @@ def draft(
 ) -> Tensor:
     """Latents [C, T, H, W] of a picture after a few steps, with frequencies corrected."""
     kept: list[Tensor] = []
+    stopped = cancel or threading.Event()
 
     def after(handle: RenderHandle, step: int, *_: Any) -> None:
         if step + 1 == STEPS:
             kept.append(handle.latents())
-            handle.interrupt = True
+        handle.interrupt = step + 1 == STEPS or stopped.is_set()
 
-    stopped = threading.Event() if cancel is None else cancel
     with tempfile.TemporaryDirectory(prefix=".frieze-draft-", dir=_beside(spec)) as folder:
         small = _drafted(spec, ks, number, f"{folder}/draft.zarr")
         with contextlib.suppress(RenderCancelledError):
-            render(small, callback_on_step_end=after, cancel=stopped)
-    if not kept:
+            render(small, callback_on_step_end=after)
+    if stopped.is_set() or not kept:
         raise RenderCancelledError("stopped as asked; nothing was drawn yet")
-    stopped.clear()
     return kept[0]
 
 

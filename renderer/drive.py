@@ -76,7 +76,9 @@ class Drive:
         """The plan with the frequencies that drafts show to repeat, if its method asks for them."""
         if not drafts.detects(made):
             return made
-        rounds = drafts.detect(made, lambda text: self.say("note", message=text), self.listener.cancel)
+        rounds = drafts.detect(
+            made, lambda text: self.say("note", message=text), self.listener.cancel
+        )
         for line in drafts.report(rounds):
             self.say("note", message=line)
         return plan(made.spec, sources=made.sources, detected=rounds[-1].corrected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -56,6 +56,23 @@ def read(spec: RenderSpec, defaults: Mapping[str, Any]) -> dict[str, Any]:
         else option.default
         for name, option in options.items()
     }
+
+
+def detects(options: Mapping[str, Any]) -> str | None:
+    """Name of the option by which a method asks for detection, if it does.
+
+    Until then it corrects what it would by default.
+    """
+    return next((name for name in ("mode", "rdfc_mode") if options.get(name) == "detect"), None)
+
+
+def settled(options: Mapping[str, Any], detected: Sequence[int]) -> dict[str, Any]:
+    """A method's options with what was detected in the place of the wish to."""
+    name = detects(options)
+    if name is None:
+        return dict(options)
+    kept = {key: value for key, value in options.items() if key != name}
+    return kept | ({"ks": list(detected)} if detected else {name: "none"})
 
 
 def _unknown(method: str, name: str, known: tuple[str, ...]) -> str:

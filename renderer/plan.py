@@ -11,7 +11,7 @@ from functools import cached_property
 
 from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
 
-from . import budget, correction, devices, guides, lora
+from . import budget, devices, guides, lora, options
 from .errors import PlanError
 from .estimate import GIB, Estimate
 from .family import Guidance, ModelFacts, describe
@@ -199,8 +199,8 @@ def _settled(spec: RenderSpec, detected: Sequence[int] | None) -> RenderSpec:
     """The spec with what was detected where its method wishes for that."""
     if detected is None:
         return spec
-    options = correction.settled(spec.method_options, detected)
-    return spec.model_copy(update={"method_options": options})
+    found = options.settled(spec.method_options, detected)
+    return spec.model_copy(update={"method_options": found})
 
 
 def _check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from frieze.renderer.correction import corrected, detects, settled
+from frieze.renderer.correction import corrected
 from frieze.renderer.frequencies import periods
 from frieze.renderer.method import Axis, frequencies
+from frieze.renderer.options import detects, settled
 from frieze.renderer.repetition import Observation, lag_profile, observed, period, recursion
 
 FLUX = Axis("row", 56, 10000.0, trained=128, length=225)
