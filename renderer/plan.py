@@ -211,7 +211,7 @@ def _check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
     if weighs or (method.positions is not trained and method.absolute is None):
         raise PlanError(
             f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
-            "none, pi, imax and hiflow work with it"
+            "none, auto, pi, imax and hiflow work with it"
         )
 
 
@@ -358,6 +358,7 @@ def _table(made: CanvasPlan) -> list[str]:
         f"model     {made.facts.family}, trained at {made.facts.training_size} px "
         f"({made.facts.folder})",
         f"method    {spec.method}" + (f": {made.method.note}" if made.method.note else ""),
+        *_warning(made),
         f"workers   {spec.workers} (ring {made.mesh.ring} x ulysses {made.mesh.ulysses}"
         + (f" x guidance {made.mesh.guidance})" if made.mesh.guidance > 1 else ")")
         + (f", up to {spec.max_workers} where there is room" if spec.max_workers else ""),
@@ -380,6 +381,17 @@ def _table(made: CanvasPlan) -> list[str]:
         total = made.estimate.bytes_per_device / GIB
         lines.append(f"memory    {total:.2f} GiB on each device: {', '.join(parts)}")
     return lines
+
+
+def _warning(made: CanvasPlan) -> list[str]:
+    """That a method was asked for a size which the model knows."""
+    spec, size = made.spec, made.facts.training_size
+    is_known = max(spec.height, spec.width) <= size
+    if spec.method in ("none", "auto") or not is_known:
+        return []
+    if spec.num_frames > made.facts.training_frames:
+        return []
+    return [f"warning   method {spec.method} changes nothing up to the trained {size} px"]
 
 
 def _shift(stage: StagePlan) -> str:

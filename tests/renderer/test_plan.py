@@ -207,3 +207,11 @@ def test_rotary_methods_are_refused_where_nothing_is_rotated(
     with pytest.raises(PlanError, match=f"method '{method}' is for rotary positions, and sd3"):
         plan(spec(height=256, width=256, method=method))
     plan(spec(height=256, width=256, method="pi"))
+    plan(spec(height=512, width=256, method="auto"))
+
+
+def test_a_method_asked_for_a_size_that_the_model_knows_is_warned_of() -> None:
+    told = "warning   method rdfc changes nothing up to the trained 256 px"
+    assert told in str(plan(spec(height=128, width=256, method="rdfc")))
+    for fields in ({"height": 128, "method": "none"}, {"height": 288, "method": "rdfc"}):
+        assert "warning" not in str(plan(spec(width=256, **fields)))
