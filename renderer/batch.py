@@ -43,6 +43,11 @@ def batch(
     outputs of two items that meet, and `PlanError` or `ModelError` if no item can be drawn;
     `RenderCancelledError` during it when asked to stop.
     """
+    if not isinstance(workers, int):
+        raise SpecError(
+            f"workers {workers!r}: a batch takes one number, the most there may be; what no worker "
+            "comes for is drawn by the others"
+        )
     if retries < 0:
         raise SpecError(f"retries {retries} is less than 0, which is the least")
     where = location(out, SpecError)

@@ -27,8 +27,8 @@ OWN = ("name", "preset", "size", "priority", "also")
 # Of the whole batch, because its workers are; given on the command line.
 SHARED = frozenset({"local", "park", "address"})
 # What a preset says of the place of one picture means nothing in a batch.
-NOT_FROM_PRESETS = SHARED | {"out", "overwrite", "workers"}
-KNOWN = (*(field for field in RenderSpec.model_fields if field not in SHARED), *OWN)
+NOT_FROM_PRESETS = SHARED | {"out", "overwrite", "workers", "max_workers"}
+KNOWN = (*(f for f in RenderSpec.model_fields if f not in SHARED and f != "max_workers"), *OWN)
 SECTIONS = ("defaults", "matrix", "items")
 RESERVED = frozenset({"frieze", "report.json", "contact.png"})  # the batch's own, in its folder
 MOST = 10_000
@@ -204,6 +204,8 @@ def _item(values: Any, root: Path, shared: Values, taken: set[str]) -> Item:
     out = _path(root, str(fields.get("out", "{name}.zarr")), name, "out")
     also = tuple(_path(root, text, name, "also") for text in _texts(own.get("also", [])))
     spec = parse({**fields, **shared, "out": str(out)})
+    if spec.max_workers is not None:
+        raise SpecError(f"workers = {fields['workers']!r}: an item takes one number of them")
     priority = own.get("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise SpecError(f"priority = {priority!r} is no whole number; larger ones come first")

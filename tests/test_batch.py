@@ -17,7 +17,7 @@ import pytest
 
 from command_line import frieze, refused
 from drawing import PROMPT, pixels
-from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
+from frieze.cluster.fleet import Fleet, FleetError
 from frieze.renderer import (
     ItemEvent,
     ItemResult,
@@ -136,6 +136,13 @@ def test_a_useless_file_is_bad_input_and_nothing_is_written(
     assert not out.exists()
 
 
+def test_a_batch_takes_one_number_of_workers(tmp_path: Path) -> None:
+    jobs, out = tmp_path / "jobs.jsonl", tmp_path / "out"
+    jobs.write_text(json.dumps(SMALL))
+    told = frieze("batch", str(jobs), "--out", str(out), "--workers", "2..4")
+    refused(told, "workers '2..4': a batch takes one number")
+
+
 def test_a_batch_is_lazy_and_checked_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="unknown field"):
         batch([{**SMALL, "sed": 1}], out=tmp_path / "out", local=True)
@@ -184,18 +191,18 @@ def test_what_breaks_is_tried_again_and_the_rest_goes_on(
     left = Counter({3: 1, 0: 99})  # how often items of a seed break
     step = Shard.step
 
-    def breaks(self: Shard, index: int) -> object:
+    def breaks(self: Shard, index: int, *rest: Any) -> object:
         if index == 1 and left[self.plan.spec.seed] > 0:
             left[self.plan.spec.seed] -= 1
-            raise WorkerLostError("rank 0 was lost")
-        return step(self, index)
+            raise RuntimeError("out of memory")
+        return step(self, index, *rest)
 
     monkeypatch.setattr(Shard, "step", breaks)
     results = drawn([ITEMS[0], ITEMS[1]], tmp_path, retries=2)
     monkeypatch.undo()
     assert (results["seeded"].state, results["seeded"].retries) == ("done", 1)
     assert (results["plain"].state, results["plain"].retries) == ("failed", 2)
-    assert "rank 0 was lost" in (results["plain"].error or "")
+    assert results["plain"].error == "RuntimeError: out of memory"
     assert np.array_equal(pixels(tmp_path / "seeded.zarr"), alone["seeded"])
     assert drawn([ITEMS[0], ITEMS[1]], tmp_path, continued=True)["plain"].state == "done"
     assert np.array_equal(pixels(tmp_path / "plain.zarr"), alone["plain"])

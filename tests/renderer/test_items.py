@@ -90,6 +90,8 @@ def test_a_matrix_names_its_items_by_what_tells_them_apart(root: Path) -> None:
         ({"priorty": 1}, "unknown field 'priorty'; the nearest is 'priority'"),
         ({"local": True}, "'local' is for the whole batch: frieze batch --local"),
         ({"seed": -1}, "seed = -1"),
+        ({"workers": "2..8"}, "workers = '2..8': an item takes one number"),
+        ({"max_workers": 8}, "unknown field 'max_workers'; the nearest is 'workers'"),
         ({"size": "64"}, "size '64' is not WIDTHxHEIGHT"),
         ({"height": 64}, "size and height both given"),
         ({"preset": "nosuch"}, "no preset 'nosuch'"),
