@@ -13,7 +13,7 @@ from .ray_reserve import Bundle, Reserve
 from .ray_seat import RaySeat, last_line, version
 
 KILL_SECONDS = 5.0  # how long Ray waits for a process to end by itself before it ends it
-HELLO_SECONDS = 20.0  # how long an actor that does nothing may take to answer
+HELLO_SECONDS = 10.0  # how long an actor that does nothing may take to answer
 
 log = logging.getLogger(__name__)
 
@@ -143,19 +143,19 @@ class Crew:
                 return
             time.sleep(POLL_SECONDS / 4)
 
-    def part_with(self, silent: set[int]) -> list[Member]:
-        """Of the members, given those whose rank is lost, kills the lost and the ones that no
-        longer answer; returns who they were."""
+    def mute(self) -> set[Member]:
+        """Members that do not answer, whatever their verbs do."""
         import ray
 
-        others = [m for rank, m in enumerate(self.members) if rank not in silent]
-        asked = {member.ask("whereabouts"): member for member in others}
+        asked = {member.ask("whereabouts"): member for member in self.members}
         answers, _ = ray.wait(list(asked), num_returns=len(asked), timeout=HELLO_SECONDS)
-        well = {asked[answer] for answer in answers if _is_value(answer)}
-        lost = [member for member in self.members if member not in well]
-        self.members = [member for member in self.members if member in well]
-        self.dismiss(lost)
-        return lost
+        return set(self.members) - {asked[answer] for answer in answers if _is_value(answer)}
+
+    def part_with(self, lost: set[Member]) -> None:
+        """Kills members; the others stay."""
+        gone = [member for member in self.members if member in lost]
+        self.members = [member for member in self.members if member not in lost]
+        self.dismiss(gone)
 
     def dismiss(self, members: list[Member]) -> None:
         """Kills actors, and returns when their processes have ended as far as can be known."""

@@ -230,10 +230,13 @@ class RayFleet(Fleet):
         crew, before = self._crew, self.size
         if crew is None:
             raise FleetError("this fleet is closed")
+        ranks = list(crew.members)
+        crew.part_with({ranks[rank] for rank in self._lost} | crew.mute())
+        # Only now may those speak up that waited for the ones who could not.
         deadline = time.monotonic() + GRACE_SECONDS
         while self._streams and time.monotonic() < deadline:
             list(self._poll(POLL_SECONDS))
-        crew.part_with(self._lost | set(self._streams.values()))
+        crew.part_with({ranks[rank] for rank in (*self._lost, *self._streams.values())})
         self._streams, wanted = {}, max(before, self._bounds.least)
         is_enough = self._bounds.least < self._bounds.most and (
             len(crew.members) >= self._bounds.least
