@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
     "timeout": TIMEOUT,
     "stages": [{"scale": 0.5, "steps": 3}, {"scale": 1.0, "start": 0.6, "steps": 4}],
 }
-PLACES = [("step", n) for n in range(1, 8)] + [("decode", 1), ("block", 1), ("block", 3)]
+PLACES = [("step", n) for n in range(1, 8)] + [("decode", 1), ("block", 1)]
 
 
 @dataclass

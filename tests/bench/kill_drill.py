@@ -1,6 +1,7 @@
 """The kill drill as a report: what each fault cost, in tests/bench/results/kill_drill.md.
 
-Takes the number of renders, 40 by default; a row is written only when its pixels are right.
+Takes the number of renders, 40 by default, and that of the first; a row is written only when its
+pixels are right.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from drill import FAULTS, SMALL, Story, drill
 RESULTS = Path(__file__).parent / "results" / "kill_drill.md"
 
 
-def main(num_renders: int) -> None:
+def main(num_renders: int = 40, first: int = 0) -> None:
     ray.init(
         address="local",
         num_cpus=6,
@@ -40,7 +41,7 @@ def main(num_renders: int) -> None:
         folder = Path(name)
         draw(folder / "whole.zarr", **SMALL)
         whole = pixels(folder / "whole.zarr")
-        for number in range(num_renders):
+        for number in range(first, num_renders):
             stories.append(drill(number, folder, whole, random.Random(number)))
             print(stories[-1].row(), flush=True)
             RESULTS.write_text(report(stories), encoding="utf-8")
@@ -84,4 +85,4 @@ def summary(fault: str, stories: list[Story]) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
+    main(*map(int, sys.argv[1:]))
