@@ -1,15 +1,15 @@
-"""What is done unless told otherwise: whatever drew best past the trained size.
+"""What drew best past the trained size, in one word.
 
 Sizes double from the trained one. Each stage restarts from the one before it, enlarged and noised
 a little, with positions interpolated (arXiv 2306.15595) and heads concentrated by their entropies
 (EAAC, arXiv 2512.04504); its low band follows the enlarged picture with falling weight, and tokens
 lie half a token off at every other step (arXiv 2410.07536).
 
-The evidence is tests/bench/results/quality.md, on the model that comes with the package, whose
-trained side is doubled there. Methods that draw at full size at once repeat or lose the order of
-sky and ground, frequencies corrected or not, faded with the noise or not; the plain cascade of
-`pi` keeps the layout but shows the grid of tokens, which passes for detail in its spectrum. Other
-models were not measured: `none`, or another method, is one flag away.
+The evidence is tests/bench/results/quality.md, on the model that comes with the package. Methods
+that draw at full size at once repeat or lose the order of sky and ground there, frequencies
+corrected or not, faded with the noise or not; this one kept one sun and the sky above in every
+picture. Its detail is less than that of `pi` at once, of which part is the grid of tokens, seen
+as steps on the edge of suns, that half-token shifts average away. Other models were not measured.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ def spec(out: Path, **fields: object) -> RenderSpec:
         height=SIDE,
         width=SIDE,
         num_inference_steps=STEPS,
+        method="none",  # the stock pipeline's
         local=True,
         out=str(out),
         overwrite=True,

@@ -94,7 +94,12 @@ FLAGS = {
         *("--json", "--quiet", "-q"),
     ],
     "export": ["--overwrite", "--follow", "--dpi", "--json"],
-    "doctor": ["--json"],
+    "status": ["--follow", "--json", "--address"],
+    "report": ["--overwrite", "--json"],
+    "doctor": [
+        *("--size", "--prompt", "--json", "--seed", "--dtype", "--workers", "--local"),
+        *("--no-local", "--address", "--device"),
+    ],
     "submit": [
         "--address",
         "--submission-id",

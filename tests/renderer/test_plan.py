@@ -184,6 +184,7 @@ def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.Monkey
 def test_twins_share_a_band_and_keep_half_of_it_each() -> None:
     made = plan(
         spec(
+            method="none",
             height=512,
             width=256,
             workers=4,

@@ -71,7 +71,8 @@ PLACE = [
 
 def test_fields_are_these_and_no_others() -> None:
     assert list(RenderSpec.model_fields) == PICTURE + PLACE
-    assert list(StageSpec.model_fields) == ["scale", "start", "steps", "shift", "enlarge", "prompt"]
+    stage = ["scale", "start", "steps", "shift", "enlarge", "prompt", "guidance_scale"]
+    assert list(StageSpec.model_fields) == stage
 
 
 def test_picture_excludes_the_place_fields() -> None:
