@@ -39,9 +39,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files run side by side, each in one process; all that need Ray in the same one."""
+    """Files run side by side, each in one process; all that need Ray in the same one.
+
+    A file marked `by_name` is sorted by the parameter `name` of its tests, so that what one of
+    them loads is at hand for the next, and each name may run in another process.
+    """
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+        item.add_marker(pytest.mark.xdist_group(_group(item.path) + _name(item)))
+    places = [place for place, item in enumerate(items) if item.get_closest_marker("by_name")]
+    named = sorted((items[place] for place in places), key=_name)
+    for place, item in zip(places, named, strict=True):
+        items[place] = item
+
+
+def _name(item: Any) -> str:
+    """The test's parameter `name`, where its file is sorted by that."""
+    return str(item.callspec.params["name"]) if item.get_closest_marker("by_name") else ""
 
 
 @functools.cache

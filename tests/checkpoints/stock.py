@@ -49,8 +49,20 @@ def stock(checkpoint: Path, **arguments: Any) -> tuple[Tensor, np.ndarray]:
     encoded as the mode of its posterior as the renderer does.
     """
     with _quiet():
-        pipeline = load(checkpoint, arguments)
-        return draw(pipeline, arguments)
+        return draw(_kept(checkpoint, arguments), arguments)
+
+
+_LAST: dict[tuple[Any, ...], DiffusionPipeline] = {}
+
+
+def _kept(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
+    """The pipeline that drew last, if these arguments ask for it again."""
+    asked = (arguments.get(field) for field in ("dtype", "lora", "lora_2"))
+    key = (checkpoint, bool(arguments.get("init")), *asked)
+    if key not in _LAST:
+        _LAST.clear()
+        _LAST[key] = load(checkpoint, arguments)
+    return _LAST[key]
 
 
 def load(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:

@@ -12,7 +12,10 @@ from contracts import family as contract
 from contracts.gallery import Gallery
 
 # Diffusers and torch warn about each other; what is tested is the renderer.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.by_name,
+]
 EVERY = [name for _, name in contract.served() if name]
 FIRST = contract.first_layouts()
 whole = pytest.mark.parametrize("name", FIRST)
