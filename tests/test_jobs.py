@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Iterator
@@ -210,3 +211,25 @@ def test_a_driver_that_comes_and_goes_leaves_the_cluster_running(
     code, _, err = head.run("frieze", *words)
     assert code == 0, err
     assert head.ask("/api/version") == before
+
+
+@pytest.mark.slow
+def test_the_status_of_a_job_is_that_of_its_store(head: Head, tmp_path: Path) -> None:
+    out = tmp_path / "a.zarr"
+    draw(out, num_inference_steps=1)
+    server = ("--address", head.url)
+    for name, store in (("known", out), ("lost", tmp_path / "b.zarr"), ("other", None)):
+        about = json.dumps({"frieze_store": str(store)} if store else {})
+        words = ("--submission-id", name, "--no-wait", "--metadata-json", about, "--", "true")
+        code, _, err = head.run("ray", "job", "submit", *server, *words)
+        assert code == 0, err
+    code, shown, err = head.run("frieze", "status", "known", *server)
+    assert (code, shown) == (0, f"{out}: done, 16 blocks\n"), err
+    for name, part in (
+        ("lost", f"its store {tmp_path / 'b.zarr'} is not there"),
+        ("other", "names no store"),
+        ("unheard-of", "unheard-of does not exist"),
+    ):
+        code, shown, err = head.run("frieze", "status", name, *server)
+        assert (code, shown, err.count("\n")) == (2, "", 1), err
+        assert part in err

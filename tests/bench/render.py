@@ -65,11 +65,33 @@ def frieze_seconds(out: Path, workers: int) -> tuple[float, float, np.ndarray]:
     render(spec(out, workers=workers), on_event=listen)
     began = next(at for kind, at, _ in times if kind == "stage")
     ended = times[-1][1]
-    marks = [(at, seconds) for kind, at, seconds in times if kind in ("stage", "step")]
-    overhead = [(at - before) - seconds for (before, _), (at, seconds) in itertools.pairwise(marks)]
     store = Store.open(str(out))
     picture = np.concatenate([rows for _, rows in store.in_order()])
-    return ended - began, statistics.median(overhead), picture
+    return ended - began, overhead_of(times), picture
+
+
+def overhead_of(times: list[tuple[str, float, float]]) -> float:
+    """Median seconds from one step's end to the next's that were not the slowest rank's.
+
+    From (kind, when, seconds) of every event: journal, log, metrics and messages are in it.
+    """
+    marks = [(at, seconds) for kind, at, seconds in times if kind in ("stage", "step")]
+    between = itertools.pairwise(marks)
+    return statistics.median((at - before) - seconds for (before, _), (at, seconds) in between)
+
+
+def ray_overhead(out: Path, workers: int) -> tuple[float, float]:
+    """The same of a render on Ray, and what of it is the call to the ranks and their answer."""
+    times: list[tuple[str, float, float]] = []
+    trips: list[float] = []
+
+    def listen(event: Event) -> None:
+        times.append((event.kind, time.perf_counter(), event.seconds))
+        trips.append(event.facts.get("driver", 0.0) if event.kind == "step" else 0.0)
+
+    fields = {"height": 256, "width": 256, "num_inference_steps": 24, "local": False}
+    render(spec(out, workers=workers).model_copy(update=fields), on_event=listen)
+    return overhead_of(times), statistics.median(trip for trip in trips if trip)
 
 
 def main() -> None:
@@ -88,6 +110,7 @@ def main() -> None:
             overheads.append(overhead)
         assert np.abs(picture.astype(int) - reference).max() <= 1, "pictures differ: no timing"
         _, overhead_two, _ = frieze_seconds(out, 2)
+        on_ray = {workers: ray_overhead(out, workers) for workers in (2, 4)}
     ratio = statistics.median(ours) / statistics.median(stock)
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, ")
     print(f"torch {torch.__version__}, demo model, {SIDE}x{SIDE}, {STEPS} steps, float32\n")
@@ -95,6 +118,10 @@ def main() -> None:
     print(f"| one worker / stock FluxPipeline, denoise + decode + write | {ratio:.3f} | 1.05 |")
     print(f"| driver overhead per step, 1 worker | {statistics.median(overheads) * 1e3:.1f} ms | |")
     print(f"| driver overhead per step, 2 workers | {overhead_two * 1e3:.1f} ms | |")
+    for workers, (overhead, trip) in on_ray.items():
+        what = f"driver overhead per step, {workers} workers on Ray (of it Ray's round trip)"
+        measured = f"{overhead * 1e3:.1f} ms ({trip * 1e3:.1f} ms)"
+        print(f"| {what} | {measured} | {5 + workers} ms |")
 
 
 if __name__ == "__main__":
