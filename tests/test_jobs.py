@@ -17,6 +17,8 @@ from processes import free_port
 from ray_head import Head, ray_head, wait_until
 from tolerances import GREY_LEVELS
 
+# Two jobs that import torch in every process take their time on a machine that is shared.
+pytestmark = pytest.mark.timeout(600)
 STEPS = 40
 DRAW = ("render", PROMPT, "--size", "256x256", "--seed", "7", "--workers", "2")
 LONG = (*DRAW, "--num-inference-steps", str(STEPS))
