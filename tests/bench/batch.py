@@ -1,6 +1,7 @@
 """What a batch saves: 24 small renders on two warm workers against 24 calls of `frieze render`.
 
-Prints a Markdown table. A ratio is printed only when both draw the same bytes.
+Prints a Markdown table. A ratio is printed only when both draw the same bytes. Another number of
+renders may be given as an argument.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from drawing import PROMPT, pixels
 
-NUM_RENDERS = 24
+NUM_RENDERS = int(sys.argv[1]) if len(sys.argv) > 1 else 24
 WORKERS = 2
 SIDE = 256
 STEPS = 8
