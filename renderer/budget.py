@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MARGIN = 4
 HOPELESS = 64  # nor is one that would need so many times more
 LIVE_TENSORS = 24  # [tokens, hidden] in a transformer's block, keys and values in flight included
+# [pixels, channels] at a decoder's end; some autoencoders work in float32 whatever is asked.
+LIVE_PIXELS, PIXEL_BYTES = 12, 4
 BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -33,7 +35,7 @@ def check(made: CanvasPlan, again: Callable[[RenderSpec], CanvasPlan]) -> None:
     if memory is None:
         return
     sharing = _sharing(spec)
-    guess = sharing * _roughly(made)
+    guess = sharing * roughly(made)
     workers = "1 worker" if spec.workers == 1 else f"{spec.workers} workers"
     asked = f"{spec.width}x{spec.height} {made.facts.family} on {workers} does not fit"
     if guess > HOPELESS * memory:
@@ -83,8 +85,8 @@ def _instead(made: CanvasPlan, memory: int, again: Callable[[RenderSpec], Canvas
     return f"{' or '.join(found)} would do"
 
 
-def _roughly(made: CanvasPlan) -> int:
-    """Bytes of one worker, guessed from a few sizes; three tensors live in a decoder's end."""
+def roughly(made: CanvasPlan) -> int:
+    """Bytes of one worker, guessed from a few sizes; more than a `MARGIN`th of what it needs."""
     facts, size = made.facts, BYTES_OF[made.spec.dtype]
     latent, cost = facts.latent, facts.cost
     most = 0
@@ -92,6 +94,6 @@ def _roughly(made: CanvasPlan) -> int:
         cells = max(band.rows for band in stage.bands) * stage.canvas.width
         tokens = stage.canvas.frames * cells // latent.patch**2
         pixels = cells * latent.downscale**2 * latent.temporal
-        decode = pixels * (3 * cost.decoder_channels * size + 8)
+        decode = pixels * LIVE_PIXELS * cost.decoder_channels * PIXEL_BYTES
         most = max(most, LIVE_TENSORS * tokens * cost.hidden * size, decode)
     return most + sum(cost.weight_bytes.values())

@@ -21,6 +21,8 @@ from frieze.cluster.live_bytes import LiveBytes
 from frieze.kernels.tracing import tracing
 from frieze.kernels.workspace import workspace
 from frieze.renderer import loaded, trace
+from frieze.renderer.budget import MARGIN, roughly
+from frieze.renderer.errors import PlanError
 from frieze.renderer.estimate import GIB, Estimate, fits, remedies
 from frieze.renderer.family import Conditioning, describe, family_names, load_family
 from frieze.renderer.plan import CanvasPlan, plan
@@ -261,7 +263,9 @@ def test_full_sizes_are_planned_by_part(name: str, tmp_path: Path) -> None:
     spec = RenderSpec(model=folder, dtype="bfloat16", address="auto", **SIZES[name])
     needed = {}
     for workers in (1, 2, 4, 8):
-        needed[workers] = on_cuda(plan(spec.model_copy(update={"workers": workers})))
+        made = plan(spec.model_copy(update={"workers": workers}))
+        needed[workers] = on_cuda(made)
+        assert MARGIN * roughly(made) > needed[workers].bytes_per_device
         reasons = {gb: fits(needed[workers], gb * 10**9) for gb in (141, 80, 24)}
         assert tuple(gb for gb, why in reasons.items() if why is None) == FITTING[name][workers]
         assert all("GiB on each device" in why for why in reasons.values() if why)
@@ -273,6 +277,19 @@ def test_full_sizes_are_planned_by_part(name: str, tmp_path: Path) -> None:
     # Norms and the like may be wider than bfloat16.
     weights = needed[1].parts[DENOISER[name]] / 2e9
     assert weights == pytest.approx(PARAMETERS[name], rel=0.01)
+
+
+def test_a_plan_for_devices_that_it_does_not_fit_is_refused(tmp_path: Path) -> None:
+    spec = RenderSpec(
+        model=str(configs_full.build("sdxl", tmp_path)),
+        dtype="bfloat16",
+        device="cuda",
+        device_memory=74.5,
+        workers=4,
+        **SIZES["sdxl"],
+    )
+    with pytest.raises(PlanError, match=r"decoding needs .* GiB on each device"):
+        plan(spec)
 
 
 def test_what_would_fit_is_found_by_trying() -> None:
