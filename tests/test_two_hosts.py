@@ -155,8 +155,8 @@ def test_two_hosts_draw_what_one_draws_and_move_what_the_formulas_say(
     steps = [event["moved_bytes"] for event in log if event["event"] == "step"]
     assert steps == pytest.approx(per_step(2, ulysses), rel=0.02)
     assert steps != pytest.approx(per_step(3, 1), rel=0.02)
-    for host, was in zip(cluster.hosts, before, strict=True):
-        assert host.sent() - was > sum(steps) / 2
+    # Together: three heads are not shared evenly by two ranks.
+    assert sum(host.sent() for host in cluster.hosts) - sum(before) > sum(steps)
 
 
 def states(journal: Path) -> bool:
