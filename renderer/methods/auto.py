@@ -8,10 +8,10 @@ lie half a token off at every other step (arXiv 2410.07536).
 The evidence is tests/bench/results/quality.md, on the model that comes with the package, few
 pictures a row. At twice the trained side it kept one sun with the sky above, where methods that
 draw at full size at once, frequencies corrected or not, faded with the noise or not, repeat or
-lose the order; only `pi` at once kept both, with more detail, of which part is the grid of tokens
-that half-token shifts average away. On a canvas twice as wide as high `pi` at once was better
-throughout, for there the first stage already is a shape that the model does not know. So `none`
-stays what is done unless told otherwise. Other models were not measured.
+lose the order; only `pi` at once kept both, with more detail, of which part is, to the eye, the
+grid of tokens that half-token shifts average away. On a canvas twice as wide as high `pi` at once
+was better throughout, for there the first stage already is a shape that the model does not know. So
+`none` stays what is done unless told otherwise. Other models were not measured.
 """
 
 from __future__ import annotations
