@@ -132,6 +132,8 @@ def ray_head(
         wait_until(lambda: answers(head, process, inside), START_SECONDS)
         yield head
     finally:
+        if process.poll() is not None:  # it should have been ours to end: say why it did
+            print((folder / "head.log").read_text())
         end(process, folder)
         shutil.rmtree(folder, ignore_errors=True)
 

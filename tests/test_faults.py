@@ -126,8 +126,9 @@ def test_lost_workers_are_replaced_and_the_bytes_are_the_same(
     assert re.search(
         r"rank 1 .* was lost in 'step'.*; 2 workers go on with step 2 of stage 1", first
     )
+    # On a slow driver its blocks may all be done before the loss is seen, in the verb after.
     assert re.search(
-        r"rank \d .* was lost in 'decode'.*; 2 workers go on with what was not", second
+        r"rank \d .* was lost in '(decode|memory)'.*; 2 workers go on with what was not", second
     )
     assert recovered[0].facts["steps_redone"] <= 2
     journal = Store.open(str(path)).journal.read()

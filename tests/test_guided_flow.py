@@ -65,12 +65,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def latents(path: Path, name: str) -> Tensor:
-    """Guiding latents, or a stage's last ones, [C, T, H, W]; states take turns with two slots."""
+    """Guiding latents, or a stage's last ones, [C, T, H, W]; the journal says in which slot."""
     store = Store.open(path)
     names = [array.name for array in store.layout.latents]
-    num_saved = {"0": 2, "1": 2 + 3}.get(name, 0)
+    states = [event for event in store.journal.read() if event["event"] == "state"]
+    slots = [event["slot"] for event in states if str(event["stage"]) == name]
     shape = store.layout.latents[names.index(name)].shape
-    found = store.load_latents(names.index(name), num_saved % 2, slice(0, shape[3]))
+    slot = slots[-1] if slots else 0
+    found = store.load_latents(names.index(name), slot, slice(0, shape[3]))
     return torch.from_numpy(found[:16])
 
 

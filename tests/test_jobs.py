@@ -41,6 +41,7 @@ def undisturbed(folder: Path, steps: int = STEPS) -> np.ndarray:
     return pixels(folder / "undisturbed.zarr")
 
 
+@pytest.mark.slow
 def test_a_job_stopped_in_mid_picture_is_finished_when_it_is_sent_again(
     head: Head, tmp_path: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_job_stopped_in_mid_picture_is_finished_when_it_is_sent_again(
     assert grey_levels(pixels(out), whole[::-1]) > GREY_LEVELS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
