@@ -6,6 +6,7 @@ Shape suffixes: C channels, T frames, H rows, W columns.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -207,3 +208,19 @@ def test_a_picture_is_no_clip(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64))
     with pytest.raises(ExportError, match=r"holds a picture; use \.tif"):
         video.export(store.path, tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.hevc.mp4", "a.mov"])
+def test_one_store_gives_one_file_whatever_lies_in_fresh_memory(tmp_path: Path, name: str) -> None:
+    store = make_store(tmp_path / "a.zarr", clip(7, 96, 144), (32, 144), fps=24)
+    code = "import sys; from frieze.renderer.exports import video; video.export(*sys.argv[1:])"
+    files = []
+    for filling in ("1", "200"):
+        out = tmp_path / f"{filling}-{name}"
+        subprocess.run(
+            [sys.executable, "-c", code, store.path, out],
+            env=os.environ | {"MALLOC_PERTURB_": filling},
+            check=True,
+        )
+        files.append(out.read_bytes())
+    assert files[0] == files[1]
