@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from . import leases, s3
@@ -117,6 +118,13 @@ class Bucket:
         start = len(self.path.key) + 1
         return {item["path"][start:]: str(item["e_tag"]) for batch in batches for item in batch}
 
+    def send(self, name: str, file: Path) -> None:
+        """Put a file of any size; see `uploads` for one that has a name of its own."""
+        import obstore
+
+        with s3.told(self.path):
+            obstore.put(self._client, f"{self.path.key}/{name}", file, max_concurrency=2)
+
     def remove(self, names: Iterable[str]) -> None:
         """Delete objects, if they are there."""
         import obstore
@@ -126,15 +134,23 @@ class Bucket:
             with s3.told(self.path):
                 obstore.delete(self._client, paths)
 
-    def kind(self) -> str:
-        """What is here: "nothing", "store" (whole or half made) or "other"."""
+    def names(self) -> set[str]:
+        """The names at the top, of objects and of what holds some."""
         import obstore
 
         with s3.told(self.path):
             found = obstore.list_with_delimiter(self._client, self.path.key)
         paths = [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
-        names = {str(path).rstrip("/").rpartition("/")[2] for path in paths}
-        if names == {"frieze"} and self.tags("frieze").keys() <= {leases.NAME}:
+        return {str(path).rstrip("/").rpartition("/")[2] for path in paths}
+
+    def is_leased_only(self) -> bool:
+        """Whether no more than a lease is in the folder `frieze` here."""
+        return self.tags("frieze").keys() <= {leases.NAME}
+
+    def kind(self) -> str:
+        """What is here: "nothing", "store" (whole or half made) or "other"."""
+        names = self.names()
+        if names == {"frieze"} and self.is_leased_only():
             return "nothing"
         return ("store" if are_ours(names) else "other") if names else "nothing"
 
@@ -164,15 +180,16 @@ class Bucket:
         if self._replaceable(overwrite=overwrite) == "store":
             # First of all what makes it a store, so that nobody takes what is left for one.
             self.remove(["frieze/run.json"])
-            self._clear()
+            self.clear()
         try:
             yield self
         except BaseException:
             with contextlib.suppress(StoreError):
-                self._clear()
+                self.clear()
             raise
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Delete all that is here but the lease."""
         self.remove(name for name in self.tags("") if name != leases.NAME)
 
     def _replaceable(self, *, overwrite: bool) -> str:

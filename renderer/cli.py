@@ -49,7 +49,7 @@ Size = Annotated[
 Also = Annotated[
     list[str] | None,
     typer.Option(
-        help="a further file to write, as poster.tif; repeatable", rich_help_panel="Output"
+        help="a further file, as poster.tif or s3://...; repeatable", rich_help_panel="Output"
     ),
 ]
 Json = Annotated[
@@ -363,7 +363,8 @@ def _show(
                 raise
             raise RenderFailedError(_with_resume(str(error), store)) from error
     if json:
-        print(_to_json(result, event="result"))
+        places = {"path": str(result.path), "outputs": [str(path) for path in result.outputs]}
+        print(_to_json({**vars(result), **places}, event="result"))
     elif not quiet:
         print(*result.outputs, sep="\n")
 

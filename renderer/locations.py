@@ -66,6 +66,18 @@ class S3Path:
         """What follows the name's last dot, with the dot."""
         return PurePosixPath(self.key).suffix
 
+    @property
+    def parents(self) -> tuple[S3Path, ...]:
+        """The addresses that it lies in, the nearest first; the bucket itself is none."""
+        above = PurePosixPath(self.key).parents
+        return tuple(replace(self, key=str(key)) for key in above if key.name)
+
+    def relative_to(self, other: S3Path) -> PurePosixPath:
+        """Its key from another address on; raises ValueError if it does not lie there."""
+        if self.bucket != other.bucket:
+            raise ValueError(f"{self} does not lie in {other}")
+        return PurePosixPath(self.key).relative_to(other.key)
+
     def with_suffix(self, suffix: str) -> S3Path:
         """The same address with another suffix."""
         return replace(self, key=str(PurePosixPath(self.key).with_suffix(suffix)))

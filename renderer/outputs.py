@@ -1,16 +1,20 @@
-"""Where a render's results go: the store, a TIFF written live, and exports made from the store."""
+"""Where a render's results go: the store, a TIFF written live, and exports made from the store.
+
+An export into a bucket is made here first, for it is written with seeks, and then sent.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import plugins
-from .errors import ExportError
+from . import plugins, uploads
+from .errors import ExportError, StoreError
 from .locations import Location, S3Path, location
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ class Targets:
     store: Location
     main: Location
     live: Path | None
-    exports: tuple[Path, ...]
+    exports: tuple[Location, ...]
     overwrite: bool
 
     @property
@@ -59,24 +63,17 @@ def store_of(out: str) -> Location:
 def targets(out: str, exports: Sequence[str | Path], *, overwrite: bool) -> Targets:
     """Decide the paths from `out`'s suffix; raises `ExportError` where one cannot be made."""
     main = location(out, ExportError).absolute()
-    others = tuple(_file(path) for path in exports)
-    if isinstance(main, S3Path):
-        if main.suffix != ".zarr":
-            raise ExportError(
-                f"{main}: a bucket holds stores, not files; use --out {main.with_suffix('.zarr')} "
-                f"--also {main.name}, or later: frieze export {main.with_suffix('.zarr')} "
-                f"{main.name}"
-            )
-        for path in others:
-            _check(path, overwrite=overwrite)
-        return Targets(main, main, None, others, overwrite)
-    for path in (main, *others):
-        # The store guards its own folder: it may replace a store, never a foreign one.
-        _check(path, overwrite=overwrite or (path == main and path.suffix == ".zarr"))
     store = store_of(out)
+    others = tuple(_outside(path, store) for path in exports)
+    for path in (main, *others):
+        # The store guards its own place: it may replace a store, never a foreign one.
+        if path != store:
+            _check(path, overwrite=overwrite)
+        elif isinstance(path, Path):
+            _check(path, overwrite=True)
     if main == store:
         return Targets(main, main, None, others, overwrite)
-    if main.suffix in LIVE_SUFFIXES:
+    if main.suffix in LIVE_SUFFIXES and isinstance(main, Path):
         return Targets(store, main, main, others, overwrite)
     return Targets(store, main, None, (main, *others), overwrite)
 
@@ -91,7 +88,7 @@ def resumed(
     """
     store = store.absolute()
     main = store.with_suffix(location(record["main"], ExportError).suffix)
-    recorded = tuple(Path(path) for path in record["exports"])
+    recorded = tuple(location(path, ExportError) for path in record["exports"])
     live = None
     if record["live"] is not None and isinstance(main, Path):
         if _part(main).exists():
@@ -99,10 +96,10 @@ def resumed(
         else:
             recorded = (main, *recorded)
     had = {str(main), record["main"], *record["exports"]}
-    asked = (_file(path) for path in exports)
+    asked = (_outside(path, store) for path in exports)
     more = tuple(path for path in asked if str(path) not in had)
     allowed = overwrite or bool(record["overwrite"])
-    missing = tuple(path for path in recorded if allowed or not path.exists())
+    missing = tuple(path for path in recorded if allowed or not is_taken(path))
     for path in (*missing, *more):
         _check(path, overwrite=allowed)
     return Targets(store, main, live, missing + more, allowed)
@@ -139,15 +136,32 @@ def finish_live(made_for: Targets) -> None:
         os.replace(made_for.part, made_for.live)
 
 
-def export(store: str | Location, out: str | Path, *, overwrite: bool, **options: Any) -> Path:
-    """Write a store as the format that `out`'s suffix names."""
-    file = _file(out)
-    made = exporter(file).export(store, str(out), overwrite=overwrite, **options)
-    assert isinstance(made, Path)
-    return made
+def export(
+    store: str | Location, out: str | Location, *, overwrite: bool, **options: Any
+) -> Location:
+    """Write a store as the format that `out`'s suffix names; returns where it is."""
+    where = _outside(out, location(store, StoreError))
+    module = exporter(where)
+    if isinstance(where, Path):
+        made = module.export(store, str(out), overwrite=overwrite, **options)
+        assert isinstance(made, Path)
+        return made
+    _check(where, overwrite=overwrite)
+    with tempfile.TemporaryDirectory(prefix="frieze-export-") as folder:
+        made = module.export(store, str(Path(folder) / where.name), **options)
+        if kind := _of_folder(module):
+            uploads.send_folder(made, where, kind, overwrite=overwrite)
+        else:
+            uploads.send_file(made, where, overwrite=overwrite)
+    return where
 
 
-def exporter(out: Path) -> ModuleType:
+def is_taken(where: Location) -> bool:
+    """Whether anything has this name."""
+    return uploads.is_taken(where) if isinstance(where, S3Path) else where.exists()
+
+
+def exporter(out: Location) -> ModuleType:
     """The export plugin for a path's suffix; raises `ExportError` that lists the suffixes."""
     known: dict[str, ModuleType] = {}
     for name in plugins.names("exports"):
@@ -162,18 +176,26 @@ def _part(live: Path) -> Path:
     return live.with_name(live.name + ".part")
 
 
-def _file(path: str | Path) -> Path:
-    """Where an export is to lie: made with seeks, it cannot be written into a bucket."""
-    where = location(path, ExportError)
-    if isinstance(where, S3Path):
-        raise ExportError(
-            f"{where}: a bucket holds stores, not files; use a path such as {where.name}, and "
-            "copy the file when it is there"
-        )
-    return where.absolute()
+def _outside(path: str | Location, store: Location) -> Location:
+    """Where an export is to lie; raises `ExportError` if that is in a bucket and in the store."""
+    where = location(path, ExportError).absolute()
+    if isinstance(where, S3Path) and store in (where, *where.parents):
+        raise ExportError(f"{where} lies in the store itself; use another name")
+    return where
 
 
-def _check(path: Path, *, overwrite: bool) -> None:
+def _of_folder(module: Any) -> uploads.FolderFormat | None:
+    """The format, if it is a folder's."""
+    return module if hasattr(module, "last") else None
+
+
+def _check(path: Location, *, overwrite: bool) -> None:
+    if isinstance(path, S3Path):
+        if kind := _of_folder(exporter(path)):
+            uploads.check_folder(path, kind, overwrite=overwrite)
+        else:
+            uploads.check_file(path, overwrite=overwrite)
+        return
     if path.suffix != ".zarr":
         exporter(path)
     if not path.parent.is_dir():

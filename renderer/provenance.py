@@ -11,7 +11,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from .errors import ExportError
-from .locations import S3Path
+from .locations import Location, S3Path
 from .pixels import StoreLayout
 from .store import Store
 
@@ -37,7 +37,7 @@ def source(store_path: str | os.PathLike[str] | S3Path, out_path: str | os.PathL
     return store
 
 
-def check_picture(out: Path, layout: StoreLayout) -> None:
+def check_picture(out: Location, layout: StoreLayout) -> None:
     """Raise `ExportError` where a clip is to go into a picture's format."""
     if layout.frames is not None:
         raise ExportError(
@@ -46,7 +46,7 @@ def check_picture(out: Path, layout: StoreLayout) -> None:
         )
 
 
-def check_clip(out: Path, layout: StoreLayout) -> None:
+def check_clip(out: Location, layout: StoreLayout) -> None:
     """Raise `ExportError` where a picture is to go into a clip's format."""
     if layout.frames is None:
         raise ExportError(

@@ -38,7 +38,7 @@ DOORS = {
     "flash_attn": ("kernels/",),
     "huggingface_hub": ("renderer/families/", "renderer/hub.py"),
     "jinja2": ("renderer/report.py",),
-    "obstore": ("renderer/buckets.py", "renderer/s3.py"),
+    "obstore": ("renderer/buckets.py", "renderer/s3.py", "renderer/uploads.py"),
     "pickle": ("cluster/messages.py",),
     "ray": tuple(
         f"cluster/ray_{name}.py"

@@ -10,23 +10,23 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Set
 from pathlib import Path
 
 import tifffile
 
 from ..errors import ExportError
-from ..locations import S3Path
+from ..folders import Folder
+from ..locations import Location, S3Path
 from ..pixels import BYTES_OF, StoreLayout
 from ..provenance import check_clip, dpi_of, source, tiff_tags
 from ..whole import check_space, whole_folder
 
 suffixes = (".frames",)
-
-ABOUT = "frieze.json"
-NUMBERED = re.compile(r"\d{6,}\.tif")
+last, others = "frieze.json", re.compile(r"\d{6,}\.tif")
 
 
-def check(out: Path, layout: StoreLayout) -> None:
+def check(out: Location, layout: StoreLayout) -> None:
     """Raise `ExportError` unless such a store can be written there: it must be a clip."""
     check_clip(out, layout)
 
@@ -55,7 +55,7 @@ def export(
     with whole_folder(target, overwrite=overwrite, is_ours=_is_ours, error=ExportError) as part:
         check_space(target, (layout.frames or 0) * _bytes(layout), ExportError)
         about = {**store.provenance, "fps": layout.fps, "dpi": dpi_of(store, dpi)}
-        (part / ABOUT).write_text(json.dumps(about, indent=1))
+        (part / last).write_text(json.dumps(about, indent=1))
         for number, pixels_HWC in store.frames_in_order(wait=follow):
             tifffile.imwrite(
                 part / f"{number:06d}.tif",
@@ -75,7 +75,10 @@ def _bytes(layout: StoreLayout) -> int:
     return layout.height * layout.width * layout.channels * BYTES_OF[layout.dtype]
 
 
+def is_ours(names: Set[str], about: bytes | None) -> bool:
+    """Whether a folder of these names is an earlier export and holds nothing else."""
+    return about is not None and all(map(others.fullmatch, names - {last}))
+
+
 def _is_ours(path: Path) -> bool:
-    """Whether a folder is an earlier export and holds nothing else."""
-    names = {entry.name for entry in path.iterdir()}
-    return ABOUT in names and all(NUMBERED.fullmatch(name) for name in names - {ABOUT})
+    return is_ours({entry.name for entry in path.iterdir()}, Folder(path).read(last))

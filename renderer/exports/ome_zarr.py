@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Set
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from ..about import is_store
 from ..arrays import ZarrArray, write_rows
 from ..errors import ExportError
 from ..folders import Folder
-from ..locations import S3Path
+from ..locations import Location, S3Path
 from ..pixels import StoreLayout, required_bytes
 from ..provenance import dpi_of, source
 from ..store import Store, create_picture
 from ..whole import check_space, whole_folder
 
 suffixes = (".zarr",)
+last, others = "zarr.json", re.compile(r"\d+")
 
 
-def check(out: Path, layout: StoreLayout) -> None:
+def check(out: Location, layout: StoreLayout) -> None:
     """Pictures and clips of any size can be written."""
 
 
@@ -76,10 +77,14 @@ def _copy_level(store: Store, index: int, part: Folder, array: ZarrArray) -> Non
         write_rows(part / str(index), array, (top, 0), rows_HWC, layout.lead(frame), settle=False)
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a folder is an earlier export, and no working store."""
+def is_ours(names: Set[str], about: bytes | None) -> bool:
+    """Whether a folder of these names is an earlier export, and no working store."""
     try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-    except (OSError, ValueError, KeyError, TypeError):
+        attributes = json.loads(about or b"")["attributes"]
+    except (ValueError, KeyError, TypeError):
         return False
-    return "frieze" in attributes and not is_store(path)
+    return "frieze" in attributes and all(map(others.fullmatch, names - {last}))
+
+
+def _is_ours(path: Path) -> bool:
+    return is_ours({entry.name for entry in path.iterdir()}, Folder(path).read(last))

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import ExportError
-from ..locations import S3Path
+from ..locations import Location, S3Path
 from ..pixels import StoreLayout
 from ..provenance import as_json, check_picture, dpi_of, parameters, software, source, xmp
 from ..store import Store
@@ -38,7 +38,7 @@ METRES_PER_INCH = 0.0254
 FILTER_SUB, FILTER_UP = 1, 2
 
 
-def check(out: Path, layout: StoreLayout) -> None:
+def check(out: Location, layout: StoreLayout) -> None:
     """Raise `ExportError` unless such a store can be written there: a picture, not too large."""
     check_picture(out, layout)
     if max(layout.height, layout.width) > LONGEST_SIDE:

@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 
 from ..errors import ExportError
-from ..locations import S3Path
+from ..locations import Location, S3Path
 from ..pixels import StoreLayout
 from ..provenance import DEFAULT_DPI, check_picture, dpi_of, source, tiff_tags
 from ..store import Store
@@ -35,7 +35,7 @@ BUFFER_BYTES = 2**24
 CLASSIC_BYTES = 2**32 - 2**24
 
 
-def check(out: Path, layout: StoreLayout) -> None:
+def check(out: Location, layout: StoreLayout) -> None:
     """Raise `ExportError` unless such a store can be written there: it must be a picture."""
     check_picture(out, layout)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ExportError
-from ..locations import S3Path
+from ..locations import Location, S3Path
 from ..media import BT709, INSTALL
 from ..pixels import BYTES_OF, StoreLayout
 from ..provenance import TRAINED_MODEL, as_json, check_clip, parameters, software, source
@@ -101,7 +101,7 @@ CONTAINERS = {
 }
 
 
-def check(out: Path, layout: StoreLayout) -> None:
+def check(out: Location, layout: StoreLayout) -> None:
     """Raise `ExportError` unless such a store can be written there: a clip, of even sizes."""
     check_clip(out, layout)
     codec = _codec(out)
@@ -150,7 +150,7 @@ def export(
     return out
 
 
-def _codec(out: Path) -> Codec:
+def _codec(out: Location) -> Codec:
     """As the name says, else the container's own."""
     container = CONTAINERS[out.suffix.lower()]
     word = Path(out.stem).suffix.lower().removeprefix(".")
@@ -164,7 +164,7 @@ def _codec(out: Path) -> Codec:
     return CODECS[word]
 
 
-def _av(out: Path, codec: Codec) -> Any:
+def _av(out: Location, codec: Codec) -> Any:
     """PyAV, if it is installed and has the encoder."""
     try:
         import av

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -68,22 +68,23 @@ def test_what_leads_nowhere_or_elsewhere_is_refused(address: str, why: str) -> N
         outputs.targets(address, (), overwrite=False)
 
 
-@pytest.mark.parametrize(
-    ("out", "also", "advice"),
-    [
-        ("s3://moon/a.tif", (), "--out s3://moon/a.zarr --also a.tif"),
-        ("s3://moon/a.png", (), "frieze export s3://moon/a.zarr a.png"),
-        ("s3://moon/a.zarr", ("s3://moon/a.tif",), "use a path such as a.tif"),
-        ("a.zarr", ("s3://moon/a.tif",), "use a path such as a.tif"),
-    ],
-)
-def test_files_do_not_go_into_buckets_and_the_way_round_is_said(
-    out: str, also: tuple[str, ...], advice: str
-) -> None:
-    with pytest.raises(ExportError, match="a bucket holds stores") as caught:
-        outputs.targets(out, also, overwrite=False)
-    assert advice in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_an_address_knows_what_it_lies_in() -> None:
+    found = S3Path("moon", "a/b/c.zarr")
+    assert found.parents == (S3Path("moon", "a/b"), S3Path("moon", "a"))
+    assert found.relative_to(S3Path("moon", "a")) == PurePosixPath("b/c.zarr")
+    for other in (S3Path("sun", "a"), S3Path("moon", "b")):
+        with pytest.raises(ValueError, match=r"a/b/c\.zarr"):
+            found.relative_to(other)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_a_file_in_a_bucket_is_made_from_the_store_beside_it(s3: S3Server, suffix: str) -> None:
+    main = S3Path(BUCKET, f"files/a{suffix}")
+    made = outputs.targets(str(main), (), overwrite=False)
+    assert (made.store, made.main) == (main.with_suffix(".zarr"), main)
+    assert (made.live, made.exports) == (None, (main,))
+    record = json.loads(json.dumps(made.record()))
+    assert outputs.resumed(made.store, record, (), overwrite=False) == made
 
 
 def test_targets_in_a_bucket_survive_the_record(tmp_path: Path) -> None:
@@ -142,6 +143,8 @@ def test_no_permission_is_one_line(s3: S3Server) -> None:
         for act in (
             lambda: Store.check(f"s3://{BUCKET}/a.zarr", LAYOUT),
             lambda: Store.open(f"s3://{BUCKET}/a.zarr"),
+            lambda: outputs.targets("a.zarr", [f"s3://{BUCKET}/a.tif"], overwrite=False),
+            lambda: outputs.targets("a.zarr", [f"s3://{BUCKET}/a.tif"], overwrite=True),
         ):
             with pytest.raises(StoreError, match=r"no permission \(\w+\); check") as caught:
                 act()
@@ -155,11 +158,12 @@ def test_no_permission_is_one_line(s3: S3Server) -> None:
     [
         (["render", "x", "--out", "gs://moon/a.zarr"], "no addresses of gs://"),
         (["render", "x", "--out", "s3://moon/../a.zarr"], "dotted"),
-        (["render", "x", "--out", f"s3://{BUCKET}/a.tif"], "--also a.tif"),
+        (["render", "x", "--out", f"s3://{BUCKET}/a.gif"], "no format '.gif'"),
         (["render", "x", "--out", "s3://nosuchbucket/a.zarr"], "no bucket"),
         (["resume", f"s3://{BUCKET}/absent.zarr"], "no store at s3://"),
         (["export", f"s3://{BUCKET}/absent.zarr", "a.tif"], "no store at s3://"),
-        (["export", "a.zarr", f"s3://{BUCKET}/a.tif"], "use a path such as a.tif"),
+        (["export", "a.zarr", f"s3://{BUCKET}/a.tif"], "no store at"),
+        (["export", "a.zarr", "s3://nosuchbucket/a.tif"], "no bucket 'nosuchbucket'"),
     ],
 )
 def test_the_command_line_says_it_in_one_line_and_writes_nothing(

@@ -1,0 +1,142 @@
+"""Finished files on their way into a bucket, where nothing can be renamed.
+
+A file appears whole or not at all: the server joins its parts last. Of a folder's objects the one
+without which nobody takes it for whole goes last, and comes first where an old one is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from collections.abc import Callable, Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from . import leases, s3
+from .buckets import Bucket
+from .errors import ExportError, StoreError
+from .locations import S3Path
+
+PART_BYTES = 16 * 2**20
+MOST_PARTS = 9000  # S3 takes 10000 of one file
+# Parts in flight: each is in memory.
+WIDTH = 4
+
+
+class FolderFormat(Protocol):
+    """An export that makes a folder: the file without which it is not whole, names of the others.
+
+    `is_ours` tells an earlier export by all names at its top and by that file's bytes.
+    """
+
+    last: str
+    others: re.Pattern[str]
+    is_ours: Callable[[Set[str], bytes | None], bool]
+
+
+def is_taken(where: S3Path) -> bool:
+    """Whether an object has this name, or lies below it."""
+    import obstore
+
+    store = s3.client(where.bucket, where.access, is_quick=True)
+    try:
+        with s3.told(where):
+            obstore.head(store, where.key)
+    except FileNotFoundError:
+        return bool(Bucket(where, is_quick=True).names())
+    return True
+
+
+def check_file(where: S3Path, *, overwrite: bool) -> None:
+    """Raise unless a file may be put there, `ExportError` or `StoreError`; leaves nothing."""
+    import obstore
+
+    if not overwrite and is_taken(where):
+        raise ExportError(f"{where} is already there; use --overwrite or another name")
+    store = s3.client(where.bucket, where.access, is_quick=True)
+    mark = f"{where.key}.{secrets.token_hex(4)}.part"  # the right to write shows by writing
+    with s3.told(where):
+        obstore.put(store, mark, b"")
+        obstore.delete(store, mark)
+
+
+def check_folder(where: S3Path, kind: FolderFormat, *, overwrite: bool) -> None:
+    """Raise unless a folder may be put there, as `check_file` does; one half sent may go."""
+    bucket = Bucket(where, is_quick=True)
+    names, about = bucket.names(), bucket.read(kind.last)
+    is_leased = "frieze" in names and bucket.is_leased_only()
+    names -= {"frieze"} if is_leased else set()
+    is_half_sent = is_leased and all(map(kind.others.fullmatch, names))
+    if names and not is_half_sent:
+        if not kind.is_ours(names, about):
+            raise ExportError(f"{where} holds what Frieze did not make; use another name")
+        if not overwrite:
+            raise ExportError(f"{where} is already there; use --overwrite or another name")
+    check_file(where / kind.last, overwrite=True)
+
+
+def send_file(source: Path, where: S3Path, *, overwrite: bool) -> None:
+    """Put a file there, whole; raises `ExportError` where one appeared meanwhile."""
+    import obstore
+    from obstore.exceptions import AlreadyExistsError
+
+    store, size = s3.client(where.bucket, where.access), source.stat().st_size
+    taken = f"{where} appeared meanwhile; use --overwrite or another name"
+    if size > PART_BYTES:
+        part = max(PART_BYTES, -(-size // MOST_PARTS))
+        pieces = _pieces(source, part, None if overwrite else (where, taken))
+        with s3.told(where):
+            obstore.put(
+                store, where.key, pieces, use_multipart=True, chunk_size=part, max_concurrency=WIDTH
+            )
+        return
+    data, mode = source.read_bytes(), "overwrite" if overwrite else "create"
+    more: dict[str, Any] = {"mode": mode, "use_multipart": False}
+    try:
+        with s3.told(where):
+            obstore.put(store, where.key, data, **more)
+    except AlreadyExistsError:
+        # Our own request, sent again because its answer was lost?
+        with s3.told(where):
+            found = bytes(obstore.get(store, where.key).bytes())
+        if found != data:
+            raise ExportError(taken) from None
+
+
+def send_folder(source: Path, where: S3Path, kind: FolderFormat, *, overwrite: bool) -> None:
+    """Put a folder's files there, the last at the end; an old one is gone from the beginning on.
+
+    Others that would write there are kept off by a lease, which also marks what was left half sent.
+    """
+    bucket = Bucket(where)
+    leases.claim(bucket)
+    try:
+        check_folder(where, kind, overwrite=overwrite)
+        bucket.remove([kind.last])
+        bucket.clear()
+        names = [file.relative_to(source).as_posix() for file in source.rglob("*")]
+        files = [name for name in names if (source / name).is_file() and name != kind.last]
+        bucket.each(lambda name: bucket.send(name, source / name), files)
+        bucket.send(kind.last, source / kind.last)
+    except ExportError:
+        raise
+    except BaseException:
+        with contextlib.suppress(StoreError):
+            bucket.clear()
+        raise
+    finally:
+        leases.release(bucket)
+
+
+def _pieces(source: Path, size: int, unless: tuple[S3Path, str] | None) -> Iterator[bytes]:
+    """A file's bytes; an error at their end keeps the server from joining them."""
+    with source.open("rb") as file:
+        while data := file.read(size):
+            yield data
+    if unless is not None:
+        # obstore asks for bytes in a thread where it takes no requests.
+        with ThreadPoolExecutor(1) as apart:
+            if apart.submit(is_taken, unless[0]).result():
+                raise ExportError(unless[1])
