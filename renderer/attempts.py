@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from frieze.cluster.comm import CommError
@@ -15,6 +16,7 @@ from frieze.cluster.fleet import FleetError
 from .drive import Drive
 from .errors import FriezeError, RenderCancelledError, RenderFailedError, SpecError
 from .events import Event
+from .homes import is_taken
 from .items import Item, inside
 from .ledger import ItemEvent, ItemResult, Ledger
 from .packing import Job
@@ -76,7 +78,8 @@ class Attempts:
                 raise SpecError(
                     f"{path} leads out of {self.ledger.root} by a link; use another name"
                 )
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(path, Path):
+                path.parent.mkdir(parents=True, exist_ok=True)
         is_begun = self.ledger.is_begun(item.name)
         self.ledger.enter(item.name, "running")
         self.tell(ItemEvent(item.name, "running"))
@@ -106,7 +109,7 @@ class Attempts:
             name=item.name,
             state=state,
             path=item.main,
-            outputs=tuple(path for path in item.outputs if path.exists()),
+            outputs=tuple(path for path in item.outputs if is_taken(path)),
             width=item.spec.width,
             height=item.spec.height,
             seconds=seconds,

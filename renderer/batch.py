@@ -33,6 +33,8 @@ def batch(
 ) -> Generator[ItemResult, None, None]:
     """Draw the items of a file, or mappings of their keys, into the folder `out`; lazily.
 
+    `out` may be a prefix of a bucket, s3://BUCKET/NAME.
+
     Items are planned at once, and drawn as results are asked for: each is yielded when it has
     ended, done or failed; one that fails does not stop the others. An item that broke in its work
     is tried `retries` times more. With `continued` a batch that was stopped goes on: what is done
@@ -51,9 +53,7 @@ def batch(
     if retries < 0:
         raise SpecError(f"retries {retries} is less than 0, which is the least")
     where = location(out, SpecError)
-    if isinstance(where, S3Path):
-        raise SpecError(f"{where}: a batch is kept in a folder, not in a bucket; use a path")
-    root = Path(os.path.realpath(where))
+    root = where if isinstance(where, S3Path) else Path(os.path.realpath(where))
     spread: dict[str, Any] = {"park": park, "address": address, "device": device}
     spread |= {"device_memory": device_memory, "timeout": timeout, "wait": wait}
     shared = {"local": local, **{key: value for key, value in spread.items() if value is not None}}

@@ -7,12 +7,13 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 from . import roster
 from .batch import batch
-from .errors import RenderCancelledError, RenderFailedError
+from .errors import RenderCancelledError, RenderFailedError, SpecError
+from .homes import is_taken
+from .locations import location
 from .stopping import interruptible
 
 
@@ -29,8 +30,9 @@ def run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: b
             raise RenderCancelledError(
                 f"aborted; go on with: frieze batch {jobs} --out {out} --continue"
             ) from None
-    report, sheet = Path(out) / "report.json", Path(out) / "contact.png"
-    files = [str(path) for path in (report, sheet) if path.exists()]
+    folder = location(out, SpecError)
+    report, sheet = folder / "report.json", folder / "contact.png"
+    files = [str(path) for path in (report, sheet) if is_taken(path)]
     if json:
         print(jsonlib.dumps({"event": "result", **states, "files": files}))
     elif not quiet:

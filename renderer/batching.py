@@ -14,19 +14,20 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 
 from frieze.cluster import ray_session
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError, WorkerLostError
 
 from . import warm
-from .about import is_store
 from .attempts import Attempts
 from .errors import FriezeError, PlanError, RenderCancelledError, RenderFailedError, SpecError
 from .events import Event
+from .folders import Folder
+from .homes import home
 from .items import Item
 from .ledger import ItemEvent, ItemResult, Ledger
+from .locations import Location
 from .packing import Job, Phase, pack, phases
 from .sheet import contact_sheet
 from .warm import NoWorkersError, PromptBook, WarmCrew
@@ -40,7 +41,7 @@ class Batch:
     def __init__(
         self,
         title: str | None,
-        root: Path,
+        root: Location,
         items: tuple[Item, ...],
         workers: int,
         *,
@@ -64,7 +65,9 @@ class Batch:
         """Look back and plan; raises what makes the batch useless, and writes nothing."""
         if self.workers < 1:
             raise SpecError(f"workers {self.workers} is less than 1, which is the least")
-        if is_store(self.root) or self.root.is_file():
+        place = home(self.root)
+        place.reach()
+        if place.read("frieze/run.json") or (isinstance(place, Folder) and place.path.is_file()):
             raise SpecError(f"{self.root} is no folder for a batch; use another --out")
         self.ledger.look_back(continued=continued)
         for number, item in enumerate(self.items):
@@ -98,6 +101,7 @@ class Batch:
                         yield from self._phase(phase)
             finally:
                 self._account(time.monotonic() - began)
+                self.ledger.journal.release()
         if cancel.is_set() and self.ledger.count("queued"):
             raise RenderCancelledError(
                 f"stopped as asked; {self.progress()}; {self.how_to_go_on()}"

@@ -179,7 +179,8 @@ def resume(
 def batch(
     jobs: Annotated[str, typer.Argument(metavar="JOBS", help="a .yaml or .jsonl file of items")],
     out: Annotated[
-        str | None, typer.Option(help="the folder; default: the file's name without its suffix")
+        str | None,
+        typer.Option(help="a folder or s3://...; default: the file's name without its suffix"),
     ] = None,
     continued: Annotated[
         bool, typer.Option("--continue", help="go on with the batch that is in --out")

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from frieze.cluster.comm import CommError
@@ -49,7 +48,7 @@ class Drive:
         self.crew = crew or Crew()
         self.began = time.monotonic()
 
-    def render(self, spec: RenderSpec, exports: Sequence[str | Path]) -> RenderResult:
+    def render(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """Plan, create the store, draw."""
         made = plan(spec)
         devices.check_here(spec)
@@ -83,7 +82,7 @@ class Drive:
             self.say("note", message=line)
         return plan(made.spec, sources=made.sources, detected=rounds[-1].corrected)
 
-    def go_on(self, spec: RenderSpec, exports: Sequence[str | Path]) -> RenderResult:
+    def go_on(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """What `resume` does if there is a store of this very picture; else what `render` does."""
         path = outputs.store_of(spec.out)
         if not Store.exists(path):
@@ -96,7 +95,7 @@ class Drive:
         self,
         path: Location,
         changes: Mapping[str, Any],
-        exports: Sequence[str | Path],
+        exports: Sequence[str | Location],
         overwrite: bool,
     ) -> RenderResult:
         """Open the store, plan the rest for the workers at hand, draw what is missing."""

@@ -1,10 +1,13 @@
-"""What holds a store's files: a folder, or a bucket."""
+"""What holds a store's files: a folder, or a bucket; and what holds single ones."""
 
 from __future__ import annotations
 
+from . import uploads
 from .buckets import Bucket
+from .errors import StoreError
 from .folders import Folder
 from .locations import Location, S3Path
+from .whole import whole_file
 
 Home = Folder | Bucket
 
@@ -12,6 +15,20 @@ Home = Folder | Bucket
 def home(where: Location) -> Home:
     """The home at a place; nothing is looked up yet."""
     return Bucket(where) if isinstance(where, S3Path) else Folder(where)
+
+
+def is_taken(where: Location) -> bool:
+    """Whether anything has this name."""
+    return uploads.is_taken(where) if isinstance(where, S3Path) else where.exists()
+
+
+def replace(where: Location, data: bytes) -> None:
+    """Write a small file in the place of an older one; there is always a whole one."""
+    if isinstance(where, S3Path):
+        Bucket(where.parents[0]).write(where.name, data)
+        return
+    with whole_file(where, overwrite=True, error=StoreError) as part:
+        part.write_bytes(data)
 
 
 def holds_store(where: Location) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from .errors import SpecError
+from .locations import Location, S3Path, location
 from .spec import RenderSpec, height_width, nearest, parse, preset
 
 # An item's keys besides the spec's fields.
@@ -46,17 +47,17 @@ class Item:
 
     name: str
     spec: RenderSpec
-    also: tuple[Path, ...]
+    also: tuple[Location, ...]
     priority: int
     workers: int | None
 
     @property
-    def main(self) -> Path:
+    def main(self) -> Location:
         """The picture."""
-        return Path(self.spec.out)
+        return location(self.spec.out, SpecError)
 
     @property
-    def outputs(self) -> tuple[Path, ...]:
+    def outputs(self) -> tuple[Location, ...]:
         """Everything that the item writes: its store, its picture, its further files."""
         return tuple(dict.fromkeys((self.main.with_suffix(".zarr"), self.main, *self.also)))
 
@@ -67,8 +68,10 @@ class Item:
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read(source: str | Path | Iterable[Values], root: Path, shared: Values) -> tuple[Item, ...]:
-    """The items of a file or of mappings; `root` is a real path, `shared` what the batch decides.
+def read(source: str | Path | Iterable[Values], root: Location, shared: Values) -> tuple[Item, ...]:
+    """The items of a file or of mappings; `root` is a real path, or a prefix of a bucket.
+
+    `shared` is what the batch decides.
 
     Raises `SpecError` that names the item, the key and what would work.
     """
@@ -92,9 +95,9 @@ def read(source: str | Path | Iterable[Values], root: Path, shared: Values) -> t
     return tuple(items)
 
 
-def inside(root: Path, path: Path) -> bool:
+def inside(root: Location, path: Location) -> bool:
     """Whether a path lies in a folder, links followed; `root` is a real path."""
-    return root in Path(os.path.realpath(path)).parents
+    return root in (path if isinstance(path, S3Path) else Path(os.path.realpath(path))).parents
 
 
 def _from_file(path: Path) -> Iterator[Values]:
@@ -188,7 +191,7 @@ def _over(below: Values, above: Values) -> dict[str, Any]:
     return {**{key: value for key, value in below.items() if key not in hidden}, **above}
 
 
-def _item(values: Any, root: Path, shared: Values, taken: set[str]) -> Item:
+def _item(values: Any, root: Location, shared: Values, taken: set[str]) -> Item:
     if not isinstance(values, dict):
         raise SpecError(f"{values!r} is no mapping of keys; give at least a prompt")
     fields = _flat(values)
@@ -247,11 +250,12 @@ def _texts(value: object) -> list[str]:
     return value
 
 
-def _path(root: Path, text: str, name: str, key: str) -> Path:
+def _path(root: Location, text: str, name: str, key: str) -> Location:
     """A path inside the output folder; `{name}` in it is the item's name."""
     path = PurePosixPath(text.replace("{name}", name))
-    plain = not path.is_absolute() and ".." not in path.parts and not text.startswith("~")
-    if not (plain and path.parts and text.isprintable() and "\\" not in text):
+    goes_down = path.parts and not path.is_absolute() and ".." not in path.parts
+    is_plain = text.isprintable() and not re.search(r"^~|\\|://", text)
+    if not (goes_down and is_plain):
         raise SpecError(
             f"{key} {text!r} leaves the output folder; give a path inside it, as suns/{{name}}.tif"
         )
@@ -263,9 +267,9 @@ def _path(root: Path, text: str, name: str, key: str) -> Path:
     return root / path
 
 
-def _refuse_duplicates(items: Iterable[Item], root: Path, title: str) -> None:
+def _refuse_duplicates(items: Iterable[Item], root: Any, title: str) -> None:
     """No file of one item may be, or lie in, a file of another or the same one's."""
-    owners: dict[Path, str] = {}
+    owners: dict[Any, str] = {}
     for item in items:
         if len({*item.also, item.main}) < 1 + len(item.also):
             raise SpecError(f"{title}{item.name!r} writes one of its files twice; name each once")

@@ -1,6 +1,6 @@
 """What becomes of a batch's items: their states, kept in a journal from which another run goes on.
 
-The journal lies in the output folder at frieze/journal.jsonl, as a store's does.
+The journal lies in the output folder, or under the prefix of a bucket, as a store's does.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from .errors import SpecError, StoreError
 from .events import Event
+from .homes import home, is_taken, replace
 from .items import Item, inside
-from .journal import FileJournal
-from .whole import whole_file
+from .locations import Location
 
 State = Literal["queued", "running", "failed", "done"]
 
@@ -32,8 +32,8 @@ class ItemResult:
 
     name: str
     state: Literal["done", "failed"]
-    path: Path
-    outputs: tuple[Path, ...]
+    path: Location
+    outputs: tuple[Location, ...]
     width: int
     height: int
     seconds: float
@@ -63,12 +63,13 @@ class ItemEvent:
 class Ledger:
     """The states of a batch's items; safe to tell from many threads of the one driver."""
 
-    def __init__(self, root: Path, items: Iterable[Item]) -> None:
+    def __init__(self, root: Location, items: Iterable[Item]) -> None:
         self.root = root
         self.items = {item.name: item for item in items}
         self.states: dict[str, State] = dict.fromkeys(self.items, "queued")
         self.results: dict[str, ItemResult] = {}
-        self.journal = FileJournal(root / "frieze" / "journal.jsonl")
+        self.journal = home(root).journal()
+        self._seen: list[dict[str, Any]] = []
         self._begun: set[str] = set()
         self._turn = threading.Lock()
 
@@ -77,7 +78,7 @@ class Ledger:
 
         Nothing is written.
         """
-        past = self._past()
+        self._seen = past = self._past()
         if past and not continued:
             raise SpecError(
                 f"{self.root} holds a batch already; use --continue to go on with it, "
@@ -89,6 +90,7 @@ class Ledger:
                 digests |= event["items"]
             elif event["event"] == "item" and event["name"] in self.items:
                 self._recall(event)
+        home(self.root).each(self._look, list(self.results))
         for name in self.items:
             if name in self._begun and digests.get(name) != self.items[name].digest:
                 raise SpecError(
@@ -98,12 +100,18 @@ class Ledger:
 
     def begin(self) -> None:
         """Make this process the folder's driver, and write down which pictures are meant."""
-        if not inside(self.root, self.journal.path):
-            raise StoreError(f"{self.journal.path.parent} leads out of {self.root}; remove it")
-        try:
-            self.journal.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"{self.root} cannot be written: {error.strerror}") from None
+        folder = self.root / "frieze"
+        if not inside(self.root, folder):
+            raise StoreError(f"{folder} leads out of {self.root}; remove it")
+        if isinstance(folder, Path):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"{self.root} cannot be written: {error.strerror}") from None
+        self.journal.claim()
+        if self.journal.read() != self._seen:
+            self.journal.release()
+            raise StoreError(f"{self.root} was at work until now; go on with it again")
         digests = {name: item.digest for name, item in self.items.items()}
         self.journal.append({"event": "batch", "items": digests})
 
@@ -131,15 +139,14 @@ class Ledger:
         """Items in a state."""
         return Counter(self.states.values())[state]
 
-    def report(self, source: str, seconds: float) -> Path:
+    def report(self, source: str, seconds: float) -> Location:
         """Write report.json, whole; returns its path."""
         path = self.root / "report.json"
         items = [self._line(item) for item in self.items.values()]
         totals = {state: self.count(state) for state in ("done", "failed", "running", "queued")}
         totals |= {"items": len(items), "retries": sum(line["retries"] for line in items)}
         about = {"batch": source, "items": items, "totals": totals | {"seconds": round(seconds, 3)}}
-        with whole_file(path, overwrite=True, error=StoreError) as part:
-            part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        replace(path, f"{json.dumps(about, indent=1)}\n".encode())
         return path
 
     def _past(self) -> list[dict[str, Any]]:
@@ -154,11 +161,17 @@ class Ledger:
         if state == "running":
             self._begun.add(name)
         self.states[name], _ = "queued", self.results.pop(name, None)
-        if state == "done" and all(path.exists() for path in item.outputs):
+        if state == "done":
             outputs = tuple(self.root / path for path in event["outputs"])
             kept = {key: event[key] for key in ("width", "height", "seconds", "retries")}
             self.results[name] = ItemResult(name, "done", item.main, outputs, **kept)
             self.states[name] = "done"
+
+    def _look(self, name: str) -> None:
+        """Forget that an item was done if a file of it is gone."""
+        if not all(map(is_taken, self.items[name].outputs)):
+            self.states[name] = "queued"
+            del self.results[name]
 
     def _line(self, item: Item) -> dict[str, Any]:
         if result := self.results.get(item.name):
@@ -170,7 +183,10 @@ class Ledger:
     def _about(self, result: ItemResult) -> dict[str, Any]:
         """A result as JSON, its paths from the output folder on."""
         return asdict(result) | {
-            "path": str(result.path.relative_to(self.root)),
-            "outputs": [str(path.relative_to(self.root)) for path in result.outputs],
+            "path": self._name(result.path),
+            "outputs": [self._name(path) for path in result.outputs],
             "seconds": round(result.seconds, 3),
         }
+
+    def _name(self, path: Any) -> str:
+        return str(path.relative_to(self.root))

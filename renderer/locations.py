@@ -48,7 +48,7 @@ class S3Path:
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
-    def __truediv__(self, name: str) -> S3Path:
+    def __truediv__(self, name: str | PurePosixPath) -> S3Path:
         return replace(self, key=f"{self.key}/{name}")
 
     @property

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import plugins, uploads
 from .errors import ExportError, StoreError
+from .homes import is_taken
 from .locations import Location, S3Path, location
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def store_of(out: str) -> Location:
     return location(out, ExportError).absolute().with_suffix(".zarr")
 
 
-def targets(out: str, exports: Sequence[str | Path], *, overwrite: bool) -> Targets:
+def targets(out: str, exports: Sequence[str | Location], *, overwrite: bool) -> Targets:
     """Decide the paths from `out`'s suffix; raises `ExportError` where one cannot be made."""
     main = location(out, ExportError).absolute()
     store = store_of(out)
@@ -79,7 +80,7 @@ def targets(out: str, exports: Sequence[str | Path], *, overwrite: bool) -> Targ
 
 
 def resumed(
-    store: Location, record: dict[str, Any], exports: Sequence[str | Path], *, overwrite: bool
+    store: Location, record: dict[str, Any], exports: Sequence[str | Location], *, overwrite: bool
 ) -> Targets:
     """The targets that a stopped render had, and more exports if asked for.
 
@@ -154,11 +155,6 @@ def export(
         else:
             uploads.send_file(made, where, overwrite=overwrite)
     return where
-
-
-def is_taken(where: Location) -> bool:
-    """Whether anything has this name."""
-    return uploads.is_taken(where) if isinstance(where, S3Path) else where.exists()
 
 
 def exporter(out: Location) -> ModuleType:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import StoreError
@@ -53,7 +52,7 @@ StepCallback = Callable[[RenderHandle, int, float, Mapping[str, Any]], object]
 def render(
     spec: RenderSpec,
     *,
-    exports: Sequence[str | Path] = (),
+    exports: Sequence[str | Location] = (),
     continued: bool = False,
     callback_on_step_end: StepCallback | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -86,7 +85,7 @@ def resume(
     address: str | None = None,
     timeout: float | None = None,
     wait: float | None = None,
-    exports: Sequence[str | Path] = (),
+    exports: Sequence[str | Location] = (),
     overwrite: bool = False,
     callback_on_step_end: StepCallback | None = None,
     on_event: Callable[[Event], None] | None = None,

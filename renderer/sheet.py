@@ -5,16 +5,17 @@ Shape suffixes: H rows, W columns, C channels.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import StoreError
+from .homes import replace
+from .locations import Location
 from .store import Store
-from .whole import whole_file
 
 SIDE, MARGIN, CAPTION = 192, 12, 20  # pixels
 MOST_COLUMNS, MOST_PICTURES = 8, 400
@@ -22,7 +23,7 @@ PAPER, INK = (246, 244, 240), (40, 40, 40)
 FONT_SIZE = 13
 
 
-def contact_sheet(pictures: Sequence[tuple[str, Path]], out: Path) -> Path:
+def contact_sheet(pictures: Sequence[tuple[str, Location]], out: Location) -> Location:
     """Write a PNG of (name, store) pairs, the first `MOST_PICTURES`; returns its path.
 
     Each comes from the coarsest level of its store's pyramid that is large enough, a clip from
@@ -40,12 +41,13 @@ def contact_sheet(pictures: Sequence[tuple[str, Path]], out: Path) -> Path:
         _place(sheet, thumbnail(store), left, top)
         caption = _fitted(name, font)
         ImageDraw.Draw(sheet).text((left, top + SIDE + 2), caption, fill=INK, font=font)
-    with whole_file(out, overwrite=True, error=StoreError) as part:
-        sheet.save(part, format="PNG")
+    file = io.BytesIO()
+    sheet.save(file, format="PNG")
+    replace(out, file.getvalue())
     return out
 
 
-def thumbnail(path: Path) -> Image.Image | None:
+def thumbnail(path: Location) -> Image.Image | None:
     """A store's picture within `SIDE` pixels; None where it cannot be read."""
     try:
         store = Store.open(path)

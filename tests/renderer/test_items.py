@@ -118,6 +118,7 @@ def test_an_item_needs_a_prompt_and_a_batch_an_item(root: Path) -> None:
     [
         *("/etc/passwd", "../a.zarr", "a/../../b.zarr", "~/a.zarr", "..", ".", "", "a\\b.zarr"),
         *("a\0.zarr", "link/a.zarr", "linked.zarr", "{name}/../../x.tif", "linked.tif"),
+        *("s3://moon/a.zarr", "s3:///a.zarr"),
     ],
 )
 @pytest.mark.parametrize("key", ["out", "also"])
