@@ -17,6 +17,7 @@ from frieze.cluster.fleet import FleetError, WorkerLostError
 
 from . import devices, drafts, outputs, watch
 from .course import MOST_FAILURES, Course, drawn, one_line
+from .deliveries import Deliveries
 from .errors import ExportError, PlanError, RenderFailedError
 from .events import Event
 from .initial import first_frame, keep_sources
@@ -43,10 +44,17 @@ class Drive:
         crew: Crew | None = None,
     ) -> None:
         self.watch = Watch(on_event)
-        self.listener = Listener(self.watch, cancel, callback)
+        self.listener = Listener(self._hear, cancel, callback)
         self.say = self.listener.say
         self.crew = crew or Crew()
+        self.deliveries: Deliveries | None = None
         self.began = time.monotonic()
+
+    def _hear(self, event: Event) -> None:
+        """Exports are begun with the pixels: before a caller hears of these, and may raise."""
+        if event.kind == "decode" and self.deliveries is not None:
+            self.deliveries.begin()
+        self.watch(event)
 
     def render(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """Plan, create the store, draw."""
@@ -127,27 +135,28 @@ class Drive:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
         about = watch.of_plan(made, resumes=begun is not None)
         self.say("plan", message=str(made), facts=about)
-        with ExitStack() as at_end:
-            with self.crew.session(made):
-                if on_ray(made.spec):
-                    self.watch.measure(targets.store.stem)
-                is_drawn = begun is not None and drawn(made, begun.last_state())
-                prompts = None if is_drawn else self._prompts(made, begun)
-                with self.crew.fleet(made, targets) as fleet:
-                    places = fleet.describe()
-                    where = "; ".join(map(str, places))
-                    self.say("workers", message=where, facts=watch.of_workers(places))
-                    store = open_store()
-                    at_end.callback(store.journal.release)
-                    store.journal.claim()
-                    self.watch.keep(store.path)
-                    outputs.prepare_live(targets, made)
-                    if begun is None or not begun.last_state():
-                        keep_sources(made, store)
-                    peak = Course(fleet, made, store, prompts, self.listener).run()
-            store.finish()
-            outputs.finish_live(targets)
-        return self._deliver(made, targets, peak)
+        with Deliveries(targets, made.spec.dpi) as self.deliveries:
+            with ExitStack() as at_end:
+                with self.crew.session(made):
+                    if on_ray(made.spec):
+                        self.watch.measure(targets.store.stem)
+                    is_drawn = begun is not None and drawn(made, begun.last_state())
+                    prompts = None if is_drawn else self._prompts(made, begun)
+                    with self.crew.fleet(made, targets) as fleet:
+                        places = fleet.describe()
+                        where = "; ".join(map(str, places))
+                        self.say("workers", message=where, facts=watch.of_workers(places))
+                        store = open_store()
+                        at_end.callback(store.journal.release)
+                        store.journal.claim()
+                        self.watch.keep(store.path)
+                        outputs.prepare_live(targets, made)
+                        if begun is None or not begun.last_state():
+                            keep_sources(made, store)
+                        peak = Course(fleet, made, store, prompts, self.listener).run()
+                store.finish()
+                outputs.finish_live(targets)
+            return self._deliver(made, targets, peak)
 
     def _prompts(self, made: CanvasPlan, begun: Store | None) -> Prompts:
         """The encoded prompts, from a worker that lives no longer than that."""
@@ -167,10 +176,11 @@ class Drive:
         raise RenderFailedError(f"the prompt could not be encoded: {failed}") from failed
 
     def _deliver(self, made: CanvasPlan, targets: outputs.Targets, peak: int) -> RenderResult:
-        """Exports from the finished store, and the account of it all."""
+        """Exports of the finished store, most of them begun before, and the account of it all."""
+        deliveries = self.deliveries or Deliveries(targets, made.spec.dpi)
         for target in targets.exports:
             self.say("export", message=str(target))
-            outputs.export(targets.store, target, overwrite=targets.overwrite, dpi=made.spec.dpi)
+            deliveries.finish(target)
         seconds = time.monotonic() - self.began
         facts = {"peak_bytes": peak}
         self.say("done", seconds=seconds, message=str(targets.main), facts=facts)

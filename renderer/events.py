@@ -32,7 +32,7 @@ class Event:
     plan: the table, in `message`. workers: they stand ready; `message` is where. stage: one has
     begun; `message` is its size. step: one is done, in `seconds`. save: the state after `step` is
     on disk. decode: it has begun. block: `blocks` of `num_blocks` are whole on disk.
-    export: the file in `message` is begun. done: all is on disk, after `seconds`. note: a remark.
+    export: the file in `message` is awaited. done: all is on disk, after `seconds`. note: a remark.
     failure: something broke, which is not the end; `message` is one line. recovered: the render
     goes on after it, `seconds` after it was noticed. resized: it goes on with another number of
     workers. ended: it goes on no more, unfinished.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,16 +17,21 @@ if TYPE_CHECKING:
     from .store import Store
 
 
+# Whether to wait for what is not drawn yet: no, yes, or until the event is set.
+Follow = bool | threading.Event
+
+
 class Follower:
     """Paces a reader by the journal: looks every `poll` seconds, if it is to `wait` at all.
 
     No faster than the journal's own pace. Hope ends after `patience` seconds without an event
-    and without a driver at work.
+    and without a driver at work, or with the event that `wait` is.
     """
 
-    def __init__(self, journal: Journal, *, wait: bool, poll: float, patience: float) -> None:
+    def __init__(self, journal: Journal, *, wait: Follow, poll: float, patience: float) -> None:
         self._journal = journal
-        self._wait = wait
+        self._wait = bool(wait)
+        self._end = wait if isinstance(wait, threading.Event) else threading.Event()
         self._poll = max(poll, journal.pace)
         self._patience = patience
         self._seen = journal.size
@@ -40,8 +46,7 @@ class Follower:
             self._seen, self._since = size, time.monotonic()
         elif time.monotonic() - self._since > self._patience:
             return False
-        time.sleep(self._poll)
-        return True
+        return not self._end.wait(self._poll)
 
 
 def in_order(store: Store, rows: int, follower: Follower) -> Iterator[tuple[int, np.ndarray]]:

@@ -62,7 +62,7 @@ def render(
 
     `spec.out` ending in .zarr is the OME-Zarr store itself, and may be s3://BUCKET/NAME.zarr; .tif
     is written live beside its store, other suffixes and every path in `exports` are made from the
-    finished store.
+    store while it is painted.
     `callback_on_step_end` is called after every step as diffusers' pipelines do, with a
     `RenderHandle` in the pipeline's place; setting `handle.interrupt` or `cancel` stops at the
     next step with a store that `resume` finishes. If `continued`, a store that is there already

@@ -34,7 +34,7 @@ from .arrays import (
     write_block,
 )
 from .errors import FingerprintError, StoreError
-from .following import Follower, frames_in_order, in_order, unfinished
+from .following import Follow, Follower, frames_in_order, in_order, unfinished
 from .homes import Home, home
 from .journal import State as State
 from .locations import Location as Location
@@ -208,7 +208,7 @@ class Store:
         rows: int | None = None,
         *,
         poll: float = 0.2,
-        wait: bool = False,
+        wait: Follow = False,
         patience: float = 30.0,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row, pixels [rows, W, C]) of a picture, as the journal has them.
@@ -224,7 +224,7 @@ class Store:
         return in_order(self, rows or self.layout.block[0], follower)
 
     def frames_in_order(
-        self, *, poll: float = 0.2, wait: bool = False, patience: float = 30.0
+        self, *, poll: float = 0.2, wait: Follow = False, patience: float = 30.0
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (frame, pixels [H, W, C]) of a clip; waits or raises as `in_order` does."""
         if self.layout.frames is None:
@@ -233,7 +233,7 @@ class Store:
         return frames_in_order(self, follower)
 
     def wait_finished(
-        self, *, poll: float = 0.2, wait: bool = False, patience: float = 30.0
+        self, *, poll: float = 0.2, wait: Follow = False, patience: float = 30.0
     ) -> None:
         """Return when the whole pyramid is there; waits or raises as `in_order` does."""
         follower = Follower(self.journal, wait=wait, poll=poll, patience=patience)

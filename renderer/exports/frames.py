@@ -17,6 +17,7 @@ import tifffile
 
 from ..errors import ExportError
 from ..folders import Folder
+from ..following import Follow
 from ..locations import Location, S3Path
 from ..pixels import BYTES_OF, StoreLayout
 from ..provenance import check_clip, dpi_of, source, tiff_tags
@@ -36,7 +37,7 @@ def export(
     out_path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    follow: bool = False,
+    follow: Follow = False,
     dpi: float | None = None,
     level: int = 1,
     workers: int | None = None,

@@ -17,6 +17,7 @@ import numpy as np
 from ..arrays import ZarrArray, write_rows
 from ..errors import ExportError
 from ..folders import Folder
+from ..following import Follow
 from ..locations import Location, S3Path
 from ..pixels import StoreLayout, required_bytes
 from ..provenance import dpi_of, source
@@ -36,7 +37,7 @@ def export(
     out_path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    follow: bool = False,
+    follow: Follow = False,
     dpi: float | None = None,
 ) -> Path:
     """Write a store as an OME-Zarr 0.5 folder; returns its path.
@@ -61,7 +62,7 @@ def export(
     return out
 
 
-def _strips(store: Store, follow: bool) -> Iterator[tuple[int, int, np.ndarray]]:
+def _strips(store: Store, follow: Follow) -> Iterator[tuple[int, int, np.ndarray]]:
     """(frame, first row, pixels [rows, W, C]) of whole shards, in order; a picture is frame 0."""
     if store.layout.frames is not None:
         yield from ((frame, 0, p_HWC) for frame, p_HWC in store.frames_in_order(wait=follow))

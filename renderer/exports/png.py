@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import ExportError
+from ..following import Follow
 from ..locations import Location, S3Path
 from ..pixels import StoreLayout
 from ..provenance import as_json, check_picture, dpi_of, parameters, software, source, xmp
@@ -50,7 +51,7 @@ def export(
     out_path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    follow: bool = False,
+    follow: Follow = False,
     dpi: float | None = None,
     level: int = 6,
     workers: int | None = None,

@@ -20,6 +20,7 @@ import numpy as np
 import tifffile
 
 from ..errors import ExportError
+from ..following import Follow
 from ..locations import Location, S3Path
 from ..pixels import StoreLayout
 from ..provenance import DEFAULT_DPI, check_picture, dpi_of, source, tiff_tags
@@ -45,7 +46,7 @@ def export(
     out_path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    follow: bool = False,
+    follow: Follow = False,
     dpi: float | None = None,
     classic: bool = False,
     level: int = 1,

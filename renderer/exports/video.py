@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ExportError
+from ..following import Follow
 from ..locations import Location, S3Path
 from ..media import BT709, INSTALL
 from ..pixels import BYTES_OF, StoreLayout
@@ -127,7 +128,7 @@ def export(
     out_path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    follow: bool = False,
+    follow: Follow = False,
     dpi: float | None = None,
 ) -> Path:
     """Write a store's clip as a video file; returns its path. `dpi` has no place in it.
@@ -179,7 +180,7 @@ def _av(out: Location, codec: Codec) -> Any:
 
 
 def _encode(
-    av: Any, part: Path, container: Container, codec: Codec, store: Store, follow: bool
+    av: Any, part: Path, container: Container, codec: Codec, store: Store, follow: Follow
 ) -> None:
     options = container.options
     with av.open(str(part), "w", format=container.muxer, options=options) as file:
