@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from .ray_reserve import Bundle, Reserve
 from .ray_seat import RaySeat, last_line, version
 
 KILL_SECONDS = 5.0  # how long Ray waits for a process to end by itself before it ends it
+MOST_STARTS = 3  # so many in a row that fail are enough, until another rank is lost
 HELLO_SECONDS = 10.0  # how long an actor that does nothing may take to answer
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,8 @@ class Crew:
         self._name, self._num_hired = name, 0
         self.preparation = preparation
         self._refused: set[Bundle] = set()
+        self._num_failed = 0  # starts in a row
+        self.trouble = ""  # why no more are started
         # An actor's calls run one after another; "control" is answered while a verb runs.
         self._seat = ray.remote(
             max_restarts=0, max_task_retries=0, concurrency_groups={"control": 2}, **options
@@ -94,17 +98,17 @@ class Crew:
         nodes, leaving = self.reserve.nodes(), self.reserve.leaving()
         taken = {member.bundle for member in (*self.members, *self.newcomers)} | self._refused
         for bundle, node in nodes.items():
-            if bundle not in taken and node not in leaving:
+            if bundle not in taken and node not in leaving and not self.trouble:
                 newcomer = self.hire(bundle)
                 newcomer.hello = newcomer.ask("whereabouts")
                 newcomer.ready = newcomer.actor.prepare.remote(*self.preparation)
                 self.newcomers.append(newcomer)
         for newcomer in list(self.newcomers):
-            if newcomer.node in leaving or not self._is_well(newcomer):
+            if newcomer.node in leaving or not self._is_well(newcomer, nodes):
                 self.newcomers.remove(newcomer)
                 self.dismiss([newcomer])
 
-    def _is_well(self, newcomer: Member) -> bool:
+    def _is_well(self, newcomer: Member, nodes: Mapping[Bundle, str]) -> bool:
         """Whether a newcomer is on its way, or there."""
         import ray
 
@@ -113,13 +117,24 @@ class Crew:
                 newcomer.arrived(ray.get(answer))
             for answer in ray.wait([newcomer.ready], timeout=0)[0]:
                 ray.get(answer)
+                self._num_failed = 0
         except (ray.exceptions.RayTaskError, FleetError) as error:
             self._refused.add(newcomer.bundle)
-            log.warning("a new worker could not join: %s", last_line(error))
+            self._failed(error)
             return False
-        except ray.exceptions.RayError:  # it died, perhaps with its node
+        except ray.exceptions.RayError as error:
+            if newcomer.bundle in nodes:  # it did not die with its node
+                self._failed(error)
             return False
         return True
+
+    def _failed(self, error: Exception) -> None:
+        """Tells of a start that failed, and ends them all if there were too many in a row."""
+        log.warning("a new worker could not join: %s", last_line(error))
+        self._num_failed += 1
+        if self._num_failed >= MOST_STARTS and not self.trouble:
+            self.trouble = f"{self._num_failed} starts in a row failed: {last_line(error)}"
+            log.warning("no more workers are started; %s", self.trouble)
 
     def ready(self) -> list[Member]:
         """Newcomers that may become ranks."""
@@ -130,16 +145,19 @@ class Crew:
     def refill(self, wanted: int, patience: float, limit: float) -> None:
         """Waits until enough are there, or nobody more is to be expected.
 
+        That is so after `MOST_STARTS` in a row that failed, and `trouble` says why.
         A share may take `patience` seconds to be placed and its worker to say hello; one that
         did may take `limit` seconds to get ready.
         """
         began = time.monotonic()
+        self._num_failed, self.trouble = 0, ""
         while True:
             self.recruit()
             now, ready = time.monotonic(), self.ready()
-            preparing = [n for n in self.newcomers if n.pid and now - n.since < limit]
-            is_late = now - began > patience and len(preparing) <= len(ready)
-            if is_late or len(self.members) + len(ready) >= wanted:
+            is_early = now - began <= patience
+            coming = [n for n in self.newcomers if now - n.since < limit and (n.pid or is_early)]
+            is_over = (self.trouble or not is_early) and len(coming) <= len(ready)
+            if is_over or len(self.members) + len(ready) >= wanted:
                 return
             time.sleep(POLL_SECONDS / 4)
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 from .autoscale import Bounds, next_size
 from .fleet import GRACE_SECONDS, POLL_SECONDS, Fleet, FleetError, Job, T
 from .ray_crew import Crew, Member
+from .ray_pulse import Pulse
 from .ray_reserve import Reserve
 from .ray_seat import next_report
 from .ray_session import connect, disconnect, threads_of
@@ -51,7 +52,8 @@ class RayFleet(Fleet):
         `prepare` before they join. The Ray used is the one this process is connected to, else
         `address`, else RAY_ADDRESS, else a private one started for this fleet. Raises `FleetError`
         when the workers cannot be placed and started within `wait` seconds each. `timeout`
-        (seconds) is how long a rank may stay silent in a verb or wait for another in a collective.
+        (seconds) is how long a rank may stay silent in a verb or wait for another in a collective;
+        one whose process does not answer at all is lost after 30 s at most.
         On a private Ray the host's threads are shared out evenly, to `beside` workers of other
         fleets too.
         """
@@ -103,6 +105,7 @@ class RayFleet(Fleet):
         self._places: tuple[Place, ...] = ()
         self._streams: dict[Any, int] = {}
         self._lost: set[int] = set()
+        self._pulse = Pulse(timeout)
         self._environment = {
             # An allocator chosen for the driver (cudaMallocAsync, say) must not reach NCCL workers.
             "PYTORCH_CUDA_ALLOC_CONF": "",
@@ -244,7 +247,8 @@ class RayFleet(Fleet):
         patience = BRIEF_SECONDS if is_enough else self._wait
         crew.refill(wanted, patience, self.timeout)
         if not crew.members and not crew.ready():
-            raise FleetError(f"no worker is left, and none came within {patience:g} s")
+            why = crew.trouble or f"none came within {patience:g} s"
+            raise FleetError(f"no worker is left, and {why}")
         self._take(crew.ready()[: max(0, wanted - len(crew.members))])
 
     def wants_change(self, seconds_left: float) -> bool:
@@ -311,6 +315,17 @@ class RayFleet(Fleet):
             if report.kind == "lost":
                 self._lost.add(rank)
             yield rank, report
+        yield from self._silent()
+
+    def _silent(self) -> Iterator[tuple[int, Report]]:
+        """Ranks whose processes do not answer while their verbs run are lost."""
+        assert self._crew is not None
+        running = {rank: stream for stream, rank in self._streams.items()}
+        for rank in self._pulse.silent(self._crew.members):
+            if rank in running:
+                del self._streams[running[rank]]
+                self._lost.add(rank)
+                yield rank, Report("lost", f"it did not answer for {self._pulse.limit:g} s")
 
     def _abort(self, reason: str) -> None:
         import ray

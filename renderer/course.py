@@ -29,14 +29,12 @@ from .events import StepReport
 from .journal import State
 from .launching import Prompts, replanned
 from .listener import Listener
+from .patience import Patience
 from .plan import CanvasPlan
 from .render import RenderHandle
 from .saving import Slots
 from .store import Store
 
-# A step hangs when it takes so many times the median one, but never before so many seconds.
-HANGS_AT = 10.0
-HANG_SECONDS = 10.0
 # So many failures in a row at one place end a render.
 MOST_FAILURES = 3
 # What may go better the next time; a worker's own exceptions would only be raised again.
@@ -68,6 +66,7 @@ class Course:
         self._written = set(store.done())
         self._failures: list[tuple[int, int, int]] = []  # where each of those in a row was
         self._seconds: list[float] = []  # of this stage's steps since it was taken up
+        self._patience = Patience(fleet.timeout)
         self._shown = -1  # the stage whose beginning was told
         self._called = 0  # steps that the callback knows of
         self._now = (0, 0)  # the stage and the steps of it that are done
@@ -82,7 +81,7 @@ class Course:
                 self.made = self._arranged()
                 self._denoise()
                 self._decode()
-                return max(self.fleet.all("memory"))
+                return max(self._all("memory"))
             except Resized:
                 failed = None
             except TakenOverError:
@@ -117,7 +116,7 @@ class Course:
         except WorkerLostError:
             raise
         except FleetError as error:
-            raise self._failed(failed) from error
+            raise self._failed(failed, f"; {error}") from error
         newest, size = self.slots.newest, self.fleet.size
         stage, step = (newest.stage, newest.step) if newest else (0, 0)
         again = f"step {step + 1} of stage {stage + 1}"
@@ -144,11 +143,27 @@ class Course:
     def _failed(self, error: Exception, more: str = "") -> RenderFailedError:
         return RenderFailedError(f"{error}{more}; {how_to_resume(self.store)}")
 
+    # ---- verbs
+
+    def _all(self, verb: str, *args: Any, stage: int | None = None) -> list[Any]:
+        """A verb on all ranks, which hangs when it is silent for much longer than such verbs were.
+
+        `stage` is the one whose canvas it works on, if not the one the render stands at.
+        """
+        began, area = time.monotonic(), self._area(self._now[0] if stage is None else stage)
+        results = self.fleet.all(verb, *args, timeout=self._patience.limit(verb, area))
+        self._patience.took(verb, area, time.monotonic() - began)
+        return results
+
+    def _area(self, stage: int) -> int:
+        canvas = self.made.stages[stage].canvas
+        return canvas.height * canvas.width * canvas.frames
+
     # ---- denoising
 
     def _arranged(self) -> CanvasPlan:
-        """The plan for as many workers as there are, made known to them."""
-        made = self.made
+        """The plan for as many workers as there are, told to them; they are measured anew."""
+        made, self._patience = self.made, Patience(self.fleet.timeout)
         if made.spec.workers != self.fleet.size:
             try:
                 made = replanned(self.asked, self.fleet.size)
@@ -176,12 +191,13 @@ class Course:
                 fleet.all("restore", stage_index, state.slot, state.step)
                 first_step = state.step
                 if measured := self.store.journal.entropies(stage_index):
-                    fleet.all("concentrate", measured)
+                    self._all("concentrate", measured)
             else:
                 if stage_index - 1 in made.painted:
-                    fleet.all("paint")
+                    self._all("paint")
                 newest = self.slots.newest
-                fleet.all("begin", stage_index, newest.slot if newest else None)
+                slot = newest.slot if newest else None
+                self._all("begin", stage_index, slot, stage=stage_index)
                 first_step = 0
             self._stage(stage_index, first_step)
 
@@ -207,8 +223,8 @@ class Course:
         slot = None
         if not is_saved and step % self.made.spec.save_every == 0:
             slot = self._slot()
-        began, limit = time.monotonic(), hang_limit(self._seconds, self.fleet.timeout)
-        reports: Sequence[StepReport] = self.fleet.all("step", step, slot, timeout=limit)
+        began = time.monotonic()
+        reports: Sequence[StepReport] = self._all("step", step, slot)
         facts = watch.of_step(reports, time.monotonic() - began)
         if slot is not None:
             saving = max(report.saving for report in reports)
@@ -260,7 +276,7 @@ class Course:
         newest = self.slots.newest
         if newest is None or (newest.stage, newest.step) != self._now:
             slot, began = self._slot(), time.monotonic()
-            self.fleet.all("save", slot)
+            self._all("save", slot)
             self._confirm(State(stage_index, step, slot), time.monotonic() - began)
 
     def _confirm(self, state: State, seconds: float) -> None:
@@ -278,12 +294,12 @@ class Course:
         focus = self.made.method.focus
         if focus is None or focus.scale is None:
             return
-        found = dict(reversed(self.fleet.all("entropies")))
+        found = dict(reversed(self._all("entropies")))
         halves = [entropies for place in sorted(found) for entropies in found[place]]
         if all(halves):
             event = {"event": "focus", "stage": stage_index, "entropies": halves}
             self.store.journal.append(event)
-            self.fleet.all("concentrate", halves)
+            self._all("concentrate", halves)
 
     def _call_back(self, stage_index: int, step: int) -> None:
         """Once for each step, even if it had to be done again."""
@@ -294,7 +310,7 @@ class Course:
         self._called = number + 1
 
         def latents() -> torch.Tensor:
-            parts = sorted(self.fleet.all("latents"), key=lambda part: part[0])
+            parts = sorted(self._all("latents"), key=lambda part: part[0])
             return torch.cat([latents for _, latents in parts], dim=-2)
 
         handle = RenderHandle(made.spec, latents)
@@ -314,7 +330,8 @@ class Course:
         if len(written) == made.num_blocks:
             return
         since = time.monotonic()
-        for rank, ids in self.fleet.stream("decode"):
+        limit = self._patience.limit("decode", self._area(last))
+        for rank, ids in self.fleet.stream("decode", timeout=limit):
             self.store.journal.append({"event": "block", "ids": ids})
             written.update(ids)
             now = time.monotonic()
@@ -328,16 +345,6 @@ class Course:
             if not self._is_drawn:
                 self._save()
             raise RenderCancelledError(f"stopped as asked; {how_to_resume(self.store)}")
-
-
-def hang_limit(step_seconds: Sequence[float], timeout: float) -> float:
-    """Seconds without a word after which a step hangs, from those that earlier ones took.
-
-    `timeout` at most, and for the first step, which may compile and warm up.
-    """
-    if not step_seconds:
-        return timeout
-    return min(timeout, max(HANG_SECONDS, HANGS_AT * statistics.median(step_seconds)))
 
 
 def standing(fleet: Fleet) -> dict[str, Any]:

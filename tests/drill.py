@@ -12,16 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from drawing import grey_levels, pixels, small_spec
+from drawing import draw, grey_levels, pixels, small_spec
 from frieze.renderer import Event, StoreError, render, resume
 from frieze.renderer.journal import FileJournal
+from host_cluster import DRAW, LIMITS, SIDE, STEPS, node, two_host_cluster
 
 TIMEOUT = 120.0  # --timeout of each render, in seconds
 PATIENCE = 600.0  # seconds; no render of the drill may take longer, on a busy machine either
@@ -36,6 +37,11 @@ SMALL: dict[str, Any] = {
     "timeout": TIMEOUT,
     "stages": [{"scale": 0.5, "steps": 3}, {"scale": 1.0, "start": 0.6, "steps": 4}],
 }
+# A node's loss is noticed seconds later: many steps, so that it happens to one of them.
+LONG = SMALL | {
+    "stages": [{"scale": 0.5, "steps": 3}, {"scale": 1.0, "start": 0.6, "steps": 40}],
+}
+STEP_SECONDS = 0.5  # a long render's pause after each step that follows the fault
 PLACES = [("step", n) for n in range(1, 8)] + [("decode", 1), ("block", 1)]
 
 
@@ -50,7 +56,7 @@ class Story:
     resumed: float | None = None  # and to the first step or block after that
     redone: int = 0
     end: str = ""
-    _newest: int = 0
+    _newest: tuple[int, int] = (0, 0)
 
     def strike(self) -> None:
         self.at = time.monotonic()
@@ -60,9 +66,8 @@ class Story:
         if event.kind == "failure" and self.detected is None:
             self.detected = since
         if event.kind == "step":
-            number = 3 * (event.stage - 1) + event.step
-            self.redone += number <= self._newest
-            self._newest = max(self._newest, number)
+            self.redone += (event.stage, event.step) <= self._newest
+            self._newest = max(self._newest, (event.stage, event.step))
         if event.kind in ("step", "block") and self.detected is not None and not self.resumed:
             self.resumed = since
 
@@ -73,6 +78,16 @@ class Story:
         place = f"{self.place[0]} {self.place[1]}"
         cells = (self.fault, place, shown(self.detected), shown(self.resumed), str(self.redone))
         return "| " + " | ".join((*cells, self.end)) + " |"
+
+    def dumps(self) -> str:
+        """One line of JSON."""
+        return json.dumps({k: v for k, v in asdict(self).items() if not k.startswith("_")})
+
+    @classmethod
+    def loads(cls, line: str) -> Story:
+        """What `dumps` wrote."""
+        fields = json.loads(line)
+        return cls(**{**fields, "place": tuple(fields["place"])})
 
 
 Fault = Callable[[Story, Path, random.Random], None]
@@ -133,13 +148,13 @@ def killed_driver(story: Story, path: Path, chance: random.Random) -> None:
 
 
 NODE = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import environment
 from ray.cluster_utils import Cluster
 from drawing import small_spec
-from drill import SMALL
+from drill import LONG, STEP_SECONDS
 from frieze.renderer import Event, render
 small = {{"num_cpus": 1, "object_store_memory": 2**27}}
 head = small | {{"include_dashboard": False}}
@@ -155,9 +170,11 @@ def listen(event):
         os.kill(second.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         if {is_replaced}:
             cluster.add_node(**small)
+    if event.kind == "step" and "struck" in kinds and "failure" not in kinds:
+        time.sleep(STEP_SECONDS)
 try:
     where = {{"address": cluster.address, "wait": 90 if {is_replaced} else 20}}
-    render(small_spec(Path({path!r}), **SMALL, **where), on_event=listen)
+    render(small_spec(Path({path!r}), **LONG, **where), on_event=listen)
 finally:
     import ray
     ray.shutdown()
@@ -181,6 +198,28 @@ def lost_node(story: Story, path: Path, chance: random.Random) -> None:
 
 def replaced_node(story: Story, path: Path, chance: random.Random) -> None:
     killed_node(story, path, chance, is_replaced=True)
+
+
+def dropped_link(story: Story, path: Path, chance: random.Random) -> None:
+    """The only link between two hosts goes down, and nobody is told; it stays down."""
+    with two_host_cluster() as cluster:
+        second = cluster.hosts[1]
+        with cluster.frieze(*DRAW, "--out", str(path), *LIMITS) as process:
+            try:
+                for event in logged(path / "frieze" / "log.jsonl", process):
+                    story.listen(event)
+                    if (event.kind, event.step) == story.place and story.at is None:
+                        story.strike()
+                        second.unplug()
+                _, err = process.communicate()
+            finally:
+                process.kill()
+                second.plug()
+        if process.returncode:
+            assert f"finish with: frieze resume {path}" in err.splitlines()[-1]
+            with node(cluster.head, second):
+                cluster.done("resume", str(path))
+            story.end = "one error, resumed to "
 
 
 def failing_store(story: Story, path: Path, chance: random.Random) -> None:
@@ -248,15 +287,33 @@ def script(code: str, **values: Any) -> Iterator[Iterator[Event]]:
         process.communicate()
 
 
-def events(process: subprocess.Popen[str]) -> Iterator[Event]:
+def logged(log: Path, process: subprocess.Popen[str]) -> Iterator[Event]:
+    """The events of a render as its log grows, until its process ends."""
+    done = 0
+    while True:
+        has_ended = process.poll() is not None
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        for line in lines[done:]:
+            if line.endswith("\n"):
+                done += 1
+                yield parsed(line)
+        if has_ended:
+            return
+        time.sleep(0.02)
+
+
+def parsed(line: str) -> Event:
+    fields = json.loads(line)
     known = ("stage", "step", "blocks", "seconds", "message")
+    more = {name: fields[name] for name in known if name in fields}
+    return Event(fields["event"], **more)
+
+
+def events(process: subprocess.Popen[str]) -> Iterator[Event]:
     assert process.stdout is not None
     for line in process.stdout:
-        if not line.startswith('{"event"'):  # Ray's own words
-            continue
-        fields = json.loads(line)
-        kind = fields.pop("event")
-        yield Event(kind, **{name: fields[name] for name in known if name in fields})
+        if line.startswith('{"event"'):  # the others are Ray's own words
+            yield parsed(line)
     assert process.wait() == 0, process.stderr and process.stderr.read()[-2000:]
 
 
@@ -268,29 +325,51 @@ FAULTS: dict[str, Fault] = {
     "full disk, then resume": full_disk,
     "SIGKILL to a raylet": lost_node,
     "SIGKILL to a raylet, another node comes": replaced_node,
+    "a dropped link between two hosts": dropped_link,
 }
 # A worker of another number draws within one grey level; all others the same bytes.
-NARROWER = {lost_node}
-# What is only noticed when something is written; decoding writes in the ranks.
-SAVES = {full_disk, failing_store}
+NARROWER = {lost_node, dropped_link}
+# What is only noticed in a step, or when something is written; decoding writes in the ranks.
+IN_STEPS = {full_disk, failing_store, lost_node, replaced_node, dropped_link}
+ONLY_ROOT = {full_disk, dropped_link}
 
 
-def drill(number: int, folder: Path, whole: np.ndarray, chance: random.Random) -> Story:
+class Wholes:
+    """What undisturbed renders draw, on two Ray workers; each is drawn when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._drawn: dict[str, np.ndarray] = {}
+
+    def of(self, fault: Fault) -> np.ndarray:
+        """The pixels that a render with this fault should end with, [H, W, 3]."""
+        hosts = {"height": SIDE, "width": SIDE, "method": "pi", "num_inference_steps": STEPS}
+        name, fields = "small", SMALL
+        if fault in (lost_node, replaced_node):
+            name, fields = "long", LONG
+        if fault is dropped_link:
+            name, fields = "hosts", {**hosts, "workers": 2, "local": False}
+        if name not in self._drawn:
+            draw(self._folder / f"{name}.zarr", **fields)
+            self._drawn[name] = pixels(self._folder / f"{name}.zarr")
+        return self._drawn[name]
+
+
+def drill(number: int, folder: Path, wholes: Wholes, chance: random.Random) -> Story:
     """One render of the drill; raises what must not happen."""
-    names = [name for name in FAULTS if FAULTS[name] is not full_disk or can_mount()]
+    names = [name for name in FAULTS if FAULTS[name] not in ONLY_ROOT or can_mount()]
     name = names[number % len(names)]
-    place = chance.choice([("step", n) for n in range(1, 7)] if FAULTS[name] in SAVES else PLACES)
+    fault = FAULTS[name]
+    place = chance.choice([("step", n) for n in range(1, 7)] if fault in IN_STEPS else PLACES)
     story, path = Story(name, place), folder / f"{number}.zarr"
-    began = time.monotonic()
-    FAULTS[name](story, path, chance)
+    whole, began = wholes.of(fault), time.monotonic()
+    fault(story, path, chance)
     seconds = time.monotonic() - began
     assert story.at is not None, f"{name} at {place} never happened"
-    # Workers outlive their raylet for a few seconds, in which a small render may be done.
-    is_seen = story.detected is not None
-    assert is_seen or FAULTS[name] in (lost_node, replaced_node), f"unnoticed: {name} at {place}"
+    assert story.detected is not None, f"unnoticed: {name} at {place}"
     assert seconds < PATIENCE, f"{story.row()}: {seconds:.0f} s"
     levels = grey_levels(pixels(path), whole)
-    assert levels <= (1 if FAULTS[name] in NARROWER else 0), story.row()
+    assert levels <= (1 if fault in NARROWER else 0), story.row()
     story.end += f"{'the same bytes' if not levels else 'one grey level'}, {seconds:.0f} s in all"
     shutil.rmtree(path)
     return story

@@ -77,6 +77,21 @@ class Worker:
         finally:
             (Path(folder) / str(self.comm.rank)).touch()
 
+    def idle(self, seconds: float) -> None:
+        """Says nothing, and needs nobody."""
+        time.sleep(seconds)
+
+
+class Brittle(Worker):
+    """Dies as it starts while there is a file `flaw` in a folder; `starts` counts that."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        if (Path(folder) / "flaw").exists():
+            with (Path(folder) / "starts").open("a") as file:
+                file.write(".")
+            os._exit(1)
+
 
 class Unwilling:
     def __init__(self) -> None:

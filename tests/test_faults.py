@@ -8,14 +8,17 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from drawing import CASCADE, draw, grey_levels, pixels, small_spec
-from frieze.renderer import Event, StoreError, render, resume
+from frieze.renderer import Event, RenderFailedError, StoreError, patience, render, resume, shard
 from frieze.renderer.course import MOST_FAILURES
 from frieze.renderer.shard import Shard
 from frieze.renderer.store import Store
@@ -191,3 +194,33 @@ def test_a_workers_own_error_is_not_tried_again(
     with pytest.raises(torch.OutOfMemoryError, match="16 GiB"):
         draw(tmp_path / "a.zarr")
     assert calls == [0]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 90.0])
+def test_a_decode_that_hangs_is_found_by_what_steps_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """The control decodes slowly, and is left alone."""
+    released, quick = threading.Event(), shard.decode
+
+    def slowly(*args: Any, **more: Any) -> Iterator[Any]:
+        for item in quick(*args, **more):
+            released.wait(seconds)
+            yield item
+
+    path, spec = tmp_path / "a.zarr", small_spec(tmp_path / "a.zarr", workers=2)
+    monkeypatch.setattr(shard, "decode", slowly)
+    monkeypatch.setattr(patience, "FACTOR", 1.0)
+    monkeypatch.setattr(patience, "NEW_SECONDS", 4.0)
+    if seconds < 1.0:
+        render(spec)
+        return
+    try:
+        with pytest.raises(RenderFailedError, match="hangs in 'decode': no rank reported for") as e:
+            render(spec)
+    finally:
+        released.set()
+    assert f"resume {path}" in str(e.value)
+    draw(tmp_path / "whole.zarr", workers=2)
+    resume(path)
+    assert np.array_equal(pixels(path), pixels(tmp_path / "whole.zarr"))

@@ -5,26 +5,22 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from drawing import draw, pixels
-from drill import SMALL, drill
+from drill import Wholes, drill
 
 NUM_RENDERS = 40
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, ray_cluster: int) -> np.ndarray:
-    path = tmp_path_factory.mktemp("whole") / "a.zarr"
-    draw(path, **SMALL)
-    return pixels(path)
+def wholes(tmp_path_factory: pytest.TempPathFactory, ray_cluster: int) -> Wholes:
+    return Wholes(tmp_path_factory.mktemp("wholes"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", range(NUM_RENDERS))
 def test_a_render_with_a_fault_ends_with_the_same_pixels(
-    tmp_path: Path, whole: np.ndarray, number: int
+    tmp_path: Path, wholes: Wholes, number: int
 ) -> None:
-    print(drill(number, tmp_path, whole, random.Random(number)).row())
+    print(drill(number, tmp_path, wholes, random.Random(number)).row())

@@ -5,106 +5,31 @@ Shapes as in the formulas: S tokens of the canvas, h hidden, N ranks, A = S h b 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from drawing import PROMPT, grey_levels, pixels, small_spec
+from drawing import grey_levels, pixels, small_spec
 from frieze.renderer import RenderSpec, render
 from frieze.renderer.plan import plan
 from frieze.renderer.store import Store
-from hosts import Host, two_hosts
-from ray_head import BIN, JOB_SECONDS, Head, end, ray_head, wait_until
+from host_cluster import DRAW, LIMITS, ROOM, SIDE, SILENCE, STEPS, Cluster, node, two_host_cluster
+from ray_head import JOB_SECONDS, wait_until
 from tolerances import GREY_LEVELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SIDE = 512
-STEPS = 8  # of each of two stages
-SILENCE = 40.0  # seconds after which ranks are told lost; they load for as long on a busy machine
-ROOM = 20.0  # seconds for another host to stand in
-DRAW = ("render", PROMPT, "--size", f"{SIDE}x{SIDE}", "--seed", "7", "--method", "pi")
 FLOAT32 = 4
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A head on the first host and a node on the second, a CPU for one rank on each."""
-
-    hosts: tuple[Host, Host]
-    head: Head
-
-    def frieze(self, *words: str) -> subprocess.Popen[str]:
-        """A command of ours as a driver on the first host."""
-        first = self.hosts[0]
-        more = ("--address", f"{first.address}:{self.head.port}")
-        if words[0] == "render":
-            more = (*more, "--workers", "2", "--num-inference-steps", str(STEPS))
-        return subprocess.Popen(
-            [*first.inside, BIN / "frieze", *words, *more],
-            env=dict(self.head.environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def done(self, *words: str) -> str:
-        """What the command tells on stderr; it must end well."""
-        with self.frieze(*words) as process:
-            _, err = process.communicate(timeout=JOB_SECONDS)
-        assert process.returncode == 0, err
-        return err
-
-    def drawn(self, out: Path, *words: str) -> list[dict[str, Any]]:
-        """The render's log."""
-        told = self.done(*DRAW, "--out", str(out), *words)
-        for host in self.hosts:
-            assert f"on {host.address})" in told
-        lines = (out / "frieze" / "log.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
-
-@contextlib.contextmanager
-def node(head: Head, host: Host) -> Iterator[None]:
-    """A node of the head's cluster on a host, ended by its process group."""
-    command = [
-        *(*host.inside, str(BIN / "ray"), "start", "--block", "--disable-usage-stats"),
-        *(f"--address={hosts_address(head)}", f"--node-ip-address={host.address}"),
-        *("--num-cpus=1", "--object-store-memory=100000000"),
-        *("--min-worker-port=0", "--max-worker-port=0"),
-    ]
-    # Its HOME tells its processes from the head's when they are to be ended.
-    home = head.folder / "node"
-    home.mkdir(exist_ok=True)
-    environment = {**head.environment, "HOME": str(home)}
-    with (head.folder / "node.log").open("a") as log:
-        process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        wait_until(lambda: "block" in (head.folder / "node.log").read_text(), 90)
-        yield
-    finally:
-        end(process, home)
-
-
-def hosts_address(head: Head) -> str:
-    return f"{head.node}:{head.port}"
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with two_hosts() as hosts:
-        first, second = hosts
-        with ray_head(first.address, num_cpus=1, inside=first.inside) as head, node(head, second):
-            yield Cluster(hosts, head)
+    with two_host_cluster() as cluster:
+        yield cluster
 
 
 def spec(**more: Any) -> RenderSpec:
@@ -169,8 +94,7 @@ def test_a_link_that_drops_in_mid_picture_ends_in_one_line_and_a_store_that_resu
 ) -> None:
     out, second = tmp_path / "a.zarr", cluster.hosts[1]
     journal = out / "frieze" / "journal.jsonl"
-    words = (*DRAW, "--out", str(out), "--timeout", f"{SILENCE:g}", "--wait", f"{ROOM:g}")
-    with cluster.frieze(*words) as process:
+    with cluster.frieze(*DRAW, "--out", str(out), *LIMITS) as process:
         wait_until(lambda: process.poll() is not None or states(journal))
         assert process.poll() is None, process.communicate()
         second.unplug()

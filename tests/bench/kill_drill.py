@@ -1,7 +1,7 @@
 """The kill drill as a report: what each fault cost, in tests/bench/results/kill_drill.md.
 
-Takes the number of renders, 40 by default, and that of the first; a row is written only when its
-pixels are right.
+Takes the number of renders, 40 by default, and that of the first, whose predecessors are kept from
+an earlier run; a row is written only when its pixels are right.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import environment  # noqa: F401  first: sets what torch reads when it is import
 # isort: split
 import ray
 
-from drawing import draw, pixels
-from drill import FAULTS, SMALL, Story, drill
+from drill import FAULTS, Story, Wholes, drill
 
 RESULTS = Path(__file__).parent / "results" / "kill_drill.md"
+STORIES = RESULTS.with_suffix(".jsonl")
 
 
 def main(num_renders: int = 40, first: int = 0) -> None:
@@ -36,14 +36,16 @@ def main(num_renders: int = 40, first: int = 0) -> None:
         logging_level=logging.ERROR,
         object_store_memory=2**28,
     )
-    stories: list[Story] = []
+    lines = STORIES.read_text(encoding="utf-8").splitlines() if first else []
+    stories = [Story.loads(line) for line in lines[:first]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw(folder / "whole.zarr", **SMALL)
-        whole = pixels(folder / "whole.zarr")
+        wholes = Wholes(folder)
         for number in range(first, num_renders):
-            stories.append(drill(number, folder, whole, random.Random(number)))
+            stories.append(drill(number, folder, wholes, random.Random(number)))
             print(stories[-1].row(), flush=True)
+            told = "".join(f"{story.dumps()}\n" for story in stories)
+            STORIES.write_text(told, encoding="utf-8")
             RESULTS.write_text(report(stories), encoding="utf-8")
     ray.shutdown()
 
@@ -56,9 +58,12 @@ def report(stories: list[Story]) -> str:
         "",
         f"`OMP_NUM_THREADS=1 .venv/bin/python tests/bench/kill_drill.py` on {platform.machine()}, "
         f"{os.cpu_count()} cores shared with other work (load {load}).",
-        f"{len(stories)} renders of the demo model, 128 x 128 in two stages of 3 and 4 steps, on "
-        "two Ray workers. Times count from the fault;",
-        "resumed is the first step or block after it. Most of that is the start of a process.",
+        f"{len(stories)} renders of the demo model on two Ray workers, 128 x 128 in two stages of "
+        "3 and 4 steps; 3 and 40 with",
+        "a raylet killed; 512 x 512 in two of 8 with a link dropped, between two hosts with a node "
+        "each. Times count from the fault;",
+        "resumed is the first step or block after it. Most of that is the start of a process, or "
+        "the wait for one.",
         "",
         "| fault | renders | detected after (median, worst) | resumed after | steps redone |",
         "|---|---|---|---|---|",

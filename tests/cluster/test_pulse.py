@@ -1,0 +1,65 @@
+"""A rank whose process answers nothing is lost in any verb; one that works is left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fleet_workers import Brittle, Worker
+from frieze.cluster import ray_pulse
+from frieze.cluster.fleet import FleetError, WorkerLostError
+from frieze.cluster.ray_crew import MOST_STARTS
+from frieze.cluster.ray_fleet import RayFleet
+
+FOREVER = 600.0  # seconds; longer than a test may take
+SILENT = 3.0
+
+
+@pytest.mark.timeout(120)
+def test_a_stopped_rank_is_found_in_a_verb_that_may_take_for_ever(
+    ray_cluster: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pulse, "SILENT_SECONDS", SILENT)
+    with RayFleet.launch(Worker, 2, timeout=FOREVER) as fleet:
+        fleet.all("idle", 2.0 * SILENT)  # the control: nothing is said for longer than that
+        stopped = fleet.describe()[1].pid
+        threading.Timer(0.3, os.kill, (stopped, signal.SIGSTOP)).start()
+        began = time.monotonic()
+        with pytest.raises(WorkerLostError, match=r"rank 1 .*did not answer for 3 s") as caught:
+            fleet.all("stall", 1, FOREVER)
+        assert time.monotonic() - began < FOREVER / 10
+        assert caught.value.rank == 1
+        fleet.mend()
+        assert stopped not in {place.pid for place in fleet.describe()}
+        assert fleet.all("total", 0) == [1, 1]
+
+
+def lose_one(fleet: RayFleet, rank: int) -> None:
+    os.kill(fleet.describe()[rank].pid, signal.SIGKILL)
+    with pytest.raises(WorkerLostError):
+        fleet.all("stall", rank, FOREVER)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_newcomers_that_die_as_they_start_are_given_up_after_some(
+    ray_cluster: int, tmp_path: Path
+) -> None:
+    flaw, starts = tmp_path / "flaw", tmp_path / "starts"
+    with RayFleet.launch(Brittle, 2, str(tmp_path), timeout=60.0, wait=FOREVER) as fleet:
+        lose_one(fleet, 1)
+        fleet.mend()  # the control: this one starts
+        assert fleet.size == 2
+        flaw.touch()
+        lose_one(fleet, 0)
+        fleet.mend()
+        assert (fleet.size, starts.read_text()) == (1, "." * MOST_STARTS)
+        assert fleet.all("total", 0) == [0]
+        lose_one(fleet, 0)
+        with pytest.raises(FleetError, match=f"no worker is left, and {MOST_STARTS} starts in a"):
+            fleet.mend()
