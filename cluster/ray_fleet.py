@@ -234,7 +234,8 @@ class RayFleet(Fleet):
         if crew is None:
             raise FleetError("this fleet is closed")
         ranks = list(crew.members)
-        crew.part_with({ranks[rank] for rank in self._lost} | crew.mute())
+        crew.part_with({ranks[rank] for rank in self._lost})
+        crew.part_with(crew.mute())
         # Only now may those speak up that waited for the ones who could not.
         deadline = time.monotonic() + GRACE_SECONDS
         while self._streams and time.monotonic() < deadline:
