@@ -42,7 +42,7 @@ DOORS = {
     "pickle": ("cluster/messages.py",),
     "ray": tuple(
         f"cluster/ray_{name}.py"
-        for name in ("crew", "fleet", "jobs", "metrics", "reserve", "seat", "session")
+        for name in ("crew", "fleet", "jobs", "metrics", "pulse", "reserve", "seat", "session")
     ),
     "rich": (
         *("renderer/cli.py", "renderer/doctor.py", "renderer/progress.py"),
