@@ -37,13 +37,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One rank's pictures by method."""
     folder = tmp_path_factory.mktemp("alone")
     made = {}
-    for name in ("none", "eaac", "sega", "yarn"):
+    for name in ("none", "eaac", "sega", "yarn", "auto"):
         made[name] = folder / f"{name}.zarr"
         draw(made[name], method=name, **DIRECT)
     return made
 
 
-@pytest.mark.parametrize("method", ["eaac", "sega", "yarn"])
+@pytest.mark.parametrize("method", ["eaac", "sega", "yarn", "auto"])
 def test_any_number_of_ranks_draws_the_same(
     tmp_path: Path, alone: dict[str, Path], method: str
 ) -> None:
@@ -85,7 +85,7 @@ def test_factors_of_one_change_no_bit(tmp_path: Path, alone: dict[str, Path]) ->
     assert np.array_equal(pixels(tmp_path / "a.zarr"), pixels(alone["none"]))
 
 
-@pytest.mark.parametrize("method", ["eaac", "sega", "proportional"])
+@pytest.mark.parametrize("method", ["eaac", "sega", "proportional", "auto"])
 def test_at_the_trained_size_nothing_changes(tmp_path: Path, method: str) -> None:
     draw(tmp_path / "a.zarr", num_inference_steps=2)
     draw(tmp_path / "b.zarr", num_inference_steps=2, method=method)

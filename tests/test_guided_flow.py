@@ -45,7 +45,6 @@ RECIPES = {
     "feathered": guided("ultraimage", PLACED, mode="view", form="feathered", share=0.6),
     "projected": guided("ultraimage", PLACED, mode="view", form="projected"),
     "hiflow": guided("hiflow", RESTARTED),
-    "auto": guided("auto", RESTARTED),
 }
 DIRECT = guided("ultraimage", STAGES)
 

@@ -1,54 +1,72 @@
 """What drew best past the trained size, in one word.
 
-Sizes double from the trained one. Each stage restarts from the one before it, enlarged and noised
-a little, with positions interpolated (arXiv 2306.15595) and heads concentrated by their entropies
-(EAAC, arXiv 2512.04504); its low band follows the enlarged picture with falling weight, and tokens
-lie half a token off at every other step (arXiv 2410.07536).
-
-The evidence is tests/bench/results/quality.md, on the model that comes with the package, few
-pictures a row. At twice the trained side it kept one sun with the sky above, where methods that
-draw at full size at once, frequencies corrected or not, faded with the noise or not, repeat or
-lose the order; only `pi` at once kept both, with more detail, of which part is, to the eye, the
-grid of tokens that half-token shifts average away. On a canvas twice as wide as high `pi` at once
-was better throughout, for there the first stage already is a shape that the model does not know. So
-`none` stays what is done unless told otherwise. Other models were not measured.
+The first stage is the smallest picture of the same shape whose sides are no shorter than trained;
+later ones grow by 2 at most. Each restarts from the one before it, enlarged and noised (SDEdit,
+arXiv 2108.01073), so that a sun stays one sun. Positions are interpolated on each axis by itself
+(arXiv 2306.15595), which maps any canvas onto the grid of tokens that the model knows; as that
+flattens attention, heads are concentrated by their entropies (EAAC, arXiv 2512.04504), more than
+the paper does where no position is touched.
 """
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 from .. import options
 from ..family import ModelFacts
-from ..guides import Resolution
 from ..heads import concentration
-from ..method import Focus, Method, doubling, interpolated, squeeze, stages_of, trained
+from ..method import Focus, Method, Stage, interpolated, squeeze, stages_of, trained
 from ..spec import RenderSpec
 
 # Sigma at which the second and every later stage restarts.
-STARTS = (0.4, 0.3)
+STARTS = (0.8, 0.4)
+# What the logits of the head that looks everywhere, and of the one that looks least around, are
+# multiplied by.
+LEAST, MOST = 1.2, 2.0
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
-    """One stage and the plain model up to the trained size; it has no options.
+    """The plain model up to the trained area and the trained frames; it has no options.
 
     Models that rotate no positions have them rescaled where they are added, and no head is
-    concentrated. A first frame lies on whole tokens, so that half a token is not used then.
+    concentrated.
     """
     options.read(spec, {})
-    stages = stages_of(spec, doubling(spec, facts, STARTS))
+    if _is_known(spec, facts):
+        return Method(
+            stages=stages_of(spec, (Stage(),)), note="the plain model, no larger than trained"
+        )
+    stages = stages_of(spec, _growing(spec, facts))
+    focus = Focus(scale=partial(concentration, least=LEAST, most=MOST))
     return Method(
         stages=stages,
         positions=interpolated if facts.rotary else trained,
         absolute=None if facts.rotary else squeeze,
-        focus=Focus(scale=concentration) if facts.rotary else None,
-        guide=Resolution(half_token=spec.image is None),
+        focus=focus if facts.rotary else None,
         note=_note(len(stages), facts),
     )
 
 
+def _is_known(spec: RenderSpec, facts: ModelFacts) -> bool:
+    """Whether the model was trained on so many pixels and frames."""
+    is_small = spec.height * spec.width <= facts.training_size**2
+    return is_small and spec.num_frames <= facts.training_frames
+
+
+def _growing(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
+    """Stages that grow evenly, the first from noise and with a short side of the trained length."""
+    ratio = max(1.0, min(spec.height, spec.width) / facts.training_size)
+    levels = math.ceil(math.log2(ratio) - 1e-9)
+    begun = (1.0, *(STARTS[min(i, len(STARTS) - 1)] for i in range(levels)))
+    return tuple(
+        Stage(scale=ratio ** ((i - levels) / max(1, levels)), start=start)
+        for i, start in enumerate(begun)
+    )
+
+
 def _note(num_stages: int, facts: ModelFacts) -> str:
-    if num_stages == 1:
-        return "one stage, no larger than trained"
-    led = f"{num_stages} stages, each led by the one before"
+    staged = f"{num_stages} stages" if num_stages > 1 else "one stage"
     if facts.rotary:
-        return f"{led}, positions interpolated, heads concentrated"
-    return f"{led}; {facts.family} rotates no positions, so that no head is concentrated"
+        return f"{staged}, positions interpolated, heads concentrated"
+    return f"{staged}; {facts.family} rotates no positions, so that no head is concentrated"

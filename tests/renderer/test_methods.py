@@ -13,7 +13,6 @@ from torch import Tensor
 from contracts.method import MethodContract, clip_facts, picture_facts, spectrum
 from frieze.renderer import plugins
 from frieze.renderer.errors import PlanError, SpecError
-from frieze.renderer.guides import Resolution
 from frieze.renderer.method import Axis, Method, interpolated, load_method, trained
 from frieze.renderer.spec import RenderSpec
 from tolerances import CONTROL
@@ -70,16 +69,34 @@ def test_interpolation_serves_models_with_added_positions() -> None:
     assert made("ntk").absolute is None
 
 
-def test_auto_doubles_sizes_and_leads_each_stage_by_the_one_before() -> None:
+def test_auto_grows_from_a_short_side_of_the_trained_length() -> None:
     side = picture_facts().training_size
     auto = made("auto", (4 * side, 4 * side))
-    assert [(s.scale, s.start) for s in auto.stages] == [(0.25, 1.0), (0.5, 0.4), (1.0, 0.3)]
-    assert auto.guide == Resolution(half_token=True)
-    assert "3 stages" in auto.note
+    assert [(s.scale, s.start) for s in auto.stages] == [(0.25, 1.0), (0.5, 0.8), (1.0, 0.4)]
+    assert auto.note == "3 stages, positions interpolated, heads concentrated"
     assert torch.allclose(period(auto, FOURFOLD), 4 * plain(FOURFOLD))
-    # A first frame lies on whole tokens.
-    spec = RenderSpec(height=1024, width=1024, method="auto", image="a.png")
-    assert load_method(spec, clip_facts()).guide == Resolution(half_token=False)
+    # Steps of growth are alike, and none is above 2.
+    scales = [stage.scale for stage in made("auto", (3 * side, 6 * side)).stages]
+    assert scales == pytest.approx([1 / 3, 3**-0.5, 1])
+    # A side no longer than trained is drawn at its length at once, whatever the other is.
+    assert [stage.scale for stage in made("auto", (side, 2 * side)).stages] == [1.0]
+    # A first frame is drawn the same way.
+    spec = RenderSpec(height=4 * side, width=4 * side, method="auto", image="a.png")
+    assert load_method(spec, clip_facts()).stages == auto.stages
+
+
+def test_auto_is_the_plain_model_up_to_the_trained_area_and_frames() -> None:
+    side = picture_facts().training_size
+    wide = Axis("column", 32, 10000.0, trained=16, length=32)
+    tokens = torch.arange(wide.length)
+    for size in ((side, side), (side // 2, 2 * side)):
+        auto = made("auto", size)
+        assert torch.equal(auto.positions(wide, tokens, 1.0), trained(wide, tokens, 1.0))
+        assert (auto.focus, auto.absolute, len(auto.stages)) == (None, None, 1)
+    assert auto.note == "the plain model, no larger than trained"
+    longer = RenderSpec(height=side, width=side, num_frames=22, method="auto")
+    assert load_method(longer, clip_facts()).positions is interpolated
+    assert made("auto", (side, 2 * side)).positions is interpolated
 
 
 def test_auto_does_what_it_can_where_nothing_rotates_and_says_so() -> None:
@@ -89,7 +106,6 @@ def test_auto_does_what_it_can_where_nothing_rotates_and_says_so() -> None:
     assert fixed.absolute is not None
     assert fixed.absolute(16, 64) == 4
     assert fixed.note.endswith("sd3 rotates no positions, so that no head is concentrated")
-    assert made("auto", (256, 256)).note == "one stage, no larger than trained"
 
 
 def test_ntk_leaves_the_lowest_frequency_divided_and_repeats() -> None:
