@@ -1,7 +1,6 @@
 """Items of a batch: a file or a list of mappings becomes named specs under one output folder.
 
-A file is YAML with `defaults`, `matrix` and `items`, or a list of items; or JSON lines, an item on
-each. What a file says can neither leave the output folder nor meet another item's outputs.
+What a file says can neither leave the output folder nor meet another item's outputs.
 """
 
 from __future__ import annotations
@@ -11,31 +10,21 @@ import itertools
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
+from . import batch_file
+from .batch_file import SHARED, Values, flat, slug
 from .errors import SpecError
 from .locations import Location, S3Path, location
-from .spec import RenderSpec, height_width, nearest, parse, preset
+from .spec import RenderSpec, height_width, nearest, parse
 
 # An item's keys besides the spec's fields.
 OWN = ("name", "preset", "size", "priority", "also")
-# Of the whole batch, because its workers are; given on the command line.
-SHARED = frozenset({"local", "park", "address"})
-# What a preset says of the place of one picture means nothing in a batch.
-NOT_FROM_PRESETS = SHARED | {"out", "overwrite", "workers", "max_workers"}
 KNOWN = (*(f for f in RenderSpec.model_fields if f not in SHARED and f != "max_workers"), *OWN)
-SECTIONS = ("defaults", "matrix", "items")
 RESERVED = frozenset({"frieze", "report.json", "contact.png"})  # the batch's own, in its folder
-MOST = 10_000
-NAME_LETTERS, NAME_MOST = 40, 100
-
-Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,13 +65,13 @@ def read(source: str | Path | Iterable[Values], root: Location, shared: Values) 
     Raises `SpecError` that names the item, the key and what would work.
     """
     if isinstance(source, str | Path):
-        title, listed = f"{source}: ", list(_from_file(Path(source)))
+        title, listed = f"{source}: ", list(batch_file.read(Path(source)))
     else:
         title, listed = "", list(source)
     if not listed:
         raise SpecError(f"{title or 'the batch: '}no items; give at least one, with a prompt")
-    if len(listed) > MOST:
-        raise SpecError(f"{title}{len(listed)} items; a batch holds {MOST} at the most")
+    if len(listed) > batch_file.MOST:
+        raise SpecError(f"{title}{len(listed)} items; a batch holds {batch_file.MOST} at the most")
     items, taken = [], set[str]()
     for number, values in enumerate(listed, 1):
         try:
@@ -100,101 +89,10 @@ def inside(root: Location, path: Location) -> bool:
     return root in (path if isinstance(path, S3Path) else Path(os.path.realpath(path))).parents
 
 
-def _from_file(path: Path) -> Iterator[Values]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} cannot be read: {error}; give a .yaml or .jsonl file") from None
-    if path.suffix == ".jsonl":
-        yield from _from_lines(path, text)
-    elif path.suffix in (".yaml", ".yml", ".json"):
-        try:
-            yield from _expanded(yaml.safe_load(text), path)
-        except (yaml.YAMLError, RecursionError) as error:
-            raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    else:
-        raise SpecError(f"{path} is no batch: a file ends in .yaml, .json or .jsonl")
-
-
-def _from_lines(path: Path, text: str) -> Iterator[Values]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            values = None
-        if not isinstance(values, dict):
-            raise SpecError(f"{path}: line {number} is no JSON object; each line is one item")
-        yield values
-
-
-def _expanded(told: Any, path: Path) -> Iterator[Values]:
-    """All items of a YAML file: those of its matrix, then those written out."""
-    if isinstance(told, list):
-        told = {"items": told}
-    if not isinstance(told, dict):
-        raise SpecError(f"{path} holds {type(told).__name__}; a list of items works")
-    for section in told:
-        if section not in SECTIONS:
-            near = nearest(section, SECTIONS)
-            raise SpecError(f"{path}: unknown section {section!r}; the nearest is {near!r}")
-    defaults, matrix = (_mapping(told, name, path) for name in SECTIONS[:2])
-    items = told.get("items") or []
-    if not isinstance(items, list):
-        raise SpecError(f"{path}: items is {type(items).__name__}; a list works")
-    for values in (*_product(matrix, path), *items):
-        yield _over(_flat(defaults), _flat(values)) if isinstance(values, dict) else values
-
-
-def _mapping(told: Values, name: str, path: Path) -> dict[str, Any]:
-    values = told.get(name) or {}
-    if not isinstance(values, dict):
-        raise SpecError(f"{path}: {name} is {type(values).__name__}; a mapping of keys works")
-    return values
-
-
-def _product(matrix: Values, path: Path) -> Iterator[dict[str, Any]]:
-    """Every combination of the lists, the last key fastest, named by what tells them apart."""
-    for key, values in matrix.items():
-        if not isinstance(values, list) or not values:
-            raise SpecError(f"{path}: matrix {key} = {values!r} is no list; give its values in [ ]")
-    if not matrix:
-        return
-    varied = [key for key, values in matrix.items() if len(values) > 1]
-    times: Counter[str] = Counter()
-    combinations = itertools.product(*matrix.values())
-    for combination in itertools.islice(combinations, MOST + 1):
-        values = dict(zip(matrix, combination, strict=True))
-        words = "-".join(filter(None, (_word(key, values[key]) for key in varied)))[:NAME_MOST]
-        times[words] += 1
-        if times[words] > 1:
-            words += f"-{times[words]}"
-        yield ({"name": words} if words and varied else {}) | values
-
-
-def _flat(values: Values) -> dict[str, Any]:
-    """Values over those of the preset that they name."""
-    given = dict(values)
-    if "preset" not in given:
-        return given
-    found = preset(str(given.pop("preset")))
-    kept = {key: value for key, value in found.items() if key not in NOT_FROM_PRESETS}
-    return _over(kept, given)
-
-
-def _over(below: Values, above: Values) -> dict[str, Any]:
-    """Two layers of values; a size replaces a height and a width, and they a size."""
-    hidden = {"height", "width"} if "size" in above else set()
-    if {"height", "width"} & above.keys():
-        hidden = {"size"}
-    return {**{key: value for key, value in below.items() if key not in hidden}, **above}
-
-
 def _item(values: Any, root: Location, shared: Values, taken: set[str]) -> Item:
     if not isinstance(values, dict):
         raise SpecError(f"{values!r} is no mapping of keys; give at least a prompt")
-    fields = _flat(values)
+    fields = flat(values)
     _check_keys(fields)
     own = {key: fields.pop(key) for key in OWN if key in fields}
     if "prompt" not in fields:
@@ -227,7 +125,7 @@ def _check_keys(values: Values) -> None:
 def _name(own: Values, fields: Values, taken: set[str]) -> str:
     """The item's own name, else the first words of its prompt; a number tells equals apart."""
     told = own.get("name")
-    name = _slug(str(fields.get("prompt", ""))) or "item" if told is None else str(told)
+    name = slug(str(fields.get("prompt", ""))) or "item" if told is None else str(told)
     if not re.fullmatch(r"[^\W_][\w .,+=-]{0,119}", name):
         raise SpecError(
             f"name {name!r} does not work: letters, digits, spaces and . , + = - _, "
@@ -292,16 +190,3 @@ def _refuse_duplicates(items: Iterable[Item], root: Any, title: str) -> None:
 def _called(values: Any) -> str:
     name = values.get("name") if isinstance(values, dict) else None
     return f" ({name})" if isinstance(name, str) else ""
-
-
-def _word(key: str, value: object) -> str:
-    """What tells a combination of a matrix apart by one of its keys."""
-    if key in ("prompt", "size"):
-        return _slug(str(value))
-    text = Path(str(value)).name if key == "model" else str(value)
-    return _slug(f"{'' if key in ('model', 'preset') else key}-{text}")
-
-
-def _slug(text: str) -> str:
-    words = re.sub(r"[^\w]+", "-", text.lower()).replace("_", "-").strip("-")
-    return words[:NAME_LETTERS].rstrip("-")

@@ -20,6 +20,7 @@ from .spec import RenderSpec
 
 PACKAGES = ("renderer", "cluster", "kernels", "configs")
 MOST_BYTES = 512 * 2**20  # Ray's own limit
+MOST_NAMED = 3  # files in an error, the largest
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,13 @@ def packed(files: Iterable[str]) -> Iterator[Parcel]:
         yield Parcel(modules, root / "files" if names else None)
 
 
-def files_of(spec: RenderSpec, preset: str | None) -> list[tuple[str, str]]:
+def files_of(spec: RenderSpec, preset: str | None = None) -> list[tuple[str, str]]:
     """(flag, name) of every file or folder that a render reads."""
     named: list[tuple[str, str | None]] = []
     named += [("--preset", preset)] if preset and preset.endswith((".yaml", ".yml")) else []
     named += [("--init", spec.init), ("--image", spec.image)]
     named += [("--lora", _lora_file(lora)) for lora in spec.lora]
+    named += [("--lora-2", _lora_file(lora)) for lora in spec.lora_2]
     if spec.model != "demo" and (Path(spec.model).exists() or spec.model.startswith(".")):
         named.append(("--model", spec.model))
     return [(flag, name) for flag, name in named if name]
@@ -71,14 +73,16 @@ def local_files(named: Iterable[tuple[str, str]]) -> tuple[str, ...]:
                 f"{flag} {name} is not here; give a file of this folder, which goes with the job, "
                 "or an absolute path that every node sees"
             )
-    total = sum(_size(Path(name)) for _, name in relative)
-    if total > MOST_BYTES:
+    sizes = {name: _size(Path(name)) for _, name in relative}
+    if (total := sum(sizes.values())) > MOST_BYTES:
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:MOST_NAMED]
+        others = f" and {len(sizes) - len(largest)} more" if len(sizes) > len(largest) else ""
         raise SpecError(
-            f"{', '.join(name for _, name in relative)}: {total / 2**20:.0f} MiB is more than the "
+            f"{', '.join(largest)}{others}: {total / 2**20:.0f} MiB is more than the "
             f"{MOST_BYTES // 2**20} MiB that go with a job; give an absolute path that every node "
             "sees"
         )
-    return tuple(dict.fromkeys(name for _, name in relative))
+    return tuple(sizes)
 
 
 def check_reachable(flag: str, path: str) -> None:

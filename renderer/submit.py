@@ -6,15 +6,16 @@ import re
 import secrets
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from . import outputs
+from . import batch_file, items, outputs
 from .errors import RenderCancelledError, SpecError, SubmitError
 from .flags import merge
+from .locations import Location, location
 from .oneline import CANCELLED, FAILED
 from .parcel import check_reachable, files_of, local_files, packed
 
@@ -82,12 +83,26 @@ def batch_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
     if given["out"] is None:
         raise SpecError("--out is missing: a batch on a cluster fills a folder every node sees")
     check_reachable("--out", given["out"])
+    files = [("JOBS", given["jobs"])]
+    local_files(files)
+    # One that only the nodes see is read there.
+    if Path(given["jobs"]).exists():
+        files += _files_of_items(given["jobs"], location(given["out"], SpecError))
     return Errand(
         words=(*words, *(() if given["continued"] else ("--continue",))),
         store=given["out"],
         title=f"batch {PurePosixPath(given['jobs']).name}",
-        files=local_files([("JOBS", given["jobs"])]),
+        files=local_files(files),
     )
+
+
+def _files_of_items(jobs: str, out: Location) -> Iterator[tuple[str, str]]:
+    """(item and flag, name) of every file that a batch's items read; raises `SpecError`."""
+    listed = items.read(jobs, out, {})
+    yield from (("preset", name) for name in batch_file.preset_files(Path(jobs)))
+    for item in listed:
+        for flag, name in files_of(item.spec):
+            yield f"{item.name}: {flag}", name
 
 
 ERRANDS: Mapping[str, Callable[[Sequence[str], Mapping[str, Any]], Errand]] = {
@@ -103,7 +118,8 @@ def named(flag: str, pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not VARIABLE.fullmatch(name):
-            raise SpecError(f"{flag} {pair!r} is not NAME=VALUE, for example HF_HUB_OFFLINE=1")
+            # Without the value, which may be a secret.
+            raise SpecError(f"{flag} {name!r} is not NAME=VALUE, for example HF_HUB_OFFLINE=1")
         found[name] = value
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from frieze.renderer import SpecError, items
+from frieze.renderer import SpecError, batch_file
 from frieze.renderer.items import Item, read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,7 +190,7 @@ def test_only_known_files_are_read(root: Path) -> None:
 
 
 def test_a_matrix_without_end_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(items, "MOST", 3)
+    monkeypatch.setattr(batch_file, "MOST", 3)
     with pytest.raises(SpecError, match="4 items; a batch holds 3"):
         from_text(root, "matrix: {prompt: [a], seed: [1, 2, 3, 4, 5]}")
 

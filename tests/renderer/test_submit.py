@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +64,7 @@ def test_a_batch_goes_on_with_its_own_folder() -> None:
         (("--", "batch", "a.yaml"), ("--out is missing",)),
         (("--", "batch", "a.yaml", "--out", "/nfs/a"), ("JOBS a.yaml", "not here")),
         (("--", "resume", "a.zarr"), ("STORE a.zarr", "every node sees")),
-        (("--env", "1=2", "--", "render", "x", "--out", "/a.zarr"), ("--env '1=2'", "NAME=VALUE")),
+        (("--env", "1=2", "--", "render", "x", "--out", "/a.zarr"), ("--env '1'", "NAME=VALUE")),
         (("--metadata", "x", "--", "render", "x", "--out", "/a.zarr"), ("--metadata 'x'",)),
         (("--submission-id", "../x", "--", "render", "x", "--out", "/a.zarr"), ("'../x'",)),
         (
@@ -102,6 +104,75 @@ def test_files_of_this_folder_go_along_and_absolute_ones_do_not(
         found = {str(p.relative_to(parcel.folder)) for p in parcel.folder.rglob("*") if p.is_file()}
         assert found == {"mine.yaml", "in/a.png", "b.safetensors", "m/x/y.json"}
     assert not parcel.folder.exists()
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".jsonl"])
+def test_files_that_a_batchs_items_name_go_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "mine.yaml").write_text("num_inference_steps: 3\n")
+    for name in ("in/a.png", "b.safetensors", "c.safetensors", "other.png"):
+        (tmp_path / name).write_text(name)
+    first = {"prompt": "x", "init": "in/a.png", "lora": ["b.safetensors=0.5", "/nfs/d=1"]}
+    listed = [first, {"prompt": "y", "preset": "mine.yaml", "lora_2": ["c.safetensors"]}, first]
+    jobs = f"jobs{suffix}"
+    text = (
+        json.dumps({"items": listed}) if suffix == ".yaml" else "\n".join(map(json.dumps, listed))
+    )
+    (tmp_path / jobs).write_text(text)
+    given = {"jobs": jobs, "out": "s3://bucket/a", "continued": False, "address": None}
+    errand = submit.batch_errand(["batch", jobs, "--out", "s3://bucket/a"], given)
+    assert errand.files == (jobs, "mine.yaml", "in/a.png", "b.safetensors", "c.safetensors")
+    assert (errand.store, errand.words[-1]) == ("s3://bucket/a", "--continue")
+    far = submit.batch_errand([], {**given, "jobs": str(tmp_path / jobs)})
+    assert far.files == errand.files[1:], "the file itself is where every node sees it"
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({"init": "a.png"}, ("sun: --init a.png is not here", "absolute path")),
+        ({"lora": ["../a.safetensors"]}, ("sun: --lora ../a.safetensors", "none above")),
+        ({"model": "./m"}, ("sun: --model ./m is not here",)),
+        ({"preset": "m.yaml"}, ("no preset 'm.yaml'",)),
+        ({"sed": 1}, ("item 1 (sun)", "the nearest is 'seed'")),
+        ({"out": "../a.zarr"}, ("leaves the output folder",)),
+        ({"init": "large.png"}, ("large.png, a.jsonl: 1024 MiB is more than the 512 MiB",)),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_batch_that_no_job_could_draw_is_refused_before_the_cluster_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], parts: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(2**30)
+    jobs = tmp_path / "a.jsonl"
+    words = (*HEAD, "--", "batch", "a.jsonl", "--out", "s3://bucket/a")
+    jobs.write_text(json.dumps({"prompt": "x", "name": "sun", **values}))
+    refused(frieze(*words), *parts)
+    jobs.write_text(json.dumps({"prompt": "x", "name": "sun"}))
+    refused(frieze(*words), "no Ray dashboard")
+
+
+def test_a_variable_without_a_name_is_told_without_its_value() -> None:
+    shown = frieze(*HEAD, "--env", "=hunter2", "--", "render", "x", "--out", "/a.zarr")
+    refused(shown, "NAME=VALUE")
+    assert "hunter2" not in shown.output
+
+
+def test_a_file_of_many_items_counts_once_and_the_largest_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(5):
+        with (tmp_path / f"{number}").open("wb") as file:
+            file.truncate((number + 1) * 2**27)
+    assert local_files([("--init", "0")] * 9) == ("0",)
+    with pytest.raises(SpecError, match=r"^4, 3, 2 and 2 more: 1920 MiB"):
+        local_files([("--init", f"{number}") for number in range(5)])
 
 
 def test_more_than_a_job_may_carry_is_refused(
