@@ -61,6 +61,14 @@ class Journal(ABC):
     def is_claimed(self) -> bool:
         """Whether a driver, of this process or another, is at work on the store."""
 
+    def silence(self) -> float:
+        """Seconds since a driver's last sign of life, where it gives any."""
+        return 0.0
+
+    def is_given_up(self) -> bool:
+        """Whether a driver that `is_claimed` still allows for is gone; takes its time to tell."""
+        return False
+
     @abstractmethod
     def append(self, event: Mapping[str, Any]) -> None:
         """Add one event, with the seconds since the epoch, and return when it is there to stay.

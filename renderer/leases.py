@@ -94,13 +94,34 @@ class Watch:
             return False
         if found.tag != self._tag:
             self._tag, self._since = found.tag, time.monotonic()
-        age = (datetime.now(UTC) - found.modified).total_seconds()
         seconds = _about(found).get("seconds", SECONDS)
-        return time.monotonic() - self._since < seconds and age < seconds + SKEW
+        return time.monotonic() - self._since < seconds and silence(found) < seconds + SKEW
 
     def has_moved(self, found: Found | None) -> bool:
         """Whether it was renewed since the first look."""
         return bool(self._tag and found and found.tag != self._tag)
+
+
+def silence(found: Found) -> float:
+    """Seconds since a lease was renewed, as far as this host's clock is the server's."""
+    return max(0.0, (datetime.now(UTC) - found.modified).total_seconds())
+
+
+def is_given_up(bucket: Bucket) -> bool:
+    """Whether a lease is past its time, and is not renewed while one looks on.
+
+    One that is within its time takes a moment to tell, another as long as a renewal would.
+    """
+    watch, began = Watch(), time.monotonic()
+    while not is_held(bucket) and (found := bucket.fetch(NAME)):
+        seconds = _about(found).get("seconds", SECONDS)
+        if watch.has_moved(found) or silence(found) < seconds:
+            return False
+        watch.is_alive(found)
+        if time.monotonic() - began > seconds / 3 + 2 * LOOK:
+            return True
+        time.sleep(LOOK)
+    return False
 
 
 def claim(bucket: Bucket) -> Lease:

@@ -63,6 +63,15 @@ class PagedJournal(Journal):
             return True
         return self._watch.is_alive(self._bucket.fetch(leases.NAME))
 
+    def silence(self) -> float:
+        """Seconds since the lease was renewed; 0 where there is none."""
+        found = self._bucket.fetch(leases.NAME)
+        return leases.silence(found) if found else 0.0
+
+    def is_given_up(self) -> bool:
+        """Whether the lease is past its time, and is not renewed."""
+        return leases.is_given_up(self._bucket)
+
     def append(self, event: Mapping[str, Any]) -> None:
         """Add one event, with the seconds since the epoch, and return when it is there to stay."""
         owner = leases.claim(self._bucket).owner

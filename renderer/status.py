@@ -24,6 +24,8 @@ from .store import Store
 Fields = Mapping[str, Any]
 # A driver that holds the store and says nothing for this long, and for many steps, may hang.
 PATIENCE_SECONDS, PATIENCE_STEPS = 600.0, 20
+# A driver that lives gives a sign of it every ten seconds in a bucket.
+SIGN_SECONDS = 15.0
 RECENT = 8
 
 
@@ -31,7 +33,8 @@ RECENT = 8
 class Status:
     """One look. `left` are the seconds until the last step, or, once decoding, the last block.
 
-    running: a driver is at work. silent: one holds the store, and has said nothing for long.
+    running: a driver is at work; `silence` are the seconds since its last sign of life, where it
+    gives any. silent: one holds the store, and has said nothing for long.
     stopped: unfinished, and nobody is at work; `reason` says why if the driver could tell.
     done: all pixels are there. Counts are of things done; `stage` counts from 1.
     """
@@ -49,6 +52,7 @@ class Status:
     seconds_per_step: float
     left: float | None
     heard: float
+    silence: float
     num_resumes: int
     num_recovered: int
     stages: Sequence[Fields]
@@ -76,6 +80,8 @@ class Status:
             what += f", {span(self.left)} left" + ("" if self._is_drawn else ", then decoding")
         if self.state == "silent":
             what += f", no news for {span(max(0.0, time.time() - self.heard))}"
+        elif self.state == "running" and self.silence > SIGN_SECONDS:
+            what += f", last sign of life {span(self.silence)} ago"
         return what + (f": {self.reason}" if self.reason else "")
 
     def __str__(self) -> str:
@@ -111,6 +117,7 @@ def status(path: str | os.PathLike[str] | S3Path) -> Status:
     is_drawn = (stage, step) == (len(stages) - 1, stages[-1]["steps"])
     pace = _pace(events, lines, stage)
     heard = max((line["time"] for line in (*events, *lines) if "time" in line), default=0.0)
+    silence = store.journal.silence()
     how, reason = _how(store, lines, heard, pace)
     if is_drawn:
         left = _decoding_left(events, lines, done, store.layout.num_blocks)
@@ -130,6 +137,7 @@ def status(path: str | os.PathLike[str] | S3Path) -> Status:
         seconds_per_step=pace,
         left=left if how == "running" else None,
         heard=heard,
+        silence=silence,
         num_recovered=sum(line["event"] == "recovered" for line in lines),
         num_resumes=sum(bool(line.get("resumes")) for line in lines),
         stages=stages,
@@ -151,8 +159,9 @@ def _how(
     last = lines[-1] if lines else {"event": ""}
     if last["event"] == "ended":
         return "stopped", str(last.get("message", ""))
-    if not store.journal.is_claimed():
-        return "stopped", "its driver is gone"
+    if not store.journal.is_claimed() or store.journal.is_given_up():
+        ago = store.journal.silence()
+        return "stopped", "its driver is gone" + (f" for {span(ago)}" if ago else "")
     if time.time() - heard > max(PATIENCE_SECONDS, PATIENCE_STEPS * pace):
         return "silent", ""
     return "running", ""

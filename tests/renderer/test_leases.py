@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from contracts.export import make_store, picture
 from frieze.renderer import leases
 from frieze.renderer.errors import StoreError
+from frieze.renderer.status import status
 from frieze.renderer.store import Store, StoreLayout
 from s3_server import BUCKET, S3Server
 
@@ -101,6 +103,34 @@ def test_a_dead_drivers_store_is_taken_over_when_its_time_is_over(
     assert SECONDS / 2 < time.monotonic() - began < SECONDS + 30
     assert store.done() == {"0/0"}
     assert [event["event"] for event in store.journal.read()] == ["note", "block"]
+
+
+def test_a_dead_drivers_render_is_called_stopped_when_its_time_is_over(
+    store: Store, driver: Driver
+) -> None:
+    assert status(store.path).state == "running"
+    driver.process.send_signal(signal.SIGKILL)
+    driver.process.wait()
+    time.sleep(SECONDS)
+    assert store.journal.is_claimed(), "the hosts' clocks may be a minute apart"
+    found = status(store.path)
+    assert found.state == "stopped"
+    assert found.silence >= SECONDS - 1  # servers tell whole seconds
+    assert re.fullmatch(r"its driver is gone for \d+:\d\d", found.reason)
+
+
+def test_a_live_drivers_render_runs_however_wrong_the_clock(
+    store: Store, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truly = leases.silence
+    monkeypatch.setattr(leases, "SKEW", 1e6)
+    monkeypatch.setattr(leases, "silence", lambda found: truly(found) + 1000)
+    found = status(store.path)
+    assert (found.state, found.silence > 1000) == ("running", True)
+    assert "last sign of life 16:4" in found.line()
+    driver.process.send_signal(signal.SIGSTOP)
+    assert status(store.path).state == "stopped", "control"
+    driver.process.send_signal(signal.SIGCONT)
 
 
 def test_a_driver_that_was_silent_too_long_is_told_that_it_lost(
