@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,71 +19,12 @@ from drawing import draw, grey_levels, pixels, small_spec
 from frieze.renderer import Event, StoreError, render, resume
 from frieze.renderer.journal import FileJournal
 from host_cluster import DRAW, LIMITS, SIDE, STEPS, node, two_host_cluster
+from story import LONG, SMALL, Story, logged, script
 
-TIMEOUT = 120.0  # --timeout of each render, in seconds
 PATIENCE = 600.0  # seconds; no render of the drill may take longer, on a busy machine either
-# Two stages, so that faults also fall between them, and blocks enough to be caught decoding.
-SMALL: dict[str, Any] = {
-    "height": 128,
-    "width": 128,
-    "method": "pi",
-    "workers": 2,
-    "local": False,
-    "chunk": 16,
-    "timeout": TIMEOUT,
-    "stages": [{"scale": 0.5, "steps": 3}, {"scale": 1.0, "start": 0.6, "steps": 4}],
-}
-# A node's loss is noticed seconds later: many steps, so that it happens to one of them.
-LONG = SMALL | {
-    "stages": [{"scale": 0.5, "steps": 3}, {"scale": 1.0, "start": 0.6, "steps": 40}],
-}
-STEP_SECONDS = 0.5  # a long render's pause after each step that follows the fault
+# So long may a fault stay unknown: a process may answer nothing for 30 s, and machines are busy.
+UNKNOWN_SECONDS = 60.0
 PLACES = [("step", n) for n in range(1, 8)] + [("decode", 1), ("block", 1)]
-
-
-@dataclass
-class Story:
-    """What one render went through."""
-
-    fault: str
-    place: tuple[str, int]
-    at: float | None = None
-    detected: float | None = None  # seconds from the fault to the first word of it,
-    resumed: float | None = None  # and to the first step or block after that
-    redone: int = 0
-    end: str = ""
-    _newest: tuple[int, int] = (0, 0)
-
-    def strike(self) -> None:
-        self.at = time.monotonic()
-
-    def listen(self, event: Event) -> None:
-        since = 0.0 if self.at is None else time.monotonic() - self.at
-        if event.kind == "failure" and self.detected is None:
-            self.detected = since
-        if event.kind == "step":
-            self.redone += (event.stage, event.step) <= self._newest
-            self._newest = max(self._newest, (event.stage, event.step))
-        if event.kind in ("step", "block") and self.detected is not None and not self.resumed:
-            self.resumed = since
-
-    def row(self) -> str:
-        def shown(seconds: float | None) -> str:
-            return "" if seconds is None else f"{seconds:.1f} s"
-
-        place = f"{self.place[0]} {self.place[1]}"
-        cells = (self.fault, place, shown(self.detected), shown(self.resumed), str(self.redone))
-        return "| " + " | ".join((*cells, self.end)) + " |"
-
-    def dumps(self) -> str:
-        """One line of JSON."""
-        return json.dumps({k: v for k, v in asdict(self).items() if not k.startswith("_")})
-
-    @classmethod
-    def loads(cls, line: str) -> Story:
-        """What `dumps` wrote."""
-        fields = json.loads(line)
-        return cls(**{**fields, "place": tuple(fields["place"])})
 
 
 Fault = Callable[[Story, Path, random.Random], None]
@@ -124,7 +61,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import environment
 from drawing import small_spec
-from drill import SMALL
+from story import SMALL
 from frieze.renderer import render
 spec = small_spec(Path({path!r}), **SMALL, address={address!r})
 render(spec, on_event=lambda event: print(event.to_json(), flush=True))
@@ -154,7 +91,7 @@ sys.path.insert(0, {tests!r})
 import environment
 from ray.cluster_utils import Cluster
 from drawing import small_spec
-from drill import LONG, STEP_SECONDS
+from story import LONG, STEP_SECONDS
 from frieze.renderer import Event, render
 small = {{"num_cpus": 1, "object_store_memory": 2**27}}
 head = small | {{"include_dashboard": False}}
@@ -273,50 +210,6 @@ def can_mount() -> bool:
     return os.geteuid() == 0 and shutil.which("mount") is not None
 
 
-@contextlib.contextmanager
-def script(code: str, **values: Any) -> Iterator[Iterator[Event]]:
-    """The events of a render in a process of its own, which is killed when the block ends."""
-    code = code.format(tests=str(Path(__file__).parent), **values)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield events(process)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def logged(log: Path, process: subprocess.Popen[str]) -> Iterator[Event]:
-    """The events of a render as its log grows, until its process ends."""
-    done = 0
-    while True:
-        has_ended = process.poll() is not None
-        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-        for line in lines[done:]:
-            if line.endswith("\n"):
-                done += 1
-                yield parsed(line)
-        if has_ended:
-            return
-        time.sleep(0.02)
-
-
-def parsed(line: str) -> Event:
-    fields = json.loads(line)
-    known = ("stage", "step", "blocks", "seconds", "message")
-    more = {name: fields[name] for name in known if name in fields}
-    return Event(fields["event"], **more)
-
-
-def events(process: subprocess.Popen[str]) -> Iterator[Event]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith('{"event"'):  # the others are Ray's own words
-            yield parsed(line)
-    assert process.wait() == 0, process.stderr and process.stderr.read()[-2000:]
-
-
 FAULTS: dict[str, Fault] = {
     "SIGKILL to a worker": killed_worker,
     "SIGSTOP to a worker": stopped_worker,
@@ -367,6 +260,7 @@ def drill(number: int, folder: Path, wholes: Wholes, chance: random.Random) -> S
     seconds = time.monotonic() - began
     assert story.at is not None, f"{name} at {place} never happened"
     assert story.detected is not None, f"unnoticed: {name} at {place}"
+    assert story.detected < UNKNOWN_SECONDS, story.row()
     assert seconds < PATIENCE, f"{story.row()}: {seconds:.0f} s"
     levels = grey_levels(pixels(path), whole)
     assert levels <= (1 if fault in NARROWER else 0), story.row()

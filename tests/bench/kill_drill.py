@@ -21,7 +21,8 @@ import environment  # noqa: F401  first: sets what torch reads when it is import
 # isort: split
 import ray
 
-from drill import FAULTS, Story, Wholes, drill
+from drill import FAULTS, Wholes, drill
+from story import Story
 
 RESULTS = Path(__file__).parent / "results" / "kill_drill.md"
 STORIES = RESULTS.with_suffix(".jsonl")

@@ -1,18 +1,22 @@
 """What saving takes from the steps beside which it is done: latents of an 8K canvas.
 
 Prints a Markdown table. The state is read back first: other bits, no number. `held up` is what a
-step waits for the copy and for the writer; `slower` is what else it loses, while the writer has
-a core, to steps that save nothing in the same run.
+step waits for the copy and for the writer; `processor` is the time of all of the process's threads
+for a state that is written while nothing else is done, which other work on the machine hardly
+changes; `slower` is what a step that saves takes longer than the two beside it that do not, and
+`by chance` how much those two differ, so that less than that is not to be seen in a clock.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +45,9 @@ def main() -> None:
         store = Store.create(Path(name) / "a.zarr", layout, fingerprint="", run={})
         saving, size = Saving(), calibrated()
         check(store, saving, x_CTHW)
-        plain, beside, held = [], [], []
+        spent = [alone(store, saving, x_CTHW, slot % 2) for slot in range(PAIRS)]
+        plain, beside, held = [work(size)], [], []
         for pair in range(PAIRS):
-            plain.append(work(size))
             began = time.perf_counter()
             saving.start([x_CTHW], partial(write, store, pair % 2))
             copied = time.perf_counter() - began
@@ -51,15 +55,31 @@ def main() -> None:
             began = time.perf_counter()
             saving.settle()
             held.append(copied + time.perf_counter() - began)
-    usual, wait = statistics.median(plain), statistics.median(held)
-    slower = statistics.median(b - a for a, b in zip(plain, beside, strict=True))
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {x_CTHW.nbytes / 1e6:.0f} MB")
-    print("\n| steps of | held up | share | slower | share | bar |\n|---|---|---|---|---|---|")
-    print(
-        f"| {usual:.1f} s | {wait * 1e3:.0f} ms | {wait / usual:.2%} | {slower * 1e3:.0f} ms "
-        f"| {slower / usual:.2%} | {BAR:.0%} |"
-    )
-    print(f"\nHeld up for {BAR:.0%} or less in steps of {wait / BAR:.1f} s or more.")
+            plain.append(work(size))
+    usual = statistics.median(plain)
+    neighbours = list(pairwise(plain))
+    slower = [each - (a + b) / 2 for each, (a, b) in zip(beside, neighbours, strict=True)]
+    chance = [abs(a - b) for a, b in neighbours]
+    threads, load = torch.get_num_threads(), ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    print(f"{platform.machine()}, {threads} threads, load {load}, {x_CTHW.nbytes / 1e6:.0f} MB")
+    print(f"\n| of steps of {usual:.1f} s | median | share | bar |\n|---|---|---|---|")
+    for name, seconds in (("held up", held), ("slower", slower), ("by chance", chance)):
+        print(row(name, statistics.median(seconds), usual))
+    print(row("processor", statistics.median(spent), usual * threads))
+    wait = statistics.median(held) + statistics.median(spent) / threads
+    print(f"\nHeld up and processor are {BAR:.0%} or less of steps of {wait / BAR:.1f} s or more.")
+
+
+def row(name: str, seconds: float, usual: float) -> str:
+    return f"| {name} | {seconds * 1e3:.0f} ms | {seconds / usual:.2%} | {BAR:.0%} |"
+
+
+def alone(store: Store, saving: Saving, x_CTHW: torch.Tensor, slot: int) -> float:
+    """Processor seconds of all threads for a state that is saved while nothing else is done."""
+    began = time.process_time()
+    saving.start([x_CTHW], partial(write, store, slot))
+    saving.settle()
+    return time.process_time() - began
 
 
 def write(store: Store, slot: int, rows_CTHW: np.ndarray) -> None:
