@@ -25,12 +25,14 @@ from frieze.cluster.convolution import BandConvolution
 from frieze.cluster.entropy import canvas_entropy
 from frieze.cluster.layout import Band, Canvas, Mesh
 from frieze.cluster.marks import Call, Marks, Watch, mark
-from frieze.cluster.row_mixers import Spans, row_mixer
+from frieze.cluster.row_mixers import ROW_MIXERS, Spans, row_mixer
 from frieze.cluster.shapes import BandError, CanvasShapes, refusal
 from frieze.cluster.tuning import Tuning
 from frieze.kernels.group_norm import Moments, merge, moments, normalise
 
 __all__ = ["BandError", "BandMode", "Context", "Marks", "band_mode", "mark"]
+
+_ATTEND = ROW_MIXERS["scaled_dot_product_attention"]
 
 
 class BandMode(TorchFunctionMode):
@@ -62,10 +64,11 @@ class BandMode(TorchFunctionMode):
             raise BandError(f"bands of {self.bands[-1].stop} rows on a canvas of {canvas.height}")
         self.canvas = CanvasShapes(self.bands, self.comm.rank, canvas)
         self.convolution = BandConvolution(self.comm, self.canvas)
-        self.watch = Watch(marks)
         self.tuning = tuning
-        # Here every function means what it means anyway; only the tuning is to be done.
+        # Here every function means what it means anyway; only the tuning is to be done, so the
+        # mode, which costs every torch call a detour, is entered within marked layers alone.
         self._only_tunes = tuning is not None and self.comm.size == 1
+        self.watch = Watch(marks, self if self._only_tunes else None)
         self._meanings: dict[str, Callable[..., Tensor]] = {
             "convolve": self.convolution.convolve,
             "pad": self.convolution.pad,
@@ -76,14 +79,24 @@ class BandMode(TorchFunctionMode):
 
     def __enter__(self) -> BandMode:
         self.watch.begin()
-        super().__enter__()
+        if not self._only_tunes:
+            self.open()
         return self
 
     def __exit__(self, error_type: Any, error: Any, traceback: Any) -> None:
-        super().__exit__(error_type, error, traceback)
+        if not self._only_tunes:
+            self.close()
         self.watch.end()
         if error_type is None:
             self.watch.check_all_ran()
+
+    def open(self) -> None:
+        """From now on torch functions mean what they mean here."""
+        super().__enter__()
+
+    def close(self) -> None:
+        """They mean what they meant before."""
+        super().__exit__(None, None, None)
 
     def __torch_function__(
         self,
@@ -94,7 +107,7 @@ class BandMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         mixer = row_mixer(function)
-        if self._only_tunes and (mixer != Spans("attend") or self._is_unmarked()):
+        if self._only_tunes and (mixer is not _ATTEND or self._is_local()):
             return function(*args, **kwargs)
         padded = self.convolution.padded((args, kwargs))
         if padded and mixer != Spans("convolve"):
@@ -106,9 +119,6 @@ class BandMode(TorchFunctionMode):
             if reason is not None:
                 raise refusal(function, (args, kwargs), reason)
         return function(*args, **kwargs)
-
-    def _is_unmarked(self) -> bool:
-        return self.watch.innermost is None or self._is_local()
 
     def _is_local(self) -> bool:
         call = self.watch.innermost
@@ -174,7 +184,7 @@ class BandMode(TorchFunctionMode):
         if self.tuning is not None:
             query, key = self._tune(self.tuning, function, query, key, call, options)
             if self._only_tunes and self.tuning.decay is None:
-                return function(query, key, value, attn_mask, scale=scale)
+                return function(query, key, value, attn_mask, scale=options["scale"])
         return canvas_attention(query, key, value, **options)
 
     def _tune(
@@ -188,6 +198,9 @@ class BandMode(TorchFunctionMode):
     ) -> tuple[Tensor, Tensor]:
         """Tuned queries and keys, measured if asked; adds to the options of `canvas_attention`."""
         query, key = tuning.tuned(call.name, query, key)
+        if (factor := tuning.factor(query.shape[2])) != 1.0:
+            plain = options["scale"] if options["scale"] is not None else query.shape[-1] ** -0.5
+            options["scale"] = plain * factor
         pooled = None if tuning.probe is None else tuning.pooled
         if tuning.decay is not None or pooled is not None:
             options["decay"] = tuning.decay

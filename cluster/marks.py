@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -83,12 +83,24 @@ class Call:
             )
 
 
-class Watch:
-    """The marked layers that run, and have run, inside one mode on one thread."""
+class Door(Protocol):
+    """What is opened while marked layers run."""
 
-    def __init__(self, marks: Sequence[Marks]) -> None:
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Watch:
+    """The marked layers that run, and have run, inside one mode on one thread.
+
+    `door` is open while at least one of them runs.
+    """
+
+    def __init__(self, marks: Sequence[Marks], door: Door | None = None) -> None:
         self._expected = [(m, name) for m in marks if not m.local for name in m.names]
         self._finished: set[tuple[Marks, str]] = set()
+        self._door = door
         self.running: list[Call] = []
 
     @property
@@ -106,7 +118,21 @@ class Watch:
     def end(self) -> None:
         """Stops watching, whatever happened."""
         _current.watch = None
-        self.running.clear()
+        while self.running:
+            self.leave()
+
+    def enter(self, call: Call) -> None:
+        """A layer begins to run."""
+        if self._door is not None and not self.running:
+            self._door.open()
+        self.running.append(call)
+
+    def leave(self) -> Call:
+        """The innermost layer runs no more."""
+        call = self.running.pop()
+        if self._door is not None and not self.running:
+            self._door.close()
+        return call
 
     def finish(self, call: Call) -> None:
         """Counts a layer that attended as it should."""
@@ -140,14 +166,14 @@ def _enter(
 ) -> None:
     if (watch := _current.watch) is not None:
         found = context(layer, args, kwargs) if callable(context) else context
-        watch.running.append(Call(marks, name, found, sys.exception()))
+        watch.enter(Call(marks, name, found, sys.exception()))
 
 
 def _leave(layer: nn.Module, args: Any, output: Any) -> None:
     watch = _current.watch
     if watch is None or not watch.running:
         return
-    call = watch.running.pop()
+    call = watch.leave()
     # Hooks also run when the layer fails: then its own error is the one to report.
     if sys.exception() is call.outer_error:
         watch.finish(call)

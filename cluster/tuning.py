@@ -28,6 +28,13 @@ class Tuning(Protocol):
         """
         ...
 
+    def factor(self, num_tokens: int) -> float:
+        """What the logits of all heads are multiplied by; 1 changes nothing.
+
+        `num_tokens` are this rank's, text included.  It costs nothing: the softmax has a scale.
+        """
+        ...
+
     @property
     def probe(self) -> Callable[[str, Tensor], None] | None:
         """Receives (layer, entropy_BH) of every such attention, as tuned; None measures nothing.

@@ -8,6 +8,7 @@ Shape suffixes: B batch, H heads, L layers, S tokens, D head dim, F frequencies 
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,6 +52,8 @@ class Concentration:
     is_measuring: bool = False
     _scale_H: dict[str, Tensor] = field(default_factory=dict)
     _gain_D: Tensor | None = None
+    # What queries of a layer are multiplied by, made when it is first asked for; None for 1.
+    _weights: dict[str, Tensor | None] = field(default_factory=dict)
     _sigma: float = 1.0
 
     @property
@@ -105,10 +108,11 @@ class Concentration:
             layer: scale_LH[index, : len(values)]
             for index, (layer, values) in enumerate(entropies.items())
         }
+        self._weights.clear()
 
     def enter(self, sigma: float) -> None:
         """Prepare for a step at a noise level."""
-        self._sigma, self._gain_D = sigma, None
+        self._sigma = sigma
         if not self.method.needs_spectrum:
             self._weigh(None)
 
@@ -128,27 +132,37 @@ class Concentration:
             return
         each = [_per_channel(gains(axis, self._sigma, seen), axis) for axis in self.axes]
         gain_D = torch.cat(each)
-        self._gain_D = None if bool((gain_D == 1).all()) else gain_D
+        if self._gain_D is None or not torch.equal(gain_D, self._gain_D):
+            self._gain_D = gain_D
+            self._weights.clear()
 
     def tuned(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys with their channels' gains, queries with their heads' factors."""
-        if self._gain_D is not None:
-            gain_D = self._gain_D.to(q_BHSD)
-            q_BHSD, k_BHSD = q_BHSD * gain_D, k_BHSD * gain_D
-        factor = self._factor(q_BHSD)
-        if factor != 1.0:
-            q_BHSD = q_BHSD * factor
-        scale_H = self._scale_H.get(layer)
-        if scale_H is None or bool((scale_H == 1).all()):
-            return q_BHSD, k_BHSD
-        return q_BHSD * scale_H.to(q_BHSD)[:, None, None], k_BHSD
+        """Queries with their heads' factors and the squares of their channels' gains.
 
-    def _factor(self, q_BHSD: Tensor) -> float:
+        A gain of queries and of keys is its square of either: logits sum over channels.
+        """
+        if layer not in self._weights:
+            self._weights[layer] = self._weight(layer, q_BHSD)
+        weight_HSD = self._weights[layer]
+        return (q_BHSD if weight_HSD is None else q_BHSD * weight_HSD), k_BHSD
+
+    def _weight(self, layer: str, like: Tensor) -> Tensor | None:
+        """What queries of a layer are multiplied by, one for all tokens; None for 1."""
+        parts = []
+        if self._gain_D is not None:
+            parts.append(self._gain_D.square())
+        if (scale_H := self._scale_H.get(layer)) is not None:
+            parts.append(scale_H[:, None, None])
+        if all(bool((part == 1).all()) for part in parts):
+            return None
+        return math.prod(parts[1:], start=parts[0]).to(like)
+
+    def factor(self, num_tokens: int) -> float:
         """One factor for all heads, from the number of tokens, text included."""
         focus = self.method.focus
         if focus is None or focus.constant is None or not self.is_beyond:
             return 1.0
-        num_text = q_BHSD.shape[2] - self.num_own
+        num_text = num_tokens - self.num_own
         return focus.constant(self.num_tokens + num_text, self.num_trained + num_text)
 
 

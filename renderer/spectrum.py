@@ -28,7 +28,7 @@ def token_means(token_BSE: Tensor, num_columns: int, num_frames: int = 1) -> Ten
     The average is over batch and features. Maps of bands in rank order, joined along H, are the
     canvas' map.
     """
-    mean_S = token_BSE.double().mean(dim=(0, 2))
+    mean_S = token_BSE.mean(dim=(0, 2), dtype=torch.float64)
     return mean_S.reshape(num_frames, -1, num_columns)
 
 
@@ -70,7 +70,8 @@ def _radial(map_THW: Tensor, num_bins: int) -> Tensor:
     if not len(radius_S):
         return torch.ones(1, dtype=torch.float64)
     ring_S = (radius_S / radius_S.max() * num_bins).long().clamp(max=num_bins - 1)
-    return torch.stack([power_S[ring_S == ring].mean() for ring in ring_S.unique()])
+    num_R = ring_S.bincount()
+    return (ring_S.bincount(power_S) / num_R)[num_R > 0]
 
 
 def structure(radial_K: Tensor) -> float:

@@ -1,112 +1,208 @@
-"""What methods cost beside the plain model: ratios of processor time, measured in one run.
+"""What methods cost beside the plain model, step by step at equal size, in one run.
 
-Prints a Markdown table: a step's time by method, and EAAC's probe, which its first step adds, as a
-part of a render of 20 steps. A row is printed only where its method leaves the trained size alone,
-bit by bit, and changes a larger picture.
+A step of the method and one of the plain model are taken in turns, in the same process and from
+latents that stay the same, so that other work on the machine meets both alike: of the ratios of
+processor time of neighbours the median is printed, with a bootstrap interval. Beside it stands what
+does not depend on load: the share of a step that is spent in the method's own functions, and the
+bytes that the tensor library reads and writes. A row is printed only where its method leaves the
+trained size alone, bit by bit, and changes a larger picture. The first row is the control, the
+plain model beside itself.
+
+Models: the demo; `wide`, FLUX's width in two blocks of random weights; `clip`, Wan's layout 1024
+wide, likewise. `--models wide` measures that one, `--out FILE` writes the tables to it.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import itertools
+import os
 import platform
+import random
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from policy_models import clip, wide
+from policy_stand import Stand, one_thread
 
-from frieze.renderer import RenderSpec, render
-from frieze.renderer.errors import RenderCancelledError
-from frieze.renderer.render import RenderHandle
+from frieze.renderer import plugins
+from frieze.renderer.spec import RenderSpec
 
 PROMPT = "a red sun over blue mountains at dusk"
-TRAINED, SIDE = 256, 512
-STEPS, REPEATS = 6, 5
 # The probe is paid once in a render of so many steps.
 RENDER = 20
-METHODS: Mapping[str, Mapping[str, Any]] = {
-    "none": {},
-    "pi": {"cascade": False},
-    "ntk": {},
-    "yarn": {},
-    "dype": {},
-    "rdfc": {},
-    "proportional": {},
-    "eaac": {},
-    "sega": {},
+BAR, PROBE_BAR = 1.01, 0.03
+LABELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "pi": ("pi", {}),
+    "pi at once": ("pi", {"cascade": False}),
+    "ultraimage": ("ultraimage", {}),
+    "ultraimage, resolution": ("ultraimage", {"mode": "resolution"}),
+    "ultraimage, view": ("ultraimage", {"mode": "view"}),
+    **{
+        name: (name, {})
+        for name in plugins.names("methods")
+        if name not in ("none", "pi", "ultraimage", "riflex", "ultravico")
+    },
 }
+CLIPS = {name: (name, {}) for name in ("riflex", "ultravico", "ntk", "eaac", "sega")}
 
 
-def steps(method: str, side: int, num_steps: int) -> tuple[list[float], Tensor]:
-    """Processor seconds of every step of one stage, and the latents after the last."""
-    marks, kept = [], []
+@dataclass(frozen=True)
+class Bench:
+    """A model, what it draws, the trained size of the same, and how many pairs are measured."""
 
-    def after(handle: RenderHandle, step: int, *_: Any) -> None:
-        marks.append(time.process_time())
-        if step + 1 == num_steps:
-            kept.append(handle.latents())
-            handle.interrupt = True
+    model: str
+    methods: Mapping[str, tuple[str, Mapping[str, Any]]]
+    large: Mapping[str, Any]
+    trained: Mapping[str, Any]
+    pairs: int
 
-    def begin(event: Any) -> None:
-        if event.kind == "stage":
-            marks.append(time.process_time())
-
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(RenderCancelledError):
-        spec = RenderSpec(
+    def spec(self, method: str, options: Mapping[str, Any], **fields: Any) -> RenderSpec:
+        return RenderSpec(
+            model=self.model,
             prompt=PROMPT,
-            height=side,
-            width=side,
             method=method,
-            method_options=dict(METHODS[method]),
-            stages=({"scale": 1.0},),
-            num_inference_steps=num_steps,
-            save_every=num_steps,
+            method_options=dict(options),
+            num_inference_steps=6,
             local=True,
-            out=str(Path(folder) / "a.zarr"),
+            device="cpu",
+            **fields,
         )
-        render(spec, callback_on_step_end=after, on_event=begin)
-    return [b - a for a, b in itertools.pairwise(marks)], kept[0]
 
 
-def is_right(method: str) -> bool:
-    """Whether a method is the identity at the trained size and shows at twice of it."""
-    same, larger = (
-        torch.equal(*(steps(name, side, 2)[1] for name in (method, "none")))
-        for side in (TRAINED, SIDE)
+@contextlib.contextmanager
+def benches(names: Sequence[str], pairs: int | None) -> Iterator[dict[str, Bench]]:
+    """Those that were asked for; random checkpoints live as long as this."""
+    with tempfile.TemporaryDirectory(prefix="frieze-policies-") as folder:
+        found = {}
+        if "demo" in names:
+            sizes = ({"height": 512, "width": 512}, {"height": 256, "width": 256})
+            found["demo"] = Bench("demo", LABELS, *sizes, pairs or 20)
+        if "wide" in names:
+            sizes = ({"height": 256, "width": 256}, {"height": 128, "width": 128})
+            found["wide"] = Bench(str(wide(Path(folder) / "wide")), LABELS, *sizes, pairs or 6)
+        if "clip" in names:
+            size = {"height": 64, "width": 64}
+            frames = ({"num_frames": 161, **size}, {"num_frames": 81, **size})
+            found["clip"] = Bench(str(clip(Path(folder) / "clip")), CLIPS, *frames, pairs or 6)
+        yield found
+
+
+def interval(values: Sequence[float], draws: int = 2000) -> tuple[float, float]:
+    """Between which the median lies in 95 of 100 resamplings."""
+    chance = random.Random(0)
+    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(draws))
+    return medians[round(0.025 * draws)], medians[round(0.975 * draws) - 1]
+
+
+def ratios(plain: Stand, other: Stand, pairs: int, index: int = 1) -> list[float]:
+    """A step of the other / of the plain model, neighbours in time, each first in turn."""
+    found = []
+    for pair in range(pairs):
+        if pair % 2:
+            before = plain.step(index)
+            found.append(other.step(index) / before)
+        else:
+            after = other.step(index)
+            found.append(after / plain.step(index))
+    return found
+
+
+def is_right(plain: tuple[Stand, Stand], other: tuple[Stand, Stand]) -> bool:
+    """Whether a method is the identity at the trained size, and shows beyond it."""
+    for stands in (plain, other):
+        for stand in stands:
+            stand.step()
+    same = torch.equal(plain[0].x_BCTHW, other[0].x_BCTHW)
+    if len(other[1].plan.stages) > 1:  # other noise levels, other latents
+        return same and other[1].plan.method != plain[1].plan.method
+    return same and not torch.equal(plain[1].x_BCTHW, other[1].x_BCTHW)
+
+
+def row(label: str, bench: Bench, plain: Stand, other: Stand) -> str:
+    """One line of the table."""
+    found = ratios(plain, other, bench.pairs)
+    low, high = interval(found)
+    more = other.work().num_bytes / plain.work().num_bytes
+    share = other.own_share(max(5, bench.pairs // 4))
+    middle = statistics.median(found)
+    verdict = "yes" if high <= BAR else "no" if low > BAR else "not told"
+    return (
+        f"| {label} | {middle:.3f} | {low:.3f} .. {high:.3f} | {100 * share:.2f} % | "
+        f"{more:.4f} | {verdict} |"
     )
-    return same and (not larger or method == "none")
+
+
+def table(name: str, bench: Bench, folder: Path) -> Iterator[str]:
+    """The lines of one model's table."""
+
+    def stand(label: str, sizes: Mapping[str, Any], method: str, options: Any = ()) -> Stand:
+        place = folder / f"{name}-{label.replace(' ', '-')}-{sizes is bench.large}"
+        place.mkdir()
+        return Stand(bench.spec(method, dict(options), **sizes), place)
+
+    plain = (stand("none", bench.trained, "none"), stand("none", bench.large, "none"))
+    again = stand("again", bench.large, "none")
+    size = "x".join(str(n) for n in bench.large.values())
+    ms = 1e3 * statistics.median(plain[1].step() for _ in range(3))
+    yield f"\n## {name}, {size}: a plain step takes {ms:.0f} ms\n"
+    yield "| method | step / plain | 95 % | own functions | bytes / plain | <= 1.01 |"
+    yield "|---|---|---|---|---|---|"
+    yield row("none (control)", bench, plain[1], again)
+    for label, (method, options) in bench.methods.items():
+        other = tuple(stand(label, s, method, options) for s in (bench.trained, bench.large))
+        if not is_right(plain, other):
+            sys.exit(f"no timing: {label} changed the trained size, or nothing beyond it")
+        yield row(label, bench, plain[1], other[1])
+        if method == "eaac":
+            probes = [r - 1 for r in ratios(plain[1], other[1], bench.pairs, index=0)]
+            low, high = (part / RENDER for part in interval(probes))
+            middle = statistics.median(probes) / RENDER
+            yield (
+                f"| its probe / {RENDER} steps | {middle:.4f} | {low:.4f} .. {high:.4f} | | | "
+                f"{'yes' if high <= PROBE_BAR else 'no'}, <= {PROBE_BAR} |"
+            )
+
+
+def heading(models: str) -> str:
+    """Command, machine, commit."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    load = ", ".join(f"{n:.1f}" for n in os.getloadavg())
+    command = f"tests/bench/policies.py --models {models}"
+    return (
+        f"# What methods cost a step\n\n`PYTHONPATH=tests .venv/bin/python {command}` at {commit}, "
+        f"on {platform.processor() or platform.machine()}, {os.cpu_count()} cores shared with "
+        f"other work (load {load}), 1 thread, torch {torch.__version__}."
+    )
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    wrong = [method for method in METHODS if not is_right(method)]
-    if wrong:
-        sys.exit(f"no timing: {', '.join(wrong)} changed the trained size, or nothing beyond it")
-    first: dict[str, list[float]] = {method: [] for method in METHODS}
-    later: dict[str, list[float]] = {method: [] for method in METHODS}
-    for _ in range(REPEATS):  # in turns, so that other work on the machine meets all alike
-        for method in METHODS:
-            seconds, _ = steps(method, SIDE, STEPS)
-            first[method].append(seconds[0])
-            later[method] += seconds[1:-1]  # the last one saves
-    plain = statistics.median(later["none"])
-    probe = statistics.median(first["eaac"]) - statistics.median(first["none"])
-    print(f"{platform.processor() or platform.machine()}, 1 thread, torch {torch.__version__}, ")
-    print(f"demo model, {SIDE}x{SIDE}, a step of the plain model {plain * 1e3:.0f} ms\n")
-    print("| what | measured | bar |\n|---|---|---|")
-    for method in METHODS:
-        if method != "none":
-            ratio = statistics.median(later[method]) / plain
-            print(f"| a step of {method} / of the plain model | {ratio:.3f} | 1.01 |")
-    print(f"| EAAC's probe / {RENDER} steps | {probe / (RENDER * plain):.3f} | 0.03 |")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="demo,clip")
+    parser.add_argument("--pairs", type=int, help="of every method; default: by the model")
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    one_thread()
+    lines = [heading(chosen.models)]
+    print(lines[0], flush=True)
+    with benches(chosen.models.split(","), chosen.pairs) as found:
+        for name, bench in found.items():
+            with tempfile.TemporaryDirectory(prefix="frieze-stands-") as folder:
+                for line in table(name, bench, Path(folder)):
+                    lines.append(line)
+                    print(line, flush=True)
+    if chosen.out is not None:
+        chosen.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     main()

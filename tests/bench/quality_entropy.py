@@ -58,6 +58,9 @@ class _Ear:
     def tuned(self, layer: str, q_BHSD: Any, k_BHSD: Any) -> Any:
         return self.inner.tuned(layer, q_BHSD, k_BHSD) if self.inner else (q_BHSD, k_BHSD)
 
+    def factor(self, num_tokens: int) -> float:
+        return self.inner.factor(num_tokens) if self.inner else 1.0
+
     @property
     def is_measuring(self) -> bool:
         return self.inner is not None and self.inner.probe is not None

@@ -32,6 +32,7 @@ class Recorded:
     """A tuning that notes what it was asked."""
 
     change: Tuned = lambda layer, q, k: (q, k)
+    times: float = 1.0
     measures: bool = False
     pooled: int | None = None
     decay: Decay | None = None
@@ -41,6 +42,10 @@ class Recorded:
     def tuned(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> tuple[Tensor, Tensor]:
         self.calls.append(layer)
         return self.change(layer, q_BHSD, k_BHSD)
+
+    def factor(self, num_tokens: int) -> float:
+        self.num_tokens = num_tokens
+        return self.times
 
     @property
     def probe(self) -> Callable[[str, Tensor], None] | None:
@@ -100,6 +105,11 @@ class Net(nn.Module):
         return self.last(tokens.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
+def num_modes() -> int:
+    """Torch function modes that this thread is in."""
+    return torch._C._len_torch_function_stack()
+
+
 def net(*blocks: nn.Module) -> tuple[Net, Marks]:
     model = Net(*blocks).double()
     return model, mark(model, lambda name, layer: isinstance(layer, (Attention, Dense)))
@@ -138,6 +148,21 @@ def test_scaled_queries_and_keys_are_scaled_logits(world: Any, change: Tuned) ->
     plain = Net(*(Dense(name, lambda *x: x[1:]) for name in LAYERS)).double()(canvas(1, 8))
     assert (found - expected).abs().max() <= EXACT_FLOAT64
     assert (plain - expected).abs().max() > CONTROL
+
+
+@worlds
+def test_a_factor_of_all_heads_is_that_of_their_logits(world: Any) -> None:
+    bands, mesh = world
+    scaled = lambda layer, q, k: (q * 1.7, k)  # noqa: E731
+    plain, _ = drawn(bands, None, mesh)
+    found, tunings = drawn(bands, lambda: Recorded(times=1.7, measures=True), mesh)
+    expected, others = drawn(bands, lambda: Recorded(scaled, measures=True), mesh)
+    assert (found - expected).abs().max() <= EXACT_FLOAT64
+    assert (plain - expected).abs().max() > CONTROL
+    assert [t.num_tokens for t in tunings] == [band.rows * WIDTH for band in bands]
+    for ours, theirs in zip(tunings, others, strict=True):
+        for layer in LAYERS:
+            assert (ours.entropies[layer] - theirs.entropies[layer]).abs().max() <= EXACT_FLOAT64
 
 
 @worlds
@@ -187,6 +212,25 @@ def test_on_one_rank_the_mode_only_tunes() -> None:
         found = work()
     assert torch.equal(found, work())
     assert tuning.calls == ["blocks.0"]
+
+
+def test_on_one_rank_the_mode_is_left_outside_of_marked_layers_whatever_fails() -> None:
+    """It costs every torch call a detour."""
+    model, marks = marked(Attention())
+    inside: list[int] = []
+    model.blocks[0].register_forward_pre_hook(lambda *_: inside.append(num_modes()))
+
+    def failing(layer: str, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        raise ArithmeticError(layer)
+
+    with BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, tuning=Recorded()):
+        assert num_modes() == 0
+        model(canvas(1, 4))
+        assert (inside, num_modes()) == ([1], 0)
+    mode = BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, tuning=Recorded(failing))
+    with pytest.raises(ArithmeticError, match=r"blocks\.0"), mode:
+        model(canvas(1, 4))
+    assert num_modes() == 0
 
 
 def test_without_a_tuning_one_rank_needs_no_mode() -> None:
