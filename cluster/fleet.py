@@ -308,7 +308,7 @@ class LocalFleet(Fleet):
         while self._busy and time.monotonic() < deadline:
             list(self._poll(POLL_SECONDS))
         if self._busy or not all(thread.is_alive() for thread in self._threads):
-            raise FleetError(f"threads of this process cannot be replaced; {self._ended}")
+            raise FleetError("threads of this process cannot be replaced")
         self._ended = None
         self._meet()
 
