@@ -64,7 +64,8 @@ def report(stories: list[Story]) -> str:
         "a raylet killed; 512 x 512 in two of 8 with a link dropped, between two hosts with a node "
         "each. Times count from the fault;",
         "resumed is the first step or block after it. Most of that is the start of a process, or "
-        "the wait for one.",
+        "the wait for one. Without a time nothing was left to do. That a driver was killed is "
+        "known to whoever killed it.",
         "",
         "| fault | renders | detected after (median, worst) | resumed after | steps redone |",
         "|---|---|---|---|---|",
