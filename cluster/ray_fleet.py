@@ -16,7 +16,7 @@ from .autoscale import Bounds, next_size
 from .fleet import GRACE_SECONDS, POLL_SECONDS, Fleet, FleetError, Job, T
 from .ray_crew import Crew, Member
 from .ray_pulse import Pulse
-from .ray_reserve import Reserve
+from .ray_reserve import Reserve, share_of
 from .ray_seat import next_report
 from .ray_session import connect, disconnect, threads_of
 from .seat import Errand, Place, Report
@@ -160,10 +160,7 @@ class RayFleet(Fleet):
         num_gpus: float,
         wait: float,
     ) -> None:
-        share = {"CPU": float(num_cpus), "GPU": float(num_gpus)}
-        share = {resource: count for resource, count in share.items() if count > 0}
-        if not share:
-            raise FleetError("a worker needs num_cpus or num_gpus above 0")
+        share = share_of(num_cpus, num_gpus)
         self._wait = wait
         try:
             self._owns_ray = connect(self._bounds.most, address, num_cpus)

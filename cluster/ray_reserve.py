@@ -7,6 +7,7 @@ died is placed anew by Ray as soon as it can be.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,27 @@ from typing import Any
 from .fleet import POLL_SECONDS, FleetError
 
 SETTLE_SECONDS = 1.0  # how long shares beyond the fewest may take where there is room for them
+
+
+def share_of(num_cpus: float, num_gpus: float) -> dict[str, float]:
+    """What one rank takes of a node; raises `FleetError` if that is nothing."""
+    share = {"CPU": float(num_cpus), "GPU": float(num_gpus)}
+    share = {resource: count for resource, count in share.items() if count > 0}
+    if not share:
+        raise FleetError("a worker needs num_cpus or num_gpus above 0")
+    return share
+
+
+def check_room(size: int, *, num_cpus: float, num_gpus: float, wait: float) -> None:
+    """Returns as soon as the Ray that is connected has room for `size` ranks at once.
+
+    The room is given back. Raises `FleetError` that says what is missing after `wait` seconds.
+    """
+    reserve = Reserve(f"Room-{uuid.uuid4().hex[:6]}", share_of(num_cpus, num_gpus), size, size)
+    try:
+        reserve.wait(wait)
+    finally:
+        reserve.close()
 
 
 @dataclass(frozen=True, eq=False)

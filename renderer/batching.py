@@ -26,6 +26,7 @@ from .events import Event
 from .folders import Folder
 from .homes import home
 from .items import Item
+from .launching import check_room
 from .ledger import ItemEvent, ItemResult, Ledger
 from .locations import Location
 from .packing import Job, Phase, pack, phases
@@ -137,9 +138,12 @@ class Batch:
     def _phase(self, phase: Phase) -> Iterator[ItemResult]:
         book = PromptBook()
         try:
+            if self.ray:
+                check_room(phase.jobs[0].plan)
             self._encode(book, phase)
         except (FleetError, CommError, FriezeError) as error:
-            lost = RenderFailedError(f"the prompts could not be encoded: {error}")
+            lost: FriezeError = RenderFailedError(f"the prompts could not be encoded: {error}")
+            lost = error if isinstance(error, PlanError) else lost
             for job in phase.jobs:
                 yield self.attempts.failed(job.item, lost, 0.0)
             return

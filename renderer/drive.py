@@ -163,6 +163,7 @@ class Drive:
         image = None
         if "image" in made.sources:
             image = first_frame(made, begun)
+        self.crew.check_room(made)
         self.say("note", message="encoding the prompt")
         failed: Exception | None = None
         for _ in range(MOST_FAILURES):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from frieze.cluster import ray_session
+from frieze.cluster import ray_reserve, ray_session
 from frieze.cluster.fleet import Fleet, FleetError, LocalFleet
 from frieze.cluster.ray_fleet import RayFleet
 from frieze.cluster.solo_fleet import SoloFleet
@@ -40,6 +40,11 @@ class Crew:
         """One Ray for all that a render starts; `PlanError` where it cannot be had."""
         return session(made)
 
+    def check_room(self, made: CanvasPlan) -> None:
+        """Raise `PlanError` that says what is missing where the workers cannot be had."""
+        if on_ray(made.spec):
+            check_room(made)
+
     def prompts(self, made: CanvasPlan, image: np.ndarray | None) -> Prompts:
         """The encoded prompts of a plan, which animates `image` [H, W, 3], if any."""
         found: Prompts = apart(made, encode_prompts, made, image)
@@ -61,6 +66,15 @@ def session(made: CanvasPlan) -> Iterator[None]:
             except FleetError as error:
                 raise PlanError(str(error)) from error
         yield
+
+
+def check_room(made: CanvasPlan) -> None:
+    """Raise `PlanError` unless Ray has room for the workers: no prompt is encoded in vain."""
+    spec = made.spec
+    try:
+        ray_reserve.check_room(spec.workers, num_cpus=1, num_gpus=gpus(spec), wait=spec.wait)
+    except FleetError as error:
+        raise PlanError(str(error)) from error
 
 
 def launched(made: CanvasPlan, targets: outputs.Targets) -> Fleet:

@@ -41,6 +41,9 @@ class WarmCrew(Crew):
         """The batch's own, which is open."""
         return nullcontext()
 
+    def check_room(self, made: CanvasPlan) -> None:
+        """Nothing to do: who is there or was asked for is the batch's to know."""
+
     def prompts(self, made: CanvasPlan, image: np.ndarray | None) -> Prompts:
         """What was encoded before; raises what that was refused with."""
         return self._prompts.of(made)

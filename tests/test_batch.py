@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from frieze.renderer import (
     RenderSpec,
     SpecError,
     batch,
+    launching,
     loaded,
     render,
     warm,
@@ -291,3 +293,29 @@ def test_without_any_worker_the_items_fail_and_say_why(
     results = drawn(ITEMS[:2], tmp_path)
     assert [r.error for r in results.values()] == ["1 workers did not fit on the cluster"] * 2
     assert not (tmp_path / "plain.zarr").exists()
+
+
+def test_what_a_cluster_has_no_room_for_is_told_before_a_prompt_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: int
+) -> None:
+    encoded: list[object] = []
+
+    def encode(*asked: object, **more: object) -> None:
+        encoded.append(asked)
+        raise FleetError("it got as far as the prompts")
+
+    monkeypatch.setattr(launching, "apart", encode)
+    monkeypatch.setattr(warm, "apart", encode)
+    many: Values = {**SMALL, "workers": ray_cluster + 1, "height": 16 * (ray_cluster + 1)}
+    told = rf"{ray_cluster + 1} workers of 1 CPU each did not fit .* within 0.5 s: it has"
+    with pytest.raises(PlanError, match=told):
+        render(RenderSpec(**{**many, "wait": 0.5}, out=str(tmp_path / "a.zarr")))
+    assert not list(tmp_path.iterdir())
+    found = drawn([many], tmp_path / "many", local=False, workers=ray_cluster + 1, wait=0.5)
+    (result,) = found.values()
+    assert result.state == "failed"
+    assert re.search(told, result.error or "")
+    assert encoded == []
+    with pytest.raises(PlanError, match="as far as the prompts"):  # control: with room
+        render(RenderSpec(**{**SMALL, "workers": 2}, out=str(tmp_path / "a.zarr")))
+    assert len(encoded) == 1

@@ -18,6 +18,7 @@ import errands
 from fleet_workers import Worker
 from frieze.cluster.fleet import FleetError, LocalFleet, WorkerLostError
 from frieze.cluster.ray_fleet import RayFleet
+from frieze.cluster.ray_reserve import check_room
 from frieze.cluster.ray_session import connect, session, threads_of
 from frieze.cluster.solo_fleet import SoloFleet
 
@@ -82,6 +83,16 @@ def test_ctrl_c_ends_it_at_once(ray_cluster: int, tmp_path: Path) -> None:
 def test_a_cluster_without_room_for_it_is_refused(ray_cluster: int) -> None:
     with pytest.raises(FleetError, match="did not fit"):
         RayFleet.apart(errands.threads, num_cpus=ray_cluster + 1, wait=0.5)
+
+
+def test_room_that_is_there_is_given_back_and_room_that_is_not_is_told(ray_cluster: int) -> None:
+    for _ in range(2):
+        check_room(ray_cluster, num_cpus=1, num_gpus=0, wait=30)
+    with pytest.raises(FleetError, match=rf"{ray_cluster + 1} workers of 1 CPU .* within 0.5 s"):
+        check_room(ray_cluster + 1, num_cpus=1, num_gpus=0, wait=0.5)
+    with pytest.raises(FleetError, match=r"1 CPU and 1 GPU .* 0 GPU \(0 free\)"):
+        check_room(1, num_cpus=1, num_gpus=1, wait=0.5)
+    assert RayFleet.apart(errands.threads, num_cpus=ray_cluster) == os.environ["OMP_NUM_THREADS"]
 
 
 def test_a_session_leaves_a_ray_that_it_did_not_start(ray_cluster: int) -> None:
