@@ -106,7 +106,7 @@ class RenderSpec(BaseModel):
     )
     max_sequence_length: int | None = Field(default=None, ge=1, description="prompt tokens")
     seed: int = Field(default=0, ge=0, lt=2**63, description="decides the noise")
-    method: str = Field(default="none", description="extrapolation recipe: none, pi, ...")
+    method: str = Field(default="auto", description="extrapolation recipe: auto, none, pi, ...")
     method_options: dict[str, Any] = Field(
         default_factory=dict, description="NAME=VALUE of the method; repeatable"
     )

@@ -25,6 +25,9 @@ SMALLER_IS_BETTER = ("repeats across", "repeats down", "layout KID", "crop KID")
 COLUMNS = (*SHARES, *SMALLER_IS_BETTER, "detail", "entropy", "seconds")
 TODAY = ("enlarged", "tiles")
 THUMB, LABEL, SEEDS = 128, 150, 6
+# Pictures below which no row is said to be better than another.
+LEAST = 4
+NOTES = Path(__file__).with_name("quality_notes.md")
 LEGEND = """\
 Each figure is followed by its 95 % interval (bootstrap over pictures; of shares Wilson's).
 *one sun*, *right colour*, *sky above*: shares of pictures that the oracle reads so.
@@ -134,7 +137,12 @@ def _kid(
 
 
 def beats(one: Estimate, other: Estimate, column: str) -> bool:
-    """Whether one figure is better than another beyond both intervals."""
+    """Whether one figure is better than another beyond both intervals.
+
+    An interval that is a point, as a KID's of two pictures, is none.
+    """
+    if column.endswith("KID") and (one.low == one.high or other.low == other.high):
+        return False
     if column in SMALLER_IS_BETTER:
         return one.high < other.low
     if column == "detail":
@@ -151,9 +159,10 @@ def _off(figure: Estimate) -> Estimate:
 
 
 def remarks(found: Judged) -> list[str]:
-    """Methods that are not worth their cost, and what beats `auto`."""
-    today = [line for line in found.lines if line.shelf.row.kind in TODAY]
-    drawn = [line for line in found.lines if line.shelf.row.kind == "method"]
+    """Methods that are not worth their cost, what beats `auto`, and what `auto` beats."""
+    many = [line for line in found.lines if line.pictures >= LEAST]
+    today = [line for line in many if line.shelf.row.kind in TODAY]
+    drawn = [line for line in many if line.shelf.row.kind == "method"]
     told = []
     for own in drawn:
         for other in today:
@@ -165,13 +174,36 @@ def remarks(found: Judged) -> list[str]:
                     "detail, and no worse a layout."
                 )
         if own.name == "auto":
-            told += [
-                f"{other.name} beats auto in {column}."
-                for other in (*drawn, *today)
-                for column in COLUMNS
-                if beats(other.figures[column], own.figures[column], column)
-            ]
+            told += _rivals(own, [*drawn, *today], _ceiling(found))
     return told
+
+
+def _ceiling(found: Judged) -> Mapping[str, Estimate]:
+    """The figures of real scenes, if they have a row."""
+    return next((one.figures for one in found.lines if one.shelf.row.kind == "scenes"), {})
+
+
+def _rivals(own: Line, others: Sequence[Line], real: Mapping[str, Estimate]) -> list[str]:
+    """What beats `auto`, or that nothing does, and what `auto` beats.
+
+    To be less alike to itself than real scenes are is no merit, and is told apart.
+    """
+    told, apart = [], []
+    for column in COLUMNS:
+        better = [o.name for o in others if beats(o.figures[column], own.figures[column], column)]
+        if "repeats" in column and real and own.figures[column].low <= real[column].high:
+            apart += [
+                f"Less alike to themselves than auto, which is no more so than real scenes, in "
+                f"{column}: {', '.join(better)}."
+            ] * bool(better)
+        else:
+            told += [f"{name} beats auto in {column}." for name in better]
+    if not told:
+        told.append(f"Of {len(others)} rows, none beats auto in any column but seconds.")
+    for other in others:
+        won = [c for c in COLUMNS if beats(own.figures[c], other.figures[c], c)]
+        apart += [f"auto beats {other.name} in {', '.join(won)}."] * bool(won)
+    return told + apart
 
 
 def write(folder: Path, found: Sequence[Judged], command: str, settings: Settings) -> None:
@@ -180,6 +212,7 @@ def write(folder: Path, found: Sequence[Judged], command: str, settings: Setting
     head = f"# Extrapolation on the demo model\n\n{_header(command, settings)}\n\n"
     legend = LEGEND.format(period=metrics.dominant_period())
     text = head + legend + "\n" + "".join(_section(cell) for cell in found)
+    text += "\n" + NOTES.read_text(encoding="utf-8")
     (folder / "quality.md").write_text(text, encoding="utf-8")
     with (folder / "quality.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -204,7 +237,8 @@ def _section(found: Judged) -> str:
     columns.insert(columns.index("layout KID"), "lag")
     lines = [
         f"\n## {found.cell}\n",
-        f"Held to {found.num_real} other real scenes of that size and of the same prompts.\n",
+        f"Held to {found.num_real} other real scenes of that size and of the same prompts. "
+        f"*Beats*: the intervals are apart, of {LEAST} pictures a row or more.\n",
         "| row | n | " + " | ".join(columns) + " |",
         "|---|" + "---|" * (len(columns) + 1),
     ]

@@ -80,6 +80,9 @@ def test_auto_grows_from_a_short_side_of_the_trained_length() -> None:
     assert scales == pytest.approx([1 / 3, 3**-0.5, 1])
     # A side no longer than trained is drawn at its length at once, whatever the other is.
     assert [stage.scale for stage in made("auto", (side, 2 * side)).stages] == [1.0]
+    # A picture that is drawn over has a layout already.
+    over = RenderSpec(height=4 * side, width=4 * side, method="auto", init="a.png")
+    assert [s.scale for s in load_method(over, picture_facts()).stages] == [1.0]
     # A first frame is drawn the same way.
     spec = RenderSpec(height=4 * side, width=4 * side, method="auto", image="a.png")
     assert load_method(spec, clip_facts()).stages == auto.stages

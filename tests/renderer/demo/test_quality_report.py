@@ -1,6 +1,7 @@
 """The quality benchmark's rows, what it keeps, and the table it makes of it; no model is drawn."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def line(name: str, kind: str, layout: float, crop: float, detail: float) -> qua
         "detail": estimate(detail),
     }
     shelf = Shelf.of(Path("nowhere"), Row(name, kind), CELL, SETTINGS)
-    return quality_report.Line(shelf, 2, figures, "")
+    return quality_report.Line(shelf, quality_report.LEAST, figures, "")
 
 
 def remarks(*lines: quality_report.Line) -> list[str]:
@@ -104,7 +105,28 @@ def test_what_beats_the_default_is_told():
     own = line("auto", "method", layout=5.0, crop=1.0, detail=0.9)
     better = line("better", "method", layout=4.0, crop=1.0, detail=0.9)
     assert remarks(own, better) == ["better beats auto in layout KID."]
-    assert remarks(own, line("like", "method", layout=4.99, crop=1.0, detail=0.9)) == []
+    nothing = "Of 2 rows, none beats auto in any column but seconds."
+    assert remarks(own, line("like", "method", layout=4.99, crop=1.0, detail=0.9)) == [nothing]
+    worse = line("worse", "method", layout=5.0, crop=1.1, detail=0.7)
+    assert remarks(own, worse) == [nothing, "auto beats worse in crop KID, detail."]
+    few = dataclasses.replace(better, pictures=quality_report.LEAST - 1)
+    assert remarks(own, few) == ["Of 1 rows, none beats auto in any column but seconds."]
+    point = {**better.figures, "layout KID": Estimate(4.0, 4.0, 4.0)}
+    assert remarks(own, dataclasses.replace(better, figures=point)) == [nothing]
+
+
+def test_to_repeat_less_than_real_scenes_is_no_merit():
+    def alike(name: str, kind: str, value: float) -> quality_report.Line:
+        made = line(name, kind, layout=5.0, crop=1.0, detail=0.9)
+        figures = {**made.figures, "repeats across": estimate(value)}
+        return dataclasses.replace(made, figures=figures)
+
+    less = alike("less", "method", -0.1)
+    told = remarks(alike("real", "scenes", 0.1), alike("auto", "method", 0.1), less)
+    assert told[0] == "Of 2 rows, none beats auto in any column but seconds."
+    assert told[1].endswith("than real scenes, in repeats across: less.")
+    told = remarks(alike("real", "scenes", 0.0), alike("auto", "method", 0.1), less)
+    assert told == ["less beats auto in repeats across."]
 
 
 def test_too_much_detail_is_no_better_than_too_little():
