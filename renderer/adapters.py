@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
-from .family import read_json
+from .model_files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

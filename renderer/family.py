@@ -10,7 +10,6 @@ Shape suffixes: B batch, C channels, T frames, H rows of a band, W columns.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from frieze.cluster.layout import Band, Canvas
 from . import hub, plugins
 from .errors import ModelError
 from .method import AbsolutePolicy, Axis, PositionPolicy
+from .model_files import read_json
 from .schedules import Level, Schedule
 
 if TYPE_CHECKING:
@@ -251,19 +251,6 @@ def family_names() -> tuple[str, ...]:
 def load_family(name: str) -> ModuleType:
     """The module of a family."""
     return plugins.load("families", name)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model folder; raises `ModelError` that names the file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing; a folder in diffusers layout has it") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error}); fetch the model anew") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} holds {type(values).__name__}; a JSON object works")
-    return values
 
 
 def refuse_pickles(folder: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from . import adapters, lora, quantization, skeletons
 from .errors import ModelError
-from .family import read_json
+from .model_files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from .errors import ModelError, SpecError
-from .family import read_json
+from .model_files import read_json
 
 if TYPE_CHECKING:
     from .family import ModelFacts

@@ -11,12 +11,12 @@ from functools import cached_property
 
 from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
 
-from . import budget, devices, guides, lora, options
+from . import budget, devices, guides, lora, options, refusals
 from .errors import PlanError
 from .estimate import GIB, Estimate
 from .family import Guidance, ModelFacts, describe
 from .guidance import of_stage, strength
-from .method import Method, Stage, load_method, trained
+from .method import Method, Stage, load_method
 from .schedules import Level, Table, table
 from .sources import Source, look
 from .spec import RenderSpec
@@ -170,13 +170,13 @@ def _made(
     """The plan of a spec, whatever memory it needs."""
     facts = describe(spec.model, spec.revision, spec.variant)
     method = load_method(_settled(spec, detected), facts)
-    _check_method(spec, facts, method)
-    _check_request(spec, facts)
+    refusals.check_method(spec, facts, method)
+    refusals.check_model(spec, facts)
     lora.check(lora.parse(spec.lora + spec.lora_2), facts)
     guidance = strength(spec, facts)
     mesh = _mesh(spec, guidance)
     size = block or spec.chunk or _block_size(spec, facts)
-    _check_block(size, spec, facts)
+    refusals.check_block(size, spec, facts)
     found = _sources(spec, facts) if sources is None else sources
     stages = tuple(
         _stage(index, method, spec, facts, mesh, size) for index in range(len(method.stages))
@@ -201,47 +201,6 @@ def _settled(spec: RenderSpec, detected: Sequence[int] | None) -> RenderSpec:
         return spec
     found = options.settled(spec.method_options, detected)
     return spec.model_copy(update={"method_options": found})
-
-
-def _check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
-    """A method that moves or weighs rotary positions does nothing where there are none."""
-    if facts.rotary:
-        return
-    weighs = method.gains is not None or method.focus is not None
-    if weighs or (method.positions is not trained and method.absolute is None):
-        raise PlanError(
-            f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
-            "none, auto, pi, imax and hiflow work with it"
-        )
-
-
-def _check_request(spec: RenderSpec, facts: ModelFacts) -> None:
-    unit = facts.latent.unit
-    for name, value in (("height", spec.height), ("width", spec.width)):
-        if value % unit:
-            near = max(unit, round(value / unit) * unit)
-            raise PlanError(
-                f"{name} {value} is no multiple of {unit}, which {facts.family} needs; "
-                f"the nearest that works is {near}"
-            )
-    _check_frames(spec, facts)
-    length, most = spec.max_sequence_length, facts.max_sequence_length
-    if length is not None and length > max(most, 512):
-        raise PlanError(
-            f"max_sequence_length {length} is more than {facts.family} reads; use {most}"
-        )
-
-
-def _check_frames(spec: RenderSpec, facts: ModelFacts) -> None:
-    frames, temporal = spec.num_frames, facts.latent.temporal
-    if frames > 1 and not facts.video:
-        raise PlanError(f"num_frames {frames}: {facts.family} draws pictures; leave it at 1")
-    if (frames - 1) % temporal:
-        near = max(1, round((frames - 1) / temporal) * temporal + 1)
-        raise PlanError(
-            f"num_frames {frames} is not 1 more than a multiple of {temporal}, which "
-            f"{facts.family} needs; the nearest that works is {near}"
-        )
 
 
 def _sources(spec: RenderSpec, facts: ModelFacts) -> dict[str, Source]:
@@ -289,20 +248,6 @@ def _block_size(spec: RenderSpec, facts: ModelFacts) -> int:
         if spec.height // size >= wanted:
             return size
     return sizes[-1]
-
-
-def _check_block(size: int, spec: RenderSpec, facts: ModelFacts) -> None:
-    unit = facts.latent.unit
-    if size % unit or size & (size - 1):
-        raise PlanError(f"chunk {size} does not work; a power of two from {unit} to 512 does")
-    rows = spec.height // size
-    workers = spec.most_workers
-    if workers > rows:
-        raise PlanError(
-            f"{workers} workers are more than the {rows} rows of {size}-pixel blocks in a "
-            f"height of {spec.height}; use at most {rows} workers"
-            + (" or a smaller chunk" if size > unit else "")
-        )
 
 
 def _stage(

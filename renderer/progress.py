@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self
 
 from .events import Event
 
@@ -63,14 +63,26 @@ def span(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+class Display(Protocol):
+    """What a terminal shows and renews by itself."""
+
+    def start(self) -> None:
+        """Show it."""
+
+    def stop(self) -> None:
+        """Leave its last state standing."""
+
+
 class Progress(logging.Handler):
     """Shows events; this one shows none. Warnings logged below `frieze` are shown as notes.
 
-    `began` says whether work has been done, so that a failure is no longer bad input.
+    `began` says whether work has been done, so that a failure is no longer bad input. A live
+    `display` is on the terminal for as long as this listens.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
+        self._display: Display | None = None
         self.began = False
         self._turn = threading.RLock()
 
@@ -86,7 +98,9 @@ class Progress(logging.Handler):
         """A logged warning is a note."""
         self(Event("note", message=record.getMessage()))
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
+        if self._display is not None:
+            self._display.start()
         logging.getLogger("frieze").addHandler(self)
         return self
 
@@ -97,6 +111,8 @@ class Progress(logging.Handler):
         trace: TracebackType | None,
     ) -> None:
         logging.getLogger("frieze").removeHandler(self)
+        if self._display is not None:
+            self._display.stop()
 
 
 class JsonLines(Progress):
@@ -145,20 +161,7 @@ class Bars(Progress):
         super().__init__()
         self._pace = Pace()
         self._task: TaskID | None = None
-        self._bars = _bars()
-
-    def __enter__(self) -> Progress:
-        self._bars.start()
-        return super().__enter__()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        self._bars.stop()
+        self._display = self._bars = _bars()
 
     def show(self, event: Event) -> None:
         if event.kind in UNSHOWN:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, PlanError, SpecError
-from .family import read_json
+from .model_files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

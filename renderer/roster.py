@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .events import Event
@@ -15,7 +14,6 @@ from .ledger import ItemEvent, State
 from .progress import Progress, span
 
 if TYPE_CHECKING:
-    from rich.live import Live
     from rich.table import Table
 
 MOST_ENDED = 6  # rows of the table for items that have ended
@@ -101,23 +99,9 @@ class TableRoster(Roster):
         super().__init__()
         self.running: dict[str, Row] = {}
         self.ended: deque[Row] = deque(maxlen=MOST_ENDED)
-        self._live: Live = Live(
+        self._display = self._live = Live(
             console=Console(stderr=True), get_renderable=self.table, refresh_per_second=4
         )
-
-    def __enter__(self) -> TableRoster:
-        self._live.start()
-        super().__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        self._live.stop()
 
     def tell(self, event: ItemEvent) -> None:
         if event.state in ENDS:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, PlanError
+from .model_files import read_json
 from .shifts import alpha_for, even_sigmas, flow_sigmas
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def read_schedule(
     Raises `ModelError`: no such file, a scheduler class or an option that is not known.
     """
     path = folder / "scheduler" / "scheduler_config.json"
-    options = {**_read(path), **(fixed or {})}
+    options = {**read_json(path), **(fixed or {})}
     assert mu in (None, "flux2")
     name = _class_name(folder, options)
     options["_class_name"] = name
@@ -126,22 +127,10 @@ def read_schedule(
     return Schedule(SOLVER_OF[name], flow, prediction, options, explicit_sigmas, mu)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        options = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing; a folder in diffusers layout has it") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error}); fetch the model anew") from None
-    if not isinstance(options, dict):
-        raise ModelError(f"{path} holds {type(options).__name__}; a JSON object works")
-    return options
-
-
 def _class_name(folder: Path, options: Mapping[str, Any]) -> str:
     """A pipeline makes the scheduler that its index names, whatever the config was saved from."""
     index = folder / "model_index.json"
-    named = _read(index).get("scheduler") if index.is_file() else None
+    named = read_json(index).get("scheduler") if index.is_file() else None
     return str((named and named[-1]) or options.get("_class_name", ""))
 
 

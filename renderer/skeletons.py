@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from . import lora, quantization
-from .family import read_json
+from .model_files import read_json
 
 if TYPE_CHECKING:
     from .spec import RenderSpec

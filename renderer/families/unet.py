@@ -29,10 +29,10 @@ from ..family import (
     ModelFacts,
     Place,
     linear_guided,
-    read_json,
     weight_bytes,
 )
 from ..method import Axis
+from ..model_files import read_json
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:

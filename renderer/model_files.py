@@ -1,0 +1,22 @@
+"""Files of a model folder in diffusers' layout, read with an error that names the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model folder; raises `ModelError` that names the file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing; a folder in diffusers layout has it") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} cannot be read as JSON ({error}); fetch the model anew") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} holds {type(values).__name__}; a JSON object works")
+    return values

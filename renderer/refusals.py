@@ -1,0 +1,68 @@
+"""What is asked for and cannot be drawn: refused before any work, with what would work instead.
+
+All raise `PlanError`.
+"""
+
+from __future__ import annotations
+
+from .errors import PlanError
+from .family import ModelFacts
+from .method import Method, trained
+from .spec import RenderSpec
+
+
+def check_model(spec: RenderSpec, facts: ModelFacts) -> None:
+    """Sizes, frames and prompts are such as the model can be given."""
+    unit = facts.latent.unit
+    for name, value in (("height", spec.height), ("width", spec.width)):
+        if value % unit:
+            near = max(unit, round(value / unit) * unit)
+            raise PlanError(
+                f"{name} {value} is no multiple of {unit}, which {facts.family} needs; "
+                f"the nearest that works is {near}"
+            )
+    _check_frames(spec, facts)
+    length, most = spec.max_sequence_length, facts.max_sequence_length
+    if length is not None and length > max(most, 512):
+        raise PlanError(
+            f"max_sequence_length {length} is more than {facts.family} reads; use {most}"
+        )
+
+
+def _check_frames(spec: RenderSpec, facts: ModelFacts) -> None:
+    frames, temporal = spec.num_frames, facts.latent.temporal
+    if frames > 1 and not facts.video:
+        raise PlanError(f"num_frames {frames}: {facts.family} draws pictures; leave it at 1")
+    if (frames - 1) % temporal:
+        near = max(1, round((frames - 1) / temporal) * temporal + 1)
+        raise PlanError(
+            f"num_frames {frames} is not 1 more than a multiple of {temporal}, which "
+            f"{facts.family} needs; the nearest that works is {near}"
+        )
+
+
+def check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
+    """A method that moves or weighs rotary positions does nothing where there are none."""
+    if facts.rotary:
+        return
+    weighs = method.gains is not None or method.focus is not None
+    if weighs or (method.positions is not trained and method.absolute is None):
+        raise PlanError(
+            f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
+            "none, auto, pi, imax and hiflow work with it"
+        )
+
+
+def check_block(size: int, spec: RenderSpec, facts: ModelFacts) -> None:
+    """Blocks of `size` pixels fit the model, and there is a row of them for each worker."""
+    unit = facts.latent.unit
+    if size % unit or size & (size - 1):
+        raise PlanError(f"chunk {size} does not work; a power of two from {unit} to 512 does")
+    rows = spec.height // size
+    workers = spec.most_workers
+    if workers > rows:
+        raise PlanError(
+            f"{workers} workers are more than the {rows} rows of {size}-pixel blocks in a "
+            f"height of {spec.height}; use at most {rows} workers"
+            + (" or a smaller chunk" if size > unit else "")
+        )
