@@ -136,11 +136,12 @@ class Batch:
     # ---- phases and lanes
 
     def _phase(self, phase: Phase) -> Iterator[ItemResult]:
-        book = PromptBook()
+        book, beside = PromptBook(), (phase.num_lanes - 1) * phase.width
+        crews = [WarmCrew(book, ray=self.ray, beside=beside) for _ in range(phase.num_lanes)]
         try:
             if self.ray:
                 check_room(phase.jobs[0].plan)
-            self._encode(book, phase)
+            self._encode(book, phase, crews[0])
         except (FleetError, CommError, FriezeError) as error:
             lost: FriezeError = RenderFailedError(f"the prompts could not be encoded: {error}")
             lost = error if isinstance(error, PlanError) else lost
@@ -148,18 +149,16 @@ class Batch:
                 yield self.attempts.failed(job.item, lost, 0.0)
             return
         lanes = Lanes(phase.jobs, phase.num_lanes)
-        beside = (phase.num_lanes - 1) * phase.width
-        crews = [WarmCrew(book, ray=self.ray, beside=beside) for _ in range(phase.num_lanes)]
         if phase.num_lanes == 1:
             yield from self._lane(lanes, crews[0])
         else:
             yield from self._side_by_side(lanes, crews)
 
-    def _encode(self, book: PromptBook, phase: Phase) -> None:
+    def _encode(self, book: PromptBook, phase: Phase, crew: WarmCrew) -> None:
         """All prompts of a phase, tried anew if their worker is lost."""
         for left in range(self.retries, -1, -1):
             try:
-                book.encode(phase.jobs, ray=self.ray)
+                book.encode(phase.jobs, crew)
             except (WorkerLostError, CommError):
                 if not left:
                     raise

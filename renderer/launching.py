@@ -104,8 +104,13 @@ def launch(
         return LocalFleet.launch(
             Shard, spec.workers, *arguments, timeout=spec.timeout, park=spec.park
         )
+    return on_actors(Shard, spec, *arguments, beside=beside)
+
+
+def on_actors(worker: type, spec: RenderSpec, *arguments: Any, beside: int) -> RayFleet:
+    """A fleet of Ray actors as the spec asks for, each with a worker of that class."""
     return RayFleet.launch(
-        Shard,
+        worker,
         spec.workers,
         *arguments,
         most=spec.most_workers,

@@ -6,16 +6,17 @@ The workers' memory is taken while they wait, so that all prompts of a phase go 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from frieze.cluster.fleet import Fleet, FleetError
+from frieze.cluster.fleet import Fleet, FleetError, LocalFleet
+from frieze.cluster.seat import Errand
 
 from . import loaded, outputs
 from .errors import FriezeError, PlanError
 from .initial import first_frame
-from .launching import Crew, Prompts, apart, launch, shard_of
+from .launching import Crew, Prompts, apart, launch, on_actors, shard_of
 from .packing import Job
 from .plan import CanvasPlan
 from .shard import Shard
@@ -53,6 +54,22 @@ class WarmCrew(Crew):
         """The fleet of the last render, if it is still able; `NoWorkersError` where none starts."""
         yield self._taken(made, targets) or self._launched(made, targets)
 
+    def apart(self, made: CanvasPlan, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function before weights are loaded, where its memory is free again afterwards.
+
+        On Ray in the worker of this lane, if it has one: another process would spend as long on
+        its start and its imports as many small pictures take.
+        """
+        if not self._ray or made.spec.workers > 1:
+            return apart(made, function, *arguments, ray=self._ray)
+        self.close()
+        self._fleet = on_actors(Errand, made.spec, beside=self._beside)
+        try:
+            return self._fleet.one("apart", LocalFleet.apart, function, *arguments)
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
         """Lets the workers go."""
         fleet, self._fleet = self._fleet, None
@@ -84,13 +101,13 @@ class PromptBook:
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], Prompts | FriezeError] = {}
 
-    def encode(self, jobs: Sequence[Job], *, ray: bool) -> None:
-        """Encode the prompts of these jobs in one go, in a process that ends with it."""
+    def encode(self, jobs: Sequence[Job], crew: WarmCrew) -> None:
+        """Encode the prompts of these jobs in one go, with a crew that has loaded nothing yet."""
         missing = {prompt_key(job.plan): job.plan for job in jobs}
         plans = sorted(missing.values(), key=loaded.weights)
         asked = [(each, _image(each)) for each in plans]
         if asked:
-            found = apart(asked[0][0], loaded.encode_many, asked, ray=ray)
+            found = crew.apart(asked[0][0], loaded.encode_many, asked)
             self._found = dict(zip(map(prompt_key, plans), found, strict=True))
 
     def of(self, made: CanvasPlan) -> Prompts:

@@ -319,3 +319,26 @@ def test_what_a_cluster_has_no_room_for_is_told_before_a_prompt_is_encoded(
     with pytest.raises(PlanError, match="as far as the prompts"):  # control: with room
         render(RenderSpec(**{**SMALL, "workers": 2}, out=str(tmp_path / "a.zarr")))
     assert len(encoded) == 1
+
+
+def test_the_worker_that_encoded_the_prompts_goes_on_to_draw(
+    tmp_path: Path, alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, ray_cluster: int
+) -> None:
+    launch, launched = warm.launch, list[object]()
+
+    def counted(*args: Any, **options: Any) -> Fleet:
+        launched.append(args)
+        return launch(*args, **options)
+
+    def another(*args: Any, **options: Any) -> None:
+        raise FleetError("a process for the prompts alone")
+
+    monkeypatch.setattr(warm, "launch", counted)
+    monkeypatch.setattr(warm, "apart", another)
+    results = drawn(ITEMS[:2], tmp_path / "two", local=False, workers=2)
+    assert [result.error for result in results.values()] == [None] * 2
+    assert len(launched) == 1, "of two lanes only one starts a worker for itself"
+    for name in ("plain", "seeded"):
+        assert np.array_equal(pixels(tmp_path / "two" / f"{name}.zarr"), alone[name]), name
+    (wide,) = drawn(ITEMS[3:], tmp_path / "wide", local=False, workers=2).values()
+    assert "a process for the prompts alone" in (wide.error or ""), "control: of one cut in two"
