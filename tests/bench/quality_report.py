@@ -25,8 +25,7 @@ SMALLER_IS_BETTER = ("repeats across", "repeats down", "layout KID", "crop KID")
 COLUMNS = (*SHARES, *SMALLER_IS_BETTER, "detail", "entropy", "seconds")
 TODAY = ("enlarged", "tiles")
 THUMB, LABEL, SEEDS = 128, 150, 6
-# Pictures below which no row is said to be better than another.
-LEAST = 4
+LEAST = 4  # pictures of a row, below which it is not said to beat another
 NOTES = Path(__file__).with_name("quality_notes.md")
 LEGEND = """\
 Each figure is followed by its 95 % interval (bootstrap over pictures; of shares Wilson's).
@@ -262,7 +261,10 @@ def _header(command: str, settings: Settings) -> str:
         here = Path(__file__).parent
         return subprocess.run(("git", *words), cwd=here, capture_output=True, text=True).stdout
 
-    changed = ", with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    beside = (":(top)", ":(top,exclude)tests/bench/results")  # results are what is being written
+    changed = (
+        git("status", "--porcelain", "--untracked-files=no", "--", *beside) and ", with changes"
+    )
     commit = git("rev-parse", "--short", "HEAD").strip() or "unknown"
     return (
         f"`{command}`\n\nCommit {commit}{changed}; {machine()}; torch {torch.__version__}.\n"
