@@ -156,6 +156,12 @@ class _Current(threading.local):
 _current = _Current()
 
 
+def innermost() -> Call | None:
+    """The marked layer that runs on this thread inside a mode, if one does."""
+    watch = _current.watch
+    return None if watch is None else watch.innermost
+
+
 def _enter(
     marks: Marks,
     name: str,

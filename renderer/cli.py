@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -72,6 +72,7 @@ Continue = Annotated[
         rich_help_panel="Output",
     ),
 ]
+Detector = Literal["attention", "draft"]
 DRAFTED = "a red sun over blue mountains at dusk"
 StorePath = Annotated[
     str, typer.Argument(metavar="STORE", help="the working store: a .zarr folder or s3://...")
@@ -238,6 +239,9 @@ def doctor(
     ] = None,
     size: Size = None,
     prompt: Annotated[str, typer.Option(help="what its drafts show")] = DRAFTED,
+    detector: Annotated[
+        Detector | None, typer.Option(help="listen to its attention, or draw drafts; default: both")
+    ] = None,
     json: Json = False,
     **fields: Any,
 ) -> None:
@@ -249,7 +253,7 @@ def doctor(
 
     if model is not None or size is not None:
         spec = merge(None, prompt, size, {**fields, "model": model})
-        _print_repetition(spec, json)
+        _print_repetition(spec, detector, json)
         return
     whole = True
     for finding in machine.examine():
@@ -320,18 +324,15 @@ def _print_plan(spec: RenderSpec, json: bool) -> None:
     print(_to_json({**vars(made), "estimate": estimate}, event="plan") if json else made)
 
 
-def _print_repetition(spec: RenderSpec, json: bool) -> None:
-    from . import drafts
-
-    def tell(text: str) -> None:
-        print(text, file=sys.stderr)
+def _print_repetition(spec: RenderSpec, detector: Detector | None, json: bool) -> None:
+    from . import attended
 
     with redirect_stdout(sys.stderr):
-        rounds = drafts.detect(planned(spec), tell)
+        found = attended.examine(planned(spec), detector, print)  # on stderr
     if json:
-        print(_to_json({"rounds": rounds}, event="repetition"))
+        print(_to_json(found, event="repetition"))
     else:
-        print(*drafts.report(rounds), sep="\n")
+        print(*attended.report(found), sep="\n")
 
 
 def _to_json(value: Any, **more: str) -> str:

@@ -26,8 +26,10 @@ OPTIONS: Mapping[str, Option] = {
     "periods": Option((), "numbers", above=0),
     # Or how many frequencies, from the one nearest to the trained length on.
     "n_rec": Option(1, least=1),
-    # Or all of those, none, or those that drafts of the picture show to repeat.
+    # Or all of those, none, or those that are found to repeat,
     "mode": Option("dominant", choices=("dominant", "all", "detect", "none")),
+    # by drafts of the picture, or by the amplitudes of attention at the trained size.
+    "detector": Option("draft", choices=("draft", "attention")),
     "edit": Option("period", choices=("period", "divide")),
     "margin": Option(1.0, above=0, most=1),
     # Power of sigma with which the correction fades; 0: in full at every step.

@@ -29,6 +29,8 @@ from .spec import RenderSpec
 STEPS = 4
 # Drafts that are observed together; each has another seed.
 NUMBER = 2
+# Of canvases with more tokens than so many times the trained ones none are made unasked.
+MOST_TIMES = 4
 
 Tell = Callable[[str], None]
 
@@ -37,6 +39,13 @@ def detects(made: CanvasPlan) -> bool:
     """Whether drafts are still to show which frequencies repeat."""
     wishes = options.detects(made.spec.method_options) is not None
     return wishes and made.detected is None
+
+
+def are_cheap(made: CanvasPlan) -> bool:
+    """Whether drafts take a moment: their attention grows with the square of the tokens."""
+    canvas, patch = made.stages[-1].canvas, made.facts.latent.patch
+    tokens = canvas.height * canvas.width // patch**2
+    return tokens <= MOST_TIMES * made.facts.training_tokens
 
 
 def rotary_axes(made: CanvasPlan) -> tuple[Axis, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError, WorkerLostError
 
-from . import devices, drafts, outputs, watch
+from . import amplitudes, attended, devices, drafts, outputs, watch
 from .course import MOST_FAILURES, Course, drawn, one_line
 from .deliveries import Deliveries
 from .errors import ExportError, PlanError, RenderFailedError
@@ -80,15 +80,22 @@ class Drive:
             return self._draw(made, create, targets, None)
 
     def _settled(self, made: CanvasPlan) -> CanvasPlan:
-        """The plan with the frequencies that drafts show to repeat, if its method asks for them."""
+        """The plan with the frequencies that are found to repeat, if its method asks for them."""
         if not drafts.detects(made):
             return made
-        rounds = drafts.detect(
-            made, lambda text: self.say("note", message=text), self.listener.cancel
-        )
-        for line in drafts.report(rounds):
-            self.say("note", message=line)
-        return plan(made.spec, sources=made.sources, detected=rounds[-1].corrected)
+
+        def tell(text: str) -> None:
+            self.say("note", message=text)
+
+        if made.spec.method_options.get("detector") == "attention":
+            heard = attended.attend(made, tell)
+            lines, found = amplitudes.report(heard), amplitudes.corrected(heard)
+        else:
+            rounds = drafts.detect(made, tell, self.listener.cancel)
+            lines, found = drafts.report(rounds), rounds[-1].corrected
+        for line in lines:
+            tell(line)
+        return plan(made.spec, sources=made.sources, detected=found)
 
     def go_on(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """What `resume` does if there is a store of this very picture; else what `render` does."""

@@ -72,6 +72,7 @@ def settled(options: Mapping[str, Any], detected: Sequence[int]) -> dict[str, An
     if name is None:
         return dict(options)
     kept = {key: value for key, value in options.items() if key != name}
+    kept.pop("detector", None)
     return kept | ({"ks": list(detected)} if detected else {name: "none"})
 
 

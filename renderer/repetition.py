@@ -69,7 +69,7 @@ def period(profile_L: Tensor, axis: Axis) -> int | None:
     that may be behind it: others come of the subject, as mountains beside mountains. Of several
     the first that is nearly the highest.
     """
-    found, lengths = profile_L.tolist(), _may_repeat(axis).values()
+    found, lengths = profile_L.tolist(), may_repeat(axis).values()
     peaks = {
         lag: found[lag]
         for lag in range(2, len(found) - 1)
@@ -116,13 +116,13 @@ def _cause(seen: Observation, axes: Mapping[str, Axis], ks: Sequence[int]) -> in
     """The frequency behind what an axis shows, if it is not corrected yet."""
     if seen.period is None:
         return None
-    left = {k: length for k, length in _may_repeat(axes[seen.axis]).items() if k not in ks}
+    left = {k: length for k, length in may_repeat(axes[seen.axis]).items() if k not in ks}
     near = {k: abs(length - seen.period) for k, length in left.items()}
     found = min(near, key=near.__getitem__, default=None)
     return found if found is not None and near[found] <= NEAR * left[found] else None
 
 
-def _may_repeat(axis: Axis) -> dict[int, float]:
+def may_repeat(axis: Axis) -> dict[int, float]:
     """Periods in tokens of the dominant frequency and of lower ones that fit into the canvas."""
     omega_F = frequencies(axis, torch.zeros(1))
     period_F = periods(omega_F).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,29 @@ def test_doctor_prints_what_it_found_with_a_plot() -> None:
     shown = CliRunner().invoke(cli.app, words)
     assert shown.exit_code == 0, shown.output
     lines = shown.stdout.splitlines()
-    assert lines[0] == "round 1: frequencies corrected: none"
-    assert lines[1].split()[:4] == ["row", "repeats", "after", "20,"]
-    assert lines[2].strip()[19] == "["  # the bar of lag 20
+    assert lines[1].startswith("  row    may repeat: 2 (19.9 tokens, ")
+    assert lines[2].strip()[2] == "["  # the bar of frequency 2
+    assert lines[3] == "correct: 2"
+    assert lines[4] == "round 1: frequencies corrected: none"
+    assert lines[5].split()[:4] == ["row", "repeats", "after", "20,"]
+    assert lines[6].strip()[19] == "["  # the bar of lag 20
     assert lines[-1] == "correct: 2"
+
+
+def test_large_pictures_are_not_drafted_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "draft", lambda *_: pytest.fail("it takes long"))
+    words = ("doctor", "demo", "--size", "1024x1024", "--local", "--json")
+    shown = CliRunner().invoke(cli.app, words)
+    assert shown.exit_code == 0, shown.output
+    (found,) = map(json.loads, shown.stdout.splitlines())
+    assert [each["axis"] for each in found["attention"]] == ["row", "column"]
+    assert "--detector draft" in shown.stderr
+
+
+def test_attention_at_the_trained_size_chooses_what_drafts_choose(
+    tmp_path: Path, detected: Path
+) -> None:
+    wish = HIGH | {"method_options": {"mode": "detect", "detector": "attention"}}
+    draw(tmp_path / "a.zarr", **wish)
+    assert Store.open(tmp_path / "a.zarr").run["detected"] == [2]
+    assert np.array_equal(pixels(tmp_path / "a.zarr"), pixels(detected))

@@ -108,7 +108,7 @@ COMMANDS = {
     "status": ["store", "address", "follow", "json"],
     "report": ["store", "out", "overwrite", "json"],
     "doctor": [
-        *("model", "size", "prompt", "json"),
+        *("model", "size", "prompt", "detector", "json"),
         *("seed", "dtype", "workers", "local", "address", "device"),
     ],
     "submit": [

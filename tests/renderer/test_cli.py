@@ -97,7 +97,16 @@ FLAGS = {
     "status": ["--follow", "--json", "--address"],
     "report": ["--overwrite", "--json"],
     "doctor": [
-        *("--size", "--prompt", "--json", "--seed", "--dtype", "--workers", "--local"),
+        *(
+            "--size",
+            "--prompt",
+            "--detector",
+            "--json",
+            "--seed",
+            "--dtype",
+            "--workers",
+            "--local",
+        ),
         *("--no-local", "--address", "--device"),
     ],
     "submit": [

@@ -1,13 +1,17 @@
 """Every preset is planned against its own checkpoint's published configs, and says what it should.
 
-Qwen-Image's transformer and autoencoder are diffusers' defaults for these classes.
+Qwen-Image's configs are as published copies of the checkpoint have them (the transformer's:
+https://huggingface.co/TensorStack/Qwen-Image-ts/blob/main/transformer/config.json); those of its
+transformer and autoencoder are also the defaults that diffusers documents for these classes.
 """
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
@@ -44,6 +48,7 @@ QWEN: dict[str, Any] = {
         "num_layers": 60,
         "out_channels": 16,
         "patch_size": 2,
+        "pooled_projection_dim": 768,
     },
     "vae/config.json": {
         "_class_name": "AutoencoderKLQwenImage",
@@ -136,6 +141,20 @@ def test_qwen_has_its_released_frequencies_and_guidance(folders: dict[str, Path]
     # The scheduler's own: mu of 65536 tokens on the line through 256 and 8192.
     mu = 0.5 + (0.9 - 0.5) / (8192 - 256) * (256**2 - 256)
     assert only.table.shift == pytest.approx(torch.tensor(mu).exp().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_qwen_is_as_large_as_its_classes_are_documented_to_be(part: str) -> None:
+    """The control: FLUX, of as many heads, is not."""
+    config = {k: v for k, v in QWEN[f"{part}/config.json"].items() if k[0] != "_"}
+    # A number of an older version of the class, which no longer means anything.
+    config.pop("pooled_projection_dim", None)
+    kind = getattr(diffusers, QWEN[f"{part}/config.json"]["_class_name"])
+    defaults = {n: p.default for n, p in inspect.signature(kind.__init__).parameters.items()}
+    listed = {n: list(d) if isinstance(d, tuple) else d for n, d in defaults.items()}
+    assert {name: listed[name] for name in config} == config
+    flux = inspect.signature(diffusers.FluxTransformer2DModel.__init__).parameters
+    assert listed.get("joint_attention_dim") != flux["joint_attention_dim"].default
 
 
 def test_a_stage_may_not_change_how_many_prompts_are_evaluated(folders: dict[str, Path]) -> None:
