@@ -178,7 +178,8 @@ def test_a_killed_worker_is_named_and_a_new_fleet_works(ray_cluster: int) -> Non
 def test_a_stopped_worker_is_named(ray_cluster: int) -> None:
     with RayFleet.launch(Worker, 2, timeout=2.0) as fleet:
         os.kill(fleet.describe()[0].pid, signal.SIGSTOP)
-        with pytest.raises(WorkerLostError, match=r"rank 0 .* hangs") as caught:
+        # Its verb's time is up, or it has not said that it lives: whatever is noticed first.
+        with pytest.raises(WorkerLostError, match=r"rank 0 .* (hangs|did not answer)") as caught:
             fleet.all("total", 1)
         assert caught.value.rank == 0
 
