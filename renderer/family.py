@@ -86,10 +86,10 @@ class GuidanceFacts:
 class ModelFacts:
     """Everything known of a checkpoint without loading it.
 
-    `training_size` is pixels, `training_frames` frames. `takes_image`: it animates a first
-    frame, and without one if that is `image_optional`. `num_experts`: networks that take turns.
-    `rotary`: its positions are angles. `float32_noise`: its pipeline draws noise in float32
-    whatever the weights' precision.
+    `training_size` is pixels, `training_frames` frames; `square`: no other shape is known.
+    `takes_image`: it animates a first frame, and without one if that is `image_optional`.
+    `num_experts`: networks that take turns. `rotary`: its positions are angles. `float32_noise`:
+    its pipeline draws noise in float32 whatever the weights' precision.
     """
 
     family: str
@@ -105,6 +105,7 @@ class ModelFacts:
     takes_image: bool = False
     image_optional: bool = False
     rotary: bool = True
+    square: bool = False
     num_experts: int = 1
     float32_noise: bool = False
     training_frames: int = 1

@@ -51,7 +51,7 @@ def export(folder: Path, checkpoint: Path) -> None:
     )
     fresh = checkpoint.with_name("checkpoint.new")
     pipeline.to(torch.float16).save_pretrained(fresh, safe_serialization=True)
-    hints = {"training_size": WHOLE, "max_sequence_length": TEXT_TOKENS}
+    hints = {"training_size": WHOLE, "square": True, "max_sequence_length": TEXT_TOKENS}
     (fresh / "frieze.json").write_text(json.dumps(hints, indent=2) + "\n")
     if (folder / "training_log.csv").exists():
         shutil.copy(folder / "training_log.csv", fresh)

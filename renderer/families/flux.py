@@ -65,6 +65,7 @@ def describe(folder: Path) -> ModelFacts:
         ),
         schedule=read_schedule(folder, explicit_sigmas=True),
         training_size=hints.get("training_size", 1024),
+        square=hints.get("square", False),
         max_sequence_length=hints.get("max_sequence_length", 512),
         cost=Cost(
             hidden=transformer["num_attention_heads"] * transformer["attention_head_dim"],

@@ -1,31 +1,51 @@
 """The default: what drew best past the trained size, and the plain model up to it.
 
-The first stage is the smallest picture of the same shape whose sides are no shorter than trained;
-later ones grow by 2 at most. Each restarts from the one before it, enlarged and noised (SDEdit,
-arXiv 2108.01073), so that a sun stays one sun. Positions are interpolated on each axis by itself
-(arXiv 2306.15595), which maps any canvas onto the grid of tokens that the model knows; as that
-flattens attention, heads are concentrated by their entropies (EAAC, arXiv 2512.04504), more than
-the paper does where no position is touched.
+The first stage is the picture at the trained area, drawn by the plain model; later ones grow by 2
+at most. Each restarts from the one before it, enlarged and noised (SDEdit, arXiv 2108.01073), so
+that a sun stays one sun. Positions are divided by how much larger than the first stage the picture
+is (arXiv 2306.15595), alike on both axes, so that nothing is stretched; as that flattens attention,
+heads are concentrated by their entropies (EAAC, arXiv 2512.04504), more than the paper does where
+no position is touched.
 
-The evidence is tests/bench/results/quality.md, on the model that comes with the package, and what
-was tried before on a few seeds each. A first stage shorter than trained loses the sky of a wide
-canvas, and none at all makes the sun dissolve at four times the trained side. Restarts below 0.8
-at twice the side leave less detail; above 0.4 at four times they show the grid of tokens. Led by
-the low band of the stage before, with tokens half a token off at every other step, detail was
-half. Factors of 1.2 to 2 had the better crops and layout over 1.1 to 1.6, and these over the
-paper's 1 to 1.3. Other models were not measured.
+A model that knows only squares would put ground above sky in another shape. Its first stage is the
+smallest picture whose sides are no shorter than trained, and each axis is interpolated by itself,
+which maps any canvas onto the grid of tokens that it knows: the order stays, but what is round is
+drawn as wide as the canvas is.
+
+The evidence is tests/bench/results/quality.md, on the model that comes with the package, which
+knows only squares, and what was tried before on a few seeds each. A first stage shorter than
+trained loses the sky of a wide canvas, and none at all makes the sun dissolve at four times the
+trained side. Restarts below 0.8 at twice the side leave less detail; above 0.4 at four times they
+show the grid of tokens. Led by the low band of the stage before, with tokens half a token off at
+every other step, detail was half. Factors of 1.2 to 2 had the better crops and layout over 1.1 to
+1.6, and these over the paper's 1 to 1.3. Other models were not measured.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from .. import options
 from ..family import ModelFacts
 from ..heads import concentration
-from ..method import Focus, Method, Stage, interpolated, squeeze, stages_of, trained
+from ..method import (
+    Axis,
+    Focus,
+    Method,
+    PositionPolicy,
+    Stage,
+    interpolated,
+    squeeze,
+    stages_of,
+    trained,
+)
 from ..spec import RenderSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Sigma at which the second and every later stage restarts.
 STARTS = (0.8, 0.4)
@@ -50,7 +70,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     focus = Focus(scale=partial(concentration, least=LEAST, most=MOST))
     return Method(
         stages=stages,
-        positions=interpolated if facts.rotary else trained,
+        positions=_positions(spec, facts),
         absolute=None if facts.rotary else squeeze,
         focus=focus if facts.rotary else None,
         note=_note(len(stages), facts),
@@ -64,14 +84,39 @@ def _is_known(spec: RenderSpec, facts: ModelFacts) -> bool:
 
 
 def _growing(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
-    """Stages that grow evenly, the first from noise and with a short side of the trained length."""
-    ratio = max(1.0, min(spec.height, spec.width) / facts.training_size)
+    """Stages that grow evenly, the first from noise."""
+    ratio = _ratio(spec, facts)
     levels = math.ceil(math.log2(ratio) - 1e-9)
     begun = (1.0, *(STARTS[min(i, len(STARTS) - 1)] for i in range(levels)))
     return tuple(
         Stage(scale=ratio ** ((i - levels) / max(1, levels)), start=start)
         for i, start in enumerate(begun)
     )
+
+
+def _ratio(spec: RenderSpec, facts: ModelFacts) -> float:
+    """How much longer than those of the first stage the picture's sides are."""
+    side = min(spec.height, spec.width) if facts.square else math.sqrt(spec.height * spec.width)
+    return max(1.0, side / facts.training_size)
+
+
+def _positions(spec: RenderSpec, facts: ModelFacts) -> PositionPolicy:
+    """Angles squeezed into what a model knows: the trained square, or the first stage's shape."""
+    if not facts.rotary:
+        return trained
+    if facts.square:
+        return interpolated
+    ratio, unit = _ratio(spec, facts), facts.latent.unit
+    first = {
+        "row": round(spec.height / ratio / unit),
+        "column": round(spec.width / ratio / unit),
+    }
+
+    def evenly(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+        known = replace(axis, trained=first.get(axis.name, axis.trained))
+        return interpolated(known, position_S, sigma)
+
+    return evenly
 
 
 def _note(num_stages: int, facts: ModelFacts) -> str:

@@ -88,6 +88,26 @@ def test_auto_grows_from_a_short_side_of_the_trained_length() -> None:
     assert load_method(spec, clip_facts()).stages == auto.stages
 
 
+def test_auto_stretches_nothing_where_a_model_knows_many_shapes() -> None:
+    knows = dataclasses.replace(picture_facts(), square=False)
+    side, unit = knows.training_size, knows.latent.unit
+    spec = RenderSpec(height=2 * side, width=8 * side, method="auto")
+    auto = load_method(spec, knows)
+    assert [stage.scale for stage in auto.stages] == [0.25, 0.5, 1.0]
+    lengths = {"row": 2 * side // unit, "column": 8 * side // unit}
+    for stage in auto.stages:
+        for name, whole in lengths.items():
+            length = round(stage.scale * whole)
+            axis = Axis(name, 16, 100.0, trained=side // unit, length=length)
+            tokens = torch.arange(length)
+            expected = trained(axis, tokens / (4 * stage.scale), 1.0)
+            assert torch.allclose(auto.positions(axis, tokens, 1.0), expected)
+    # The control: a model of squares has its columns squeezed by 8, its rows by 2.
+    column = Axis("column", 16, 100.0, trained=side // unit, length=lengths["column"])
+    squares = load_method(spec, picture_facts()).positions(column, torch.arange(8), 1.0)
+    assert torch.allclose(squares, trained(column, torch.arange(8) / 8, 1.0))
+
+
 def test_auto_is_the_plain_model_up_to_the_trained_area_and_frames() -> None:
     side = picture_facts().training_size
     wide = Axis("column", 32, 10000.0, trained=16, length=32)

@@ -59,4 +59,4 @@ def test_the_folder_is_small_safe_and_says_its_training_size():
     pickles = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
     assert not [path for path in files if path.suffix in pickles]
     hints = json.loads(Path(train.CHECKPOINT, "frieze.json").read_text())
-    assert hints == {"training_size": 256, "max_sequence_length": 32}
+    assert hints == {"training_size": 256, "square": True, "max_sequence_length": 32}
