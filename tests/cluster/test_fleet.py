@@ -127,7 +127,10 @@ def test_a_hanging_rank_is_named() -> None:
 
 @pytest.mark.timeout(60)
 def test_a_collective_on_one_rank_alone_times_out() -> None:
-    lost = pytest.raises(WorkerLostError, match=r"lost each other in 'total': .*rank 1")
+    # The other rank waits no longer, or the driver does not: whichever is first.
+    lost = pytest.raises(
+        WorkerLostError, match=r"lost each other in 'total': (.*rank 1|no rank reported)"
+    )
     with LocalFleet.launch(Worker, 2, timeout=1.0) as fleet, lost:
         fleet.one("total", 1)
 
