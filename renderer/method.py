@@ -144,14 +144,16 @@ def from_trained_size(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
 
 
 def doubling(spec: RenderSpec, facts: ModelFacts, starts: Sequence[float]) -> tuple[Stage, ...]:
-    """Stages 1/2^k .. 1/2, 1, the first one no larger than the trained area and from noise.
-
-    Later ones start from `starts`, the last of which holds for all that follow.
-    """
+    """Stages 1/2^k .. 1/2, 1, the first no larger than the trained area; `starts` as in `begun`."""
     ratio = math.sqrt(spec.height * spec.width) / facts.training_size
     levels = max(0, math.ceil(math.log2(ratio) - 1e-9))
-    begun = (1.0, *(starts[min(i, len(starts) - 1)] for i in range(levels)))
-    return tuple(Stage(scale=0.5 ** (levels - i), start=start) for i, start in enumerate(begun))
+    begins = enumerate(begun(levels, starts))
+    return tuple(Stage(scale=0.5 ** (levels - i), start=start) for i, start in begins)
+
+
+def begun(levels: int, starts: Sequence[float]) -> tuple[float, ...]:
+    """Sigmas of a first stage, from noise, and of `levels` more: the last of `starts` holds on."""
+    return (1.0, *(starts[min(i, len(starts) - 1)] for i in range(levels)))
 
 
 def load_method(spec: RenderSpec, facts: ModelFacts) -> Method:

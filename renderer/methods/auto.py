@@ -37,6 +37,7 @@ from ..method import (
     Method,
     PositionPolicy,
     Stage,
+    begun,
     interpolated,
     squeeze,
     stages_of,
@@ -87,10 +88,9 @@ def _growing(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
     """Stages that grow evenly, the first from noise."""
     ratio = _ratio(spec, facts)
     levels = math.ceil(math.log2(ratio) - 1e-9)
-    begun = (1.0, *(STARTS[min(i, len(STARTS) - 1)] for i in range(levels)))
     return tuple(
         Stage(scale=ratio ** ((i - levels) / max(1, levels)), start=start)
-        for i, start in enumerate(begun)
+        for i, start in enumerate(begun(levels, STARTS))
     )
 
 
