@@ -22,17 +22,16 @@ from torch.overrides import TorchFunctionMode
 from frieze.cluster.attention import AxisComms, Context, axis_comms, canvas_attention
 from frieze.cluster.comm import Comm
 from frieze.cluster.convolution import BandConvolution
+from frieze.cluster.diversion import Diversion
 from frieze.cluster.entropy import canvas_entropy
 from frieze.cluster.layout import Band, Canvas, Mesh
 from frieze.cluster.marks import Call, Marks, Watch, mark
-from frieze.cluster.row_mixers import ROW_MIXERS, Spans, row_mixer
+from frieze.cluster.row_mixers import Spans, row_mixer
 from frieze.cluster.shapes import BandError, CanvasShapes, refusal
 from frieze.cluster.tuning import Tuning
 from frieze.kernels.group_norm import Moments, merge, moments, normalise
 
 __all__ = ["BandError", "BandMode", "Context", "Marks", "band_mode", "mark"]
-
-_ATTEND = ROW_MIXERS["scaled_dot_product_attention"]
 
 
 class BandMode(TorchFunctionMode):
@@ -42,7 +41,7 @@ class BandMode(TorchFunctionMode):
     every rank of one canvas, from the top.  With the latent `canvas` a band's tensors and tokens
     are told by their sizes from the start, so more mistakes raise; without it they are learnt.
     A `tuning` changes and measures the attention of the layers in `marks` that are not local; on
-    one rank that is all the mode does then.
+    one rank that is all that is done then, and no mode is entered.
     On a clean exit every layer in `marks` must have attended here, else BandError.
     """
 
@@ -65,10 +64,10 @@ class BandMode(TorchFunctionMode):
         self.canvas = CanvasShapes(self.bands, self.comm.rank, canvas)
         self.convolution = BandConvolution(self.comm, self.canvas)
         self.tuning = tuning
-        # Here every function means what it means anyway; only the tuning is to be done, so the
-        # mode, which costs every torch call a detour, is entered within marked layers alone.
+        # Here every function means what it means anyway, and only the tuning is to be done: the
+        # mode, which costs every torch call a detour, is not entered.
         self._only_tunes = tuning is not None and self.comm.size == 1
-        self.watch = Watch(marks, self if self._only_tunes else None)
+        self.watch = Watch(marks, Diversion(self.attend) if self._only_tunes else None)
         self._meanings: dict[str, Callable[..., Tensor]] = {
             "convolve": self.convolution.convolve,
             "pad": self.convolution.pad,
@@ -80,23 +79,15 @@ class BandMode(TorchFunctionMode):
     def __enter__(self) -> BandMode:
         self.watch.begin()
         if not self._only_tunes:
-            self.open()
+            super().__enter__()
         return self
 
     def __exit__(self, error_type: Any, error: Any, traceback: Any) -> None:
         if not self._only_tunes:
-            self.close()
+            super().__exit__(error_type, error, traceback)
         self.watch.end()
         if error_type is None:
             self.watch.check_all_ran()
-
-    def open(self) -> None:
-        """From now on torch functions mean what they mean here."""
-        super().__enter__()
-
-    def close(self) -> None:
-        """They mean what they meant before."""
-        super().__exit__(None, None, None)
 
     def __torch_function__(
         self,
@@ -107,8 +98,6 @@ class BandMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         mixer = row_mixer(function)
-        if self._only_tunes and (mixer is not _ATTEND or self._is_local()):
-            return function(*args, **kwargs)
         padded = self.convolution.padded((args, kwargs))
         if padded and mixer != Spans("convolve"):
             return self.convolution.beside(function, padded[0], args, kwargs)

@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns, S tokens, D fe
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -92,15 +93,7 @@ class CanvasShapes:
 
         Square patches of p x p latents make T W / p^2 tokens of each latent row and T frames.
         """
-        per_row = Fraction(num_tokens, self.band.rows)
-        counts = [per_row * band.rows for band in self.bands]
-        if num_tokens < 1 or any(count.denominator != 1 for count in counts):
-            return None
-        if self.canvas is not None:
-            per_frame = per_row / self.canvas.width
-            if not any(_is_square(per_frame / t) for t in range(1, self.canvas.frames + 1)):
-                return None
-        return tuple(int(count) for count in counts)
+        return _tokens_of_all(self.bands, self.band, self.canvas, num_tokens)
 
     def frames_of(self, num_tokens: int) -> int | None:
         """Frames of the band's tokens, the most that square patches make; None if unknown."""
@@ -109,6 +102,21 @@ class CanvasShapes:
         per_frame = Fraction(num_tokens, self.band.rows) / self.canvas.width
         counts = range(self.canvas.frames, 0, -1)
         return next((t for t in counts if _is_square(per_frame / t)), None)
+
+
+@functools.lru_cache(maxsize=256)  # every attention of every step asks, for a few shapes
+def _tokens_of_all(
+    bands: tuple[Band, ...], own: Band, canvas: Canvas | None, num_tokens: int
+) -> tuple[int, ...] | None:
+    per_row = Fraction(num_tokens, own.rows)
+    counts = [per_row * band.rows for band in bands]
+    if num_tokens < 1 or any(count.denominator != 1 for count in counts):
+        return None
+    if canvas is not None:
+        per_frame = per_row / canvas.width
+        if not any(_is_square(per_frame / t) for t in range(1, canvas.frames + 1)):
+            return None
+    return tuple(int(count) for count in counts)
 
 
 def _is_square(value: Fraction) -> bool:

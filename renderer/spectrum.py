@@ -8,6 +8,7 @@ of these, E features, N spatial frequencies of one axis, K bins, F rotary freque
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -64,14 +65,20 @@ def _binned(power_N: Tensor, num_bins: int) -> Tensor:
 
 def _radial(map_THW: Tensor, num_bins: int) -> Tensor:
     """Mean power of rings of equal width around frequency 0, which itself is left out: [K]."""
-    power_HW = torch.fft.fft2(map_THW).abs().square().mean(dim=0)
-    rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64) for n in power_HW.shape)
-    radius_S, power_S = torch.hypot(rows[:, None], columns).flatten()[1:], power_HW.flatten()[1:]
-    if not len(radius_S):
+    power_S = torch.fft.fft2(map_THW).abs().square().mean(dim=0).flatten()[1:]
+    if not len(power_S):
         return torch.ones(1, dtype=torch.float64)
-    ring_S = (radius_S / radius_S.max() * num_bins).long().clamp(max=num_bins - 1)
+    ring_S = _rings(*map_THW.shape[-2:], num_bins)
     num_R = ring_S.bincount()
     return (ring_S.bincount(power_S) / num_R)[num_R > 0]
+
+
+@functools.lru_cache(maxsize=8)  # a canvas is asked about at every step
+def _rings(num_rows: int, num_columns: int, num_bins: int) -> Tensor:
+    """The ring in which each spatial frequency but 0 lies: [S]."""
+    rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64) for n in (num_rows, num_columns))
+    radius_S = torch.hypot(rows[:, None], columns).flatten()[1:]
+    return (radius_S / radius_S.max() * num_bins).long().clamp(max=num_bins - 1)
 
 
 def structure(radial_K: Tensor) -> float:

@@ -214,23 +214,29 @@ def test_on_one_rank_the_mode_only_tunes() -> None:
     assert tuning.calls == ["blocks.0"]
 
 
-def test_on_one_rank_the_mode_is_left_outside_of_marked_layers_whatever_fails() -> None:
-    """It costs every torch call a detour."""
+def test_on_one_rank_no_mode_is_entered_and_attention_is_what_it_was_whatever_fails() -> None:
+    """A mode costs every torch call a detour."""
     model, marks = marked(Attention())
-    inside: list[int] = []
-    model.blocks[0].register_forward_pre_hook(lambda *_: inside.append(num_modes()))
+    plain = F.scaled_dot_product_attention
+    inside: list[tuple[int, bool]] = []
+
+    def look(*_: object) -> None:
+        inside.append((num_modes(), F.scaled_dot_product_attention is plain))
+
+    model.blocks[0].register_forward_pre_hook(look)
 
     def failing(layer: str, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         raise ArithmeticError(layer)
 
     with BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, tuning=Recorded()):
-        assert num_modes() == 0
+        assert F.scaled_dot_product_attention is plain
         model(canvas(1, 4))
-        assert (inside, num_modes()) == ([1], 0)
+        assert F.scaled_dot_product_attention is plain
+    assert inside == [(0, False)]
     mode = BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, tuning=Recorded(failing))
     with pytest.raises(ArithmeticError, match=r"blocks\.0"), mode:
         model(canvas(1, 4))
-    assert num_modes() == 0
+    assert F.scaled_dot_product_attention is plain
 
 
 def test_without_a_tuning_one_rank_needs_no_mode() -> None:
