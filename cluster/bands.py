@@ -167,14 +167,20 @@ class BandMode(TorchFunctionMode):
         if enable_gqa:
             repeats = query.shape[-3] // key.shape[-3]
             key, value = (x.repeat_interleave(repeats, -3) for x in (key, value))
-        tokens = self._token_counts(function, (query, key, value), call)
-        options: dict[str, Any] = {"comms": self.comms, "tokens": tokens}
-        options |= {"scale": scale, "context": call.context}
+        options: dict[str, Any] = {"comms": self.comms, "scale": scale, "context": call.context}
+        if not self._needs_no_counts:
+            options["tokens"] = self._token_counts(function, (query, key, value), call)
         if self.tuning is not None:
             query, key = self._tune(self.tuning, function, query, key, call, options)
             if self._only_tunes and self.tuning.decay is None:
                 return function(query, key, value, attn_mask, scale=options["scale"])
         return canvas_attention(query, key, value, **options)
+
+    @property
+    def _needs_no_counts(self) -> bool:
+        """Whether no tokens lie elsewhere, and those that are here are scaled alone."""
+        tuning = self.tuning
+        return self._only_tunes and tuning is not None and not (tuning.probe or tuning.decay)
 
     def _tune(
         self,
