@@ -88,21 +88,21 @@ class Traced:
 
     def estimate(self, stages: Sequence[StagePlan], rows_per_block: int) -> Estimate:
         """The most that any stage needs on the worker with the tallest band."""
+        largest = _largest(stages)
         denoise = max(
-            (self.denoise(stage, rank) for stage in stages for rank in self.heaviest(stage.bands)),
+            (self.denoise(stage, rank) for stage in largest for rank in self.heaviest(stage.bands)),
             key=_size,
         )
-        decode = [self.decode(stages[-1], rows_per_block)]
-        encode = []
-        for before, stage in itertools.pairwise(stages):
-            if stage.enlarge == "pixels":
-                rows = before.align * self.facts.latent.downscale
-                decode.append(self.decode(before, rows))
-                encode.append(self.encode(stage))
-        if self.spec.init is not None:
-            encode.append(self.encode(stages[0]))
+        pairs = [pair for pair in itertools.pairwise(stages) if pair[1].enlarge == "pixels"]
+        painted = _largest([before for before, _ in pairs])
+        encoded = [stage for _, stage in pairs] + list(stages[: self.spec.init is not None])
+        decode = [
+            self.decode(stages[-1], rows_per_block),
+            *(self.decode(s, s.align * self.facts.latent.downscale) for s in painted),
+        ]
+        encode = [self.encode(stage) for stage in _largest(encoded)]
         if self.animates:
-            encode += [self.animate(stage) for stage in stages]
+            encode += [self.animate(stage) for stage in largest]
         return Estimate(
             weights=sum(part.weight_bytes for part in self.parts),
             denoise=denoise.num_bytes + max(part.cast_bytes for part in self.parts),
@@ -247,6 +247,19 @@ class Traced:
         cells = self.facts.latent.channels * canvas.frames * canvas.height * canvas.width
         size = 4 if self.facts.float32_noise else getattr(torch, self.spec.dtype).itemsize
         return cells * size
+
+
+def _largest(stages: Sequence[StagePlan]) -> list[StagePlan]:
+    """The stages that no other exceeds on every side: the others need no more than that one."""
+    extents = [(s.canvas.frames, *(b.rows for b in s.bands), s.canvas.width) for s in stages]
+
+    def is_within(one: int, other: int) -> bool:
+        if extents[one] == extents[other]:
+            return one > other
+        return all(a <= b for a, b in zip(extents[one], extents[other], strict=True))
+
+    numbers = range(len(stages))
+    return [stages[n] for n in numbers if not any(is_within(n, m) for m in numbers if m != n)]
 
 
 def tallest(bands: Sequence[Band]) -> int:

@@ -197,6 +197,28 @@ def test_control_the_band_of_another_rank_is_another_answer() -> None:
     assert short != pytest.approx(tall, rel=CLOSE)
 
 
+def test_a_cascade_is_traced_at_its_largest_stage_and_needs_the_most_of_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = {"height": 768, "width": 512}
+    made = planned(RenderSpec(**{**DEMO, **size}, workers=2, method="pi"))
+    assert len(made.stages) > 2
+    each = [estimated(dataclasses.replace(made, stages=(stage,))) for stage in made.stages]
+    traced: list[int] = []
+    denoise = trace.Traced.denoise
+
+    def watched(self: trace.Traced, stage: Any, rank: int) -> Any:
+        traced.append(made.stages.index(stage))
+        return denoise(self, stage, rank)
+
+    monkeypatch.setattr(trace.Traced, "denoise", watched)
+    whole = estimated(made)
+    assert set(traced) == {len(made.stages) - 1}
+    assert whole.denoise == max(one.denoise for one in each) > min(one.denoise for one in each)
+    assert whole.decode == max(one.decode for one in each)
+    assert whole.encode > max(one.encode for one in each) == 0
+
+
 def test_equal_layers_that_are_stood_in_for_change_no_peak() -> None:
     from diffusers import FluxTransformer2DModel
 
