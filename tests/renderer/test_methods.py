@@ -119,7 +119,42 @@ def test_auto_is_the_plain_model_up_to_the_trained_area_and_frames() -> None:
     assert auto.note == "the plain model, no larger than trained"
     longer = RenderSpec(height=side, width=side, num_frames=22, method="auto")
     assert load_method(longer, clip_facts()).positions is interpolated
-    assert made("auto", (side, 2 * side)).positions is interpolated
+    assert made("auto", (2 * side, 2 * side)).positions is interpolated
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_auto_draws_the_layout_of_an_unknown_shape_squeezed_and_the_rest_in_its_width(
+    stage: int,
+) -> None:
+    side = picture_facts().training_size
+    auto = made("auto", (2 * side, 4 * side))
+    rows, columns = (
+        Axis(name, 32, 10000.0, trained=16, length=length * stage)
+        for name, length in (("row", 16), ("column", 32))
+    )
+    tokens = torch.arange(columns.length)
+    early, late = (auto.positions(columns, tokens, sigma) for sigma in (0.86, 0.85))
+    assert torch.equal(early, interpolated(columns, tokens, 0.86))
+    # Tokens are as wide as those of rows, and the dominant frequency's period is the canvas.
+    expected = trained(columns, tokens / stage, 0.85)
+    ratio = (late[-1] / expected[-1]).tolist()
+    period = 2 * math.pi * (columns.length - 1) / late[-1]
+    assert [j for j, r in enumerate(ratio) if not math.isclose(r, 1)] == [2]
+    assert period[2] == pytest.approx(columns.length)
+    assert 2 * math.pi * 10000 ** (2 / 16) * stage < columns.length
+    for sigma in (0.86, 0.85):
+        assert torch.equal(auto.positions(rows, tokens, sigma), interpolated(rows, tokens, sigma))
+    tall = made("auto", (4 * side, 2 * side))
+    assert torch.equal(tall.positions(columns, tokens, 0.1), interpolated(columns, tokens, 0.1))
+
+
+def test_auto_draws_at_once_what_is_hardly_longer_than_trained() -> None:
+    side = picture_facts().training_size
+    slight = made("auto", (round(1.15 * side), round(1.15 * side)))
+    assert [stage.scale for stage in slight.stages] == [1.0]
+    assert slight.focus is not None
+    more = made("auto", (round(1.25 * side), round(1.25 * side)))
+    assert [stage.scale for stage in more.stages] == pytest.approx([0.8, 1.0])
 
 
 def test_auto_does_what_it_can_where_nothing_rotates_and_says_so() -> None:
