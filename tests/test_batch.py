@@ -321,6 +321,7 @@ def test_what_a_cluster_has_no_room_for_is_told_before_a_prompt_is_encoded(
     assert len(encoded) == 1
 
 
+@pytest.mark.slow
 def test_the_worker_that_encoded_the_prompts_goes_on_to_draw(
     tmp_path: Path, alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, ray_cluster: int
 ) -> None:

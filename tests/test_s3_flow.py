@@ -74,6 +74,7 @@ def test_a_killed_drivers_store_is_finished_from_another_process_to_the_same_byt
     assert lines[0]["time"] <= lines[-1]["time"]
 
 
+@pytest.mark.slow
 def test_ray_workers_that_know_no_keys_draw_into_their_drivers_bucket(
     tmp_path: Path, ray_cluster: int, s3: S3Server
 ) -> None:

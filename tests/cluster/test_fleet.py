@@ -263,6 +263,7 @@ print(*(place.pid for place in fleet.describe()))
 """
 
 
+@pytest.mark.slow
 def test_a_ray_started_for_a_fleet_ends_with_it() -> None:
     done = run_script(PRIVATE)
     assert "ZeroDivisionError" in done.stderr.splitlines()[-1], done.stderr
