@@ -185,24 +185,36 @@ def _ceiling(found: Judged) -> Mapping[str, Estimate]:
 def _rivals(own: Line, others: Sequence[Line], real: Mapping[str, Estimate]) -> list[str]:
     """What beats `auto`, or that nothing does, and what `auto` beats.
 
-    To be less alike to itself than real scenes are is no merit, and is told apart.
+    To be less alike to itself than real scenes are is no merit, nor is the detail of what is drawn
+    more than once: both are told apart.
     """
     told, apart = [], []
     for column in COLUMNS:
-        better = [o.name for o in others if beats(o.figures[column], own.figures[column], column)]
+        better = [o for o in others if beats(o.figures[column], own.figures[column], column)]
         if "repeats" in column and real and own.figures[column].low <= real[column].high:
-            apart += [
-                f"Less alike to themselves than auto, which is no more so than real scenes, in "
-                f"{column}: {', '.join(better)}."
-            ] * bool(better)
-        else:
-            told += [f"{name} beats auto in {column}." for name in better]
+            about = "Less alike to themselves than auto, which is no more so than real scenes"
+            apart += _named(f"{about}, in {column}", better)
+            continue
+        if column == "detail":
+            twice = [o for o in better if _repeats_more(o, own)]
+            better = [o for o in better if o not in twice]
+            apart += _named("More detail than auto, of what they repeat more than it does", twice)
+        told += [f"{other.name} beats auto in {column}." for other in better]
     if not told:
         told.append(f"Of {len(others)} rows, none beats auto in any column but seconds.")
     for other in others:
         won = [c for c in COLUMNS if beats(own.figures[c], other.figures[c], c)]
         apart += [f"auto beats {other.name} in {', '.join(won)}."] * bool(won)
     return told + apart
+
+
+def _repeats_more(one: Line, other: Line) -> bool:
+    columns = [column for column in SMALLER_IS_BETTER if "repeats" in column]
+    return any(beats(other.figures[c], one.figures[c], c) for c in columns)
+
+
+def _named(about: str, lines: Sequence[Line]) -> list[str]:
+    return [f"{about}: {', '.join(line.name for line in lines)}."] if lines else []
 
 
 def write(folder: Path, found: Sequence[Judged], command: str, settings: Settings) -> None:

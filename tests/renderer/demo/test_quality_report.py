@@ -129,6 +129,16 @@ def test_to_repeat_less_than_real_scenes_is_no_merit():
     assert told == ["less beats auto in repeats across."]
 
 
+def test_detail_of_what_is_drawn_twice_is_no_merit():
+    own = line("auto", "method", layout=5.0, crop=1.0, detail=0.4)
+    finer = line("finer", "method", layout=5.0, crop=1.0, detail=0.6)
+    assert remarks(own, finer) == ["finer beats auto in detail."]
+    figures = {**finer.figures, "repeats down": estimate(2.0)}
+    told = remarks(own, dataclasses.replace(finer, figures=figures))
+    assert told[0] == "Of 2 rows, none beats auto in any column but seconds."
+    assert told[1] == "More detail than auto, of what they repeat more than it does: finer."
+
+
 def test_too_much_detail_is_no_better_than_too_little():
     assert quality_report.beats(estimate(0.95), estimate(1.2), "detail")
     assert quality_report.beats(estimate(0.95), estimate(0.8), "detail")
