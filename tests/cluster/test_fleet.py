@@ -217,7 +217,8 @@ def test_closing_leaves_nothing_behind(ray_cluster: int, monkeypatch: pytest.Mon
     assert not any(map(is_running, pids))
     assert sorted(ray.util.list_named_actors()) == sorted(actors)
     assert groups() == bundles
-    assert wait_until(lambda: ray.available_resources()["CPU"] == cpus)
+    # More, where what an earlier fleet had was not all back yet.
+    assert wait_until(lambda: ray.available_resources()["CPU"] >= cpus)
 
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:
