@@ -25,7 +25,7 @@ class Diversion:
     it calls itself is not diverted. Diversions of one thread do not nest.
     """
 
-    def __init__(self, instead: Callable[..., Tensor]) -> None:
+    def __init__(self, instead: Attention) -> None:
         self._instead = instead
 
     def open(self) -> None:
@@ -40,7 +40,7 @@ class Diversion:
 
 
 class _Thread(threading.local):
-    instead: Callable[..., Tensor] | None = None
+    instead: Attention | None = None
 
 
 class _Exchange:
