@@ -48,7 +48,7 @@ def preferred(q_BHSD: Tensor) -> tuple[str, ...]:
     if kind != "cuda" or q_BHSD.dtype == torch.float64:
         return ("reference",)
     if q_BHSD.dtype not in HALF:
-        return ("efficient", "xformers", "triton", "reference")
+        return ("efficient", "triton", "reference")
     if q_BHSD.is_meta:  # a device that is not here: the one that copies most
         return ("cudnn", "flash", "efficient", "reference")
     hopper_or_later = torch.cuda.get_device_capability(q_BHSD.device) >= (9, 0)
@@ -204,10 +204,20 @@ def _not_installed(package: str) -> str | None:
     return None if importlib.util.find_spec(package) else f"{package} is not installed"
 
 
+def _xformers_missing() -> str | None:
+    if reason := _not_installed("xformers") or _needs_cuda(8, 0):
+        return reason
+    import xformers
+
+    if xformers._has_cpp_library:
+        return None
+    return f"xformers {xformers.__version__} is built for another torch than {torch.__version__}"
+
+
 def _xformers_refusal(q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor) -> str | None:
     return _refuse(
         _needs_device(q_BHSD, "cuda"),
-        _needs_dtype(q_BHSD, (torch.float32, *HALF)),
+        _needs_dtype(q_BHSD, HALF),  # its float32 kernel gives no log-sum-exp of parts
         _needs_one_head_dim(q_BHSD, v_BHKE),
         _needs_head_dim(q_BHSD, v_BHKE, 256),
     )
@@ -253,12 +263,7 @@ _BACKENDS = (
     Backend("cudnn", _cudnn_missing, _cudnn_refusal, _run_cudnn),
     Backend("flash", functools.partial(_needs_cuda, 8, 0), _flash_refusal, _run_flash),
     Backend("efficient", _needs_cuda, _efficient_refusal, _run_efficient),
-    Backend(
-        "xformers",
-        lambda: _not_installed("xformers") or _needs_cuda(7, 5),
-        _xformers_refusal,
-        _run_xformers,
-    ),
+    Backend("xformers", _xformers_missing, _xformers_refusal, _run_xformers),
     Backend("triton", _triton_missing, _triton_refusal, _run_triton),
     Backend("reference", _never, _never, _run_reference),
 )

@@ -86,10 +86,13 @@ def weights(plan: CanvasPlan) -> tuple[str, ...]:
 
 
 def device_of(spec: RenderSpec) -> torch.device:
-    """The device that a process of this render works on."""
-    if spec.device != "auto":
-        return torch.device(spec.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that a process of this render works on; `cuda` is its first one, by number.
+
+    A device without a number is none to `torch.cuda.set_device`, nor equal to its tensors'.
+    """
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(kind if spec.device == "auto" else spec.device)
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def peak_bytes(device: torch.device) -> int:

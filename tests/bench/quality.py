@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from bench import features, quality_report, quality_rows
+from bench import features, quality_report, quality_rows, quality_store
 from bench.quality_rows import Cell, Settings
 from bench.quality_store import Shelf
 from frieze.renderer.errors import FriezeError
@@ -97,7 +97,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="then only report")
     parser.add_argument("--work", type=Path, default=Path("/tmp/frieze-quality"))
     parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if min(asked.pictures, asked.pictures_large) < 2:
+        parser.error("a row needs two pictures or more")
+    return asked
 
 
 def main() -> None:
@@ -112,7 +115,9 @@ def main() -> None:
         number = asked.pictures_large if cell.width * cell.height > LARGE else asked.pictures
         rows = quality_rows.rows(cell, settings, wanted)
         shelves = [Shelf.of(asked.work, row, cell, settings) for row in rows]
-        run(tasks(shelves, number), asked.jobs, until)
+        real = quality_store.real_shelf(asked.work, cell, settings)
+        scenes = ((real, seed, False) for seed in range(quality_rows.REALS * number))
+        run(itertools.chain(tasks(shelves, number), scenes), asked.jobs, until)
         found.append(quality_report.judged(asked.work, cell, shelves, number))
         command = shlex.join(["python", "tests/bench/quality.py", *sys.argv[1:]])
         quality_report.write(asked.out, found, command, settings)

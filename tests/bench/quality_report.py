@@ -36,7 +36,7 @@ Each figure is followed by its 95 % interval (bootstrap over pictures; of shares
 of crops of the trained size, in features of `tests/bench/features.py`.
 *detail*: energy above 1/4 cycle per pixel, real scenes = 1.
 *entropy*: of attention on the second step, nats, mean over layers and heads.
-*seconds*: a picture, wall time, one thread (other work on the machine is in it)."""
+*seconds*: a picture, wall time of a process of one thread, beside those of the other `--jobs`."""
 
 
 @dataclass(frozen=True)

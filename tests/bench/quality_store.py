@@ -140,9 +140,14 @@ class Shelf:
         return self.folder / f"{seed:04}.png"
 
 
+def real_shelf(work: Path, cell: Cell, settings: Settings) -> Shelf:
+    """Where real scenes are that rows are held to."""
+    return Shelf.of(work, Row("reference", "reference"), cell, settings)
+
+
 def real(work: Path, cell: Cell, settings: Settings, number: int) -> list[list[Measures]]:
     """For each seed, real scenes with its prompt and with layouts that no row draws, measured."""
-    shelf, each = Shelf.of(work, Row("reference", "reference"), cell, settings), quality_rows.REALS
+    shelf, each = real_shelf(work, cell, settings), quality_rows.REALS
     for index in range(each * number):
         shelf.draw(index)
     return [[shelf.measures(each * seed + i) for i in range(each)] for seed in range(number)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,13 +20,13 @@ TOLERANCES = {
     torch.float16: HALF,
 }
 ON_CUDA = ["reference", "efficient", "triton", "cudnn", "flash"]
-if importlib.util.find_spec("xformers"):
+if not backends.TABLE["xformers"].missing():
     ON_CUDA.append("xformers")
 PLACES = [
     pytest.param(("cpu", name), id=f"cpu-{name}") for name in ("reference", "cpu_flash", "triton")
 ] + [pytest.param(("cuda", name), id=f"cuda-{name}", marks=pytest.mark.gpu) for name in ON_CUDA]
 MAX_HEAD_DIM = {"triton": 128, "cudnn": 128, "flash": 256, "xformers": 256}
-HALF_ONLY = ("cudnn", "flash")
+HALF_ONLY = ("cudnn", "flash", "xformers")
 
 
 class Shape(NamedTuple):
