@@ -23,6 +23,7 @@ from .family import Place
 from .launching import apart, session
 from .method import trained
 from .plan import CanvasPlan, plan
+from .precision import exactly
 from .sampling import stage_seed
 
 
@@ -99,7 +100,7 @@ def _small(made: CanvasPlan) -> CanvasPlan:
     return plan(made.spec.model_copy(update=changes))
 
 
-@torch.no_grad()
+@exactly
 def listened(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
     """By axis every frequency's share of the mean logit's amplitude, at the first step."""
     spec, stage = small.spec, small.stages[0]

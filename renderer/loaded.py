@@ -13,6 +13,7 @@ import torch
 from . import loading
 from .errors import FriezeError
 from .family import Conditioning, Model, ModelFacts, load_family
+from .precision import exactly
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +63,7 @@ def encode_many(
     return found
 
 
-@torch.no_grad()
+@exactly
 def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioning]:
     spec, facts = plan.spec, plan.facts
     loading.quiet()

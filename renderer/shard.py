@@ -33,6 +33,7 @@ from .guides import View
 from .guiding import Grid, Guiding, at_work
 from .method import Axis
 from .plan import CanvasPlan, StagePlan
+from .precision import exactly
 from .sampling import noised, solver, stage_seed
 from .saved import Saved
 from .saving import Saving
@@ -88,7 +89,7 @@ class Shard:
         prompt = self.plan.spec.prompt if prompt is None else prompt
         self.conditioning[prompt] = conditioning.on(self.device)
 
-    @torch.no_grad()
+    @exactly
     def paint(self) -> None:
         """Decode this stage's latents into the store, for the next stage to enlarge."""
         array = self.plan.array(f"{self.stage_index}-picture")
@@ -99,7 +100,7 @@ class Shard:
             frames = slice(piece.frame, piece.frame + rows_CTHW.shape[1])
             self.store.save_latents(array, 0, span, rows_CTHW, frames=frames)
 
-    @torch.no_grad()
+    @exactly
     def begin(self, stage_index: int, from_slot: int | None) -> None:
         """Noise for the first stage; for a later one the last stage, enlarged and noised anew.
 
@@ -116,7 +117,7 @@ class Shard:
             self._keep("guide", 0, clean)
             self._take_guide(noise, clean)
 
-    @torch.no_grad()
+    @exactly
     def restore(self, stage_index: int, slot: int, step_index: int) -> None:
         """Read this band's rows of a saved state, whatever number of ranks saved it."""
         self._enter(stage_index)
@@ -131,7 +132,7 @@ class Shard:
         self._take_guide(noise)
         self.guiding.memory = tuple(kept[self.solver.num_history :])
 
-    @torch.no_grad()
+    @exactly
     def step(self, step_index: int, slot: int | None = None) -> StepReport:
         """Advance this band by one interval between noise levels.
 
@@ -202,7 +203,7 @@ class Shard:
         """(first row, latents [C, T, H, W]) of this worker, for callbacks that ask for them."""
         return self._share.start, self._shared(self.x_BCTHW)[0].cpu()
 
-    @torch.no_grad()
+    @exactly
     def decode(self) -> Iterator[list[str]]:
         """Decode this band and write it, yielding the ids of blocks that are safely on disk."""
         done, bits = self.store.done(), self.plan.spec.bits

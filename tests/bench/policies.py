@@ -9,8 +9,9 @@ trained size alone, bit by bit, and changes a larger picture. The first row is t
 plain model beside itself; where it strays as far as the bar, nothing is told of any method.
 
 Models: the demo; `wide`, FLUX's width in two blocks of random weights; `clip`, Wan's layout 1024
-wide, likewise. `--models wide` measures another than the demo, `--out FILE` writes the
-tables to it.
+wide, likewise; `flux`, FLUX's width in six blocks at its own sizes, for a GPU. `--models wide`
+measures another than the demo, `--device cuda` on a GPU, by the clock and in bfloat16, `--out FILE`
+writes the tables to it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from policy_models import clip, wide
+from policy_models import clip, flux, wide
 from policy_stand import Stand, one_thread
 
 from frieze.renderer import plugins
@@ -65,6 +66,7 @@ class Bench:
     large: Mapping[str, Any]
     trained: Mapping[str, Any]
     pairs: int
+    device: str = "cpu"
 
     def spec(self, method: str, options: Mapping[str, Any], **fields: Any) -> RenderSpec:
         return RenderSpec(
@@ -74,26 +76,35 @@ class Bench:
             method_options=dict(options),
             num_inference_steps=6,
             local=True,
-            device="cpu",
+            device=self.device,
+            dtype="float32" if self.device == "cpu" else "bfloat16",
             **fields,
         )
 
 
 @contextlib.contextmanager
-def benches(names: Sequence[str], pairs: int | None) -> Iterator[dict[str, Bench]]:
+def benches(
+    names: Sequence[str], pairs: int | None, device: str = "cpu"
+) -> Iterator[dict[str, Bench]]:
     """Those that were asked for; random checkpoints live as long as this."""
     with tempfile.TemporaryDirectory(prefix="frieze-policies-") as folder:
         found = {}
         if "demo" in names:
             sizes = ({"height": 512, "width": 512}, {"height": 256, "width": 256})
-            found["demo"] = Bench("demo", LABELS, *sizes, pairs or 20)
+            found["demo"] = Bench("demo", LABELS, *sizes, pairs or 20, device)
         if "wide" in names:
             sizes = ({"height": 256, "width": 256}, {"height": 128, "width": 128})
-            found["wide"] = Bench(str(wide(Path(folder) / "wide")), LABELS, *sizes, pairs or 6)
+            made = str(wide(Path(folder) / "wide"))
+            found["wide"] = Bench(made, LABELS, *sizes, pairs or 6, device)
         if "clip" in names:
             size = {"height": 64, "width": 64}
             frames = ({"num_frames": 161, **size}, {"num_frames": 81, **size})
-            found["clip"] = Bench(str(clip(Path(folder) / "clip")), CLIPS, *frames, pairs or 6)
+            made = str(clip(Path(folder) / "clip"))
+            found["clip"] = Bench(made, CLIPS, *frames, pairs or 6, device)
+        if "flux" in names:
+            sizes = ({"height": 2048, "width": 2048}, {"height": 1024, "width": 1024})
+            made = str(flux(Path(folder) / "flux", device))
+            found["flux"] = Bench(made, LABELS, *sizes, pairs or 6, device)
         yield found
 
 
@@ -140,14 +151,15 @@ def row(
     """One line of the table, from the ratios of its steps."""
     low, high = interval(found)
     more = other.work().num_bytes / plain.work().num_bytes
-    share = other.own_share(max(5, bench.pairs // 4))
+    # On a GPU a function returns before its work is done.
+    on_cpu = bench.device == "cpu"
+    share = f"{100 * other.own_share(max(5, bench.pairs // 4)):.2f} %" if on_cpu else ""
     middle = statistics.median(found)
     verdict = "not told"
     if can_tell and not low <= BAR < high:
         verdict = "yes" if high <= BAR else "no"
     return (
-        f"| {label} | {middle:.3f} | {low:.3f} .. {high:.3f} | {100 * share:.2f} % | "
-        f"{more:.4f} | {verdict} |"
+        f"| {label} | {middle:.3f} | {low:.3f} .. {high:.3f} | {share} | {more:.4f} | {verdict} |"
     )
 
 
@@ -185,17 +197,19 @@ def table(name: str, bench: Bench, folder: Path) -> Iterator[str]:
             )
 
 
-def heading(models: str) -> str:
+def heading(models: str, device: str) -> str:
     """Command, machine, commit."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
     load = ", ".join(f"{n:.1f}" for n in os.getloadavg())
-    command = f"tests/bench/policies.py --models {models}"
+    command = f"tests/bench/policies.py --models {models} --device {device}"
+    where = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores shared with "
+    if device != "cpu":
+        where = f"{torch.cuda.get_device_name(device)}, {where}"
     return (
         f"# What methods cost a step\n\n`PYTHONPATH=tests .venv/bin/python {command}` at {commit}, "
-        f"on {platform.processor() or platform.machine()}, {os.cpu_count()} cores shared with "
-        f"other work (load {load}), 1 thread, torch {torch.__version__}."
+        f"on {where}other work (load {load}), 1 thread, torch {torch.__version__}."
     )
 
 
@@ -203,12 +217,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="demo")
     parser.add_argument("--pairs", type=int, help="of every method; default: by the model")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     one_thread()
-    lines = [heading(chosen.models)]
+    lines = [heading(chosen.models, chosen.device)]
     print(lines[0], flush=True)
-    with benches(chosen.models.split(","), chosen.pairs) as found:
+    with benches(chosen.models.split(","), chosen.pairs, chosen.device) as found:
         for name, bench in found.items():
             with tempfile.TemporaryDirectory(prefix="frieze-stands-") as folder:
                 for line in table(name, bench, Path(folder)):

@@ -72,13 +72,17 @@ class Stand:
         return self.shard.x_BCTHW.clone(), self.shard.history, self.shard.guiding.memory
 
     def step(self, index: int = 1) -> float:
-        """Processor seconds of the last stage's first or a later step, from the same latents."""
+        """Seconds of the last stage's first or a later step, from the same latents.
+
+        Of the processor, or on a GPU by the clock, until its work is done.
+        """
         x, history, memory = self._second if index else self._first
         self.shard.x_BCTHW = x.clone()
         self.shard.history, self.shard.guiding.memory = history, memory
-        began = time.process_time()
+        clock = time.process_time if self.shard.device.type == "cpu" else time.perf_counter
+        began = clock()
         self.shard.step(index)
-        return time.process_time() - began
+        return clock() - began
 
     @property
     def x_BCTHW(self) -> Tensor:

@@ -30,10 +30,11 @@ HELD_FRACTION = 0.5  # without parking, more than this
 
 
 class Meter(TorchDispatchMode):
-    """Bytes of memory really held by what ops made, summed over the threads that share `held`."""
+    """Bytes of a device's memory really held by what ops made, over the threads sharing `held`."""
 
-    def __init__(self, held: dict[int, StorageWeakRef], peaks: list[int]) -> None:
+    def __init__(self, device: str, held: dict[int, StorageWeakRef], peaks: list[int]) -> None:
         super().__init__()
+        self.device = device
         self.held = held
         self.peaks = peaks
 
@@ -43,8 +44,10 @@ class Meter(TorchDispatchMode):
         given = {x.untyped_storage()._cdata for x in args if isinstance(x, Tensor)}
         out = func(*args, **(kwargs or {}))
         for x in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(x, Tensor) and x.untyped_storage()._cdata not in given:
-                storage = x.untyped_storage()
+            if not isinstance(x, Tensor) or x.device.type != self.device:
+                continue
+            storage = x.untyped_storage()
+            if storage._cdata not in given:
                 self.held[storage._cdata] = StorageWeakRef(storage)
         self.peaks.append(self.bytes_held())
         return out
@@ -72,7 +75,7 @@ def draw(num_ranks: int, device: str = "cpu", **world: Any) -> tuple[Tensor, int
 
     def rank(comm: Comm) -> None:
         band = bands[comm.rank]
-        with Meter(held, peaks):
+        with Meter(device, held, peaks):
             y = x_BCHW[:, :, band.start : band.stop].clone()
             for weight in weights:
                 wide = comm.borrow(y, Halo(1, 1), -2)

@@ -165,7 +165,9 @@ def test_a_query_with_one_huge_logit_gets_that_value(
     q = cast(64 * torch.eye(16, dtype=torch.float64).expand(1, 1, 16, 16).clone(), place, dtype)
     v = cast(torch.randn(1, 1, 16, 16, dtype=torch.float64), place, dtype)
     partial = run(place, q, q, v, scale=4.0)
-    assert torch.equal(partial.out_BHSD, v)
+    # The memory-efficient kernel multiplies float32 as a sum of rounded parts.
+    rounds = place == ("cuda", "efficient") and dtype == torch.float32
+    assert (partial.out_BHSD - v).abs().max() <= (EXACT_FLOAT32 if rounds else 0)
     assert torch.equal(partial.lse_BHS.cpu(), torch.full((1, 1, 16), 4.0 * 64 * 64))
 
 
