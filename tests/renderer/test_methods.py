@@ -72,7 +72,13 @@ def test_interpolation_serves_models_with_added_positions() -> None:
 def test_auto_grows_from_a_short_side_of_the_trained_length() -> None:
     side = picture_facts().training_size
     auto = made("auto", (4 * side, 4 * side))
-    assert [(s.scale, s.start) for s in auto.stages] == [(0.25, 1.0), (0.5, 0.8), (1.0, 0.4)]
+    assert [(s.scale, s.start) for s in auto.stages] == [(0.25, 1.0), (0.5, 0.4), (1.0, 0.3)]
+    twice = made("auto", (2 * side, 2 * side))
+    assert [(s.scale, s.start) for s in twice.stages] == [(0.5, 1.0), (1.0, 0.8)]
+    # Several stages add to what the last one drew, and concentrate less each.
+    spread_LH = torch.tensor([[0.2, 0.9]])
+    assert torch.allclose(auto.focus.scale(spread_LH), torch.tensor([[1.6, 1.1]]))
+    assert torch.allclose(twice.focus.scale(spread_LH), torch.tensor([[2.0, 1.2]]))
     assert auto.note == "3 stages, positions interpolated, heads concentrated"
     assert torch.allclose(period(auto, FOURFOLD), 4 * plain(FOURFOLD))
     # Steps of growth are alike, and none is above 2.
