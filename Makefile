@@ -19,7 +19,7 @@ TEST_JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(TEST_JOBS) \
 	--dist loadgroup
 
-.PHONY: install demo test test-all check format bench bench-quality clean
+.PHONY: install demo test test-all test-gpu check format bench bench-quality clean
 
 install: $(VENV)/.dev
 
@@ -33,6 +33,11 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(PYTEST)
+
+# On a machine with a GPU: kernels and renders on it, and every family held to diffusers.
+test-gpu: $(VENV)/.dev
+	FRIEZE_TEST_GPU=1 $(PYTEST) -m gpu
+	FRIEZE_TEST_GPU=1 $(PYTEST) tests/renderer/families/test_contract.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

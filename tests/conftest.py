@@ -35,7 +35,7 @@ def _steady() -> Iterator[None]:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+        pytest.skip("needs a CUDA device: make test-gpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,7 @@
-"""Environment of every test, set before torch and transformers are imported: quiet, offline."""
+"""Environment of every test, set before torch and transformers are imported: quiet, offline.
+
+Without FRIEZE_TEST_GPU the tests see no GPU, so that they say the same on any machine.
+"""
 
 import os
 
@@ -10,3 +13,5 @@ for _name, _value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+if "FRIEZE_TEST_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
