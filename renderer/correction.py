@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import SpecError
-from .frequencies import PICTURE, Rule, dominant, faded, periods, policy, stretch
+from .frequencies import PICTURE, dominant, faded, periods, policy, stretch
 from .method import Axis, PositionPolicy
 from .options import Option
 
@@ -53,8 +53,9 @@ def corrected_positions(options: Mapping[str, Any]) -> PositionPolicy:
             return divided(omega_F, ks, axis.length, stretch(axis), options["margin"])
         return corrected(omega_F, ks, axis.length, options["margin"])
 
-    faded_or_not: Rule = faded(rule, options["fade"]) if options["fade"] else rule
-    return policy(faded_or_not, PICTURE)
+    if fade := options["fade"]:
+        return policy(faded(rule, fade), PICTURE)
+    return policy(rule, PICTURE, steady=True)
 
 
 def chosen(omega_F: Tensor, axis: Axis, options: Mapping[str, Any]) -> list[int]:

@@ -51,6 +51,7 @@ class Concentration:
     measured: dict[str, Tensor] = field(default_factory=dict)
     is_measuring: bool = False
     _scale_H: dict[str, Tensor] = field(default_factory=dict)
+    _gains: list[Tensor | float] = field(default_factory=list)
     _gain_D: Tensor | None = None
     # What queries of a layer are multiplied by, made when it is first asked for; None for 1.
     _weights: dict[str, Tensor | None] = field(default_factory=dict)
@@ -130,20 +131,23 @@ class Concentration:
         gains = self.method.gains
         if gains is None or not self.is_beyond:
             return
-        each = [_per_channel(gains(axis, self._sigma, seen), axis) for axis in self.axes]
-        gain_D = torch.cat(each)
-        if self._gain_D is None or not torch.equal(gain_D, self._gain_D):
-            self._gain_D = gain_D
-            self._weights.clear()
+        each = [gains(axis, self._sigma, seen) for axis in self.axes]
+        # Most methods' gains are numbers, and the same at every step.
+        if not any(isinstance(gain, Tensor) for gain in each) and each == self._gains:
+            return
+        self._gains = each
+        self._gain_D = torch.cat(list(map(_per_channel, each, self.axes)))
+        self._weights.clear()
 
     def tuned(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> tuple[Tensor, Tensor]:
         """Queries with their heads' factors and the squares of their channels' gains.
 
         A gain of queries and of keys is its square of either: logits sum over channels.
         """
-        if layer not in self._weights:
-            self._weights[layer] = self._weight(layer, q_BHSD)
-        weight_HSD = self._weights[layer]
+        alike = layer if layer in self._scale_H else ""  # gains are those of all layers
+        if alike not in self._weights:
+            self._weights[alike] = self._weight(layer, q_BHSD)
+        weight_HSD = self._weights[alike]
         return (q_BHSD if weight_HSD is None else q_BHSD * weight_HSD), k_BHSD
 
     def _weight(self, layer: str, like: Tensor) -> Tensor | None:

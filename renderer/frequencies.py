@@ -34,19 +34,41 @@ def stretch(axis: Axis) -> float:
     return max(1.0, axis.length / axis.trained)
 
 
-def policy(rule: Rule, names: Container[str] | None = None) -> PositionPolicy:
+def policy(
+    rule: Rule, names: Container[str] | None = None, *, steady: bool = False
+) -> PositionPolicy:
     """Angles by the rule's frequencies on the axes named (None: all) that are longer than trained.
 
-    Every other axis keeps the trained angles, bit by bit.
+    Every other axis keeps the trained angles, bit by bit. A `steady` rule says the same at every
+    sigma, and is asked once for an axis.
     """
+
+    asked = _Once(rule) if steady else rule
 
     def positions(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
         if axis.length <= axis.trained or (names is not None and axis.name not in names):
             return trained(axis, position_S, sigma)
-        omega_F = rule(axis, frequencies(axis, position_S), sigma)
+        omega_F = asked(axis, frequencies(axis, position_S), sigma)
         return position_S.double()[:, None] * omega_F[None, :]
 
     return positions
+
+
+class _Once:
+    """A rule whose answers are kept, by axis and device; they do not travel with it."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self._found: dict[tuple[Axis, torch.device], Tensor] = {}
+
+    def __call__(self, axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+        key = (axis, omega_F.device)
+        if key not in self._found:
+            self._found[key] = self.rule(axis, omega_F, sigma)
+        return self._found[key]
+
+    def __reduce__(self) -> tuple[type[_Once], tuple[Rule]]:
+        return (_Once, (self.rule,))
 
 
 def periods(omega_F: Tensor) -> Tensor:
@@ -95,8 +117,9 @@ def _share_above(
     # With both limits beyond the last frequency a ramp between them would run backwards.
     limits = (math.floor(first), math.ceil(last))
     low, high = (min(max(limit, 0), len(omega_F)) for limit in limits)
-    j_F = torch.arange(len(omega_F), dtype=torch.float64, device=omega_F.device)
-    return 1 - ((j_F - low) / (high - low or 1e-3)).clamp(0, 1)
+    width = high - low or 1e-3
+    share_F = [1 - min(max((j - low) / width, 0.0), 1.0) for j in range(len(omega_F))]
+    return torch.tensor(share_F, dtype=torch.float64, device=omega_F.device)
 
 
 def _index_of(num_frequencies: int, theta: float, length: int, turns: float) -> float:

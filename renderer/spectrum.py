@@ -1,7 +1,8 @@
 """The spectrum of a canvas' latent tokens, and gains of rotary frequencies made of it.
 
 SEGA, arXiv 2605.22668. A band holds rows of the canvas only, so it makes its rows of a map of one
-number a token; gathered, the map is small, and every rank takes the same spectrum of it.
+number a token; gathered, the map is small, and every rank takes the same spectrum of it, in numpy,
+whose calls cost a few small arrays less than torch's.
 Shape suffixes: B batch, T frames, H W rows and columns of tokens or of spatial frequencies, S all
 of these, E features, N spatial frequencies of one axis, K bins, F rotary frequencies of one axis.
 """
@@ -11,10 +12,14 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .method import Spectrum
+
+Array = NDArray[np.float64]
 
 NUM_BINS = 8  # at least
 # How far gains leave their mean, how sharply, and how fast structure counts.
@@ -38,54 +43,68 @@ def spectrum(map_THW: Tensor) -> Spectrum:
 
     Frames of a clip are averaged as powers. It is made on the CPU, in the same bits everywhere.
     """
-    map_THW = map_THW.cpu().double()
-    map_THW = map_THW - map_THW.mean(dim=(-2, -1), keepdim=True)
+    found_THW = map_THW.cpu().double().numpy()
+    found_THW = found_THW - found_THW.mean(axis=(-2, -1), keepdims=True)
     return Spectrum(
-        row=_profile(map_THW.transpose(-2, -1)),
-        column=_profile(map_THW),
-        radial=_radial(map_THW, max(map_THW.shape[-2:]) // 2),
+        row=torch.from_numpy(_profile(found_THW.swapaxes(-2, -1))),
+        column=torch.from_numpy(_profile(found_THW)),
+        radial=torch.from_numpy(_radial(found_THW, max(found_THW.shape[-2:]) // 2)),
     )
 
 
-def _profile(map_THW: Tensor) -> Tensor:
+def _profile(map_THW: Array) -> Array:
     """|FFT|^2 along the last dim, averaged over the others, in evenly wide bins: [K]."""
     length = map_THW.shape[-1]
-    power_N = torch.fft.rfft(map_THW).abs().square().flatten(0, -2).mean(dim=0)
+    power_N = _power(np.fft.rfft(map_THW)).reshape(-1, length // 2 + 1).mean(axis=0)
     return _binned(power_N, max(length // 2, NUM_BINS))
 
 
-def _binned(power_N: Tensor, num_bins: int) -> Tensor:
+def _power(value: NDArray[np.complex128]) -> Array:
+    return value.real**2 + value.imag**2
+
+
+def _binned(power_N: Array, num_bins: int) -> Array:
     """Means over bins of equal width; one narrower than a frequency takes what it lies in."""
-    edge = torch.linspace(0, len(power_N), num_bins + 1, dtype=torch.float64)
-    sum_N = torch.cat([power_N.new_zeros(1), power_N.cumsum(0)])
-    whole = edge.floor().long().clamp(max=len(power_N) - 1)
-    sum_at_edge = sum_N[whole] + (edge - whole) * power_N[whole]
-    return sum_at_edge.diff() * num_bins / len(power_N)
+    whole, rest = _edges(len(power_N), num_bins)
+    sum_N = np.concatenate([np.zeros(1), power_N.cumsum()])
+    sum_at_edge = sum_N[whole] + rest * power_N[whole]
+    return np.diff(sum_at_edge) * num_bins / len(power_N)
 
 
-def _radial(map_THW: Tensor, num_bins: int) -> Tensor:
+# A canvas is asked about at every step: what depends on its size alone is kept.
+@functools.lru_cache(maxsize=8)
+def _edges(length: int, num_bins: int) -> tuple[NDArray[np.int64], Array]:
+    """Where the edges of even bins lie: the frequency, and the part of it below the edge."""
+    edge = np.linspace(0, length, num_bins + 1)
+    whole = np.minimum(np.floor(edge).astype(np.int64), length - 1)
+    return whole, edge - whole
+
+
+def _radial(map_THW: Array, num_bins: int) -> Array:
     """Mean power of rings of equal width around frequency 0, which itself is left out: [K]."""
-    power_S = torch.fft.fft2(map_THW).abs().square().mean(dim=0).flatten()[1:]
+    power_S = _power(np.fft.fft2(map_THW)).mean(axis=0).ravel()[1:]
     if not len(power_S):
-        return torch.ones(1, dtype=torch.float64)
-    ring_S = _rings(*map_THW.shape[-2:], num_bins)
-    num_R = ring_S.bincount()
-    return (ring_S.bincount(power_S) / num_R)[num_R > 0]
+        return np.ones(1)
+    ring_S, num_R = _rings(*map_THW.shape[-2:], num_bins)
+    total_R = np.bincount(ring_S, power_S, minlength=len(num_R))
+    return total_R[num_R > 0] / num_R[num_R > 0]
 
 
-@functools.lru_cache(maxsize=8)  # a canvas is asked about at every step
-def _rings(num_rows: int, num_columns: int, num_bins: int) -> Tensor:
-    """The ring in which each spatial frequency but 0 lies: [S]."""
-    rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64) for n in (num_rows, num_columns))
-    radius_S = torch.hypot(rows[:, None], columns).flatten()[1:]
-    return (radius_S / radius_S.max() * num_bins).long().clamp(max=num_bins - 1)
+@functools.lru_cache(maxsize=8)
+def _rings(
+    num_rows: int, num_columns: int, num_bins: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The ring in which each spatial frequency but 0 lies: [S]; and how many lie in each: [R]."""
+    radius_S = np.hypot(np.fft.fftfreq(num_rows)[:, None], np.fft.fftfreq(num_columns)).ravel()[1:]
+    ring_S = np.minimum((radius_S / radius_S.max() * num_bins).astype(np.int64), num_bins - 1)
+    return ring_S, np.bincount(ring_S)
 
 
 def structure(radial_K: Tensor) -> float:
     """sigma = 1 - flatness^1.5 in 0..1: 0 for white noise, near 1 for a few strong frequencies."""
-    floored_K = _floored(radial_K)
-    flatness = floored_K.log().mean().exp() / floored_K.mean()
-    return 1.0 - min(1.0, float(flatness)) ** STRUCTURE
+    floored_K = _floored(radial_K.numpy())
+    flatness = float(np.exp(np.log(floored_K).mean()) / floored_K.mean())
+    return 1.0 - min(1.0, flatness) ** STRUCTURE
 
 
 def gains(profile_K: Tensor, radial_K: Tensor, num_frequencies: int, reference: float) -> Tensor:
@@ -93,28 +112,36 @@ def gains(profile_K: Tensor, radial_K: Tensor, num_frequencies: int, reference: 
 
     The highest rotary frequency looks at the highest spatial one, and so on down.
     """
-    share_F = torch.linspace(1, 0, num_frequencies, dtype=torch.float64)
-    place_F = share_F * (len(profile_K) - 1)
-    below_F = place_F.floor().long().clamp(max=max(len(profile_K) - 2, 0))
-    log_K = _floored(profile_K).log()
-    above_F = (below_F + 1).clamp(max=len(profile_K) - 1)
-    log_F = torch.lerp(log_K[below_F], log_K[above_F], place_F - below_F)
-    bent_F = (SHARPNESS * _standard(log_F)).tanh()
+    below_F, above_F, rest_F = _places(num_frequencies, len(profile_K))
+    log_K = np.log(_floored(profile_K.numpy()))
+    log_F = log_K[below_F] + rest_F * (log_K[above_F] - log_K[below_F])
+    bent_F = np.tanh(SHARPNESS * _standard(log_F))
     bent_F = bent_F - bent_F.mean()
-    return (reference * (1 - DEPTH * structure(radial_K) * bent_F)).clamp(min=1.0)
+    gain_F = reference * (1 - DEPTH * structure(radial_K) * bent_F)
+    return torch.from_numpy(np.maximum(gain_F, 1.0))
 
 
-def _floored(power_K: Tensor) -> Tensor:
+@functools.lru_cache(maxsize=8)
+def _places(
+    num_frequencies: int, num_bins: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """The bins between which each rotary frequency looks, and how far on from the first."""
+    place_F = np.linspace(1, 0, num_frequencies) * (num_bins - 1)
+    below_F = np.minimum(np.floor(place_F).astype(np.int64), max(num_bins - 2, 0))
+    return below_F, np.minimum(below_F + 1, num_bins - 1), place_F - below_F
+
+
+def _floored(power_K: Array) -> Array:
     """Powers whose logarithm exists; all ones where there is no power at all."""
-    most = power_K.max()
-    return torch.ones_like(power_K) if most <= 0 else power_K.clamp(min=float(most) * FLOOR)
+    most = float(power_K.max())
+    return np.ones_like(power_K) if most <= 0 else np.maximum(power_K, most * FLOOR)
 
 
-def _standard(value_F: Tensor) -> Tensor:
+def _standard(value_F: Array) -> Array:
     """Mean 0 and sample deviation 1; zeros where all values are alike."""
     centred_F = value_F - value_F.mean()
-    spread = math.sqrt(float(centred_F.square().sum()) / max(1, len(value_F) - 1))
-    return centred_F / spread if spread > FLOOR else torch.zeros_like(value_F)
+    spread = math.sqrt(float(centred_F @ centred_F) / max(1, len(value_F) - 1))
+    return centred_F / spread if spread > FLOOR else np.zeros_like(value_F)
 
 
 def base_factor(num_frequencies: int, scale: float) -> float:

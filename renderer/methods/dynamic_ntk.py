@@ -28,4 +28,4 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
         return ntk(omega_F, aware_factor(len(omega_F), a * stretch(axis) - (a - 1)))
 
-    return Method(stages=stages_of(spec, (Stage(),)), positions=policy(rule))
+    return Method(stages=stages_of(spec, (Stage(),)), positions=policy(rule, steady=True))

@@ -47,7 +47,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     return Method(
         stages=stages_of(spec, doubling(spec, facts)),
-        positions=policy(rule, PICTURE) if facts.rotary else trained,
+        positions=policy(rule, PICTURE, steady=True) if facts.rotary else trained,
         guide=Flow(found["align"], found["accelerate"], found["cutoff"], found["order"]),
     )
 

@@ -41,7 +41,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     return Method(
         stages=stages_of(spec, from_trained_size(spec, facts)),
-        positions=policy(rule, PICTURE) if facts.rotary else trained,
+        positions=policy(rule, PICTURE, steady=True) if facts.rotary else trained,
         focus=Focus(constant=proportional) if facts.rotary else None,
         guide=Resolution(found["schedule"], found["strength"], found["half_token"]),
     )

@@ -46,7 +46,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
         slow_F = ntk(omega_F, factor)
         return slow_F.maximum(omega_F / most) if found["clip"] else slow_F
 
-    positions = policy(rule, PICTURE if by_factor else None)
+    positions = policy(rule, PICTURE if by_factor else None, steady=True)
     return Method(stages=stages_of(spec, (Stage(),)), positions=positions)
 
 

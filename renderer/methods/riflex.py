@@ -50,4 +50,4 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
         return corrected(omega_F, [k], axis.length, found["margin"]) if repeats else omega_F
 
     names = ("frame",) if found["along"] == "frames" else PICTURE
-    return Method(stages=stages_of(spec, (Stage(),)), positions=policy(rule, names))
+    return Method(stages=stages_of(spec, (Stage(),)), positions=policy(rule, names, steady=True))

@@ -37,7 +37,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     return Method(
         stages=stages_of(spec, (Stage(),)),
-        positions=policy(strong_base, PICTURE),
+        positions=policy(strong_base, PICTURE, steady=True),
         gains=gain,
         needs_spectrum=True,
     )

@@ -27,7 +27,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     warm = options.read(spec, OPTIONS)["temperature"]
     return Method(
         stages=stages_of(spec, (Stage(),)),
-        positions=policy(bands),
+        positions=policy(bands, steady=True),
         gains=warmed if warm else None,
     )
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import platform
 import random
@@ -216,6 +217,7 @@ def heading(models: str, device: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="demo")
+    parser.add_argument("--methods", help="their names in the table, with semicolons; default: all")
     parser.add_argument("--pairs", type=int, help="of every method; default: by the model")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
@@ -224,7 +226,11 @@ def main() -> None:
     lines = [heading(chosen.models, chosen.device)]
     print(lines[0], flush=True)
     with benches(chosen.models.split(","), chosen.pairs, chosen.device) as found:
+        wanted = chosen.methods.split(";") if chosen.methods else None
         for name, bench in found.items():
+            if wanted is not None:
+                kept = {label: bench.methods[label] for label in wanted if label in bench.methods}
+                bench = dataclasses.replace(bench, methods=kept)
             with tempfile.TemporaryDirectory(prefix="frieze-stands-") as folder:
                 for line in table(name, bench, Path(folder)):
                     lines.append(line)
