@@ -24,17 +24,14 @@ def haar(comm: Comm, x_BCTHW: Tensor, bands: Sequence[Band]) -> Tensor:
     halo, rows = halos[comm.rank], x_BCTHW.shape[-2]
     if any(each != Halo(0, 0) for each in halos):
         x_BCTHW = comm.borrow(x_BCTHW, halo, x_BCTHW.ndim - 2, halos)
-    mean = _paired_means(_paired_means(x_BCTHW, -1), -2)
-    return mean.narrow(-2, halo.above, rows)
-
-
-def _paired_means(x: Tensor, dim: int) -> Tensor:
-    """Every cell the mean of its pair along a dim, counted from the end."""
-    length = x.shape[dim]
-    if length % 2:
-        x = torch.cat([x, x.narrow(dim, length - 1, 1)], dim)
-    mean = x.unflatten(dim, (-1, 2)).mean(dim)
-    return mean.repeat_interleave(2, dim).narrow(dim, 0, length)
+    width = x_BCTHW.shape[-1]
+    for dim in (-2, -1):
+        if x_BCTHW.shape[dim] % 2:
+            x_BCTHW = torch.cat([x_BCTHW, x_BCTHW.narrow(dim, -1, 1)], dim)
+    # By pairs, whose sum has one order: a mean of four would depend on how rows lie in memory.
+    sums = x_BCTHW.unflatten(-1, (-1, 2)).sum(-1).unflatten(-2, (-1, 2)).sum(-2)
+    means = (sums / 4)[..., :, None, :, None].expand(*sums.shape[:-1], 2, sums.shape[-1], 2)
+    return means.flatten(-4, -3).flatten(-2).narrow(-2, halo.above, rows)[..., :width]
 
 
 def butterworth(

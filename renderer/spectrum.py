@@ -44,23 +44,23 @@ def spectrum(map_THW: Tensor) -> Spectrum:
     Frames of a clip are averaged as powers. It is made on the CPU, in the same bits everywhere.
     """
     found_THW = map_THW.cpu().double().numpy()
-    found_THW = found_THW - found_THW.mean(axis=(-2, -1), keepdims=True)
+    wave_THW = np.fft.fft2(found_THW - found_THW.mean(axis=(-2, -1), keepdims=True))
+    power_HW = (wave_THW.real**2 + wave_THW.imag**2).mean(axis=0)
     return Spectrum(
-        row=torch.from_numpy(_profile(found_THW.swapaxes(-2, -1))),
-        column=torch.from_numpy(_profile(found_THW)),
-        radial=torch.from_numpy(_radial(found_THW, max(found_THW.shape[-2:]) // 2)),
+        row=torch.from_numpy(_profile(power_HW.T)),
+        column=torch.from_numpy(_profile(power_HW)),
+        radial=torch.from_numpy(_radial(power_HW)),
     )
 
 
-def _profile(map_THW: Array) -> Array:
-    """|FFT|^2 along the last dim, averaged over the others, in evenly wide bins: [K]."""
-    length = map_THW.shape[-1]
-    power_N = _power(np.fft.rfft(map_THW)).reshape(-1, length // 2 + 1).mean(axis=0)
-    return _binned(power_N, max(length // 2, NUM_BINS))
+def _profile(power_HW: Array) -> Array:
+    """|FFT|^2 along the last dim alone, averaged over the other, in evenly wide bins: [K].
 
-
-def _power(value: NDArray[np.complex128]) -> Array:
-    return value.real**2 + value.imag**2
+    By Parseval's theorem that is the mean of the transform's of both, a length of the other less.
+    """
+    height, width = power_HW.shape
+    power_N = power_HW.mean(axis=0)[: width // 2 + 1] / height
+    return _binned(power_N, max(width // 2, NUM_BINS))
 
 
 def _binned(power_N: Array, num_bins: int) -> Array:
@@ -80,12 +80,12 @@ def _edges(length: int, num_bins: int) -> tuple[NDArray[np.int64], Array]:
     return whole, edge - whole
 
 
-def _radial(map_THW: Array, num_bins: int) -> Array:
+def _radial(power_HW: Array) -> Array:
     """Mean power of rings of equal width around frequency 0, which itself is left out: [K]."""
-    power_S = _power(np.fft.fft2(map_THW)).mean(axis=0).ravel()[1:]
+    power_S = power_HW.ravel()[1:]
     if not len(power_S):
         return np.ones(1)
-    ring_S, num_R = _rings(*map_THW.shape[-2:], num_bins)
+    ring_S, num_R = _rings(*power_HW.shape, max(power_HW.shape) // 2)
     total_R = np.bincount(ring_S, power_S, minlength=len(num_R))
     return total_R[num_R > 0] / num_R[num_R > 0]
 
