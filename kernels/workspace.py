@@ -7,6 +7,7 @@ at run time.
 
 from __future__ import annotations
 
+import functools
 from math import prod
 from typing import Any
 
@@ -16,8 +17,7 @@ from torch import Tensor
 from frieze.kernels.meta import device_type
 
 HALF = (torch.float16, torch.bfloat16)
-# oneDNN keeps channels in blocks of 16; torch gives it convolutions of more than this many inputs.
-CHANNEL_BLOCK = 16
+# Torch gives oneDNN convolutions of more than this many inputs.
 SMALL_INPUT = 20480
 # Queries and keys of one tile of the CPU's flash attention, by the least number of queries.
 QUERY_TILES = ((768, 256), (192, 64), (0, 32))
@@ -46,7 +46,7 @@ def _cpu_convolution(x: Tensor, weight: Tensor, output: Tensor) -> int:
     out, narrow = _bytes(output), x.dtype in HALF
     blocked_x = _bytes(x) * _blocked(x.shape[1]) // x.shape[1]
     blocked_out = out * _blocked(output.shape[1]) // output.shape[1]
-    if x.shape[1] < CHANNEL_BLOCK and not narrow:
+    if x.shape[1] < _channel_block() and not narrow:
         blocked_x = 0
     inside = blocked_x if narrow and points == 1 else 0
     during = inside + blocked_x + _bytes(weight) + blocked_out - out
@@ -54,16 +54,26 @@ def _cpu_convolution(x: Tensor, weight: Tensor, output: Tensor) -> int:
     return copy + max(during, after)
 
 
+@functools.cache
+def _has_avx512() -> bool:
+    return "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
+def _channel_block() -> int:
+    """oneDNN keeps channels in blocks of one vector of float32."""
+    return 16 if _has_avx512() else 8
+
+
 def _is_onednn(x: Tensor, points: int) -> bool:
     if x.dtype in HALF:
-        return True
+        return _has_avx512()
     if x.dtype != torch.float32 or x.ndim == 5 or x.numel() <= SMALL_INPUT:
         return False
     return points > 1 or torch.get_num_threads() > 1
 
 
 def _blocked(channels: int) -> int:
-    return -(-channels // CHANNEL_BLOCK) * CHANNEL_BLOCK
+    return -(-channels // _channel_block()) * _channel_block()
 
 
 def _cudnn_convolution(x: Tensor, weight: Tensor, output: Tensor) -> int:
