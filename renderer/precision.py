@@ -1,8 +1,8 @@
 """float32 that stays float32: what a worker computes, without gradients and without TF32.
 
 On a GPU torch lets cuDNN round the factors of float32 convolutions to TF32's 10 bits, and which
-kernel rounds where depends on the shape: a band and the whole canvas come out grey levels apart. A
-render that may round has `dtype="bfloat16"`.
+kernel rounds where depends on the shape: latents of bands and of the whole canvas come out further
+apart than float32 explains. A render that may round has `dtype="bfloat16"`.
 """
 
 from __future__ import annotations
