@@ -15,8 +15,6 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from frieze.cluster.exchange import Exchange
-
 Attention = Callable[..., Tensor]
 
 
@@ -45,10 +43,26 @@ class _Thread(threading.local):
     instead: Attention | None = None
 
 
-def _divert() -> Callable[[], None]:
-    plain = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _diverting(plain)
-    return functools.partial(setattr, F, "scaled_dot_product_attention", plain)
+class _Exchange:
+    """torch's function, exchanged while at least one thread diverts it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_open = 0
+        self._plain: Attention = F.scaled_dot_product_attention
+
+    def begin(self) -> None:
+        with self._lock:
+            if not self._num_open:
+                self._plain = F.scaled_dot_product_attention
+                F.scaled_dot_product_attention = _diverting(self._plain)
+            self._num_open += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._num_open -= 1
+            if not self._num_open:
+                F.scaled_dot_product_attention = self._plain
 
 
 def _diverting(plain: Attention) -> Attention:
@@ -67,4 +81,4 @@ def _diverting(plain: Attention) -> Attention:
 
 
 _thread = _Thread()
-_exchange = Exchange(_divert)
+_exchange = _Exchange()

@@ -51,7 +51,7 @@ class Concentration:
     measured: dict[str, Tensor] = field(default_factory=dict)
     is_measuring: bool = False
     _scale_H: dict[str, Tensor] = field(default_factory=dict)
-    _numbers: list[Tensor | float] | None = None
+    _gains: list[Tensor | float] = field(default_factory=list)
     _gain_D: Tensor | None = None
     # What queries of a layer are multiplied by, made when it is first asked for; None for 1.
     _weights: dict[str, Tensor | None] = field(default_factory=dict)
@@ -133,10 +133,9 @@ class Concentration:
             return
         each = [gains(axis, self._sigma, seen) for axis in self.axes]
         # Most methods' gains are numbers, and the same at every step.
-        numbers = None if any(isinstance(gain, Tensor) for gain in each) else each
-        if numbers is not None and numbers == self._numbers:
+        if not any(isinstance(gain, Tensor) for gain in each) and each == self._gains:
             return
-        self._numbers = numbers
+        self._gains = each
         self._gain_D = torch.cat(list(map(_per_channel, each, self.axes)))
         self._weights.clear()
 

@@ -43,34 +43,32 @@ def policy(
     sigma, and is asked once for an axis.
     """
 
-    def made(axis: Axis, like: Tensor, sigma: float) -> Tensor:
-        return rule(axis, frequencies(axis, like), sigma)
-
-    omega = _Kept(made) if steady else made
+    asked = _Once(rule) if steady else rule
 
     def positions(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
         if axis.length <= axis.trained or (names is not None and axis.name not in names):
             return trained(axis, position_S, sigma)
-        return position_S.double()[:, None] * omega(axis, position_S, sigma)[None, :]
+        omega_F = asked(axis, frequencies(axis, position_S), sigma)
+        return position_S.double()[:, None] * omega_F[None, :]
 
     return positions
 
 
-class _Kept:
-    """Frequencies kept by axis and device, once they are made; they do not travel with it."""
+class _Once:
+    """A rule whose answers are kept, by axis and device; they do not travel with it."""
 
-    def __init__(self, make: Callable[[Axis, Tensor, float], Tensor]) -> None:
-        self._make = make
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
         self._found: dict[tuple[Axis, torch.device], Tensor] = {}
 
-    def __call__(self, axis: Axis, like: Tensor, sigma: float) -> Tensor:
-        key = (axis, like.device)
+    def __call__(self, axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+        key = (axis, omega_F.device)
         if key not in self._found:
-            self._found[key] = self._make(axis, like, sigma)
+            self._found[key] = self.rule(axis, omega_F, sigma)
         return self._found[key]
 
-    def __reduce__(self) -> tuple[type[_Kept], tuple[Callable[..., Tensor]]]:
-        return (_Kept, (self._make,))
+    def __reduce__(self) -> tuple[type[_Once], tuple[Rule]]:
+        return (_Once, (self.rule,))
 
 
 def periods(omega_F: Tensor) -> Tensor:

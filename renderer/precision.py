@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
-
-from frieze.cluster.exchange import Exchange
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,15 +43,36 @@ def full_float32() -> Iterator[None]:
     What the process had chosen is back when its last thread has left. Matrix products are as it
     chose: torch leaves them alone by default.
     """
-    _exchange.begin()
+    _choice.give_up()
     try:
         yield
     finally:
-        _exchange.end()
+        _choice.take_back()
+
+
+class _Choice:
+    """cuDNN's precision of float32, of which torch keeps one for the whole process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_inside = 0
+        self._give_back: Callable[[], None] = lambda: None
+
+    def give_up(self) -> None:
+        with self._lock:
+            if not self._num_inside:
+                self._give_back = _no_tf32()
+            self._num_inside += 1
+
+    def take_back(self) -> None:
+        with self._lock:
+            self._num_inside -= 1
+            if not self._num_inside:
+                self._give_back()
 
 
 def _no_tf32() -> Callable[[], None]:
-    """From now on, until what is returned is called: torch keeps one choice for the process."""
+    """From now on; calling what is returned ends it."""
     cudnn: Any = torch.backends.cudnn
     owner, name, none = cudnn, "allow_tf32", cast(Any, False)
     try:
@@ -64,4 +84,4 @@ def _no_tf32() -> Callable[[], None]:
     return lambda: setattr(owner, name, before)
 
 
-_exchange = Exchange(_no_tf32)
+_choice = _Choice()
