@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json as jsonlib
 import shlex
 import sys
@@ -83,6 +84,9 @@ StorePath = Annotated[
 def frieze(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="With any command: say where a fault comes from.")
+    ] = False,
 ) -> None:
     """Draw pictures of any size with a diffusion model, on any number of devices."""
     if version:
@@ -315,6 +319,9 @@ def submit(
 
 def main() -> None:
     """Entry point of the console script `frieze`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names in letters that a terminal may not know
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -13,14 +13,25 @@ FriezeError
 ├── RenderCancelledError               the caller asked to stop; the store can be resumed
 └── RenderFailedError(RuntimeError)    a worker was lost or broke; the store can be resumed
 
-Every message says what, the value, and what would work.
+Every message says what, the value, and what would work, in one printable line.
 """
 
 from __future__ import annotations
 
+import math
+import re
+import reprlib
+from typing import Any
+
+MOST_LETTERS = 1200  # of a message
+TAIL = 300  # of these the last, where a longer one says what would work
+
 
 class FriezeError(Exception):
-    """Root of every error that Frieze raises for its users."""
+    """Root of every error that Frieze raises for its users; its message is made one `line`."""
+
+    def __init__(self, message: object = "", *rest: object) -> None:
+        super().__init__(line(message), *rest)
 
 
 class SpecError(FriezeError, ValueError):
@@ -65,3 +76,38 @@ class RenderCancelledError(FriezeError):
 
 class RenderFailedError(FriezeError, RuntimeError):
     """A worker was lost or broke; what was saved can be resumed."""
+
+
+def line(text: object) -> str:
+    """A text as one printable line of at most `MOST_LETTERS`, whoever wrote it.
+
+    Breaks of lines are spaces; what would move a terminal's cursor, or is no text, is escaped; of
+    a longer text the middle is left out.
+    """
+    joined = re.sub(r"\s*[^\S ]\s*", " ", str(text)).strip()
+    if len(joined) > MOST_LETTERS:
+        joined = _shortened(joined)
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in joined)
+    return _shortened(printable) if len(printable) > MOST_LETTERS else printable
+
+
+def _shortened(text: str) -> str:
+    return f"{text[: MOST_LETTERS - TAIL - 5]} ... {text[-TAIL:]}"
+
+
+class _Shown(reprlib.Repr):
+    """Python's own shortening, for integers too that are too long to be written out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 120
+        self.maxlist = self.maxtuple = self.maxdict = 8
+
+    def repr_int(self, x: int, level: int) -> str:
+        digits = math.floor(x.bit_length() * math.log10(2)) + 1
+        return repr(x) if digits <= 60 else f"a whole number of about {digits} digits"
+
+
+def shown(value: Any) -> str:
+    """A value as an error names it: its `repr`, shortened where that is long or deep."""
+    return _Shown().repr(value)

@@ -1,13 +1,14 @@
 """Expected errors, told as one line and an exit code: the command group that wraps every command.
 
-Exit codes: 2 bad input, nothing was done; 1 the work failed; 130 it was stopped. An error that
-nobody expected keeps its traceback.
+Exit codes: 2 bad input, nothing was done; 1 the work failed; 130 it was stopped; 70 (sysexits.h) a
+fault of Frieze, whose traceback is printed if it was asked for.
 """
 
 from __future__ import annotations
 
 import difflib
 import json as jsonlib
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from .errors import FriezeError, RenderCancelledError, RenderFailedError
+from .errors import FriezeError, RenderCancelledError, RenderFailedError, line
 
 # What the driver may meet from below; looked up only when loaded, for they import torch or ray.
 CLUSTER_ERRORS = {
@@ -24,7 +25,9 @@ CLUSTER_ERRORS = {
     "frieze.cluster.bands": "BandError",
     "frieze.cluster.fleet": "FleetError",
 }
-BAD_INPUT, FAILED, CANCELLED = 2, 1, 130
+BAD_INPUT, FAILED, CANCELLED, FAULT = 2, 1, 130, 70
+MOST_TOLD = 600  # letters of a fault's own message
+TRACEBACK = "FRIEZE_TRACEBACK"  # the variable; --traceback, on any command, is the same
 
 
 class OneLine(TyperGroup):
@@ -33,11 +36,26 @@ class OneLine(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         words = list(sys.argv[1:] if args is None else args)
         extra |= {"standalone_mode": False, "prog_name": "frieze"}
+        words, in_full = _without_traceback(words)
         try:
             code = super().main(words, *rest, **extra)
+        except BrokenPipeError:  # whoever read the output has left, as `frieze plan | head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = FAILED
         except expected() as error:
             code = _tell(error, json="--json" in words)
+        except Exception as error:  # a fault of ours
+            if in_full:
+                raise
+            code = _tell(error, json="--json" in words)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _without_traceback(words: list[str]) -> tuple[list[str], bool]:
+    """The words of a command without --traceback, and whether a fault is to be shown in full."""
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word != "--traceback"] + words[end:]
+    return kept, len(kept) < len(words) or os.environ.get(TRACEBACK, "0") not in ("", "0")
 
 
 def expected() -> tuple[type[Exception], ...]:
@@ -52,8 +70,7 @@ def _cluster_errors() -> tuple[type[Exception], ...]:
 
 def _tell(error: Exception, *, json: bool) -> int:
     """Print the error as one line, for machines as a last object too; returns the exit code."""
-    message = " ".join(_message(error).split())
-    code = _exit_code(error)
+    message, code = line(_message(error)), _exit_code(error)
     if json:
         fields = {"error": type(error).__name__, "message": message, "exit_code": code}
         print(jsonlib.dumps({"event": "error", **fields}), flush=True)
@@ -66,10 +83,15 @@ def _exit_code(error: Exception) -> int:
         return CANCELLED
     if isinstance(error, (RenderFailedError, *_cluster_errors())):
         return FAILED
-    return BAD_INPUT
+    return BAD_INPUT if isinstance(error, expected()) else FAULT
 
 
 def _message(error: Exception) -> str:
+    if not isinstance(error, expected()):
+        return (
+            f"{type(error).__name__}: {line(error)[:MOST_TOLD]}; this is a fault of Frieze: "
+            f"--traceback, or {TRACEBACK}=1, shows where"
+        )
     if not isinstance(error, typer.TyperException):
         return str(error)
     message = error.format_message().replace("Value error, ", "").rstrip(".")

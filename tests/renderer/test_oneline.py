@@ -124,13 +124,32 @@ def test_no_expected_error_shows_a_traceback() -> None:
     assert err.startswith("frieze: ")
 
 
-def test_an_error_nobody_expected_keeps_its_traceback() -> None:
-    program = "import frieze.renderer.cli as cli\ndef draw(*a, **k): return 1 / 0\ncli.draw = draw"
-    asked = process("render", "x", program=program)
+BROKEN = "import frieze.renderer.cli as cli\ndef draw(*a, **k): return 1 / 0\ncli.draw = draw"
+
+
+def test_a_fault_of_ours_is_one_line_too_and_code_70(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch, ZeroDivisionError("by\x1b[2J\nzero" + 5000 * "!"), began=False)
+    shown = frieze("render", "x")
+    refused(shown, "ZeroDivisionError: by\\x1b[2J zero", "fault of Frieze", code=70)
+    assert len(shown.stderr) < 1200
+
+
+@pytest.mark.parametrize("words", [("--traceback", "render", "x"), ("render", "x", "--traceback")])
+def test_a_fault_shows_where_it_comes_from_if_asked_to(words: tuple[str, ...]) -> None:
+    asked = process(*words, program=BROKEN)
     _, err = asked.communicate(timeout=60)
     assert asked.returncode == 1
     assert "Traceback" in err
     assert "ZeroDivisionError" in err
+
+
+def test_output_that_nobody_reads_any_more_is_no_fault() -> None:
+    with process("--help") as asked:
+        assert asked.stdout is not None
+        assert asked.stderr is not None
+        asked.stdout.close()
+        assert asked.wait(timeout=60) in (0, 1)  # 0: it was written before anybody left
+        assert asked.stderr.read() == ""
 
 
 # Ctrl-C and SIGTERM
