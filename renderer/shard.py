@@ -7,7 +7,6 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import time
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor
 
 from frieze.cluster.attention import axis_comms
-from frieze.cluster.bands import band_mode
 from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band
 from frieze.cluster.strategies.bands import predict
@@ -29,7 +27,6 @@ from .decode import Piece, decode, quantise
 from .events import StepReport
 from .family import Conditioning, Place
 from .focus import Concentration, Entropies, Gather, gathering, listen, watched
-from .guides import View
 from .guiding import Grid, Guiding, at_work
 from .method import Axis
 from .plan import CanvasPlan, StagePlan
@@ -38,6 +35,7 @@ from .sampling import noised, solver, stage_seed
 from .saved import Saved
 from .saving import Saving
 from .schedules import Level
+from .stage_start import StageStart
 from .store import Location, Store
 from .writer import Writer
 
@@ -109,7 +107,7 @@ class Shard:
         before the first.
         """
         self._enter(stage_index)
-        noise, clean = self._draw_noise(), self._start(from_slot)
+        noise, clean = self._draw_noise(), self._stage_start.clean(from_slot)
         if clean is None:
             self.x_BCTHW = noise * self._stage.table.scale
         else:
@@ -261,6 +259,10 @@ class Shard:
         place = (self.stage_index, self._band, self._share)
         return Saved(self.plan, self.store, *place, self.device)
 
+    @property
+    def _stage_start(self) -> StageStart:
+        return StageStart(self._saved, self.model, self.sharing, self.twins)
+
     def _take_guide(self, noise_BCTHW: Tensor, g_BCTHW: Tensor | None = None) -> None:
         """Put this stage's guide, if it has one, to work."""
         if self.stage_index and self.plan.method.guide is not None:
@@ -280,7 +282,7 @@ class Shard:
         self.guiding = Guiding(self.comms.world, grid, self._stage.levels)
         self.tunings = self._tunings(grid)
         if "image" in self.plan.sources:
-            self.image = self._image_condition()
+            self.image = self._stage_start.image_condition(self._place(grid))
 
     def _tunings(self, grid: Grid) -> tuple[Concentration, ...]:
         """How this stage's attention is changed, for each half of the guidance drawn here."""
@@ -351,50 +353,11 @@ class Shard:
             rows_per_block=rows_per_block,
         )
 
-    def _start(self, slot: int | None) -> Tensor | None:
-        """The clean latents that this stage starts from; None for noise alone.
-
-        `slot` is where the last stage's lie.
-        """
-        index, channels = self.stage_index - 1, self.plan.facts.latent.channels
-        if index < 0:
-            return self._encoded("init", 0) if "init" in self.plan.sources else None
-        assert slot is not None
-        if isinstance(self.plan.method.guide, View):
-            return self._saved.placed(self.plan.method.guide, slot)
-        if self._stage.enlarge == "pixels":
-            return self._encoded(f"{index}-picture", index)
-        return self._saved.read(index, index, slot, self._band, 1)[:, :channels]
-
     def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> None:
         """Save latents of this stage for guidance, if the plan asks for them."""
         if (name := f"{self.stage_index}-{kind}") in self.plan.arrays:
             rows_CTHW = self._shared(x_BCTHW)[0].float().cpu().numpy()
             self._saved.write(self.plan.array(name), slot, rows_CTHW)
-
-    def _encoded(self, array: str, source_index: int) -> Tensor:
-        """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""
-        share = self._share.scaled(self.plan.facts.latent.downscale)
-        pixels = self._saved.read(self.plan.array(array), source_index, 0, share, None)
-        return self._of_band(self._in_encoder(lambda: self.model.encoded(pixels)))
-
-    def _image_condition(self) -> Mapping[str, Tensor]:
-        """What the first frame adds to this band's conditioning."""
-        share = self._share.scaled(self.plan.facts.latent.downscale)
-        array = self.plan.array(f"{self.stage_index}-image")
-        pixels = self._saved.read(array, self.stage_index, 0, share, None)
-        place = dataclasses.replace(self._place(self.guiding.plain), band=self._share)
-        made = self._in_encoder(lambda: self.model.image_condition(pixels, place))
-        return {name: self._of_band(tensor) for name, tensor in made.items()}
-
-    def _in_encoder(self, work: Callable[[], Any]) -> Any:
-        stage, marks = self._stage, self.model.encoder_marks
-        with band_mode(self.sharing, stage.shares, marks=marks, canvas=stage.canvas):
-            return work()
-
-    def _of_band(self, share_BCTHW: Tensor) -> Tensor:
-        """The band's rows, of which twins hold a share each."""
-        return twins.whole(self.twins, share_BCTHW, self._band, self._stage.shares)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, torch.float32)
