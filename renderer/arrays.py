@@ -12,10 +12,13 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from .about import DAMAGE, damaged
 from .errors import StoreError
-from .pixels import Level, StoreLayout, halve
+from .objects import reading, writing
+from .pixels import Level, StoreLayout, halve, ome
 
 if TYPE_CHECKING:
     from .homes import Home
@@ -23,8 +26,57 @@ if TYPE_CHECKING:
 # What stores are made with: none of these runs anything that it reads.
 CODECS = frozenset({"bytes", "crc32c", "sharding_indexed", "zstd"})
 
+# A block of one colour is a block too: without this zarr writes no file for it.
+CONFIG: Any = {"write_empty_chunks": True}
+# Checksums that other software checks as well; latents are as good as noise: nothing to compress.
+PIXEL_CODECS: Any = (ZstdCodec(level=1), Crc32cCodec())
+LATENT_CODECS: Any = (Crc32cCodec(),)
+
 ZarrArray = Any  # zarr's own class is generic in a type that it does not export
 Region = tuple[slice, ...]
+
+
+def create_picture(
+    folder: Home, layout: StoreLayout, name: str, about: Mapping[str, Any]
+) -> tuple[ZarrArray, ...]:
+    """A folder's empty arrays of pixels, one per level, and the OME-Zarr metadata over them."""
+    group = zarr.create_group(folder.zarr, zarr_format=3)
+    group.update_attributes({"ome": ome(layout, name), "frieze": dict(about)})
+    return tuple(
+        zarr.create_array(
+            (folder / str(level.index)).zarr,
+            shape=layout.extent(level.height, level.width),
+            chunks=layout.piece(*level.chunk),
+            shards=layout.piece(*level.shard),
+            dtype=layout.dtype,
+            compressors=PIXEL_CODECS,
+            fill_value=0,
+            dimension_names=("c", "y", "x") if layout.frames is None else ("t", "c", "y", "x"),
+            config=CONFIG,
+        )
+        for level in layout.levels
+    )
+
+
+def create_latents(folder: Home, layout: StoreLayout) -> None:
+    """A folder's empty arrays of latents: NaN where nothing was saved."""
+    zarr.create_group(folder.zarr, zarr_format=3)
+    for array in layout.latents:
+        zarr.create_array(
+            (folder / array.name).zarr,
+            shape=array.shape,
+            chunks=array.chunk,
+            dtype="float32",
+            compressors=LATENT_CODECS,
+            fill_value=float("nan"),
+            dimension_names=("slot", "c", "t", "y", "x"),
+            config=CONFIG,
+        )
+
+
+def open_array(folder: Home) -> ZarrArray:
+    """An array to read or write; zarr forgets `config` between openings, so it is set anew."""
+    return zarr.open_array(folder.zarr, mode="r+", zarr_format=3).with_config(CONFIG)
 
 
 def check_aligned(rows: slice, unit: int, height: int, what: str, kind: str = "rows") -> None:
@@ -45,7 +97,7 @@ def write(
 ) -> None:
     """Write whole files; with `settle` return when they are on disk, not only on their way."""
     try:
-        array[region] = np.ascontiguousarray(values)
+        writing(array)[region] = np.ascontiguousarray(values)
         if settle:
             home.settle(_keys(array, region))
     except StoreError:
@@ -59,9 +111,8 @@ def read(array: ZarrArray, home: Home, region: Region) -> np.ndarray:
 
     For a missing file zarr would return the fill value without a word.
     """
-    present = home.present(array, _keys(array, region))
     try:
-        return np.asarray(present[region])
+        return np.asarray(reading(array, str(home))[region])
     except DAMAGE as error:
         raise damaged(home, error) from error
 

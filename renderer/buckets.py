@@ -201,12 +201,6 @@ class Bucket:
             raise StoreError(f"{self} is already there; use --overwrite or another name")
         return kind
 
-    def present(self, array: Any, keys: Iterable[str]) -> Any:
-        """The array, of which a lost object is an error; zarr would read it as fill."""
-        from .objects import strict
-
-        return strict(array, self.path)
-
     def settle(self, keys: Iterable[str]) -> None:
         """Nothing to do: an object that was put is there to stay."""
 

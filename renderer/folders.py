@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .about import are_ours, is_store
 from .errors import StoreError
@@ -84,13 +84,6 @@ class Folder:
         ) as part:
             yield Folder(part)
             FileJournal(part / "frieze" / "journal.jsonl").claim()
-
-    def present(self, array: Any, keys: Iterable[str]) -> Any:
-        """The array, if all these files of it are here; zarr would read a lost one as fill."""
-        for key in keys:
-            if not (file := self.path / key).is_file():
-                raise StoreError(f"{file} is missing; it was never written, or is lost")
-        return array
 
     def settle(self, keys: Iterable[str]) -> None:
         """Return when these files are on disk, not only on their way."""

@@ -1,4 +1,4 @@
-"""A bucket as zarr sees it: with errors of one line, and none of lost objects taken for fill."""
+"""Stores as zarr sees them: with errors of one line, and no lost file taken for fill."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from zarr import Array, AsyncArray
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import ObjectStore, StorePath
+from zarr.storage import ObjectStore, StorePath, WrapperStore
 
 from .errors import StoreError
 from .locations import S3Path
@@ -15,21 +15,16 @@ from .s3 import client, told
 
 
 class Objects(ObjectStore[Any]):
-    """All objects of a bucket; `is_strict`: a chunk that is asked for must be there."""
+    """All objects of a bucket."""
 
     where: S3Path
-    is_strict = False
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """An object's bytes, or some of them; None where there is none."""
         with told(self.where):
-            found = await super().get(key, prototype, byte_range)
-        if found is None and self.is_strict and not key.endswith("zarr.json"):
-            name = f"s3://{self.where.bucket}/{key}"
-            raise StoreError(f"{name} is missing; it was never written, or is lost")
-        return found
+            return await super().get(key, prototype, byte_range)
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write one object: all of it, or nothing."""
@@ -47,13 +42,54 @@ class Objects(ObjectStore[Any]):
             return await super().exists(key)
 
 
-def view(where: S3Path, *, is_strict: bool = False) -> StorePath:
+def view(where: S3Path) -> StorePath:
     """What zarr opens as the group or array at `where`."""
     objects = Objects(client(where.bucket, where.access))
-    objects.where, objects.is_strict = where, is_strict
+    objects.where = where
     return StorePath(objects, where.key)
 
 
-def strict(array: Any, where: S3Path) -> Any:
-    """An array of which a lost chunk is an error."""
-    return Array(AsyncArray(array.metadata, view(where, is_strict=True), array.config))
+class Reading(WrapperStore[Any]):
+    """Files that must be there: zarr takes a lost one, and one of no bytes, for fill."""
+
+    folder, where = "", ""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """A file's bytes, or some of them; raises `StoreError` where there are none."""
+        found = await super().get(key, prototype, byte_range)
+        name = f"{self.where}/{key.removeprefix(self.folder)}"
+        if found is None:
+            raise StoreError(f"{name} is missing; it was never written, or is lost")
+        if not len(found):
+            raise StoreError(f"{name} is damaged (it is cut off); draw it again")
+        return found
+
+
+class Writing(WrapperStore[Any]):
+    """Files that are written whole: what is there already is not asked for, be it damaged."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Nothing."""
+        return None
+
+
+def reading(array: Any, where: str) -> Any:
+    """An array of which a lost file is an error; `where` is its name."""
+    place = array.async_array.store_path
+    files = Reading(place.store)
+    files.folder, files.where = f"{place.path}/" if place.path else "", where
+    return _over(array, files)
+
+
+def writing(array: Any) -> Any:
+    """An array that is written file by file."""
+    return _over(array, Writing(array.async_array.store_path.store))
+
+
+def _over(array: Any, files: WrapperStore[Any]) -> Any:
+    place = StorePath(files, array.async_array.store_path.path)
+    return Array(AsyncArray(array.metadata, place, array.config))

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
 from . import latents
 from .about import DAMAGE, FORMAT, damaged, differences, published, read_about
@@ -30,6 +29,9 @@ from .arrays import (
     build_level,
     check_aligned,
     check_arrays,
+    create_latents,
+    create_picture,
+    open_array,
     read_rows,
     write_block,
 )
@@ -42,11 +44,8 @@ from .locations import S3Path, location
 from .pixels import BlockId as BlockId
 from .pixels import LatentArray as LatentArray
 from .pixels import StoreLayout as StoreLayout
-from .pixels import ome, required_bytes
+from .pixels import required_bytes
 from .writer import Writer as Writer
-
-# A block of one colour is a block too: without this zarr writes no file for it.
-CONFIG: Any = {"write_empty_chunks": True}
 
 
 class Store:
@@ -90,7 +89,7 @@ class Store:
         }
         with home(target).made(overwrite=overwrite) as empty:
             create_picture(empty, layout, target.stem, published(run))
-            _create_latents(empty / "frieze" / "latents", layout)
+            create_latents(empty / "frieze" / "latents", layout)
             # Last of all: without it, what is there is half made.
             empty.write("frieze/run.json", json.dumps(about, indent=1).encode())
         return cls.open(target)
@@ -289,12 +288,12 @@ class Store:
 
     @cached_property
     def _pixels(self) -> tuple[ZarrArray, ...]:
-        return tuple(_open_array(self.home / str(i)) for i in range(self.layout.num_levels))
+        return tuple(open_array(self.home / str(i)) for i in range(self.layout.num_levels))
 
     @cached_property
     def _saved(self) -> tuple[ZarrArray, ...]:
         folder = self.home / "frieze" / "latents"
-        return tuple(_open_array(folder / array.name) for array in self.layout.latents)
+        return tuple(open_array(folder / array.name) for array in self.layout.latents)
 
     def _latents(self, index: int, slot: int) -> tuple[ZarrArray, LatentArray, Home]:
         saved = self.layout.latents
@@ -304,49 +303,6 @@ class Store:
         return self._saved[index], saved[index], folder
 
 
-def create_picture(
-    folder: Home, layout: StoreLayout, name: str, about: Mapping[str, Any]
-) -> tuple[ZarrArray, ...]:
-    """A folder's empty arrays of pixels, one per level, and the OME-Zarr metadata over them."""
-    group = zarr.create_group(folder.zarr, zarr_format=3)
-    group.update_attributes({"ome": ome(layout, name), "frieze": dict(about)})
-    return tuple(
-        zarr.create_array(
-            (folder / str(level.index)).zarr,
-            shape=layout.extent(level.height, level.width),
-            chunks=layout.piece(*level.chunk),
-            shards=layout.piece(*level.shard),
-            dtype=layout.dtype,
-            compressors=ZstdCodec(level=1),
-            fill_value=0,
-            dimension_names=("c", "y", "x") if layout.frames is None else ("t", "c", "y", "x"),
-            config=CONFIG,
-        )
-        for level in layout.levels
-    )
-
-
-def _create_latents(folder: Home, layout: StoreLayout) -> None:
-    """Uncompressed, for noise does not compress; NaN where nothing was saved."""
-    zarr.create_group(folder.zarr, zarr_format=3)
-    for array in layout.latents:
-        zarr.create_array(
-            (folder / array.name).zarr,
-            shape=array.shape,
-            chunks=array.chunk,
-            dtype="float32",
-            compressors=None,
-            fill_value=float("nan"),
-            dimension_names=("slot", "c", "t", "y", "x"),
-            config=CONFIG,
-        )
-
-
 def _real(path: str | os.PathLike[str] | S3Path) -> Location:
     where = location(path, StoreError)
     return where if isinstance(where, S3Path) else Path(os.path.realpath(where))
-
-
-def _open_array(folder: Home) -> ZarrArray:
-    """An array to read or write; zarr forgets `config` between openings, so it is set anew."""
-    return zarr.open_array(folder.zarr, mode="r+", zarr_format=3).with_config(CONFIG)

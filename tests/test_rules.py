@@ -56,7 +56,7 @@ DOORS = {
     "typer": ("renderer/cli.py", "renderer/flags.py", "renderer/looking.py", "renderer/oneline.py"),
     "xformers": ("kernels/",),
     "yaml": ("renderer/batch_file.py", "renderer/spec.py"),
-    "zarr": ("renderer/store.py", "renderer/objects.py"),
+    "zarr": ("renderer/arrays.py", "renderer/objects.py", "renderer/store.py"),
 }
 # Where an error of others' code crosses a thread or process: any of them is caught, as a value.
 # And where nobody is left who could: it is told to the user.

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import ZarrArray, write_rows
+from ..arrays import ZarrArray, create_picture, write_rows
 from ..errors import ExportError
 from ..folders import Folder
 from ..following import Follow
 from ..locations import Location, S3Path
 from ..pixels import StoreLayout, required_bytes
 from ..provenance import dpi_of, source
-from ..store import Store, create_picture
+from ..store import Store
 from ..whole import check_space, whole_folder
 
 suffixes = (".zarr",)

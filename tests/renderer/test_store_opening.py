@@ -8,13 +8,15 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 
 from contracts.export import RUN, make_store, picture
-from frieze.renderer import whole
+from frieze.renderer import arrays
 from frieze.renderer.errors import FingerprintError, StoreError
 from frieze.renderer.store import LatentArray, Store, StoreLayout
+from frieze.renderer.whole import _aside
 
 LATENTS = (LatentArray("0", (2, 4, 1, 24, 10), 8), LatentArray("1", (2, 4, 1, 50, 20), 16))
 
@@ -77,9 +79,9 @@ def test_a_folder_that_cannot_be_written_is_refused(
 
 def test_a_crash_while_replacing_leaves_the_old_store(tmp_path: Path) -> None:
     old = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
-    os.replace(old.path, whole._aside(old.path))
+    os.replace(old.path, _aside(old.path))
     assert Store.open(tmp_path / "a.zarr").is_complete
-    shutil.copytree(old.path, whole._aside(old.path))
+    shutil.copytree(old.path, _aside(old.path))
     create(tmp_path / "a.zarr", overwrite=True)
     assert os.listdir(tmp_path) == ["a.zarr"]
 
@@ -187,13 +189,67 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
 def test_a_lost_or_torn_block_is_an_error_not_black(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
     shard = store.path / "0" / "c" / "0" / "1" / "0"
-    shard.write_bytes(shard.read_bytes()[:-5])
-    with pytest.raises(StoreError, match="damaged") as caught:
-        list(store.in_order())
-    one_line(caught)
+    whole = shard.read_bytes()
+    for damaged in (whole[:-5], whole[:5], b""):
+        shard.write_bytes(damaged)
+        with pytest.raises(StoreError, match="damaged") as caught:
+            list(store.in_order())
+        one_line(caught)
+    if_filled = zarr.open_array(store.path / "0")[:, 32:, :32]
+    assert if_filled.max() == 0, "control: zarr itself says nothing"
     shard.unlink()
     with pytest.raises(StoreError, match="missing"):
         list(store.in_order())
+
+
+def flipped(file: Path, position: int) -> None:
+    """Turn one bit of a file over."""
+    data = bytearray(file.read_bytes())
+    data[position] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["0/c/0/1/0", "frieze/latents/1/c/0/0/0/2/0"])
+def test_every_flipped_bit_is_seen_and_by_other_software_too(tmp_path: Path, name: str) -> None:
+    import tensorstore
+
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32), latents=LATENTS)
+    store.save_latents(1, 0, slice(0, 50), np.ones((4, 1, 50, 20), "f4"))
+    file, array = store.path / name, str(store.path / name.partition("/c/")[0])
+    whole = file.read_bytes()
+
+    def by_tensorstore() -> object:
+        kept = {"driver": "file", "path": array}
+        return tensorstore.open({"driver": "zarr3", "kvstore": kept}).result()[0].read().result()
+
+    by_tensorstore()
+    for position in range(0, len(whole), len(whole) // 9):
+        flipped(file, position)
+        with pytest.raises(StoreError, match="damaged"):
+            store.read_rows(32, 64) if name[0] == "0" else store.load_latents(1, 0, slice(32, 50))
+        with pytest.raises(ValueError, match=r"Digest mismatch|Error reading"):
+            by_tensorstore()
+        with pytest.raises(ValueError, match="checksum do not match"):
+            zarr.open_array(array)[0]
+        file.write_bytes(whole)
+
+
+def test_a_store_from_before_checksums_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "PIXEL_CODECS", arrays.PIXEL_CODECS[:1])
+    monkeypatch.setattr(arrays, "LATENT_CODECS", None)
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32), latents=LATENTS)
+    store.save_latents(1, 0, slice(0, 50), np.ones((4, 1, 50, 20), "f4"))
+    again = Store.open(store.path)
+    np.testing.assert_array_equal(again.read_rows(0, 64), picture(64, 64))
+    file = store.path / "frieze/latents/1/c/0/0/0/2/0"
+    flipped(file, 3)
+    assert again.load_latents(1, 0, slice(32, 33))[0, 0, 0, 0] != 1, "control: unnoticed"
+    for damaged in (b"", file.read_bytes()[:-4]):
+        file.write_bytes(damaged)
+        with pytest.raises(StoreError, match="damaged"):
+            again.load_latents(1, 0, slice(32, 50))
 
 
 def test_a_resume_that_does_not_fit_says_what_differs(tmp_path: Path) -> None:
