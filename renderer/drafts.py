@@ -7,7 +7,6 @@ it ends before anything is decoded. On any number of workers it is the same pict
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from .method import Axis, trained
 from .plan import CanvasPlan
 from .render import RenderHandle, render
 from .repetition import Observation, Round, observed, recursion
+from .scratch import scratch
 from .spec import RenderSpec
 
 STEPS = 4
@@ -96,8 +96,8 @@ def draft(
             kept.append(handle.latents())
         handle.interrupt = step + 1 == STEPS or stopped.is_set()
 
-    with tempfile.TemporaryDirectory(prefix=".frieze-draft-", dir=_beside(spec)) as folder:
-        small = _drafted(spec, ks, number, f"{folder}/draft.zarr")
+    with scratch(_beside(spec), "frieze-draft") as folder:
+        small = _drafted(spec, ks, number, str(folder / "draft.zarr"))
         with contextlib.suppress(RenderCancelledError):
             render(small, callback_on_step_end=after)
     if stopped.is_set() or not kept:

@@ -7,7 +7,7 @@ from .buckets import Bucket
 from .errors import StoreError
 from .folders import Folder
 from .locations import Location, S3Path
-from .whole import whole_file
+from .whole import is_there, whole_file
 
 Home = Folder | Bucket
 
@@ -19,7 +19,7 @@ def home(where: Location) -> Home:
 
 def is_taken(where: Location) -> bool:
     """Whether anything has this name."""
-    return uploads.is_taken(where) if isinstance(where, S3Path) else where.exists()
+    return uploads.is_taken(where) if isinstance(where, S3Path) else is_there(where)
 
 
 def replace(where: Location, data: bytes) -> None:

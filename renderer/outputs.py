@@ -6,7 +6,6 @@ An export into a bucket is made here first, for it is written with seeks, and th
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from . import plugins, uploads
 from .errors import ExportError, StoreError
 from .homes import is_taken
 from .locations import Location, S3Path, location
+from .scratch import scratch
+from .whole import is_there, place_file
 
 if TYPE_CHECKING:
     from .pixels import StoreLayout
@@ -132,9 +133,9 @@ def prepare_live(made_for: Targets, plan: CanvasPlan) -> None:
 
 
 def finish_live(made_for: Targets) -> None:
-    """Give the live TIFF its name, now that it is whole."""
+    """Give the live TIFF its name, now that it is whole; raises `ExportError` if that is taken."""
     if made_for.live is not None and made_for.part is not None and made_for.part.exists():
-        os.replace(made_for.part, made_for.live)
+        place_file(made_for.part, made_for.live, overwrite=made_for.overwrite, error=ExportError)
 
 
 def export(
@@ -148,8 +149,8 @@ def export(
         assert isinstance(made, Path)
         return made
     _check(where, overwrite=overwrite)
-    with tempfile.TemporaryDirectory(prefix="frieze-export-") as folder:
-        made = module.export(store, str(Path(folder) / where.name), **options)
+    with scratch(name="frieze-export") as folder:
+        made = module.export(store, str(folder / where.name), **options)
         if kind := _of_folder(module):
             uploads.send_folder(made, where, kind, overwrite=overwrite)
         else:
@@ -198,5 +199,5 @@ def _check(path: Location, *, overwrite: bool) -> None:
         raise ExportError(f"{path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):
         raise ExportError(f"{path}: the folder {path.parent} cannot be written; choose another")
-    if path.exists() and not overwrite:
+    if is_there(path) and not overwrite:
         raise ExportError(f"{path} is already there; use --overwrite or another name")

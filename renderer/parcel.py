@@ -7,7 +7,6 @@ Ray would install a wheel there with pip, all its dependencies with it, over the
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import SpecError
+from .scratch import scratch
 from .spec import RenderSpec
 
 PACKAGES = ("renderer", "cluster", "kernels", "configs")
@@ -34,8 +34,7 @@ class Parcel:
 @contextmanager
 def packed(files: Iterable[str]) -> Iterator[Parcel]:
     """The parcel with these files, as long as it takes to send it."""
-    with tempfile.TemporaryDirectory(prefix="frieze-job-") as scratch:
-        root = Path(scratch)
+    with scratch(name="frieze-job") as root:
         modules = _code(root / "code")
         names = list(files)
         for name in names:

@@ -196,6 +196,36 @@ def replaces_only_when_told(export: ModuleType, kind: str, folder: Path) -> None
     Store.open(stores[1])
 
 
+def refuses_one_of_two(export: ModuleType, kind: str, folder: Path) -> None:
+    """Two at the same time to one name: one is refused, however late, and the file is whole."""
+    pixels = content(kind, 96, 80)
+    store = make_store(folder / "store.zarr", pixels, (32, 80), finish=False)
+    out = folder / f"out{export.suffixes[0]}"
+    told: list[object] = []
+
+    def deliver() -> None:
+        try:
+            told.append(export.export(store.path, out, follow=True))
+        except ExportError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=deliver, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(list(folder.glob(".out.*.part"))) < 2:
+        time.sleep(0.01)
+    for frame, row in places(store.layout, 32):
+        draw(store, pixels, row, 32, frame)
+    store.finish()
+    for thread in threads:
+        thread.join(60)
+    told.sort(key=str)
+    assert sorted(map(type, told), key=str) == sorted([type(out), str], key=str)
+    assert f"{out} appeared meanwhile; use --overwrite or another name" in told
+    assert is_same(out, pixels)
+    assert sorted(os.listdir(folder)) == sorted([out.name, "store.zarr"])
+
+
 def never_replaces_a_stranger(export: ModuleType, kind: str, folder: Path) -> None:
     """A folder that Frieze did not make stays, whatever it is told."""
     store = make_store(folder / "store.zarr", content(kind, 64, 64), (32, 32))

@@ -83,6 +83,13 @@ def test_an_existing_file_is_replaced_only_when_told(
 
 
 @pictures_and_clips(TAKEN)
+def test_of_two_exports_to_one_name_one_is_refused(
+    export: ModuleType, kind: str, tmp_path: Path
+) -> None:
+    contract.refuses_one_of_two(export, kind, tmp_path)
+
+
+@pictures_and_clips(TAKEN)
 def test_a_stranger_is_never_replaced(export: ModuleType, kind: str, tmp_path: Path) -> None:
     contract.never_replaces_a_stranger(export, kind, tmp_path)
 
