@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from .errors import SpecError
+from .input_files import fault
 from .spec import nearest, preset
 
 # Of the whole batch, because its workers are; given on the command line.
@@ -51,6 +52,8 @@ def preset_files(path: Path) -> list[str]:
 
 
 def _text(path: Path) -> str:
+    if (why := fault(path)) is not None:
+        raise SpecError(f"a batch cannot be read: {why}; give a .yaml, .json or .jsonl file")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -10,6 +10,7 @@ Shape suffixes: B batch, C channels, T frames, H rows of a band, W columns.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from frieze.cluster.layout import Band, Canvas
 
 from . import hub, plugins
 from .errors import ModelError
+from .input_files import fault
 from .method import AbsolutePolicy, Axis, PositionPolicy
 from .model_files import read_json
 from .schedules import Level, Schedule
@@ -216,9 +218,9 @@ def find(model: str, revision: str | None = None, variant: str | None = None) ->
     if model == "demo":
         return Path(__file__).parent / "demo" / "checkpoint"
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
-    if folder.exists():
+    if os.path.exists(folder):
         raise ModelError(f"model {model!r} is a file; a folder in diffusers layout works")
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise ModelError(
@@ -278,6 +280,8 @@ def weight_bytes(folder: Path, component: str) -> int:
 
 def check_weights(file: Path) -> None:
     """Read a weight file's header, which says how long it must be; raises `ModelError`."""
+    if (why := fault(file)) is not None:
+        raise ModelError(f"{why}; fetch the model anew")
     try:
         with safe_open(file, framework="numpy") as opened:
             opened.keys()

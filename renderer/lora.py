@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from .errors import ModelError, SpecError
+from .input_files import fault
 from .model_files import read_json
 
 if TYPE_CHECKING:
@@ -168,8 +169,8 @@ def _weights(part: Path) -> dict[str, tuple[int, ...]]:
 
 def shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a safetensors file's tensors, from its header; raises `ModelError`."""
-    if not file.is_file():
-        raise ModelError(f"no LoRA file {str(file)!r}; the path of a .safetensors file works")
+    if (why := fault(file)) is not None:
+        raise ModelError(f"no LoRA file: {why}; the path of a .safetensors file works")
     if file.suffix != ".safetensors":
         raise ModelError(f"{file} may run code when it is read; convert it to .safetensors")
     try:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import MediaError
+from .input_files import fault
 
 KNOWN = "PNG, JPEG, WebP, TIFF, MP4, MOV, MKV, WebM, AVI and GIF work"
 INSTALL = "pip install 'frieze[video]'"
@@ -85,15 +86,10 @@ def peek(path: str | os.PathLike[str]) -> Size:
 
 def _kind(path: Path) -> str:
     """By the first bytes: png, jpeg, webp, tiff or clip."""
-    if not path.exists():
-        raise MediaError(f"there is no file {path}")
-    if path.is_dir():
-        raise MediaError(f"{path} is a folder; give one picture or clip")
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror or error}") from error
+    if (why := fault(path)) is not None:
+        raise MediaError(f"{why}; give one picture or clip")
+    with _told(path), path.open("rb") as file:
+        head = file.read(16)
     for kind, starts in {
         "png": (b"\x89PNG\r\n\x1a\n",),
         "jpeg": (b"\xff\xd8\xff",),

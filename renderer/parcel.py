@@ -6,6 +6,7 @@ Ray would install a wheel there with pip, all its dependencies with it, over the
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import SpecError
+from .input_files import fault
 from .scratch import scratch
 from .spec import RenderSpec
 
@@ -52,7 +54,7 @@ def files_of(spec: RenderSpec, preset: str | None = None) -> list[tuple[str, str
     named += [("--init", spec.init), ("--image", spec.image)]
     named += [("--lora", _lora_file(lora)) for lora in spec.lora]
     named += [("--lora-2", _lora_file(lora)) for lora in spec.lora_2]
-    if spec.model != "demo" and (Path(spec.model).exists() or spec.model.startswith(".")):
+    if spec.model != "demo" and (os.path.exists(spec.model) or spec.model.startswith(".")):
         named.append(("--model", spec.model))
     return [(flag, name) for flag, name in named if name]
 
@@ -67,11 +69,13 @@ def local_files(named: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     for flag, name in relative:
         if ".." in Path(name).parts:
             raise SpecError(f"{flag} {name}: a job takes files of this folder with it, none above")
-        if not Path(name).exists():
+        if not os.path.exists(name):
             raise SpecError(
                 f"{flag} {name} is not here; give a file of this folder, which goes with the job, "
                 "or an absolute path that every node sees"
             )
+        if not os.path.isdir(name) and (why := fault(name)) is not None:
+            raise SpecError(f"{flag}: {why}; a file or folder goes with the job")
     sizes = {name: _size(Path(name)) for _, name in relative}
     if (total := sum(sizes.values())) > MOST_BYTES:
         largest = sorted(sizes, key=lambda name: -sizes[name])[:MOST_NAMED]
@@ -98,7 +102,7 @@ def _is_everywhere(path: str) -> bool:
 
 
 def _lora_file(lora: str) -> str:
-    return lora if Path(lora).exists() else lora.rpartition("=")[0] or lora
+    return lora if os.path.exists(lora) else lora.rpartition("=")[0] or lora
 
 
 def _size(path: Path) -> int:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import SpecError
+from .input_files import fault
 
 # Beside this package in the repository, and beside it in an installed wheel.
 PRESETS = Path(__file__).parent.parent / "configs" / "presets"
@@ -191,9 +192,9 @@ def preset_names() -> tuple[str, ...]:
 def preset(name: str) -> dict[str, Any]:
     """The fields of `configs/presets/NAME.yaml`, or of a YAML file given by its path."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
-    if not path.is_file():
+    if (why := fault(path)) is not None:
         known = ", ".join(preset_names())
-        raise SpecError(f"no preset {name!r}; there are: {known}, or a path to a .yaml")
+        raise SpecError(f"no preset {name!r}; there are: {known}, or a path to a .yaml ({why})")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

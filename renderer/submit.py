@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shlex
@@ -86,7 +87,7 @@ def batch_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
     files = [("JOBS", given["jobs"])]
     local_files(files)
     # One that only the nodes see is read there.
-    if Path(given["jobs"]).exists():
+    if os.path.exists(given["jobs"]):
         files += _files_of_items(given["jobs"], location(given["out"], SpecError))
     return Errand(
         words=(*words, *(() if given["continued"] else ("--continue",))),
