@@ -6,18 +6,16 @@ Each item becomes a mapping of keys, from presets up: what they mean is for item
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from .errors import SpecError
+from .errors import SpecError, shown
 from .input_files import fault
 from .spec import nearest, preset
+from .values import ValuesError, file_text, from_json, from_yaml
 
 # Of the whole batch, because its workers are; given on the command line.
 SHARED = frozenset({"local", "park", "address"})
@@ -25,7 +23,7 @@ SHARED = frozenset({"local", "park", "address"})
 NOT_FROM_PRESETS = SHARED | {"out", "overwrite", "workers", "max_workers"}
 SECTIONS = ("defaults", "matrix", "items")
 MOST = 10_000
-NAME_LETTERS, NAME_MOST = 40, 100
+NAME_LETTERS, NAME_MOST, NAME_BYTES = 40, 100, 200
 
 Values = Mapping[str, Any]
 
@@ -55,27 +53,31 @@ def _text(path: Path) -> str:
     if (why := fault(path)) is not None:
         raise SpecError(f"a batch cannot be read: {why}; give a .yaml, .json or .jsonl file")
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return file_text(path)
+    except ValuesError as error:
         raise SpecError(f"{path} cannot be read: {error}; give a .yaml or .jsonl file") from None
 
 
 def _told(path: Path) -> Any:
     """What a YAML file says."""
+    text = _text(path)
     try:
-        return yaml.safe_load(_text(path))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        return from_yaml(text)
+    except ValuesError as error:
+        raise SpecError(f"{path} is not YAML that works: {error}") from None
 
 
 def _from_lines(path: Path, text: str) -> Iterator[Values]:
-    for number, line in enumerate(text.splitlines(), 1):
+    # At newlines alone: other breaks of lines may stand inside a text of JSON.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            values = None
+            values = from_json(line)
+        except ValuesError as error:
+            raise SpecError(
+                f"{path}: line {number} is no JSON object ({error}); each line is one item"
+            ) from None
         if not isinstance(values, dict):
             raise SpecError(f"{path}: line {number} is no JSON object; each line is one item")
         yield values
@@ -90,7 +92,7 @@ def _expanded(told: Any, path: Path) -> Iterator[Values]:
     for section in told:
         if section not in SECTIONS:
             near = nearest(section, SECTIONS)
-            raise SpecError(f"{path}: unknown section {section!r}; the nearest is {near!r}")
+            raise SpecError(f"{path}: unknown section {shown(section)}; the nearest is {near!r}")
     defaults, matrix = (_mapping(told, name, path) for name in SECTIONS[:2])
     items = told.get("items") or []
     if not isinstance(items, list):
@@ -110,7 +112,9 @@ def _product(matrix: Values, path: Path) -> Iterator[dict[str, Any]]:
     """Every combination of the lists, the last key fastest, named by what tells them apart."""
     for key, values in matrix.items():
         if not isinstance(values, list) or not values:
-            raise SpecError(f"{path}: matrix {key} = {values!r} is no list; give its values in [ ]")
+            raise SpecError(
+                f"{path}: matrix {key} = {shown(values)} is no list; give its values in [ ]"
+            )
     if not matrix:
         return
     varied = [key for key, values in matrix.items() if len(values) > 1]
@@ -118,7 +122,8 @@ def _product(matrix: Values, path: Path) -> Iterator[dict[str, Any]]:
     combinations = itertools.product(*matrix.values())
     for combination in itertools.islice(combinations, MOST + 1):
         values = dict(zip(matrix, combination, strict=True))
-        words = "-".join(filter(None, (_word(key, values[key]) for key in varied)))[:NAME_MOST]
+        words = "-".join(filter(None, (_word(key, values[key]) for key in varied)))
+        words = words[:NAME_MOST].encode()[:NAME_BYTES].decode(errors="ignore")
         times[words] += 1
         if times[words] > 1:
             words += f"-{times[words]}"

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from .errors import SpecError
+from .errors import SpecError, shown
 from .spec import RenderSpec, height_width, parse, preset
+from .values import ValuesError, from_json
 
 # The prompt is the argument of `render`; a cascade does not fit into a flag, and --workers says
 # both of its bounds.
@@ -147,12 +148,17 @@ def _named(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals):
-            raise SpecError(f"--option {pair!r} is not NAME=VALUE, for example margin=0.85")
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
+            raise SpecError(f"--option {shown(pair)} is not NAME=VALUE, for example margin=0.85")
+        found[name] = _value(value)
     return found
+
+
+def _value(text: str) -> Any:
+    """What is JSON as such; words, and numbers that no JSON has, as the text they are."""
+    try:
+        return from_json(text)
+    except ValuesError:
+        return text
 
 
 def _height_width(size: str, given: Mapping[str, Any]) -> dict[str, int]:

@@ -17,10 +17,11 @@ from typing import Any
 
 from . import batch_file
 from .batch_file import SHARED, Values, flat, slug
-from .errors import SpecError
-from .locations import Location, S3Path, location
+from .errors import SpecError, shown
+from .locations import MOST_NAME, Location, S3Path, location, output
 from .spec import RenderSpec, height_width, nearest, parse
 
+MOST_ITEM = MOST_NAME - len(".zarr") - 10  # bytes of an item's name; a number may be added
 # An item's keys besides the spec's fields.
 OWN = ("name", "preset", "size", "priority", "also")
 KNOWN = (*(f for f in RenderSpec.model_fields if f not in SHARED and f != "max_workers"), *OWN)
@@ -91,7 +92,7 @@ def inside(root: Location, path: Location) -> bool:
 
 def _item(values: Any, root: Location, shared: Values, taken: set[str]) -> Item:
     if not isinstance(values, dict):
-        raise SpecError(f"{values!r} is no mapping of keys; give at least a prompt")
+        raise SpecError(f"{shown(values)} is no mapping of keys; give at least a prompt")
     fields = flat(values)
     _check_keys(fields)
     own = {key: fields.pop(key) for key in OWN if key in fields}
@@ -106,10 +107,10 @@ def _item(values: Any, root: Location, shared: Values, taken: set[str]) -> Item:
     also = tuple(_path(root, text, name, "also") for text in _texts(own.get("also", [])))
     spec = parse({**fields, **shared, "out": str(out)})
     if spec.max_workers is not None:
-        raise SpecError(f"workers = {fields['workers']!r}: an item takes one number of them")
+        raise SpecError(f"workers = {shown(fields['workers'])}: an item takes one number of them")
     priority = own.get("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool):
-        raise SpecError(f"priority = {priority!r} is no whole number; larger ones come first")
+        raise SpecError(f"priority = {shown(priority)} is no whole number; larger ones come first")
     workers = spec.workers if "workers" in fields else None
     return Item(name, spec, also, priority, workers)
 
@@ -119,7 +120,7 @@ def _check_keys(values: Values) -> None:
         if key in SHARED:
             raise SpecError(f"{key!r} is for the whole batch: frieze batch --{key}")
         if key not in KNOWN:
-            raise SpecError(f"unknown field {key!r}; the nearest is {nearest(key, KNOWN)!r}")
+            raise SpecError(f"unknown field {shown(key)}; the nearest is {nearest(key, KNOWN)!r}")
 
 
 def _name(own: Values, fields: Values, taken: set[str]) -> str:
@@ -128,9 +129,11 @@ def _name(own: Values, fields: Values, taken: set[str]) -> str:
     name = slug(str(fields.get("prompt", ""))) or "item" if told is None else str(told)
     if not re.fullmatch(r"[^\W_][\w .,+=-]{0,119}", name):
         raise SpecError(
-            f"name {name!r} does not work: letters, digits, spaces and . , + = - _, "
+            f"name {shown(name)} does not work: letters, digits, spaces and . , + = - _, "
             "at most 120, the first a letter or digit"
         )
+    if (size := len(name.encode())) > MOST_ITEM:
+        raise SpecError(f"name {name!r} has {size} bytes; at most {MOST_ITEM} work")
     numbers = itertools.count(2)
     free = name
     while told is None and free in taken:
@@ -144,7 +147,7 @@ def _texts(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise SpecError(f"also = {value!r} is no list of files, such as [{{name}}.png]")
+        raise SpecError(f"also = {shown(value)} is no list of files, such as [{{name}}.png]")
     return value
 
 
@@ -155,11 +158,12 @@ def _path(root: Location, text: str, name: str, key: str) -> Location:
     is_plain = text.isprintable() and not re.search(r"^~|\\|://", text)
     if not (goes_down and is_plain):
         raise SpecError(
-            f"{key} {text!r} leaves the output folder; give a path inside it, as suns/{{name}}.tif"
+            f"{key} {shown(text)} leaves the output folder; give a path inside it, "
+            "as suns/{name}.tif"
         )
     if path.parts[0] in RESERVED:
         raise SpecError(f"{key} {text!r} is the batch's own file; use another name")
-    for target in (root / path, (root / path).with_suffix(".zarr")):
+    for target in (output(root / path, SpecError), (root / path).with_suffix(".zarr")):
         if not inside(root, target):
             raise SpecError(f"{key} {text!r} leads out of {root} by a link; use another name")
     return root / path

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from .errors import FriezeError
+from .errors import FriezeError, shown
+from .values import is_text
 
 # The standard variables that say how a bucket is reached, and as whom.
 VARIABLES = (
@@ -26,6 +27,10 @@ VARIABLES = (
     "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
 )
 Access = tuple[tuple[str, str], ...]  # of those variables, the ones that are set
+
+# Bytes of a path, of one of its parts, and of a name beside which `whole.py` makes a hidden one.
+MOST_PATH, MOST_PART, MOST_NAME = 4095, 255, 240
+MOST_KEY = 1024  # of an object in a bucket
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -95,6 +100,8 @@ def location(address: str | os.PathLike[str] | S3Path, error: type[FriezeError])
     if isinstance(address, S3Path):
         return address
     text = os.fspath(address)
+    if fault := unnameable(text):
+        raise error(f"{shown(text)}: {fault}")
     if start := _S3.match(text):
         return _in_bucket(text, text[start.end() :], error)
     if scheme := _SCHEME.match(text):
@@ -102,6 +109,26 @@ def location(address: str | os.PathLike[str] | S3Path, error: type[FriezeError])
             f"{text}: no addresses of {scheme[1]}://; a path works, or s3://bucket/name.zarr"
         )
     return Path(text)
+
+
+def unnameable(path: str) -> str | None:
+    """Why no file can have this path, whatever is there; None where one can."""
+    if not is_text(path):
+        return "a name with bytes that are no UTF-8, or zero; rename it"
+    if (size := len(path.encode())) > MOST_PATH:
+        return f"a path of {size} bytes; at most {MOST_PATH} work"
+    size = max(len(part.encode()) for part in path.split("/"))
+    return f"a name of {size} bytes; at most {MOST_PART} work" if size > MOST_PART else None
+
+
+def output(address: str | os.PathLike[str] | S3Path, error: type[FriezeError]) -> Location:
+    """The absolute place of a file to be made; raises `error` where none can be."""
+    where = location(address, error).absolute()
+    if where.name in ("", ".."):
+        raise error(f"{shown(str(address))} is a folder; give a file's name, as picture.zarr")
+    if (size := len(where.name.encode())) > MOST_NAME:
+        raise error(f"{where.name}: a name of {size} bytes; at most {MOST_NAME} work")
+    return where
 
 
 def carried(where: Location) -> Location:
@@ -126,5 +153,9 @@ def _in_bucket(text: str, rest: str, error: type[FriezeError]) -> S3Path:
     if not _BUCKET.fullmatch(bucket) or not key:
         raise error(f"{text} names no place in a bucket; s3://bucket/name.zarr works")
     if any(part in ("", ".", "..") or not part.isprintable() for part in key.split("/")):
-        raise error(f"{text}: parts that are empty, dotted or unprintable lead nowhere; leave out")
+        raise error(
+            f"{shown(text)}: parts that are empty, dotted or unprintable lead nowhere; leave out"
+        )
+    if (size := len(key.encode())) > MOST_KEY:
+        raise error(f"{shown(text)}: a key of {size} bytes; at most {MOST_KEY} work")
     return S3Path(bucket, key)

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import SpecError
+from .errors import SpecError, shown
 
 if TYPE_CHECKING:
     from .spec import RenderSpec
 
+MOST_NUMBER, MOST_ITEMS = 1e6, 1000  # of any number, and of any list of them
 Kind = Literal["switch", "whole", "number", "word", "wholes", "numbers"]
 MEANT: Mapping[Kind, str] = {
     "switch": "true or false",
@@ -78,9 +79,9 @@ def settled(options: Mapping[str, Any], detected: Sequence[int]) -> dict[str, An
 
 def _unknown(method: str, name: str, known: tuple[str, ...]) -> str:
     if not known:
-        return f"method {method} takes no options, but {name!r} is given"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    return f"method {method} has no option {name!r}; the nearest is {near!r}"
+        return f"method {method} takes no options, but {shown(name)} is given"
+    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.0)[0]
+    return f"method {method} has no option {shown(name)}; the nearest is {near!r}"
 
 
 def _checked(what: str, option: Option, value: Any) -> Any:
@@ -89,11 +90,13 @@ def _checked(what: str, option: Option, value: Any) -> Any:
     one: Kind = "whole" if kind == "wholes" else "number" if kind == "numbers" else kind
     items = _items(value) if listed else [value]
     found = [_read(item, one) for item in items]
+    if len(found) > MOST_ITEMS:
+        raise SpecError(f"{what} has {len(found)} items; at most {MOST_ITEMS} work")
     if any(item is None for item in found):
-        raise SpecError(f"{what} = {value!r} is not {MEANT[kind]}")
+        raise SpecError(f"{what} = {shown(value)} is not {MEANT[kind]}")
     for item in found:
         if allowed := _out_of_range(option, item):
-            raise SpecError(f"{what} = {item!r}; it must be {allowed}")
+            raise SpecError(f"{what} = {shown(item)}; it must be {allowed}")
     return tuple(found) if listed else found[0]
 
 
@@ -123,8 +126,10 @@ def _read(value: Any, kind: Kind) -> Any:
 def _out_of_range(option: Option, value: Any) -> str | None:
     """What the value must be, where it is not."""
     if option.choices and value not in option.choices:
-        near = difflib.get_close_matches(str(value), option.choices, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(str(value)[:100], option.choices, n=1, cutoff=0.0)[0]
         return f"{' or '.join(option.choices)} (the nearest is {near!r})"
+    if isinstance(value, int | float) and abs(value) > MOST_NUMBER:
+        return f"from {-MOST_NUMBER:g} to {MOST_NUMBER:g}"
     if option.least is not None and value < option.least:
         return f"{option.least:g} or more"
     if option.above is not None and value <= option.above:

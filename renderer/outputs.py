@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import plugins, uploads
 from .errors import ExportError, StoreError
 from .homes import is_taken
-from .locations import Location, S3Path, location
+from .locations import Location, S3Path, location, output
 from .scratch import scratch
 from .whole import is_there, place_file
 
@@ -59,12 +59,12 @@ class Targets:
 
 def store_of(out: str) -> Location:
     """The store of a picture: `out` itself if that is a .zarr, else beside it."""
-    return location(out, ExportError).absolute().with_suffix(".zarr")
+    return output(out, ExportError).with_suffix(".zarr")
 
 
 def targets(out: str, exports: Sequence[str | Location], *, overwrite: bool) -> Targets:
     """Decide the paths from `out`'s suffix; raises `ExportError` where one cannot be made."""
-    main = location(out, ExportError).absolute()
+    main = output(out, ExportError)
     store = store_of(out)
     others = tuple(_outside(path, store) for path in exports)
     for path in (main, *others):
@@ -175,7 +175,7 @@ def _part(live: Path) -> Path:
 
 def _outside(path: str | Location, store: Location) -> Location:
     """Where an export is to lie; raises `ExportError` if that is in a bucket and in the store."""
-    where = location(path, ExportError).absolute()
+    where = output(path, ExportError)
     if isinstance(where, S3Path) and store in (where, *where.parents):
         raise ExportError(f"{where} lies in the store itself; use another name")
     return where

@@ -11,14 +11,29 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from .errors import SpecError
+from .errors import SpecError, shown
 from .input_files import fault
+from .values import ValuesError, checked, file_text, from_yaml, is_text
 
 # Beside this package in the repository, and beside it in an installed wheel.
 PRESETS = Path(__file__).parent.parent / "configs" / "presets"
+
+# Bounds of what is asked for: wide enough for any picture, and what they let through can be counted
+# with. More pixels than this a side are a wall 88 m wide at 300 dpi.
+MOST_PIXELS, MOST_FRAMES = 2**20, 2**20
+MOST_WORKERS = 4096
+MOST_SECONDS = 2e6  # 23 days; poll(2) takes no more
+LEAST_DPI, MOST_DPI = 1.0, 1e5
+LEAST_SHIFT, MOST_SHIFT = 0.01, 1000.0
 
 # Fields that say where and how the work is done; all others decide the picture and are
 # part of the store's fingerprint.
@@ -56,9 +71,9 @@ class StageSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     scale: float = Field(default=1.0, gt=0, le=1)
-    start: float = Field(default=1.0, gt=0, le=1)
+    start: float = Field(default=1.0, ge=0.001, le=1)
     steps: int | None = Field(default=None, ge=1, le=1000)
-    shift: float | None = Field(default=None, gt=0)
+    shift: float | None = Field(default=None, ge=LEAST_SHIFT, le=MOST_SHIFT)
     enlarge: Literal["latents", "pixels"] = "pixels"
     prompt: str | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
@@ -88,12 +103,12 @@ class RenderSpec(BaseModel):
     storage_dtype: Literal["float8_e4m3fn", "float8_e5m2"] | None = Field(
         default=None, description="keep the denoiser's weights so, cast layer by layer"
     )
-    height: int = Field(default=1024, ge=16, description="pixels")
-    width: int = Field(default=1024, ge=16, description="pixels")
-    num_frames: int = Field(default=1, ge=1, description="frames of a clip")
-    fps: float = Field(default=16.0, gt=0, le=1000, description="frames a second of a clip")
+    height: int = Field(default=1024, ge=16, le=MOST_PIXELS, description="pixels")
+    width: int = Field(default=1024, ge=16, le=MOST_PIXELS, description="pixels")
+    num_frames: int = Field(default=1, ge=1, le=MOST_FRAMES, description="frames of a clip")
+    fps: float = Field(default=16.0, ge=0.01, le=1000, description="frames a second of a clip")
     init: str | None = Field(default=None, min_length=1, description="picture or clip to redraw")
-    strength: float = Field(default=0.6, gt=0, le=1, description="how much of --init to redraw")
+    strength: float = Field(default=0.6, ge=0.001, le=1, description="how much of --init to redraw")
     image: str | None = Field(default=None, min_length=1, description="first frame to animate")
     num_inference_steps: int = Field(default=20, ge=1, le=1000, description="steps of a stage")
     guidance_scale: float | None = Field(
@@ -105,16 +120,20 @@ class RenderSpec(BaseModel):
     true_cfg_scale: float | None = Field(
         default=None, ge=1, description="classifier-free guidance of FLUX and Qwen-Image"
     )
-    max_sequence_length: int | None = Field(default=None, ge=1, description="prompt tokens")
+    max_sequence_length: int | None = Field(
+        default=None, ge=1, le=2**20, description="prompt tokens"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="decides the noise")
     method: str = Field(default="auto", description="extrapolation recipe: auto, none, pi, ...")
     method_options: dict[str, Any] = Field(
         default_factory=dict, description="NAME=VALUE of the method; repeatable"
     )
     stages: tuple[StageSpec, ...] | None = Field(
-        default=None, min_length=1, description="cascade; preset only"
+        default=None, min_length=1, max_length=100, description="cascade; preset only"
     )
-    shift: float | None = Field(default=None, gt=0, description="timestep shift of every stage")
+    shift: float | None = Field(
+        default=None, ge=LEAST_SHIFT, le=MOST_SHIFT, description="timestep shift of every stage"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="precision of the weights and of the work"
     )
@@ -123,8 +142,12 @@ class RenderSpec(BaseModel):
         default="picture.zarr", min_length=1, description=".zarr, .tif, .png, .mp4, .mov ..."
     )
     overwrite: bool = Field(default=False, description="replace what is at --out")
-    workers: int = Field(default=1, ge=1, description="ranks the canvas is cut over: 4, or 2..8")
-    max_workers: int | None = Field(default=None, ge=1, description="the most, if there is room")
+    workers: int = Field(
+        default=1, ge=1, le=MOST_WORKERS, description="ranks the canvas is cut over: 4, or 2..8"
+    )
+    max_workers: int | None = Field(
+        default=None, ge=1, le=MOST_WORKERS, description="the most, if there is room"
+    )
     local: bool = Field(default=False, description="threads of this process instead of Ray")
     park: Literal["host", "disk"] | None = Field(
         default=None, description="with --local: where waiting bands leave their memory"
@@ -135,16 +158,32 @@ class RenderSpec(BaseModel):
         default=1, description="2: half of the workers for each prompt"
     )
     device_memory: float | None = Field(
-        default=None, gt=0, description="GiB of each device, for the plan"
+        default=None, gt=0, le=1e6, description="GiB of each device, for the plan"
     )
-    ulysses: int = Field(default=1, ge=1, description="ranks that share heads; the rest ring")
-    chunk: int | None = Field(default=None, ge=16, description="rows and columns of one block")
-    save_every: int = Field(default=1, ge=1, description="steps between saved states")
-    timeout: float = Field(default=600.0, gt=0, description="seconds without a sign of life")
+    ulysses: int = Field(
+        default=1, ge=1, le=MOST_WORKERS, description="ranks that share heads; the rest ring"
+    )
+    chunk: int | None = Field(
+        default=None, ge=16, le=2**16, description="rows and columns of one block"
+    )
+    save_every: int = Field(default=1, ge=1, le=10**6, description="steps between saved states")
+    timeout: float = Field(
+        default=600.0, gt=0, le=MOST_SECONDS, description="seconds without a sign of life"
+    )
     wait: float = Field(
-        default=60.0, gt=0, description="seconds for the cluster to make room for workers"
+        default=60.0,
+        gt=0,
+        le=MOST_SECONDS,
+        description="seconds for the cluster to make room for workers",
     )
-    dpi: float = Field(default=300.0, gt=0, description="dots per inch written to the file")
+    dpi: float = Field(
+        default=300.0, ge=LEAST_DPI, le=MOST_DPI, description="dots per inch written to the file"
+    )
+
+    @field_validator("method_options")
+    @classmethod
+    def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return dict(checked(options, any_number=True))
 
     @model_validator(mode="before")
     @classmethod
@@ -155,6 +194,15 @@ class RenderSpec(BaseModel):
             return values
         least, _, most = workers.partition("..")
         return {**values, "workers": least, "max_workers": most}
+
+    @model_validator(mode="after")
+    def _names(self) -> RenderSpec:
+        """No field holds a zero byte, which would end a path or a word of a command too early."""
+        for name, value in self:
+            told = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(text, str) and not is_text(text) for text in told):
+                raise ValueError(f"{name} = {shown(value)}: a zero byte is no text; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _ascends(self) -> RenderSpec:
@@ -194,29 +242,35 @@ def preset(name: str) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
     if (why := fault(path)) is not None:
         known = ", ".join(preset_names())
-        raise SpecError(f"no preset {name!r}; there are: {known}, or a path to a .yaml ({why})")
+        raise SpecError(
+            f"no preset {shown(name)}; there are: {known}, or a path to a .yaml ({why})"
+        )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = file_text(path)
+    except ValuesError as error:
         raise SpecError(f"preset {name!r} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"preset {name!r} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise SpecError(f"preset {name!r} holds {type(values).__name__}; a mapping of fields works")
-    return values
+    try:
+        fields = from_yaml(text)
+    except ValuesError as error:
+        raise SpecError(f"preset {name!r} is not YAML that works: {error}") from None
+    if not isinstance(fields, dict):
+        raise SpecError(f"preset {name!r} holds {type(fields).__name__}; a mapping of fields works")
+    return fields
 
 
 def height_width(size: str, called: str = "size") -> dict[str, int]:
     """{"height": ..., "width": ...} of WIDTHxHEIGHT in pixels; raises `SpecError`."""
-    found = re.fullmatch(r"(\d{1,9})[xX\u00d7](\d{1,9})", size.strip())
+    found = re.fullmatch(r"([0-9]{1,9})[xX\u00d7]([0-9]{1,9})", size.strip())
     if not found:
-        raise SpecError(f"{called} {size!r} is not WIDTHxHEIGHT in pixels, for example 1024x768")
+        raise SpecError(
+            f"{called} {shown(size)} is not WIDTHxHEIGHT in pixels, for example 1024x768"
+        )
     return {"width": int(found[1]), "height": int(found[2])}
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
     """The known word that is most like a mistyped one."""
-    return difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.0)[0]
+    return difflib.get_close_matches(str(word)[:100], list(known), n=1, cutoff=0.0)[0]
 
 
 def _explain(error: ValidationError) -> str:
@@ -227,5 +281,6 @@ def _explain_one(item: dict[str, Any]) -> str:
     field = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         known = list(StageSpec.model_fields if "stages" in field else RenderSpec.model_fields)
-        return f"unknown field {field!r}; the nearest is {nearest(item['loc'][-1], known)!r}"
-    return f"{field} = {item['input']!r}: {item['msg']}"
+        return f"unknown field {shown(field)}; the nearest is {nearest(item['loc'][-1], known)!r}"
+    reason = item["msg"].removeprefix("Value error, ")
+    return f"{field} = {shown(item['input'])}: {reason}" if field else reason

@@ -55,7 +55,7 @@ DOORS = {
     "triton": ("kernels/",),
     "typer": ("renderer/cli.py", "renderer/flags.py", "renderer/looking.py", "renderer/oneline.py"),
     "xformers": ("kernels/",),
-    "yaml": ("renderer/batch_file.py", "renderer/spec.py"),
+    "yaml": ("renderer/values.py",),
     "zarr": ("renderer/arrays.py", "renderer/objects.py", "renderer/store.py"),
 }
 # Where an error of others' code crosses a thread or process: any of them is caught, as a value.
