@@ -124,16 +124,16 @@ def is_given_up(bucket: Bucket) -> bool:
     return False
 
 
-def claim(bucket: Bucket) -> Lease:
+def claim(bucket: Bucket, busy: str = "") -> Lease:
     """This process's lease on a store, taken if need be; raises `StoreError` if another holds it.
 
     `TakenOverError` if this process held it before. Waits until a silent holder's time is over, or
-    it is heard of.
+    it is heard of. `busy` tells what is being done there, for that error.
     """
     lease = _own(bucket)
     if lease is None:
         with _claiming:
-            lease = _own(bucket) or _kept(_taken(bucket))
+            lease = _own(bucket) or _kept(_taken(bucket, busy or f"{bucket} is being drawn"))
     if not lease.is_fresh:
         lease.renew(bucket)
     if lease.is_lost:
@@ -178,7 +178,7 @@ def _kept(lease: Lease) -> Lease:
     return lease
 
 
-def _taken(bucket: Bucket) -> Lease:
+def _taken(bucket: Bucket, busy: str) -> Lease:
     lease, watch = Lease(bucket), Watch()
     while True:
         found = lease.bucket.fetch(NAME)
@@ -186,7 +186,7 @@ def _taken(bucket: Bucket) -> Lease:
             assert found
             about = _about(found)
             raise StoreError(
-                f"{bucket} is being drawn by another process ({about.get('host')}, pid "
+                f"{busy} by another process ({about.get('host')}, pid "
                 f"{about.get('pid')}); wait for it, stop it, or use another name"
             )
         if watch.is_alive(found):

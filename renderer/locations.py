@@ -83,6 +83,10 @@ class S3Path:
             raise ValueError(f"{self} does not lie in {other}")
         return PurePosixPath(self.key).relative_to(other.key)
 
+    def with_name(self, name: str) -> S3Path:
+        """Another address beside this one."""
+        return replace(self, key=str(PurePosixPath(self.key).with_name(name)))
+
     def with_suffix(self, suffix: str) -> S3Path:
         """The same address with another suffix."""
         return replace(self, key=str(PurePosixPath(self.key).with_suffix(suffix)))

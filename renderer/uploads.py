@@ -2,13 +2,14 @@
 
 A file appears whole or not at all: the server joins its parts last. Of a folder's objects the one
 without which nobody takes it for whole goes last, and comes first where an old one is replaced.
+Of two processes that send to one name, one is refused: a lease says who may.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-import secrets
+import threading
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,9 @@ PART_BYTES = 16 * 2**20
 MOST_PARTS = 9000  # S3 takes 10000 of one file
 # Parts in flight: each is in memory.
 WIDTH = 4
+
+_sending: set[str] = set()  # reserved by this process
+_turn = threading.Lock()
 
 
 class FolderFormat(Protocol):
@@ -51,15 +55,10 @@ def is_taken(where: S3Path) -> bool:
 
 def check_file(where: S3Path, *, overwrite: bool) -> None:
     """Raise unless a file may be put there, `ExportError` or `StoreError`; leaves nothing."""
-    import obstore
-
     if not overwrite and is_taken(where):
         raise ExportError(f"{where} is already there; use --overwrite or another name")
-    store = s3.client(where.bucket, where.access, is_quick=True)
-    mark = f"{where.key}.{secrets.token_hex(4)}.part"  # the right to write shows by writing
-    with s3.told(where):
-        obstore.put(store, mark, b"")
-        obstore.delete(store, mark)
+    with _reserved(where):  # the right to write shows by writing
+        pass
 
 
 def check_folder(where: S3Path, kind: FolderFormat, *, overwrite: bool) -> None:
@@ -74,11 +73,16 @@ def check_folder(where: S3Path, kind: FolderFormat, *, overwrite: bool) -> None:
             raise ExportError(f"{where} holds what Frieze did not make; use another name")
         if not overwrite:
             raise ExportError(f"{where} is already there; use --overwrite or another name")
-    check_file(where / kind.last, overwrite=True)
+    check_file(where, overwrite=True)
 
 
 def send_file(source: Path, where: S3Path, *, overwrite: bool) -> None:
     """Put a file there, whole; raises `ExportError` where one appeared meanwhile."""
+    with contextlib.nullcontext() if overwrite else _reserved(where):
+        _send_file(source, where, overwrite=overwrite)
+
+
+def _send_file(source: Path, where: S3Path, *, overwrite: bool) -> None:
     import obstore
     from obstore.exceptions import AlreadyExistsError
 
@@ -128,6 +132,26 @@ def send_folder(source: Path, where: S3Path, kind: FolderFormat, *, overwrite: b
         raise
     finally:
         leases.release(bucket)
+
+
+@contextlib.contextmanager
+def _reserved(where: S3Path) -> Iterator[None]:
+    """Keep all others from sending a file there; raises `ExportError` where one is at it.
+
+    A condition on the last request would do, but clients have none for a file in parts.
+    """
+    bucket = Bucket(where.with_name(f".{where.name}.sending"))
+    name, busy = str(bucket), f"{where} is being written"
+    with _turn:
+        if name in _sending:  # by another thread, whose lease this would be
+            raise ExportError(f"{busy} by this process; use another name")
+        _sending.add(name)
+    try:
+        leases.claim(bucket, busy)
+        yield
+    finally:
+        leases.release(bucket)
+        _sending.discard(name)
 
 
 def _pieces(source: Path, size: int, unless: tuple[S3Path, str] | None) -> Iterator[bytes]:

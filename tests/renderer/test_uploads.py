@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,6 +163,50 @@ def test_a_file_that_breaks_or_finds_another_there_leaves_it_alone(
     assert objects(place) == {"a.tif": mine.read_bytes()}
     uploads.send_file(mine, place / "b.tif", overwrite=False)
     assert objects(place)["b.tif"] == mine.read_bytes()
+
+
+SEND = """
+import sys
+from pathlib import Path
+from frieze.renderer import uploads
+from frieze.renderer.locations import S3Path
+try:
+    uploads.send_file(Path(sys.argv[1]), S3Path(*sys.argv[2:]), overwrite=False)
+except Exception as error:
+    print(error)
+"""
+
+
+def test_of_two_that_send_to_one_name_the_second_is_refused(
+    tmp_path: Path, place: S3Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "PART_BYTES", 5 * 2**20)
+    first, second, where = tmp_path / "first.tif", tmp_path / "second.tif", place / "a.tif"
+    first.write_bytes(os.urandom(6 * 2**20))
+    second.write_bytes(os.urandom(1000))
+    send, told = uploads._send_file, []
+
+    def late(*arguments: Any, **options: Any) -> None:
+        """Both of the others come when the first has been found free to go."""
+        with pytest.raises(ExportError, match=r"a\.tif is being written by this"):
+            uploads.send_file(second, where, overwrite=False)
+        words = [sys.executable, "-c", SEND, str(second), where.bucket, where.key]
+        (lease,) = (lease for name, lease in leases._held.items() if name.endswith(".sending"))
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+            while other.poll() is None:
+                lease.renew()  # as a thread does, less often
+                time.sleep(0.1)
+            assert other.stdout is not None
+            told.append(other.stdout.read())
+        send(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(uploads, "_send_file", late)
+        uploads.send_file(first, where, overwrite=False)
+    assert "a.tif is being written by another process" in told[0]
+    assert objects(place) == {"a.tif": first.read_bytes()}
+    uploads.send_file(second, place / "b.tif", overwrite=False)
+    assert objects(place)["b.tif"] == second.read_bytes(), "control: nobody is at it"
 
 
 def test_a_file_that_is_cut_off_on_its_way_is_not_there(
