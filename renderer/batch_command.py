@@ -1,4 +1,4 @@
-"""What `frieze batch` does: draws a batch before the user's eyes, and says how it ended."""
+"""`frieze batch`: draws a batch before the user's eyes, and says how it ended."""
 
 from __future__ import annotations
 
@@ -7,22 +7,56 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing, redirect_stdout
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from . import roster
-from .batch import batch
+from .arguments import Json, Quiet
 from .errors import RenderCancelledError, RenderFailedError, SpecError
-from .homes import is_taken
+from .flags import checked, takes_fields
 from .locations import location
 from .stopping import interruptible
 
 
-def run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: bool) -> None:
+@takes_fields(
+    *("workers", "local", "park", "address", "device", "device_memory", "timeout", "wait")
+)
+def batch(
+    jobs: Annotated[str, typer.Argument(metavar="JOBS", help="a .yaml or .jsonl file of items")],
+    out: Annotated[
+        str | None,
+        typer.Option(help="a folder or s3://...; default: the file's name without its suffix"),
+    ] = None,
+    continued: Annotated[
+        bool, typer.Option("--continue", help="go on with the batch that is in --out")
+    ] = False,
+    retries: Annotated[
+        int, typer.Option(min=0, help="attempts after one that broke; default 1")
+    ] = 1,
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Draw many pictures: prompts, sizes, seeds and models, on workers that stay warm.
+
+    What is done stays, what fails does not stop the rest; see configs/batches/example.yaml.
+    """
+    folder = out or Path(jobs).stem
+    options = {**checked(fields), "continued": continued, "retries": retries}
+    _run(jobs, folder, options, json=json, quiet=quiet)
+
+
+def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: bool) -> None:
     """Draw a file of items into a folder; raises `RenderFailedError` if any failed."""
+    from .batch import batch as draw
+    from .homes import is_taken
+
     shown = roster.choose(json=json, quiet=quiet)
     # Ray says on stdout that a worker died; stdout is for results.
     with shown, interruptible(shown) as cancel, redirect_stdout(sys.stderr):
-        drawn = batch(jobs, out=out, on_event=shown.item, cancel=cancel, **options)
+        drawn = draw(jobs, out=out, on_event=shown.item, cancel=cancel, **options)
         try:
             with closing(drawn):
                 states = Counter(result.state for result in drawn)

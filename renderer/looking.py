@@ -1,4 +1,4 @@
-"""The commands that only look at a store, from any machine that can read it."""
+"""The commands that only read a store, from any machine that can: export, status, report."""
 
 from __future__ import annotations
 
@@ -10,14 +10,34 @@ from typing import Annotated
 
 import typer
 
+from .arguments import Json, Overwrite, StorePath
 from .errors import RenderFailedError, StoreError, SubmitError
 
 POLL_SECONDS = 1.0
 
-StorePath = Annotated[
-    str, typer.Argument(metavar="STORE", help="the working store, a .zarr folder")
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout")]
+
+def export(
+    store: StorePath,
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="the file to write; its suffix decides")
+    ],
+    overwrite: Overwrite = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="wait for a store still drawn", rich_help_panel="Output"),
+    ] = False,
+    dpi: Annotated[
+        float | None,
+        typer.Option(help="dots per inch written to the file", rich_help_panel="Output"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a finished picture, or one still being drawn, as TIFF, PNG, ..."""
+    from . import outputs
+
+    options = {} if dpi is None else {"dpi": dpi}
+    path = outputs.export(store, out, overwrite=overwrite, follow=follow, **options)
+    print(jsonlib.dumps({"event": "result", "path": str(path)}) if json else path)
 
 
 def status(
@@ -85,9 +105,7 @@ def _store_of(job: str, address: str) -> str:
 def report(
     store: StorePath,
     out: Annotated[str, typer.Argument(metavar="OUT", help="the page to write, as poster.html")],
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace files that are there")
-    ] = False,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Write a render's account as one HTML page: picture, plan, times, failures."""

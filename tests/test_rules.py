@@ -44,16 +44,17 @@ DOORS = {
         f"cluster/ray_{name}.py"
         for name in ("crew", "fleet", "jobs", "metrics", "pulse", "reserve", "seat", "session")
     ),
-    "rich": (
-        *("renderer/cli.py", "renderer/doctor.py", "renderer/progress.py"),
-        "renderer/roster.py",
-    ),
+    "rich": (*("renderer/doctor.py", "renderer/progress.py", "renderer/roster.py"),),
     "tifffile": ("renderer/exports/tiff.py", "renderer/exports/frames.py", "renderer/media.py"),
     "torchao": ("renderer/quantization.py",),
     "torch.distributed": ("cluster/distributed.py", "cluster/rendezvous.py", "renderer/demo/"),
     "transformers": ("renderer/families/", "renderer/demo/", "renderer/loading.py"),
     "triton": ("kernels/",),
-    "typer": ("renderer/cli.py", "renderer/flags.py", "renderer/looking.py", "renderer/oneline.py"),
+    "typer": (
+        *("renderer/arguments.py", "renderer/cli.py", "renderer/flags.py", "renderer/looking.py"),
+        *("renderer/batch_command.py", "renderer/doctor_command.py", "renderer/oneline.py"),
+        "renderer/submit_command.py",
+    ),
     "xformers": ("kernels/",),
     "yaml": ("renderer/values.py",),
     "zarr": ("renderer/arrays.py", "renderer/objects.py", "renderer/store.py"),
@@ -314,7 +315,7 @@ def test_exported_names_are_sorted_and_all_there_is() -> None:
     exported = frieze.renderer.__all__
     assert exported == sorted(exported)
     tree = ast.parse(product()["renderer/__init__.py"])
-    imported = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.level]
+    imported = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
     assert set(exported) == {alias.asname or alias.name for n in imported for alias in n.names}
     assert all(hasattr(frieze.renderer, name) for name in exported)
 
@@ -338,16 +339,21 @@ def test_commands_and_flags_are_frozen() -> None:
     assert {n: {p.name for p in c.params} - {"help"} for n, c in commands.items()} == expected
 
 
+WEIGHTY = {"torch", "ray", "diffusers", "transformers", "zarr", "tifffile", "numpy", "obstore"}
+
+
 @pytest.mark.parametrize(
     ("module", "libraries"),
     [
-        ("frieze.renderer.cli", {"torch", "ray", "diffusers", "transformers", "zarr", "tifffile"}),
+        ("frieze.renderer.cli", WEIGHTY),
+        ("frieze.renderer.RenderSpec", WEIGHTY),
         ("frieze.cluster.layout", {"torch", "ray"}),
         ("frieze.cluster.fleet", {"ray", "diffusers"}),
         ("frieze.kernels.attention", {"triton", "xformers", "ray", "diffusers"}),
     ],
 )
 def test_importing_is_cheap(module: str, libraries: set[str]) -> None:
-    code = f"import sys, {module}; print(*(sys.modules.keys() & {libraries}))"
+    package, _, name = module.rpartition(".")
+    code = f"import sys\nfrom {package} import {name}\nprint(*(sys.modules.keys() & {libraries}))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stdout.split()) == (0, []), run.stderr

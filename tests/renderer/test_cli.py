@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 from command_line import frieze, process
-from frieze.renderer import cli, flags
+from frieze.renderer import cli, flags, outputs, render_command
 from frieze.renderer.errors import SpecError
 from frieze.renderer.events import Event
 from frieze.renderer.flags import PANELS, WITHOUT_FLAG
@@ -136,7 +137,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RenderSpec, dict[str, A
         paths = (Path(spec.out), *map(Path, options["exports"]))
         return RenderResult(paths[0], paths, 1.0, 5, 6, 7)
 
-    monkeypatch.setattr(cli, "draw", draw)
+    monkeypatch.setattr(render_command, "draw", draw)
     return asked
 
 
@@ -258,7 +259,8 @@ def test_a_dry_run_prints_the_plan_and_draws_nothing(
     class Plan(str):
         estimate = "asked for"
 
-    monkeypatch.setattr(cli, "planned", lambda spec: Plan(f"bands for {spec.height} rows"))
+    module = importlib.import_module("frieze.renderer.plan")
+    monkeypatch.setattr(module, "plan", lambda spec: Plan(f"bands for {spec.height} rows"))
     assert frieze("render", "x", "--height", "64", "--dry-run").stdout == "bands for 64 rows\n"
     assert frieze("plan", "--height", "64").stdout == "bands for 64 rows\n"
     assert drawn == []
@@ -279,7 +281,7 @@ def test_resume_passes_on_only_what_is_given(monkeypatch: pytest.MonkeyPatch) ->
         asked.update(options)
         return RenderResult(Path(path), (Path(path),), 1.0, 5, 6, 7)
 
-    monkeypatch.setattr(cli, "finish", finish)
+    monkeypatch.setattr(render_command, "finish", finish)
     assert frieze("resume", "a.zarr", "--workers", "3", "--also", "a.png").exit_code == 0
     assert set(asked) == {"workers", "exports", "overwrite", "on_event", "cancel"}
     assert (asked["workers"], asked["exports"], asked["overwrite"]) == (3, ["a.png"], False)
@@ -292,7 +294,7 @@ def test_export_passes_on_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((store, out, options))
         return out
 
-    monkeypatch.setattr(cli.outputs, "export", export)
+    monkeypatch.setattr(outputs, "export", export)
     assert frieze("export", "a.zarr", "a.tif", "--overwrite", "--dpi", "72").stdout == "a.tif\n"
     options = {"overwrite": True, "follow": False, "dpi": 72.0}
     assert asked == [("a.zarr", "a.tif", options)]

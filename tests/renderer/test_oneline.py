@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from command_line import frieze, make_store, process, refused
-from frieze.renderer import cli
+from frieze.renderer import render_command
 from frieze.renderer.errors import (
     ModelError,
     PlanError,
@@ -30,7 +30,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, error: BaseException, *, began: bool
             on_event(Event("stage", stage=1, num_stages=1))
         raise error
 
-    monkeypatch.setattr(cli, "draw", draw)
+    monkeypatch.setattr(render_command, "draw", draw)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,10 @@ def test_no_expected_error_shows_a_traceback() -> None:
     assert err.startswith("frieze: ")
 
 
-BROKEN = "import frieze.renderer.cli as cli\ndef draw(*a, **k): return 1 / 0\ncli.draw = draw"
+BROKEN = """
+from frieze.renderer import render_command
+render_command.draw = lambda *a, **k: 1 / 0
+"""
 
 
 def test_a_fault_of_ours_is_one_line_too_and_code_70(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,14 +159,14 @@ def test_output_that_nobody_reads_any_more_is_no_fault() -> None:
 
 WAITING = """
 import time
-import frieze.renderer.cli as cli
+from frieze.renderer import render_command
 from frieze.renderer import Event, RenderCancelledError
 def draw(spec, *, on_event, cancel, **options):
     on_event(Event("stage", stage=1, num_stages=1))
     while not (cancel.is_set() and {polite}):
         time.sleep(0.02)
     raise RenderCancelledError("stopped as asked")
-cli.draw = draw
+render_command.draw = draw
 """
 
 

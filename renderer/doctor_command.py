@@ -1,0 +1,62 @@
+"""`frieze doctor`: what this machine offers, or whether pictures of a size repeat."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .arguments import Json, Size, as_json
+from .flags import merge, takes_fields
+from .oneline import FAILED
+
+if TYPE_CHECKING:
+    from .spec import RenderSpec
+
+Detector = Literal["attention", "draft"]
+DRAFTED = "a red sun over blue mountains at dusk"
+
+
+@takes_fields("seed", "dtype", "workers", "local", "address", "device")
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="examine this model at --size instead")
+    ] = None,
+    size: Size = None,
+    prompt: Annotated[str, typer.Option(help="what its drafts show")] = DRAFTED,
+    detector: Annotated[
+        Detector | None, typer.Option(help="listen to its attention, or draw drafts; default: both")
+    ] = None,
+    json: Json = False,
+    **fields: Any,
+) -> None:
+    """Report what this machine offers: versions, devices, attention, Ray, model, disk.
+
+    With a model and --size: whether pictures of that size repeat, and which frequencies to correct.
+    """
+    from . import doctor as machine
+
+    if model is not None or size is not None:
+        spec = merge(None, prompt, size, {**fields, "model": model})
+        _print_repetition(spec, detector, json)
+        return
+    whole = True
+    for finding in machine.examine():
+        print(finding.to_json() if json else finding, flush=True)
+        whole = whole and finding.state != "missing"
+    if not whole:
+        raise typer.Exit(FAILED)
+
+
+def _print_repetition(spec: RenderSpec, detector: Detector | None, json: bool) -> None:
+    from . import attended
+    from .plan import plan as planned
+
+    with redirect_stdout(sys.stderr):
+        found = attended.examine(planned(spec), detector, print)  # on stderr
+    if json:
+        print(as_json(found, event="repetition"))
+    else:
+        print(*attended.report(found), sep="\n")

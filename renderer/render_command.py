@@ -1,0 +1,156 @@
+"""`frieze render`, `plan` and `resume`: flags become one RenderSpec, and others do the work."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+from .arguments import (
+    Also,
+    Continue,
+    DryRun,
+    Json,
+    Overwrite,
+    Preset,
+    Prompt,
+    Quiet,
+    Size,
+    StorePath,
+    as_json,
+)
+from .errors import RenderCancelledError, RenderFailedError, SpecError, StoreError
+from .flags import checked, merge, takes_fields
+from .locations import Location, location
+from .oneline import expected
+from .progress import Progress, choose
+from .render import RenderResult
+from .render import render as draw
+from .render import resume as finish
+from .stopping import interruptible
+
+if TYPE_CHECKING:
+    from .spec import RenderSpec
+
+
+@takes_fields()
+def render(
+    prompt: Prompt = None,
+    preset: Preset = None,
+    size: Size = None,
+    also: Also = None,
+    continued: Continue = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Draw a picture.
+
+    Options that are not given fall back to the preset, then to the defaults.
+    """
+    from .outputs import store_of
+
+    spec = merge(preset, prompt, size, fields)
+    if dry_run:
+        _print_plan(spec, json)
+        return
+    if not spec.prompt and prompt is None:
+        raise SpecError('no prompt; give one, as frieze render "a red sun over blue mountains"')
+
+    if continued and spec.overwrite:
+        raise SpecError("--continue keeps what is at --out and --overwrite replaces it; use one")
+
+    def work(progress: Progress, cancel: threading.Event) -> RenderResult:
+        return draw(spec, exports=also or (), continued=continued, on_event=progress, cancel=cancel)
+
+    _show(work, store_of(spec.out), json=json, quiet=quiet)
+
+
+@takes_fields()
+def plan(
+    prompt: Prompt = None,
+    preset: Preset = None,
+    size: Size = None,
+    json: Json = False,
+    **fields: Any,
+) -> None:
+    """Say how a picture would be drawn: bands, blocks, memory, time. Draws nothing.
+
+    Takes the options of `frieze render`.
+    """
+    _print_plan(merge(preset, prompt, size, fields), json)
+
+
+@takes_fields("workers", "local", "address", "timeout", "wait")
+def resume(
+    store: StorePath,
+    also: Also = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Finish a picture that was stopped; the same pixels, on as many workers as you like.
+
+    Options that are not given are those the picture was begun with.
+    """
+
+    changes = checked(fields)
+
+    def work(progress: Progress, cancel: threading.Event) -> RenderResult:
+        return finish(
+            store,
+            **changes,
+            exports=also or (),
+            overwrite=overwrite,
+            on_event=progress,
+            cancel=cancel,
+        )
+
+    _show(work, location(store, StoreError), json=json, quiet=quiet)
+
+
+def _print_plan(spec: RenderSpec, json: bool) -> None:
+    from .plan import plan as planned
+
+    made = planned(spec)
+    estimate = made.estimate  # from here on the plan's text says it too
+    print(as_json({**vars(made), "estimate": estimate}, event="plan") if json else made)
+
+
+def _show(
+    work: Callable[[Progress, threading.Event], RenderResult],
+    store: Location,
+    *,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Do the work before the user's eyes; print where the picture is, or how to go on."""
+    progress = choose(json=json, quiet=quiet)
+    # Ray says on stdout that a worker died; stdout is for results.
+    with progress, interruptible(progress) as cancel, redirect_stdout(sys.stderr):
+        try:
+            result = work(progress, cancel)
+        except (KeyboardInterrupt, RenderCancelledError) as error:
+            raise RenderCancelledError(_with_resume(str(error) or "aborted", store)) from None
+        except expected() as error:
+            if not progress.began:
+                raise
+            raise RenderFailedError(_with_resume(str(error), store)) from error
+    if json:
+        places = {"path": str(result.path), "outputs": [str(path) for path in result.outputs]}
+        print(as_json({**vars(result), **places}, event="result"))
+    elif not quiet:
+        print(*result.outputs, sep="\n")
+
+
+def _with_resume(message: str, store: Location) -> str:
+    from .homes import holds_store
+
+    if "frieze resume" in message or not holds_store(store):
+        return message
+    return f"{message}; finish with: frieze resume {shlex.quote(str(store))}"
