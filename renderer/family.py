@@ -27,6 +27,7 @@ from .input_files import fault
 from .method import AbsolutePolicy, Axis, PositionPolicy
 from .model_files import read_json
 from .schedules import Level, Schedule
+from .weight_files import check_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -234,7 +235,7 @@ def describe(model: str, revision: str | None = None, variant: str | None = None
     folder = find(model, revision, variant)
     index = read_json(folder / "model_index.json")
     pipeline = str(index.get("_class_name", ""))
-    refuse_pickles(folder)
+    check_parts(folder, index)
     served: dict[str, str] = {}
     for name in family_names():
         served |= dict.fromkeys(load_family(name).pipelines, name)
@@ -254,18 +255,6 @@ def family_names() -> tuple[str, ...]:
 def load_family(name: str) -> ModuleType:
     """The module of a family."""
     return plugins.load("families", name)
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Weights must be safetensors: a pickle can run code when it is loaded."""
-    for component in sorted(p for p in folder.iterdir() if p.is_dir()):
-        names = [p.name for p in component.iterdir()]
-        pickles = [n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl"))]
-        if pickles and not any(n.endswith(".safetensors") for n in names):
-            raise ModelError(
-                f"{component / pickles[0]} is a pickle and may run code; "
-                "convert the weights to .safetensors"
-            )
 
 
 def weight_bytes(folder: Path, component: str) -> int:

@@ -20,6 +20,7 @@ import torch
 from . import adapters, lora, quantization, skeletons
 from .errors import ModelError
 from .model_files import read_json
+from .weight_files import check_part, check_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,7 @@ def component(
     `storage_dtype` are applied. Raises `ModelError` for what is missing, corrupt or foreign.
     """
     folder = Path(facts.folder) / subfolder
+    check_part(folder)
     options = {"dtype": dtype_of(spec.dtype), **options}
     if skeletons.wanted():
         return skeletons.build(kind, folder, spec, options["dtype"], denoiser)
@@ -103,6 +105,7 @@ def _text_pipeline(
 ) -> Any:
     folder = Path(facts.folder)
     index = read_json(folder / "model_index.json")
+    check_parts(folder, index)
     absent = [name for name, part in index.items() if isinstance(part, list) and part[0] is None]
     left_out = dict.fromkeys([*absent, *(name for name in DRAWING if name in index)])
     parts = {**left_out, **components}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from command_line import frieze, process, refused
 from drawing import draw, pixels, small_spec
 from frieze.renderer import Event, RenderCancelledError, render
-from frieze.renderer.family import find
+from frieze.renderer.errors import ModelError
+from frieze.renderer.family import describe, find
 
 DRAW = ("render", "a red sun over blue mountains at dusk", "--size", "256x256", "--local")
 
@@ -36,6 +38,26 @@ def pickled(folder: Path) -> Path:
     weights = next((model / "vae").glob("*.safetensors"))
     weights.rename(weights.with_suffix(".bin"))
     return model
+
+
+def rewritten(file: str, **values: object) -> Callable[[Path], Path]:
+    """Makes a copy of the demo model in which a JSON file of a part holds this."""
+
+    def spoil(folder: Path) -> Path:
+        model = Path(shutil.copytree(find("demo"), folder / "model"))
+        (model / file).write_text(json.dumps(values))
+        return model
+
+    return spoil
+
+
+def sharded(*shards: object) -> Callable[[Path], Path]:
+    """Makes a copy of the demo model whose VAE has an index that names these for weights."""
+    return rewritten(
+        "vae/diffusion_pytorch_model.safetensors.index.json",
+        metadata={},
+        weight_map={f"encoder.{number}": shard for number, shard in enumerate(shards)},
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +98,19 @@ def test_an_unknown_key_in_a_preset_names_the_nearest(
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "part"), [(corrupt, "is corrupt"), (pickled, "is a pickle")], ids=["cut", "pickle"]
+    ("spoilt", "part"),
+    [
+        (corrupt, "is corrupt"),
+        (pickled, "is a pickle"),
+        (sharded("a.safetensors", "shard.bin"), "names 'shard.bin' for weights"),
+        (sharded("../unet/a.safetensors"), "names '../unet/a.safetensors'"),
+        (sharded("/tmp/a.safetensors"), "names '/tmp/a.safetensors'"),
+        (sharded("..", {"a": 1}), "names '..'"),
+        (sharded({"a": 1}), "names"),
+        (rewritten("vae/model.fp16.safetensors.index.json", weight_map=[]), "no weight_map"),
+        (rewritten("text_encoder/adapter_config.json", peft_type="LORA"), "--lora"),
+    ],
+    ids=[*("cut", "pickle", "shard", "above", "absolute"), *("dots", "none", "list", "adapter")],
 )
 def test_weights_that_cannot_be_trusted_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: object, part: str
@@ -86,6 +120,21 @@ def test_weights_that_cannot_be_trusted_are_refused(
     model = spoilt(tmp_path)
     refused(frieze(*DRAW, "--model", str(model)), part)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_pickles_that_are_not_loaded_are_nobodys_business(tmp_path: Path) -> None:
+    model = pickled(tmp_path)
+    with pytest.raises(ModelError, match="is a pickle"):
+        describe(str(model))
+    shutil.rmtree(model)
+    model = sharded("diffusion_pytorch_model.safetensors")(tmp_path)
+    index = model / "model_index.json"
+    listed = json.loads(index.read_text()) | {"safety_checker": ["stable_diffusion", "Checker"]}
+    index.write_text(json.dumps(listed | {"feature_extractor": [None, None]}))
+    for name in ("checkpoint-500", "safety_checker", "feature_extractor"):
+        (model / name).mkdir()
+        (model / name / "pytorch_model.bin").write_bytes(b"not ours")
+    assert describe(str(model)).family == describe("demo").family
 
 
 def test_what_is_there_is_kept_unless_overwriting_is_asked_for(tmp_path: Path) -> None:
