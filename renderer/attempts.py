@@ -14,7 +14,13 @@ from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError
 
 from .drive import Drive
-from .errors import FriezeError, RenderCancelledError, RenderFailedError, SpecError
+from .errors import (
+    FriezeError,
+    NotFiniteError,
+    RenderCancelledError,
+    RenderFailedError,
+    SpecError,
+)
 from .events import Event
 from .homes import is_taken
 from .items import Item, inside
@@ -124,7 +130,12 @@ class Attempts:
 
 
 def _may_pass(error: Exception, heard: set[str]) -> bool:
-    """Whether another attempt may end otherwise: work had begun, or a worker was lost."""
+    """Whether another attempt may end otherwise: work had begun, or a worker was lost.
+
+    The same numbers come out of the same weights.
+    """
+    if isinstance(error, NotFiniteError):
+        return False
     is_refusal = isinstance(error, FriezeError) and not isinstance(error, RenderFailedError)
     return not is_refusal or bool(heard & WORK)
 

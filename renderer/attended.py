@@ -15,7 +15,7 @@ from frieze.cluster.comm import solo
 from frieze.cluster.layout import Band
 from frieze.cluster.strategies.bands import predict
 
-from . import amplitudes, drafts, loaded
+from . import amplitudes, drafts, finite, loaded
 from .amplitudes import Amplitudes, Ear
 from .drafts import Tell, rotary_axes
 from .errors import PlanError
@@ -112,7 +112,7 @@ def listened(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
     band = Band(0, canvas.height)
     place = Place(band, canvas, trained)
     ear = Ear(model.axes(place))
-    predict(
+    x0 = predict(
         lambda x, at: model.denoised(x, at, prompt.halves[0], place, stage.guidance),
         noise.to(device) * stage.table.scale,
         level,
@@ -121,4 +121,6 @@ def listened(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
         marks=model.denoiser_marks(level),
         tuning=ear,
     )
+    if not finite.is_finite([x0]):
+        raise finite.error("the model's estimate", f"a step at {spec.width}x{spec.height}", spec)
     return ear.shares()

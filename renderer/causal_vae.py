@@ -36,9 +36,10 @@ class CausalVAE:
         self.encoder_marks = (mark(vae.encoder, _is_attention),)
 
     def frames(self, x_BCTHW: Tensor) -> Sequence[Callable[[], Tensor]]:
-        """What gives the pixels [B, 3, 1 or `temporal`, H, W] in [-1, 1] of each latent frame.
+        """What gives the pixels [B, 3, 1 or `temporal`, H, W] of each latent frame.
 
-        To be called in order, each once; each makes every attention of `decoder_marks`.
+        They lie in about [-1, 1], and are not clamped, which would hide an infinity. To be called
+        in order, each once; each makes every attention of `decoder_marks`.
         """
         decoded = self._decoded(x_BCTHW)
         return [lambda: next(decoded)] * x_BCTHW.shape[2]
@@ -53,7 +54,7 @@ class CausalVAE:
         first = {"first_chunk": is_first} if self.vae.config.get("is_residual") else {}
         z_BCTHW = self.vae.post_quant_conv(self._raw(x_BCTHW))
         pixels_BCTHW = self.vae.decoder(z_BCTHW, **caches.arguments(), **first)
-        return unpatchify(pixels_BCTHW, self.patch).clamp(-1.0, 1.0)
+        return unpatchify(pixels_BCTHW, self.patch)
 
     def encoded(self, pixels_BCTHW: Tensor) -> Tensor:
         """The posterior's mode [B, C, T, H, W], in the pixels' precision."""

@@ -17,8 +17,9 @@ from frieze.cluster.bands import BandError
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
-from . import watch
+from . import finite, watch
 from .errors import (
+    NotFiniteError,
     PlanError,
     RenderCancelledError,
     RenderFailedError,
@@ -89,6 +90,9 @@ class Course:
             except PASSING as error:
                 self._count(error)
                 failed = error
+            except NotFiniteError as error:
+                kept = f"{error}; {self.store.path} keeps what was finite"
+                raise NotFiniteError(kept) from error
             except (FleetError, BandError) as error:
                 raise self._failed(error) from error
 
@@ -181,14 +185,14 @@ class Course:
         fleet.all("load")
         if self._is_drawn:
             assert state is not None
-            fleet.all("restore", state.stage, state.slot, state.step)
+            self._restore(state)
             return
         assert self.prompts is not None
         for prompt, conditioning in self.prompts.items():
             fleet.all("condition", conditioning, prompt)
         for stage_index in range(state.stage if state else 0, len(made.stages)):
             if state and state.stage == stage_index:
-                fleet.all("restore", stage_index, state.slot, state.step)
+                self._restore(state)
                 first_step = state.step
                 if measured := self.store.journal.entropies(stage_index):
                     self._all("concentrate", measured)
@@ -197,9 +201,20 @@ class Course:
                     self._all("paint")
                 newest = self.slots.newest
                 slot = newest.slot if newest else None
-                self._all("begin", stage_index, slot, stage=stage_index)
+                faults = self._all("begin", stage_index, slot, stage=stage_index)
+                self._check(faults, stage_index, 0)
                 first_step = 0
             self._stage(stage_index, first_step)
+
+    def _restore(self, state: State) -> None:
+        faults = self.fleet.all("restore", state.stage, state.slot, state.step)
+        self._check(faults, state.stage, state.step)
+
+    def _check(self, faults: Sequence[str], stage_index: int, step: int) -> None:
+        """Raise `NotFiniteError` for what the workers found, of which all say the same."""
+        if faults[0]:
+            where = finite.at_step(self.made, stage_index, step)
+            raise finite.error(faults[0], where, self.made.spec)
 
     def _stage(self, stage_index: int, first_step: int) -> None:
         """All steps of one stage; its last state is on disk at the end."""
@@ -229,6 +244,7 @@ class Course:
         if slot is not None:
             saving = max(report.saving for report in reports)
             self._confirm(State(stage_index, step, slot), saving)
+        self._check([report.fault for report in reports], stage_index, step + 1)
         if step == 0:
             self._concentrate(stage_index)
         self._seconds.append(max(report.seconds for report in reports))

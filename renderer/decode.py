@@ -9,7 +9,7 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -23,7 +23,10 @@ from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band, Canvas, Halo
 from frieze.kernels.group_norm import Moments, merge, moments, normalise
 
+from . import finite
 from .family import Model, Tail
+
+Fault = Callable[[str], Exception]
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,19 @@ def decode(
     comm: Comm,
     *,
     rows_per_block: int,
+    fault: Fault | None = None,
 ) -> Iterator[Piece]:
     """Yield this rank's pixels in pieces of `rows_per_block` rows (fewer at the end).
 
     Pictures come from the top of the band down, clips a few frames after the other. Collective
-    whenever it computes: every rank asks for all of its pieces.
+    whenever it computes: every rank asks for all of its pieces. Raises what `fault` makes of the
+    name of what is not finite; without it nothing is looked at.
     """
+    work = (x_BCTHW, bands, canvas, comm, rows_per_block, fault)
     if model.tail is None:
-        yield from _decode_frames(model, x_BCTHW, bands, canvas, comm, rows_per_block)
+        yield from _decode_frames(model, *work)
     else:
-        yield from _decode_rows(model, model.tail, x_BCTHW, bands, canvas, comm, rows_per_block)
+        yield from _decode_rows(model, model.tail, *work)
 
 
 def _decode_frames(
@@ -62,12 +68,15 @@ def _decode_frames(
     canvas: Canvas,
     comm: Comm,
     rows_per_block: int,
+    fault: Fault | None,
 ) -> Iterator[Piece]:
     """Frame group by frame group; nothing of a group is kept once it is handed out."""
     frame, band = 0, bands[comm.rank]
     for group in model.frames(x_BCTHW):
         with band_mode(comm, bands, marks=model.decoder_marks, canvas=canvas):
             pixels = group()
+        if fault and (what := finite.first_fault(comm, {"the decoded pixels": [pixels]})):
+            raise fault(what)
         first = band.scaled(Fraction(pixels.shape[-2], band.rows)).start
         for row in range(0, pixels.shape[-2], rows_per_block):
             yield Piece(frame, first + row, pixels[..., row : row + rows_per_block, :])
@@ -83,6 +92,7 @@ def _decode_rows(
     canvas: Canvas,
     comm: Comm,
     rows_per_block: int,
+    fault: Fault | None,
 ) -> Iterator[Piece]:
     """Row by row after the last norm; up to the first piece collective, then each alone."""
     with band_mode(comm, bands, marks=model.decoder_marks, canvas=canvas):
@@ -91,6 +101,8 @@ def _decode_rows(
     scale = Fraction(features.shape[-2], band.rows)
     pixel_band, height = band.scaled(scale), int(canvas.height * scale)
     total = merge([Moments.unpack(m) for m in comm.all_gather(_moments(features, tail))])
+    if fault and not finite.is_finite([total.mean, total.m2]):  # the canvas': on all ranks alike
+        raise fault("what the decoder makes of the latents")
     reach = _reach(tail)
     bordered = comm.borrow(features, Halo(reach, reach), dim=-2)
     del features
@@ -98,6 +110,8 @@ def _decode_rows(
         rows = Band(start, min(start + rows_per_block, pixel_band.rows))
         first = pixel_band.start + rows.start
         pixels = _tail_rows(bordered, rows, first, height, tail, total)
+        if fault and not finite.is_finite([pixels]):
+            raise fault("the decoded pixels")
         yield Piece(0, first, pixels.unsqueeze(2))
 
 

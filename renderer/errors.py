@@ -12,6 +12,7 @@ FriezeError
 ├── SubmitError(RuntimeError)          a cluster cannot be reached or does not take the job
 ├── RenderCancelledError               the caller asked to stop; the store can be resumed
 └── RenderFailedError(RuntimeError)    a worker was lost or broke; the store can be resumed
+    └── NotFiniteError(ArithmeticError) NaN or infinity came out; the store keeps what was finite
 
 Every message says what, the value, and what would work, in one printable line.
 """
@@ -111,3 +112,7 @@ class _Shown(reprlib.Repr):
 def shown(value: Any) -> str:
     """A value as an error names it: its `repr`, shortened where that is long or deep."""
     return _Shown().repr(value)
+
+
+class NotFiniteError(RenderFailedError, ArithmeticError):
+    """NaN or infinity came out of a model; the store keeps what was finite."""

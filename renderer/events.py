@@ -67,9 +67,11 @@ class StepReport:
     """What one step cost on one rank.
 
     Of its seconds `waiting` were spent for other ranks, and `saving` for the state before it.
+    `fault` names what is not finite any more on some rank; all ranks say the same.
     """
 
     seconds: float
     bytes_sent: int
     waiting: float
     saving: float
+    fault: str = ""

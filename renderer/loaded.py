@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import loading
+from . import finite, loading
 from .errors import FriezeError
 from .family import Conditioning, Model, ModelFacts, load_family
 from .precision import exactly
@@ -76,6 +76,8 @@ def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioni
             plan.guidance.num_halves,
             image,
         )
+        if not all(finite.is_finite(half.values()) for half in found.halves):
+            raise finite.error("what the text encoders make of it", "the prompt", spec)
         return found.on("cpu")
 
     return {prompt: encoded(prompt) for prompt in plan.prompts}

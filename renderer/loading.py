@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import adapters, lora, quantization, skeletons
+from . import adapters, finite, lora, quantization, skeletons
 from .errors import ModelError
 from .model_files import read_json
 from .weight_files import check_part, check_parts
@@ -69,9 +69,20 @@ def component(
         raise ModelError(
             f"{folder} lacks {len(missing)} weights, {missing[0]} first; fetch the model anew"
         )
+    finite.check_weights(module, folder)
     if denoiser and spec.storage_dtype:
         quantization.store_as(module, spec.storage_dtype, compute=options["dtype"])
     return module.eval()
+
+
+def vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
+    """The precision of an autoencoder: `spec.dtype`, but float32 for one that overflows float16.
+
+    Its config says so by `force_upcast`, as diffusers' pipelines of SDXL take it.
+    """
+    config = read_json(Path(facts.folder) / "vae" / "config.json")
+    upcast = spec.dtype == "float16" and config.get("force_upcast")
+    return torch.float32 if upcast else dtype_of(spec.dtype)
 
 
 def text_pipeline(kind: type, facts: ModelFacts, spec: RenderSpec, **components: Any) -> Any:
@@ -112,6 +123,9 @@ def _text_pipeline(
     # A pipeline looks for the variant part by part, and takes the plain files where it has none.
     variant = _variant(folder, folder, spec.variant)
     pipeline = _loaded(kind, folder, dtype=dtype_of(spec.dtype), **variant, **parts)
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module) and name not in components:
+            finite.check_weights(part, folder / name)
     adapters.add_to_encoders(pipeline, lora.parse(spec.lora), folder)
     return pipeline
 

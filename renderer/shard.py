@@ -22,7 +22,7 @@ from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band
 from frieze.cluster.strategies.bands import predict
 
-from . import loaded, twins
+from . import finite, loaded, twins
 from .decode import Piece, decode, quantise
 from .events import StepReport
 from .family import Conditioning, Place
@@ -99,12 +99,12 @@ class Shard:
             self.store.save_latents(array, 0, span, rows_CTHW, frames=frames)
 
     @exactly
-    def begin(self, stage_index: int, from_slot: int | None) -> None:
+    def begin(self, stage_index: int, from_slot: int | None) -> str:
         """Noise for the first stage; for a later one the last stage, enlarged and noised anew.
 
         `from_slot` is where the last stage's final latents lie in the store; its picture is there
         too if this stage enlarges pixels. What the render redraws takes the place of a stage
-        before the first.
+        before the first. Returns what is not finite, "" if all is.
         """
         self._enter(stage_index)
         noise, clean = self._draw_noise(), self._stage_start.clean(from_slot)
@@ -114,10 +114,14 @@ class Shard:
             self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
             self._keep("guide", 0, clean)
             self._take_guide(noise, clean)
+        return self._fault({"the encoded picture": [] if clean is None else [clean]})
 
     @exactly
-    def restore(self, stage_index: int, slot: int, step_index: int) -> None:
-        """Read this band's rows of a saved state, whatever number of ranks saved it."""
+    def restore(self, stage_index: int, slot: int, step_index: int) -> str:
+        """Read this band's rows of a saved state, whatever number of ranks saved it.
+
+        Returns what is not finite, "" if all is.
+        """
         self._enter(stage_index)
         noise, band = self._draw_noise(), self._band
         if self.solver.needs_noise:
@@ -129,6 +133,7 @@ class Shard:
         self.history = tuple(kept[: self.solver.num_history])
         self._take_guide(noise)
         self.guiding.memory = tuple(kept[self.solver.num_history :])
+        return self._fault({"the saved state": [saved]})
 
     @exactly
     def step(self, step_index: int, slot: int | None = None) -> StepReport:
@@ -160,6 +165,7 @@ class Shard:
             self._draw_noise if self.solver.needs_noise else None,
         )
         self._keep("clean", step_index, clean)
+        fault = self._fault({"the model's estimate of the picture": [clean]})
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the seconds were those of asking for it
         drawn = time.perf_counter()
@@ -170,7 +176,17 @@ class Shard:
             self.comm.num_bytes_sent - sent,
             self.comm.seconds_waiting - waited,
             saving + now - drawn,
+            fault,
         )
+
+    def _fault(self, made: finite.Named) -> str:
+        """What of this is not finite on some rank, of what was `made` or of the state; or ""."""
+        state = {
+            "the first frame's latents": self.image.values(),
+            "the latents": [self.x_BCTHW],
+            "the memory of steps": [*self.history, *self.guiding.memory],
+        }
+        return finite.first_fault(self.comm, {**made, **state})
 
     def entropies(self) -> tuple[int, list[Entropies]]:
         """(its place among twins, what the first step measured of its halves of the guidance)."""
@@ -343,7 +359,7 @@ class Shard:
 
     def _decoded(self, stage_index: int, rows_per_block: int) -> Iterator[Piece]:
         """This worker's share of a stage's picture or clip, piece by piece."""
-        stage = self.plan.stages[stage_index]
+        stage, spec = self.plan.stages[stage_index], self.plan.spec
         return decode(
             self.model,
             self._shared(self.x_BCTHW),
@@ -351,6 +367,7 @@ class Shard:
             stage.canvas,
             self.sharing,
             rows_per_block=rows_per_block,
+            fault=lambda what: finite.error(what, f"decoding stage {stage_index + 1}", spec),
         )
 
     def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> None:

@@ -34,6 +34,7 @@ MOST_WORKERS = 4096
 MOST_SECONDS = 2e6  # 23 days; poll(2) takes no more
 LEAST_DPI, MOST_DPI = 1.0, 1e5
 LEAST_SHIFT, MOST_SHIFT = 0.01, 1000.0
+MOST_GUIDANCE = 1000.0  # numbers much larger end in infinities
 
 # Fields that say where and how the work is done; all others decide the picture and are
 # part of the store's fingerprint.
@@ -76,7 +77,7 @@ class StageSpec(BaseModel):
     shift: float | None = Field(default=None, ge=LEAST_SHIFT, le=MOST_SHIFT)
     enlarge: Literal["latents", "pixels"] = "pixels"
     prompt: str | None = None
-    guidance_scale: float | None = Field(default=None, ge=0)
+    guidance_scale: float | None = Field(default=None, ge=0, le=MOST_GUIDANCE)
 
 
 class RenderSpec(BaseModel):
@@ -112,13 +113,19 @@ class RenderSpec(BaseModel):
     image: str | None = Field(default=None, min_length=1, description="first frame to animate")
     num_inference_steps: int = Field(default=20, ge=1, le=1000, description="steps of a stage")
     guidance_scale: float | None = Field(
-        default=None, ge=0, description="guidance strength; default: the family's"
+        default=None, ge=0, le=MOST_GUIDANCE, description="guidance strength; default: the family's"
     )
     guidance_scale_2: float | None = Field(
-        default=None, ge=0, description="the same for Wan 2.2's low-noise expert"
+        default=None,
+        ge=0,
+        le=MOST_GUIDANCE,
+        description="the same for Wan 2.2's low-noise expert",
     )
     true_cfg_scale: float | None = Field(
-        default=None, ge=1, description="classifier-free guidance of FLUX and Qwen-Image"
+        default=None,
+        ge=1,
+        le=MOST_GUIDANCE,
+        description="classifier-free guidance of FLUX and Qwen-Image",
     )
     max_sequence_length: int | None = Field(
         default=None, ge=1, le=2**20, description="prompt tokens"

@@ -124,7 +124,7 @@ def of_step(reports: Sequence[StepReport], wall: float) -> dict[str, Any]:
         "saving": slowest.saving,
         "driver": max(0.0, wall - slowest.seconds),
         "moved_bytes": sum(report.bytes_sent for report in reports),
-        "ranks": [vars(report) for report in reports],
+        "ranks": [{k: v for k, v in vars(r).items() if v != ""} for r in reports],
     }
 
 

@@ -123,7 +123,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux:
         FluxTransformer2DModel, facts, "transformer", spec, denoiser=True
     )
     loading.add_loras(transformer, FluxPipeline, facts, spec)
-    vae = loading.component(AutoencoderKL, facts, "vae", spec)
+    vae = loading.component(AutoencoderKL, facts, "vae", spec, dtype=loading.vae_dtype(facts, spec))
     return Flux(facts, transformer.to(device).eval(), vae.to(device).eval())
 
 

@@ -128,7 +128,9 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux2:
         diffusers.Flux2Transformer2DModel, facts, "transformer", spec, denoiser=True
     )
     loading.add_loras(transformer, getattr(diffusers, facts.pipeline), facts, spec)
-    vae = loading.component(diffusers.AutoencoderKLFlux2, facts, "vae", spec)
+    vae = loading.component(
+        diffusers.AutoencoderKLFlux2, facts, "vae", spec, dtype=loading.vae_dtype(facts, spec)
+    )
     return Flux2(facts, transformer.to(device).eval(), vae.to(device).eval())
 
 

@@ -137,7 +137,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> SD3:
         SD3Transformer2DModel, facts, "transformer", spec, denoiser=True
     )
     loading.add_loras(transformer, StableDiffusion3Pipeline, facts, spec)
-    vae = loading.component(AutoencoderKL, facts, "vae", spec)
+    vae = loading.component(AutoencoderKL, facts, "vae", spec, dtype=loading.vae_dtype(facts, spec))
     return SD3(facts, transformer.to(device).eval(), vae.to(device).eval())
 
 

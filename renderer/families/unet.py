@@ -158,7 +158,7 @@ def _vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
     """SDXL's autoencoder overflows in half precision, unless its config says that it was mended."""
     vae = read_json(Path(facts.folder) / "vae" / "config.json")
     overflows = facts.pipeline == XL and vae.get("force_upcast", True)
-    return torch.float32 if overflows else loading.dtype_of(spec.dtype)
+    return torch.float32 if overflows else loading.vae_dtype(facts, spec)
 
 
 class UNet(PictureVAE):

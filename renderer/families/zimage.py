@@ -119,7 +119,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> ZImage:
         ZImageTransformer2DModel, facts, "transformer", spec, denoiser=True
     )
     loading.add_loras(transformer, ZImagePipeline, facts, spec)
-    vae = loading.component(AutoencoderKL, facts, "vae", spec)
+    vae = loading.component(AutoencoderKL, facts, "vae", spec, dtype=loading.vae_dtype(facts, spec))
     return ZImage(facts, transformer.to(device).eval(), vae.to(device).eval())
 
 

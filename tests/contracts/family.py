@@ -6,6 +6,7 @@ layout of a pipeline class meets the whole contract, the others the comparison w
 
 from __future__ import annotations
 
+import json
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -190,6 +191,18 @@ def stays_close_in_half_precision(gallery: Gallery, name: str) -> None:
         limit = max(limit, typical(stock, gallery.drawn(name)))
     assert typical(one, stock) <= limit
     assert typical(gallery.drawn(name, seed=8), one) > 5 * HALF_LATENTS
+
+
+def upcasts_an_autoencoder_that_says_so(gallery: Gallery, name: str) -> None:
+    """`force_upcast` of its config: float16 would overflow in it, bfloat16 would not."""
+    folder = gallery.checkpoint(name)
+    facts, states = describe(str(folder)), json.loads((folder / "vae" / "config.json").read_text())
+    for dtype in ("float16", "bfloat16"):
+        asked = gallery.spec(name, dtype=dtype)
+        model = load_family(facts.family).load(facts, asked, torch.device("cpu"))
+        plain = torch.float32 if facts.family == "wan" else getattr(torch, dtype)
+        upcast = dtype == "float16" and states.get("force_upcast")
+        assert model.vae.dtype == (torch.float32 if upcast else plain)
 
 
 def typical(a: Drawn, b: Drawn) -> float:

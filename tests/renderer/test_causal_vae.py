@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from frieze.cluster.bands import BandMode, Marks
-from frieze.cluster.comm import Comm, run_threads
+from frieze.cluster.comm import Comm, run_threads, solo
 from frieze.cluster.layout import Band, Canvas
+from frieze.renderer import decode
 from frieze.renderer.causal_vae import CausalVAE
 from live_bytes import LiveBytes
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT64
@@ -141,12 +142,18 @@ def test_the_first_latent_frame_is_one_frame_and_later_ones_four(kind: str) -> N
         assert [thunk().shape[2] for thunk in thunks] == [1, 4, 4]
 
 
-def test_pixels_are_clamped() -> None:
+def test_an_infinity_is_found_and_not_clamped_away() -> None:
     model = autoencoder.__wrapped__("wan")
-    model.vae.decoder.conv_out.weight.data.mul_(1e4)
+    model.vae.decoder.conv_out.bias.data[0] = float("inf")
+
+    def pieces(fault: decode.Fault | None) -> list[decode.Piece]:
+        work = (model, latents(), CUTS[0], Canvas(3, HEIGHT, WIDTH), solo())
+        return list(decode.decode(*work, rows_per_block=8, fault=fault))
+
+    with torch.no_grad(), pytest.raises(ArithmeticError, match="the decoded pixels"):
+        pieces(ArithmeticError)
     with torch.no_grad():
-        loud = decoded(model, latents())
-    assert float(loud.abs().max()) == 1.0
+        assert float(pieces(None)[0].pixels_BCTHW.max()) == float("inf")
 
 
 @pytest.mark.parametrize("bands", CUTS, ids=len)

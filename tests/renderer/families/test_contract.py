@@ -124,6 +124,11 @@ def test_half_precision_stays_close(gallery: Gallery, name: str) -> None:
 
 
 @whole
+def test_an_autoencoder_is_upcast_where_it_says_so(gallery: Gallery, name: str) -> None:
+    contract.upcasts_an_autoencoder_that_says_so(gallery, name)
+
+
+@whole
 def test_facts_are_read_without_torch_modules(
     gallery: Gallery, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
