@@ -14,10 +14,11 @@ import typer
 
 from . import roster
 from .arguments import Json, Quiet
-from .errors import RenderCancelledError, RenderFailedError, SpecError
+from .errors import RenderCancelledError, RenderFailedError, SpecError, printable
 from .flags import checked, takes_fields
 from .locations import location
 from .stopping import interruptible
+from .terminal import result
 
 
 @takes_fields(
@@ -68,9 +69,9 @@ def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: 
     report, sheet = folder / "report.json", folder / "contact.png"
     files = [str(path) for path in (report, sheet) if is_taken(path)]
     if json:
-        print(jsonlib.dumps({"event": "result", **states, "files": files}))
+        result(jsonlib.dumps({"event": "result", **states, "files": files}))
     elif not quiet:
-        print(*files, sep="\n")
+        result(*map(printable, files))
     if states["failed"]:
         raise RenderFailedError(
             f"{states['failed']} of {states.total()} items failed, as {report} says; "

@@ -15,6 +15,7 @@ from .doctor_command import doctor
 from .oneline import OneLine
 from .render_command import plan, render, resume
 from .submit_command import submit
+from .terminal import guard, result
 
 app = typer.Typer(
     cls=OneLine,
@@ -35,9 +36,9 @@ def frieze(
 ) -> None:
     """Draw pictures of any size with a diffusion model, on any number of devices."""
     if version:
-        print(f"frieze {metadata.version('frieze')}")
+        result(f"frieze {metadata.version('frieze')}")
     elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        result(context.get_help())
     else:
         return
     raise typer.Exit
@@ -62,4 +63,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names in letters that a terminal may not know
             stream.reconfigure(errors="backslashreplace")
+    guard()
     app()

@@ -11,6 +11,7 @@ import typer
 from .arguments import Json, Size, as_json
 from .flags import merge, takes_fields
 from .oneline import FAILED
+from .terminal import remark, result
 
 if TYPE_CHECKING:
     from .spec import RenderSpec
@@ -44,7 +45,7 @@ def doctor(
         return
     whole = True
     for finding in machine.examine():
-        print(finding.to_json() if json else finding, flush=True)
+        result(finding.to_json() if json else finding)
         whole = whole and finding.state != "missing"
     if not whole:
         raise typer.Exit(FAILED)
@@ -55,8 +56,8 @@ def _print_repetition(spec: RenderSpec, detector: Detector | None, json: bool) -
     from .plan import plan as planned
 
     with redirect_stdout(sys.stderr):
-        found = attended.examine(planned(spec), detector, print)  # on stderr
+        found = attended.examine(planned(spec), detector, remark)
     if json:
-        print(as_json(found, event="repetition"))
+        result(as_json(found, event="repetition"))
     else:
-        print(*attended.report(found), sep="\n")
+        result(*attended.report(found))

@@ -88,8 +88,20 @@ def line(text: object) -> str:
     joined = re.sub(r"\s*[^\S ]\s*", " ", str(text)).strip()
     if len(joined) > MOST_LETTERS:
         joined = _shortened(joined)
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in joined)
-    return _shortened(printable) if len(printable) > MOST_LETTERS else printable
+    plain = printable(joined)
+    return _shortened(plain) if len(plain) > MOST_LETTERS else plain
+
+
+def printable(text: object, kept: str = "") -> str:
+    """A text in which all that is not printed is escaped, but for the letters in `kept`.
+
+    And but for the joiners of letters and of emoji, which are part of how words are written.
+    """
+    letters = str(text)
+    if letters.isprintable():
+        return letters
+    stays = f"{kept}\u200c\u200d"
+    return "".join(c if c.isprintable() or c in stays else repr(c)[1:-1] for c in letters)
 
 
 def _shortened(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,8 @@ from typing import Annotated
 import typer
 
 from .arguments import Json, Overwrite, StorePath
-from .errors import RenderFailedError, StoreError, SubmitError
+from .errors import RenderFailedError, StoreError, SubmitError, line, printable
+from .terminal import remark, result
 
 POLL_SECONDS = 1.0
 
@@ -37,7 +37,7 @@ def export(
 
     options = {} if dpi is None else {"dpi": dpi}
     path = outputs.export(store, out, overwrite=overwrite, follow=follow, **options)
-    print(jsonlib.dumps({"event": "result", "path": str(path)}) if json else path)
+    result(jsonlib.dumps({"event": "result", "path": str(path)}) if json else printable(path))
 
 
 def status(
@@ -58,7 +58,7 @@ def status(
     from .status import status as look
 
     def show(found: Status, text: str) -> None:
-        print(jsonlib.dumps(found.as_json()) if json else text, flush=True)
+        result(jsonlib.dumps(found.as_json()) if json else text)
 
     if address is not None:
         store = _store_of(store, address)
@@ -70,7 +70,7 @@ def status(
         time.sleep(POLL_SECONDS)
         before, found = found, look(store)
         for failure in found.failures[len(before.failures) :]:
-            print(failure.get("message", ""), file=sys.stderr, flush=True)
+            remark(line(failure.get("message", "")))
         if (found.state, found.stage, found.step, found.blocks) != (
             *(before.state, before.stage, before.step, before.blocks),
         ):
@@ -112,4 +112,4 @@ def report(
     from .report import report as write
 
     path = write(store, out, overwrite=overwrite)
-    print(jsonlib.dumps({"event": "result", "path": str(path)}) if json else path)
+    result(jsonlib.dumps({"event": "result", "path": str(path)}) if json else printable(path))

@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from .errors import FriezeError, RenderCancelledError, RenderFailedError, line
+from .terminal import remark, result
 
 # What the driver may meet from below; looked up only when loaded, for they import torch or ray.
 CLUSTER_ERRORS = {
@@ -73,8 +74,8 @@ def _tell(error: Exception, *, json: bool) -> int:
     message, code = line(_message(error)), _exit_code(error)
     if json:
         fields = {"error": type(error).__name__, "message": message, "exit_code": code}
-        print(jsonlib.dumps({"event": "error", **fields}), flush=True)
-    print(f"frieze: {message}", file=sys.stderr)
+        result(jsonlib.dumps({"event": "error", **fields}))
+    remark(f"frieze: {message}")
     return code
 
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from .errors import line
 from .events import Event
+from .terminal import remark, result, show_on
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -123,7 +125,7 @@ class JsonLines(Progress):
         self._stream = sys.stdout
 
     def show(self, event: Event) -> None:
-        print(event.to_json(), file=self._stream, flush=True)
+        result(event.to_json(), stream=self._stream)
 
 
 class Lines(Progress):
@@ -145,7 +147,7 @@ class Lines(Progress):
             if done < total and self._clock() - self._shown < self._every:
                 return
             self._shown = self._clock()
-        print(self._line(event, done, total), file=sys.stderr, flush=True)
+        remark(self._line(event, done, total))
 
     def _line(self, event: Event, done: int, total: int) -> str:
         if not total or event.kind in BEGIN:
@@ -172,12 +174,12 @@ class Bars(Progress):
         elif total:
             self._advance(event, done, total)
         else:
-            self._bars.console.print(_title(event), markup=False, highlight=False)
+            show_on(self._bars.console, _title(event))
 
     def _begin(self, event: Event, done: int, total: int) -> None:
         self._pace.restart(done)
         self._task = self._bars.add_task(
-            _title(event), completed=done, total=total or None, unit="", pace=""
+            line(_title(event)), completed=done, total=total or None, unit="", pace=""
         )
 
     def _advance(self, event: Event, done: int, total: int) -> None:
@@ -210,7 +212,7 @@ def _bars() -> RichProgress:
     from rich.progress import Progress as RichProgress
 
     return RichProgress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TextColumn("{task.fields[unit]}", style="progress.download"),
         TimeElapsedColumn(),

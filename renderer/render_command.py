@@ -22,7 +22,7 @@ from .arguments import (
     StorePath,
     as_json,
 )
-from .errors import RenderCancelledError, RenderFailedError, SpecError, StoreError
+from .errors import RenderCancelledError, RenderFailedError, SpecError, StoreError, printable
 from .flags import checked, merge, takes_fields
 from .locations import Location, location
 from .oneline import expected
@@ -31,6 +31,7 @@ from .render import RenderResult
 from .render import render as draw
 from .render import resume as finish
 from .stopping import interruptible
+from .terminal import result
 
 if TYPE_CHECKING:
     from .spec import RenderSpec
@@ -119,7 +120,7 @@ def _print_plan(spec: RenderSpec, json: bool) -> None:
 
     made = planned(spec)
     estimate = made.estimate  # from here on the plan's text says it too
-    print(as_json({**vars(made), "estimate": estimate}, event="plan") if json else made)
+    result(as_json({**vars(made), "estimate": estimate}, event="plan") if json else made)
 
 
 def _show(
@@ -134,7 +135,7 @@ def _show(
     # Ray says on stdout that a worker died; stdout is for results.
     with progress, interruptible(progress) as cancel, redirect_stdout(sys.stderr):
         try:
-            result = work(progress, cancel)
+            drawn = work(progress, cancel)
         except (KeyboardInterrupt, RenderCancelledError) as error:
             raise RenderCancelledError(_with_resume(str(error) or "aborted", store)) from None
         except expected() as error:
@@ -142,10 +143,10 @@ def _show(
                 raise
             raise RenderFailedError(_with_resume(str(error), store)) from error
     if json:
-        places = {"path": str(result.path), "outputs": [str(path) for path in result.outputs]}
-        print(as_json({**vars(result), **places}, event="result"))
+        places = {"path": str(drawn.path), "outputs": [str(path) for path in drawn.outputs]}
+        result(as_json({**vars(drawn), **places}, event="result"))
     elif not quiet:
-        print(*result.outputs, sep="\n")
+        result(*map(printable, drawn.outputs))
 
 
 def _with_resume(message: str, store: Location) -> str:

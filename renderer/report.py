@@ -21,7 +21,7 @@ from PIL import Image
 
 from . import runlog
 from .charts import Chart, bars, shares
-from .errors import ExportError
+from .errors import ExportError, printable
 from .flags import option
 from .progress import span
 from .provenance import software, source
@@ -93,7 +93,7 @@ def _page(store: Store, found: Status) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    return environment.from_string(page).render(
+    text = environment.from_string(page).render(
         name=name,
         status=found,
         headline=_headline(found, lines),
@@ -108,6 +108,7 @@ def _page(store: Store, found: Status) -> str:
         preset=preset,
         software=software(),
     )
+    return printable(text, kept="\n\t")
 
 
 def _headline(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .errors import line
 from .events import Event
 from .ledger import ItemEvent, State
 from .progress import Progress, span
+from .terminal import remark, result, show_on
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,10 +62,10 @@ class JsonRoster(Roster):
         self._stream = sys.stdout
 
     def tell(self, event: ItemEvent) -> None:
-        print(event.to_json(), file=self._stream, flush=True)
+        result(event.to_json(), stream=self._stream)
 
     def show(self, event: Event) -> None:
-        print(event.to_json(), file=self._stream, flush=True)
+        result(event.to_json(), stream=self._stream)
 
 
 class LineRoster(Roster):
@@ -83,10 +85,10 @@ class LineRoster(Roster):
         if is_news:
             self._shown = self._clock()
             ended = f"[{self.count(*ENDS)}/{len(self.states)}]"
-            print(f"{ended} {event.name}: {doing}", file=sys.stderr, flush=True)
+            remark(line(f"{ended} {event.name}: {doing}"))
 
     def show(self, event: Event) -> None:
-        print(event.message, file=sys.stderr, flush=True)
+        remark(event.message)
 
 
 class TableRoster(Roster):
@@ -116,7 +118,7 @@ class TableRoster(Roster):
             row.doing = what(event) or row.doing
 
     def show(self, event: Event) -> None:
-        self._live.console.print(event.message, markup=False, highlight=False)
+        show_on(self._live.console, event.message)
 
     def table(self) -> Table:
         """The table as it is now."""
@@ -135,7 +137,8 @@ class TableRoster(Roster):
         styles = {"done": "green", "failed": "red", "running": "cyan", "queued": "dim"}
         for row in rows:
             doing = f"{row.doing}  {span(now - row.since)}" if row.state == "running" else row.doing
-            table.add_row(Text(row.name), Text(row.state, styles[row.state]), Text(doing))
+            name, state = Text(line(row.name)), Text(row.state, styles[row.state])
+            table.add_row(name, state, Text(line(doing)))
         return table
 
     def _title(self) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from . import runlog
 from .errors import StoreError
+from .errors import line as one_line
 from .journal import State
 from .locations import S3Path, location
 from .progress import span
@@ -82,7 +83,7 @@ class Status:
             what += f", no news for {span(max(0.0, time.time() - self.heard))}"
         elif self.state == "running" and self.silence > SIGN_SECONDS:
             what += f", last sign of life {span(self.silence)} ago"
-        return what + (f": {self.reason}" if self.reason else "")
+        return one_line(what + (f": {self.reason}" if self.reason else ""))
 
     def __str__(self) -> str:
         rows = [self.line()]
@@ -91,12 +92,13 @@ class Status:
                 f"rank {w['rank']} ({w['device']}, pid {w['pid']} on {w['node']})"
                 for w in self.workers
             )
-            rows.append(f"workers: {len(self.workers)}, {places}")
+            rows.append(one_line(f"workers: {len(self.workers)}, {places}"))
         if self.num_resumes:
             rows.append(f"times resumed: {self.num_resumes}")
         if self.failures:
             rows.append(f"failures: {len(self.failures)}, recovered from {self.num_recovered}")
-            rows += [f"  {clock(f['time'])} {f.get('message', '')}" for f in self.failures[-10:]]
+            last = self.failures[-10:]
+            rows += [f"  {clock(f['time'])} {one_line(f.get('message', ''))}" for f in last]
         return "\n".join(rows)
 
     @property

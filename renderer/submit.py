@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import shlex
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -19,6 +18,7 @@ from .flags import merge
 from .locations import Location, location
 from .oneline import CANCELLED, FAILED
 from .parcel import check_reachable, files_of, local_files, packed
+from .terminal import copied, remark
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -156,7 +156,7 @@ def send(errand: Errand, way: Way) -> int:
             _say(how)
             return 0
         try:
-            end = server.follow(name, _write)
+            end = server.follow(name, copied)
         except KeyboardInterrupt:
             raise RenderCancelledError(f"job {name} goes on without you; {how}") from None
     except JobError as error:
@@ -212,9 +212,4 @@ def _told(name: str, status: str, code: int | None, message: str, python: str) -
 
 
 def _say(text: str) -> None:
-    print(f"frieze: {text}", file=sys.stderr, flush=True)
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    remark(f"frieze: {text}")

@@ -44,7 +44,7 @@ DOORS = {
         f"cluster/ray_{name}.py"
         for name in ("crew", "fleet", "jobs", "metrics", "pulse", "reserve", "seat", "session")
     ),
-    "rich": (*("renderer/doctor.py", "renderer/progress.py", "renderer/roster.py"),),
+    "rich": tuple(f"renderer/{name}.py" for name in ("doctor", "progress", "roster", "terminal")),
     "tifffile": ("renderer/exports/tiff.py", "renderer/exports/frames.py", "renderer/media.py"),
     "torchao": ("renderer/quantization.py",),
     "torch.distributed": ("cluster/distributed.py", "cluster/rendezvous.py", "renderer/demo/"),
@@ -198,6 +198,16 @@ def pickles(path: str, text: str) -> list[str]:
     return [f"{path}:{call.lineno} {source}" for call, source in unsafe]
 
 
+def prints(path: str, text: str) -> list[str]:
+    """Text that reaches a terminal past the one place that makes it printable."""
+    if path == "renderer/terminal.py" or path.startswith("renderer/demo/"):
+        return []
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    printing = re.compile(r"(print|.*\.print|(sys\.)?std(out|err)\.write|typer\.echo)\(")
+    found = [(call, ast.unparse(call)) for call in calls]
+    return [f"{path}:{call.lineno} {source}" for call, source in found if printing.match(source)]
+
+
 def ends_ray(path: str, text: str) -> list[str]:
     """Ray's command that ends every Ray of a machine, other people's too."""
     pattern = re.compile(r"""\bray["',\s]+stop\b""")
@@ -235,6 +245,8 @@ Rule = Callable[[str, str], list[str]]
         (broad_catches, "renderer/plan.py", "try:\n    f()\nexcept (OSError, Exception):\n    g()"),
         (broad_catches, "renderer/plan.py", "try:\n    f()\nexcept:\n    g()"),
         (pickles, "renderer/plan.py", "torch.load('x')"),
+        (prints, "renderer/plan.py", "print(path, file=sys.stderr)"),
+        (prints, "renderer/plan.py", "self.console.print(path)"),
         (ends_ray, "cluster/ray_fleet.py", "subprocess.run(['ray', 'stop', '--force'])"),
         (unfinished, "renderer/plan.py", "raise NotImplemented" + "Error"),
         (too_long, "renderer/plan.py", "\n" * 401),
@@ -256,7 +268,7 @@ def test_a_door_is_no_second_door() -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [second_doors, pickles, broad_catches, ends_ray], ids=lambda r: r.__name__
+    "rule", [second_doors, pickles, prints, broad_catches, ends_ray], ids=lambda r: r.__name__
 )
 def test_the_product_keeps_the_rule(rule: Rule) -> None:
     _hold(rule, product())
