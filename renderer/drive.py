@@ -122,7 +122,7 @@ class Drive:
             sources = {name: Source(**values) for name, values in begun_from.items()}
         detected = store.run.get("detected")
         made = plan(spec, block=store.layout.block[0], sources=sources, detected=detected)
-        about = identity(made)
+        about = identity(made, store.run)
         Store.open(path, fingerprint=fingerprint(about), run=about)
         targets = outputs.resumed(path, store.run["outputs"], exports, overwrite=overwrite)
         outputs.check(targets, store.layout)

@@ -149,7 +149,7 @@ def replanned(made: CanvasPlan, size: int) -> CanvasPlan:
     halves = math.gcd(spec.guidance_ranks, size)
     mesh = {"guidance_ranks": halves, "ulysses": math.gcd(spec.ulysses, size // halves)}
     changed = spec.model_copy(update={"workers": size, **mesh})
-    return plan(changed, block=made.block[0], sources=made.sources)
+    return plan(changed, block=made.block[0], sources=made.sources, detected=made.detected)
 
 
 def on_ray(spec: RenderSpec) -> bool:

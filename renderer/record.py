@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from .saving import NUM_SLOTS
 FULL_DIGEST = 256 * 2**20
 SAMPLE = 2**20
 WEIGHTS = frozenset({".safetensors", ".json"})
+TEXTS = frozenset({".txt", ".model", ".jinja"})
+# What identities of earlier stores do not have.
+ADDED = frozenset({"texts"})
 FILES = frozenset({"lora", "lora_2", "init", "image"})
 
 
@@ -84,12 +88,22 @@ def run_record(made: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> 
     }
 
 
-def identity(made: CanvasPlan) -> dict[str, Any]:
-    """All that decides the pixels: picture fields, stages, weights, version."""
+def identity(made: CanvasPlan, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All that decides the pixels: picture fields, stages, weights, version.
+
+    `like` is the identity in a store, which may be older than some of these facts.
+    """
+    about = _identity(made)
+    added_later = set() if like is None else ADDED - like.keys()
+    return {name: value for name, value in about.items() if name not in added_later}
+
+
+def _identity(made: CanvasPlan) -> dict[str, Any]:
     return {
         # Files count by what is in them, not by where they lie.
         "picture": {k: v for k, v in made.spec.picture().items() if k not in FILES},
         "weights": weights_digest(Path(made.facts.folder)),
+        "texts": texts_digest(Path(made.facts.folder)),
         "version": metadata.version("frieze"),
         "loras": lora.identity(lora.parse(made.spec.lora)),
         "loras_2": lora.identity(lora.parse(made.spec.lora_2)),
@@ -113,17 +127,37 @@ def fingerprint(about: Mapping[str, Any]) -> str:
 
 
 def weights_digest(folder: Path) -> str:
-    """A digest of a model folder's weights and configs.
+    """A digest of a model folder's weights and configs, of those behind links too.
 
     Files past 256 MiB enter by size, first and last MiB: a full read of 24 GB would cost more
     than it protects from. Files that did not change are not read again.
     """
-    paths = (path for path in sorted(folder.rglob("*")) if path.suffix in WEIGHTS)
-    files = [path for path in paths if path.is_file()]
+    return _of_files(folder, WEIGHTS)
+
+
+def texts_digest(folder: Path) -> str:
+    """A digest of what else tokenizers read: merges, sentence pieces, chat templates."""
+    return _of_files(folder, TEXTS)
+
+
+def _of_files(folder: Path, kinds: frozenset[str]) -> str:
+    files = sorted(path for path in _files(folder) if path.suffix in kinds and path.is_file())
     stamps = (path.stat() for path in files)
     return _digest(
         folder, tuple((p, s.st_size, s.st_mtime_ns) for p, s in zip(files, stamps, strict=True))
     )
+
+
+def _files(folder: Path, inside: tuple[str, ...] = ()) -> Iterator[Path]:
+    """All that lies below a folder, links to folders followed, but not round in a circle."""
+    real = os.path.realpath(folder)
+    if real in inside:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files(path, (*inside, real))
+        else:
+            yield path
 
 
 @functools.lru_cache(maxsize=16)
