@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from .devices import on_cluster
 from .errors import FriezeError, PlanError
 from .estimate import GIB, Estimate, fits, remedies
+from .host_memory import memory_bytes
 from .spec import RenderSpec
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def available(spec: RenderSpec) -> int | None:
 
         if torch.cuda.is_available():
             return int(torch.cuda.get_device_properties(0).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return memory_bytes()
 
 
 def _sharing(spec: RenderSpec) -> int:

@@ -20,13 +20,13 @@ from typing import Literal
 from . import plugins
 from .errors import ModelError
 from .family import describe, family_names
+from .host_memory import memory_bytes
 
 GIB = 2**30
 NEEDED = ("torch", "diffusers", "transformers", "ray", "zarr", "tifffile", "pydantic")
 OPTIONAL = ("triton", "xformers", "av")
 # Ray writes the address of the cluster that this machine is part of here.
 RAY_ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,6 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def memory_bytes() -> int:
-    """Memory of the machine, or of the container if that is less."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
-    return min(physical, int(limit)) if limit.isdigit() else physical
 
 
 def _plugins() -> Iterator[Finding]:

@@ -28,7 +28,7 @@ FOLDERS = ("renderer", "cluster", "kernels", "configs")
 
 # A library may be imported by these files only: a path, or a folder that ends in "/".
 DOORS = {
-    "av": ("renderer/exports/video.py", "renderer/media.py"),
+    "av": ("renderer/exports/video.py", "renderer/clip_input.py"),
     "boto3": ("renderer/s3.py",),
     "diffusers": (
         *("renderer/families/", "renderer/demo/"),
@@ -39,13 +39,17 @@ DOORS = {
     "huggingface_hub": ("renderer/families/", "renderer/hub.py"),
     "jinja2": ("renderer/report.py",),
     "obstore": ("renderer/buckets.py", "renderer/s3.py", "renderer/uploads.py"),
+    "pillow_heif": ("renderer/picture_input.py",),
     "pickle": ("cluster/messages.py",),
     "ray": tuple(
         f"cluster/ray_{name}.py"
         for name in ("crew", "fleet", "jobs", "metrics", "pulse", "reserve", "seat", "session")
     ),
     "rich": tuple(f"renderer/{name}.py" for name in ("doctor", "progress", "roster", "terminal")),
-    "tifffile": ("renderer/exports/tiff.py", "renderer/exports/frames.py", "renderer/media.py"),
+    "tifffile": (
+        *("renderer/exports/tiff.py", "renderer/exports/frames.py"),
+        *("renderer/tiff_input.py", "renderer/tiff_tags.py"),
+    ),
     "torchao": ("renderer/quantization.py",),
     "torch.distributed": ("cluster/distributed.py", "cluster/rendezvous.py", "renderer/demo/"),
     "transformers": ("renderer/families/", "renderer/demo/", "renderer/loading.py"),

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from ..clip_input import BT709, INSTALL
 from ..errors import ExportError
 from ..following import Follow
 from ..locations import Location, S3Path
-from ..media import BT709, INSTALL
 from ..pixels import BYTES_OF, StoreLayout
 from ..provenance import TRAINED_MODEL, as_json, check_clip, parameters, software, source
 from ..store import Store

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from frieze.renderer import cli, doctor
+from frieze.renderer import cli, doctor, host_memory
 from frieze.renderer.doctor import Finding
 
 
@@ -70,8 +70,9 @@ def test_a_cluster_that_answers_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_container_limits_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(doctor, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(host_memory, "CGROUP_LIMIT", limit)
     limit.write_text("max\n")
-    whole = doctor.memory_bytes()
+    whole = host_memory.memory_bytes()
+    assert 0 < host_memory.free_bytes() <= whole
     limit.write_text("1048576\n")
-    assert doctor.memory_bytes() == 1048576 < whole
+    assert host_memory.memory_bytes() == host_memory.free_bytes() == 1048576 < whole
