@@ -218,7 +218,7 @@ def find(model: str, revision: str | None = None, variant: str | None = None) ->
     """The folder of a model: the shipped demo, a path, or a hub id at a revision."""
     if model == "demo":
         return Path(__file__).parent / "demo" / "checkpoint"
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))
     if os.path.isdir(folder):
         return folder
     if os.path.exists(folder):

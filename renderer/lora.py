@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from .errors import ModelError, SpecError
+from .errors import ModelError, SpecError, shown
 from .input_files import fault
 from .model_files import read_json
 
@@ -70,14 +71,18 @@ def parse(entries: Iterable[str]) -> tuple[Lora, ...]:
 def _parse_one(entry: str) -> Lora:
     path, equals, tail = entry.rpartition("=")
     if not equals or tail.endswith(".safetensors"):
-        return Lora(Path(entry).expanduser())
+        return Lora(_path(entry))
     try:
         weight = float(tail)
     except ValueError:
         weight = math.nan
     if not path or not math.isfinite(weight):
-        raise SpecError(f"lora {entry!r}: {tail!r} is no weight; FILE or FILE=0.8 works")
-    return Lora(Path(path).expanduser(), weight)
+        raise SpecError(f"lora {shown(entry)}: {shown(tail)} is no weight; FILE or FILE=0.8 works")
+    return Lora(_path(path), weight)
+
+
+def _path(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # which leaves a home that nobody has as it is
 
 
 def identity(loras: Iterable[Lora]) -> list[dict[str, Any]]:

@@ -71,7 +71,7 @@ def _cluster_errors() -> tuple[type[Exception], ...]:
 
 def _tell(error: Exception, *, json: bool) -> int:
     """Print the error as one line, for machines as a last object too; returns the exit code."""
-    message, code = line(_message(error)), _exit_code(error)
+    message, code = line(message_of(error)), _exit_code(error)
     if json:
         fields = {"error": type(error).__name__, "message": message, "exit_code": code}
         result(jsonlib.dumps({"event": "error", **fields}))
@@ -87,7 +87,8 @@ def _exit_code(error: Exception) -> int:
     return BAD_INPUT if isinstance(error, expected()) else FAULT
 
 
-def _message(error: Exception) -> str:
+def message_of(error: Exception) -> str:
+    """What a user is told of an error."""
     if not isinstance(error, expected()):
         return (
             f"{type(error).__name__}: {line(error)[:MOST_TOLD]}; this is a fault of Frieze: "

@@ -99,7 +99,8 @@ def _from_files(profile: str | None) -> Any:
 
 
 def _credentials_file() -> Path:
-    return Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
+    named = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
+    return Path(os.path.expanduser(named))
 
 
 @contextmanager

@@ -204,11 +204,11 @@ class RenderSpec(BaseModel):
 
     @model_validator(mode="after")
     def _names(self) -> RenderSpec:
-        """No field holds a zero byte, which would end a path or a word of a command too early."""
+        """No field holds what a path, a word of a command or a file in UTF-8 could not."""
         for name, value in self:
             told = value if isinstance(value, tuple) else (value,)
             if any(isinstance(text, str) and not is_text(text) for text in told):
-                raise ValueError(f"{name} = {shown(value)}: a zero byte is no text; leave it out")
+                raise ValueError(f"{name} = {shown(value)}: no text in UTF-8, or with a zero byte")
         return self
 
     @model_validator(mode="after")

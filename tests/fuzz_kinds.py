@@ -1,0 +1,25 @@
+"""All kinds of input that `fuzzing` tries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drawing import draw
+from frieze.renderer.spec import RenderSpec
+from fuzz_files import batch_texts, on_batch, on_preset, yaml_texts
+from fuzz_specs import act_on_spec, methods, specs
+from fuzz_words import STORE, act_on_words, words
+from fuzzing import Kind
+
+
+def kinds(folder: Path) -> list[Kind]:
+    """The kinds that need no model but the one that ships; what they name lies in the folder."""
+    draw(folder / STORE, num_inference_steps=1)
+    (folder / "jobs.yaml").write_text("- {prompt: a red sun, size: 64x64}")
+    return [
+        Kind("fields of a spec", specs(), act_on_spec),
+        Kind("methods and options", methods(), act_on_spec),
+        Kind("words of the command line", words(), act_on_words),
+        Kind("YAML presets", yaml_texts(list(RenderSpec.model_fields)), on_preset(folder)),
+        Kind("batch files", batch_texts(), on_batch(folder)),
+    ]
