@@ -7,16 +7,20 @@ out with a warning is refused here.
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from . import finite, lora
 from .errors import ModelError
 from .model_files import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -51,6 +55,7 @@ def _load(pipeline: Any, part: str, path: Path, name: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
 
     def of_this_part(*args: Any, **options: Any) -> tuple[Any, ...]:
+        check_whole(path, type(pipeline).lora_state_dict, options)
         state, *rest = type(pipeline).lora_state_dict(*args, **options)
         found.update(_of_part(state, part, pipeline, path))
         return dict(found), *rest
@@ -63,6 +68,60 @@ def _load(pipeline: Any, part: str, path: Path, name: str) -> dict[str, Tensor]:
             )
     except FAILURES as error:
         raise _misfit(path, error) from None
+    return found
+
+
+def check_whole(path: Path, convert: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raise `ModelError` for a file that is not finite, or of which `convert` leaves out a part.
+
+    `convert` is a pipeline's `lora_state_dict`. What becomes of each tensor is followed through it
+    as gradients would be; zeros change nothing, so that they may be left out.
+    """
+    from safetensors.torch import load_file
+
+    given, leaves = {}, {}
+    with torch.enable_grad():
+        for key, value in load_file(path).items():
+            given[key] = value
+            if value.is_floating_point():
+                if not finite.is_finite([value]):
+                    raise ModelError(f"{path}: {key} holds NaN or infinity; a whole file works")
+                leaves[key] = torch.zeros((), dtype=value.dtype, requires_grad=True)
+                given[key] = value + leaves[key]
+        weighty = [key for key in leaves if bool(given[key].any())]
+        made = convert(given, **options)
+    made = made[0] if isinstance(made, tuple) else made
+    used = _leaves(made.values())
+    used_names = {_module(key) for key, leaf in leaves.items() if id(leaf) in used}
+    lost = [key for key in weighty if id(leaves[key]) not in used]
+    # A factor's scale is a number by the time that it is multiplied.
+    lost = [k for k in lost if not (k.endswith(".alpha") and _module(k) in used_names)]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise ModelError(
+            f"{path} changes {lost[0]}{more}, which diffusers leaves out; "
+            "a file without it works, or one of low-rank factors alone"
+        )
+
+
+def _module(key: str) -> str:
+    """The module that a tensor of a LoRA changes, by the file's own name."""
+    return re.split(r"\.(?:alpha|lora|diff|dora)|_lora\.", key)[0]
+
+
+def _leaves(results: Iterable[Tensor]) -> set[int]:
+    """Ids of the tensors that these were made of, by torch's record of it."""
+    found: set[int] = set()
+    seen: set[Any] = set()
+    ahead = [x.grad_fn for x in results if x.grad_fn is not None]
+    while ahead:
+        step: Any = ahead.pop()
+        if step in seen:
+            continue
+        seen.add(step)
+        if hasattr(step, "variable"):
+            found.add(id(step.variable))
+        ahead += [before for before, _ in step.next_functions if before is not None]
     return found
 
 
@@ -92,14 +151,11 @@ def add_to_encoders(pipeline: Any, loras: Sequence[Lora], folder: Path) -> None:
 def _load_into_encoders(pipeline: Any, path: Path, name: str, folder: Path) -> None:
     unet = folder / "unet" / "config.json"
     config = {"unet_config": SimpleNamespace(**read_json(unet))} if unet.is_file() else {}
-    state, *alphas, metadata = pipeline.lora_state_dict(
-        str(path),
-        use_safetensors=True,
-        local_files_only=True,
-        return_alphas=True,
-        return_lora_metadata=True,
-        **config,
-    )
+    options = {"return_alphas": True, "return_lora_metadata": True, **config}
+    options |= {"use_safetensors": True, "local_files_only": True}
+    check_whole(path, pipeline.lora_state_dict, options)
+    state, *alphas, metadata = pipeline.lora_state_dict(str(path), **options)
+    lora.check_converted(path, {key: tuple(value.shape) for key, value in state.items()}, folder)
     for part in _encoders(pipeline):
         encoder, found = getattr(pipeline, part), _of_part(state, part, pipeline, path)
         if found and encoder is None:

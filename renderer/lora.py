@@ -90,6 +90,16 @@ def identity(loras: Iterable[Lora]) -> list[dict[str, Any]]:
     return [{"digest": _digest(lora.path), "weight": lora.weight} for lora in loras]
 
 
+def summary(loras: Iterable[Lora]) -> list[str]:
+    """For people: each file's name, its weight, and how many layers it changes, all or none."""
+    lines = []
+    for each in loras:
+        down = (key for key in shapes(each.path) if re.search(r"lora_(A|down)|lora\.down", key))
+        layers = {re.split(r"\.lora|_lora\.", key)[0] for key in down}
+        lines.append(f"{shown(each.path.name)} at {each.weight:g}: {len(layers)} layers")
+    return lines
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -101,10 +111,28 @@ def check(loras: Iterable[Lora], facts: ModelFacts) -> None:
     Raises `ModelError` that names the file, what it was made for where its names tell, and the
     model. Names that only a trainer knows are compared with the kind of network alone.
     """
-    folder = Path(facts.folder)
     asked = tuple(loras)
     if not asked:
         return
+    weights, kinds = _networks(Path(facts.folder))
+    for lora in asked:
+        _check_one(lora, facts, shapes(lora.path), weights, kinds)
+
+
+def check_converted(path: Path, changes: Shapes, folder: Path) -> None:
+    """The same of a file whose names diffusers made its own: names of trainers are known now.
+
+    Raises `ModelError` that names the layer and both shapes.
+    """
+    weights, _ = _networks(folder)
+    for key, shape in changes.items():
+        fault = _fault(key, shape, weights) if key.partition(".")[0] in weights else None
+        if fault:
+            raise ModelError(f"{path} was made for another model than {folder}: {fault}")
+
+
+def _networks(folder: Path) -> tuple[dict[str, Shapes], set[str]]:
+    """Shapes of a model's weights, by network or by trainers' names, and the networks' classes."""
     parts = {name: folder / name for name in DENOISERS if (folder / name).is_dir()}
     networks = {name: read_json(part / "config.json") for name, part in parts.items()}
     # A quantised checkpoint packs its weights: their shapes on disk say nothing.
@@ -112,9 +140,7 @@ def check(loras: Iterable[Lora], facts: ModelFacts) -> None:
     weights: dict[str, Shapes] = {name: _weights(part) for name, part in plain.items()}
     named = (item for known in list(weights.values()) for item in known.items())
     weights[TRAINERS] = {key.replace(".", "_"): shape for key, shape in named}
-    kinds = {str(config.get("_class_name")) for config in networks.values()}
-    for lora in asked:
-        _check_one(lora, facts, shapes(lora.path), weights, kinds)
+    return weights, {str(config.get("_class_name")) for config in networks.values()}
 
 
 def _check_one(

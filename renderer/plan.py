@@ -303,6 +303,7 @@ def _table(made: CanvasPlan) -> list[str]:
         f"model     {made.facts.family}, trained at {made.facts.training_size} px "
         f"({made.facts.folder})",
         f"method    {spec.method}" + (f": {made.method.note}" if made.method.note else ""),
+        *(f"lora      {line}" for line in lora.summary(lora.parse(spec.lora + spec.lora_2))),
         *_warning(made),
         f"workers   {spec.workers} (ring {made.mesh.ring} x ulysses {made.mesh.ulysses}"
         + (f" x guidance {made.mesh.guidance})" if made.mesh.guidance > 1 else ")")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from checkpoints import build
-from frieze.renderer import loading
+from frieze.renderer import loading, lora
 from frieze.renderer.errors import ModelError
 from parts import Layout, error, facts, spec
 from tolerances import CONTROL, LORA
@@ -192,3 +192,74 @@ def test_what_would_be_left_out_is_refused(
     asked = spec(lora=(changed("text_encoder.", "text_encoder.no."),))
     with pytest.raises(ModelError, match=r"tensors fit a layer|cannot be applied"):
         loading.text_pipeline(flux.pipeline, facts(folders("flux")), asked)
+
+
+# ---- nothing is left out without a word
+
+
+def trained(module: str, width_in: int = 32, width_out: int = 32) -> dict[str, Tensor]:
+    """One layer's factors in the names of Wan's trainers, of rank 2."""
+    return {
+        f"diffusion_model.{module}.lora_down.weight": torch.ones(2, width_in),
+        f"diffusion_model.{module}.lora_up.weight": torch.ones(width_out, 2),
+    }
+
+
+def wan_file(path: Path, **extra: Tensor) -> str:
+    """A LoRA of the tiny Wan's attentions, and what is named besides."""
+    layers = [f"blocks.{b}.{a}_attn.{n}" for b in (0, 1) for a in ("self", "cross") for n in "qkvo"]
+    tensors = {key: value for layer in layers for key, value in trained(layer).items()}
+    save_file(tensors | {name.replace("__", "."): value for name, value in extra.items()}, path)
+    return str(path)
+
+
+def encoders(folder: Path, file: str) -> Any:
+    """What encodes a prompt, loaded before anything is drawn."""
+    from diffusers import WanPipeline
+
+    return loading.text_pipeline(WanPipeline, facts(folder), spec(lora=(file,)))
+
+
+ALPHA = {"diffusion_model__blocks__0__self_attn__q__alpha": torch.tensor(1.0)}
+NORM = "diffusion_model__blocks__0__self_attn__norm_q__diff"
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({NORM: torch.ones(32)}, r"changes diffusion_model\.blocks\.0\.self_attn\.norm_q\.diff,"),
+        ({f"{NORM}_b": torch.ones(32)}, r"norm_q\.diff_b, which diffusers leaves out"),
+        (
+            {NORM: torch.ones(32), f"{NORM}_b": torch.ones(32)},
+            r"norm_q\.diff and 1 more, which diffusers leaves out",
+        ),
+        ({NORM: torch.full((32,), float("nan"))}, r"norm_q\.diff holds NaN or infinity"),
+    ],
+)
+def test_a_part_that_diffusers_drops_is_refused_by_name(
+    folders: Asked, tmp_path: Path, extra: dict[str, Tensor], says: str
+) -> None:
+    with pytest.raises(ModelError, match=says) as caught:
+        encoders(folders("wan"), wan_file(tmp_path / "a.safetensors", **extra))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("extra", [{}, ALPHA, {NORM: torch.zeros(32)}], ids=["plain", "alpha", "0"])
+def test_control_a_whole_file_and_zeros_that_change_nothing_are_taken(
+    folders: Asked, tmp_path: Path, extra: dict[str, Tensor]
+) -> None:
+    encoders(folders("wan"), wan_file(tmp_path / "a.safetensors", **extra))
+
+
+def test_what_is_applied_is_told(tmp_path: Path) -> None:
+    path = wan_file(tmp_path / "a.safetensors", **ALPHA)
+    assert lora.summary(lora.parse([f"{path}=0.5"])) == ["'a.safetensors' at 0.5: 16 layers"]
+
+
+def test_a_trainers_lora_of_another_width_names_the_layer_and_both_widths(
+    folders: Asked, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(trained("blocks.0.self_attn.q", 48, 32), path)
+    with pytest.raises(ModelError, match=r"blocks\.0\.attn1\.to_q is \[32, 32\].*\[2, 48\]"):
+        encoders(folders("wan"), str(path))
