@@ -49,14 +49,27 @@ def connect(size: int, address: str | None, num_cpus: float) -> bool:
 
 @contextlib.contextmanager
 def _own_stops() -> Iterator[None]:
-    """Keeps what this program does on SIGTERM: Ray puts a handler in its place, which exits."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Keeps what this program does on SIGTERM: Ray would put two handlers in its place.
+
+    Not even while it starts, when a stop is wished for most. One exits; the other, of its core,
+    prints the machine's stack.
+    """
+    set_handler, before = signal.signal, signal.getsignal(signal.SIGTERM)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before in (signal.SIG_DFL, None):
+        yield
+        return
+    from ray._private import ray_constants  # Ray offers no public way to leave them out
+
+    def kept(number: int, handler: Any) -> Any:
+        return before if number == signal.SIGTERM else set_handler(number, handler)
+
+    signal.signal = kept  # type: ignore[assignment]
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     try:
         yield
     finally:
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and before not in (signal.SIG_DFL, None):
-            signal.signal(signal.SIGTERM, before)
+        signal.signal = set_handler
 
 
 def _connect(size: int, address: str | None, num_cpus: float) -> bool:

@@ -16,8 +16,8 @@ from . import roster
 from .arguments import Json, Quiet
 from .errors import RenderCancelledError, RenderFailedError, SpecError, printable
 from .flags import checked, takes_fields
+from .interrupts import interruptible
 from .locations import location
-from .stopping import interruptible
 from .terminal import result
 
 
@@ -55,16 +55,19 @@ def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: 
     from .homes import is_taken
 
     shown = roster.choose(json=json, quiet=quiet)
+    again = f"frieze batch {jobs} --out {out} --continue"
+
+    def told() -> str:
+        return f"aborted; go on with: {again}" if shown.began else "stopped before any work"
+
     # Ray says on stdout that a worker died; stdout is for results.
-    with shown, interruptible(shown) as cancel, redirect_stdout(sys.stderr):
-        drawn = draw(jobs, out=out, on_event=shown.item, cancel=cancel, **options)
+    with shown, interruptible(shown, told) as cancel, redirect_stdout(sys.stderr):
         try:
+            drawn = draw(jobs, out=out, on_event=shown.item, cancel=cancel, **options)
             with closing(drawn):
                 states = Counter(result.state for result in drawn)
         except KeyboardInterrupt:
-            raise RenderCancelledError(
-                f"aborted; go on with: frieze batch {jobs} --out {out} --continue"
-            ) from None
+            raise RenderCancelledError(told()) from None
     folder = location(out, SpecError)
     report, sheet = folder / "report.json", folder / "contact.png"
     files = [str(path) for path in (report, sheet) if is_taken(path)]
@@ -75,5 +78,5 @@ def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: 
     if states["failed"]:
         raise RenderFailedError(
             f"{states['failed']} of {states.total()} items failed, as {report} says; "
-            f"try them again with: frieze batch {jobs} --out {out} --continue"
+            f"try them again with: {again}"
         )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import looking
+from . import interrupts, looking
 from .batch_command import batch
 from .doctor_command import doctor
 from .oneline import OneLine
@@ -59,7 +59,11 @@ app.command(context_settings={"allow_interspersed_args": False})(submit)
 
 
 def main() -> None:
-    """Entry point of the console script `frieze`."""
+    """The command line of this process."""
+    interrupts.run(_run)
+
+
+def _run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names in letters that a terminal may not know
             stream.reconfigure(errors="backslashreplace")

@@ -220,9 +220,10 @@ def _renew() -> None:
                 lease.renew()
 
 
-def _release_all() -> None:
+def release_all() -> None:
+    """Give back all that this process holds."""
     for lease in list(_held.values()):
         release(lease.bucket)
 
 
-atexit.register(_release_all)
+atexit.register(release_all)

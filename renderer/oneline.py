@@ -17,7 +17,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from . import interrupts
 from .errors import FriezeError, RenderCancelledError, RenderFailedError, line
+from .interrupts import CANCELLED
 from .terminal import remark, result
 
 # What the driver may meet from below; looked up only when loaded, for they import torch or ray.
@@ -26,7 +28,7 @@ CLUSTER_ERRORS = {
     "frieze.cluster.bands": "BandError",
     "frieze.cluster.fleet": "FleetError",
 }
-BAD_INPUT, FAILED, CANCELLED, FAULT = 2, 1, 130, 70
+BAD_INPUT, FAILED, FAULT = 2, 1, 70
 MOST_TOLD = 600  # letters of a fault's own message
 TRACEBACK = "FRIEZE_TRACEBACK"  # the variable; --traceback, on any command, is the same
 
@@ -51,6 +53,17 @@ class OneLine(TyperGroup):
             code = _tell(error, json="--json" in words)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def invoke(self, context: Any) -> Any:
+        """A command that was stopped says so, whatever libraries made of it."""
+        try:
+            return super().invoke(context)
+        except RenderCancelledError:
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or interrupts.is_ending():
+                raise RenderCancelledError(interrupts.told()) from None
+            raise
+
 
 def _without_traceback(words: list[str]) -> tuple[list[str], bool]:
     """The words of a command without --traceback, and whether a fault is to be shown in full."""
@@ -61,7 +74,7 @@ def _without_traceback(words: list[str]) -> tuple[list[str], bool]:
 
 def expected() -> tuple[type[Exception], ...]:
     """The errors that are told as one line, the loaded part of the cluster's included."""
-    return (typer.TyperException, FriezeError, *_cluster_errors())
+    return (typer.TyperException, typer.Abort, FriezeError, *_cluster_errors())
 
 
 def _cluster_errors() -> tuple[type[Exception], ...]:
@@ -72,6 +85,8 @@ def _cluster_errors() -> tuple[type[Exception], ...]:
 def _tell(error: Exception, *, json: bool) -> int:
     """Print the error as one line, for machines as a last object too; returns the exit code."""
     message, code = line(message_of(error)), _exit_code(error)
+    if code == CANCELLED and not interrupts.is_first_word():
+        return code
     if json:
         fields = {"error": type(error).__name__, "message": message, "exit_code": code}
         result(jsonlib.dumps({"event": "error", **fields}))
@@ -80,7 +95,7 @@ def _tell(error: Exception, *, json: bool) -> int:
 
 
 def _exit_code(error: Exception) -> int:
-    if isinstance(error, RenderCancelledError):
+    if isinstance(error, (RenderCancelledError, typer.Abort)):
         return CANCELLED
     if isinstance(error, (RenderFailedError, *_cluster_errors())):
         return FAILED
@@ -95,7 +110,7 @@ def message_of(error: Exception) -> str:
             f"--traceback, or {TRACEBACK}=1, shows where"
         )
     if not isinstance(error, typer.TyperException):
-        return str(error)
+        return str(error) or "stopped"  # of an Abort
     message = error.format_message().replace("Value error, ", "").rstrip(".")
     context, unknown = getattr(error, "ctx", None), getattr(error, "option_name", None)
     if context is None:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 WORK = frozenset({"stage", "step", "decode", "block", "export", "done"})
 BEGIN = ("stage", "decode")
+# While the newest of these events is one of the first, a render looks between its steps, or blocks,
+# whether it should stop.
+STEPPING = frozenset({"stage", "step", "save", "decode", "block"})
+NOT_STEPPING = frozenset({"plan", "failure", "recovered", "resized", "export", "done", "ended"})
 # A save is part of its step; a failure is said when it is over, an end as an error.
 UNSHOWN = frozenset({"save", "failure", "ended"})
 
@@ -58,6 +62,11 @@ class Pace:
         return span(self.seconds * (total - self._count)) if self._seconds else ""
 
 
+def steps(event: Event, did: bool) -> bool:
+    """Whether a render is between steps after an event, if it was before or `did`."""
+    return event.kind in STEPPING or (did and event.kind not in NOT_STEPPING)
+
+
 def span(seconds: float) -> str:
     """Seconds as people write them: 0:07, 1:05, 2:03:00."""
     minutes, rest = divmod(round(seconds), 60)
@@ -78,18 +87,21 @@ class Display(Protocol):
 class Progress(logging.Handler):
     """Shows events; this one shows none. Warnings logged below `frieze` are shown as notes.
 
-    `began` says whether work has been done, so that a failure is no longer bad input. A live
-    `display` is on the terminal for as long as this listens.
+    `began` says whether work has been done, so that a failure is no longer bad input;
+    `is_stepping` whether the work looks soon whether it should stop. A live `display` is on the
+    terminal for as long as this listens.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._display: Display | None = None
         self.began = False
+        self.is_stepping = False
         self._turn = threading.RLock()
 
     def __call__(self, event: Event) -> None:
         self.began = self.began or event.kind in WORK
+        self.is_stepping = steps(event, self.is_stepping)
         with self._turn:
             self.show(event)
 

@@ -24,13 +24,13 @@ from .arguments import (
 )
 from .errors import RenderCancelledError, RenderFailedError, SpecError, StoreError, printable
 from .flags import checked, merge, takes_fields
-from .locations import Location, location
+from .interrupts import interruptible
+from .locations import Location, S3Path, location
 from .oneline import expected
 from .progress import Progress, choose
 from .render import RenderResult
 from .render import render as draw
 from .render import resume as finish
-from .stopping import interruptible
 from .terminal import result
 
 if TYPE_CHECKING:
@@ -132,12 +132,18 @@ def _show(
 ) -> None:
     """Do the work before the user's eyes; print where the picture is, or how to go on."""
     progress = choose(json=json, quiet=quiet)
+
+    def told() -> str:
+        return _with_resume("aborted" if progress.began else "stopped before any work", store)
+
     # Ray says on stdout that a worker died; stdout is for results.
-    with progress, interruptible(progress) as cancel, redirect_stdout(sys.stderr):
+    with progress, interruptible(progress, told) as cancel, redirect_stdout(sys.stderr):
         try:
             drawn = work(progress, cancel)
-        except (KeyboardInterrupt, RenderCancelledError) as error:
-            raise RenderCancelledError(_with_resume(str(error) or "aborted", store)) from None
+        except KeyboardInterrupt:
+            raise RenderCancelledError(told()) from None
+        except RenderCancelledError as error:
+            raise RenderCancelledError(_with_resume(str(error), store)) from None
         except expected() as error:
             if not progress.began:
                 raise
@@ -150,8 +156,10 @@ def _show(
 
 
 def _with_resume(message: str, store: Location) -> str:
-    from .homes import holds_store
-
-    if "frieze resume" in message or not holds_store(store):
+    """A message, and how to go on if there is anything to go on with."""
+    how = f"finish with: frieze resume {shlex.quote(str(store))}"
+    if "frieze resume" in message:
         return message
-    return f"{message}; finish with: frieze resume {shlex.quote(str(store))}"
+    if isinstance(store, S3Path):  # to ask takes longer than a stop may
+        return f"{message}; if {store} was begun, {how}"
+    return f"{message}; {how}" if (store / "frieze" / "run.json").is_file() else message

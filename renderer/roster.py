@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .errors import line
 from .events import Event
 from .ledger import ItemEvent, State
-from .progress import Progress, span
+from .progress import Progress, span, steps
 from .terminal import remark, result, show_on
 
 if TYPE_CHECKING:
@@ -39,12 +39,24 @@ class Roster(Progress):
     def __init__(self) -> None:
         super().__init__()
         self.states: dict[str, State] = {}
+        self._stepping: set[str] = set()
 
     def item(self, event: ItemEvent) -> None:
         """Put what happened to an item before the user's eyes."""
         with self._turn:
+            self.began = True
             self.states[event.name] = event.state
+            self._count_steps(event)
             self.tell(event)
+
+    def _count_steps(self, event: ItemEvent) -> None:
+        """A batch looks whether it should stop while any of its items does."""
+        did = event.name in self._stepping
+        if event.state == "running" and event.event is not None and steps(event.event, did):
+            self._stepping.add(event.name)
+        else:
+            self._stepping.discard(event.name)
+        self.is_stepping = bool(self._stepping)
 
     def count(self, *states: State) -> int:
         """Items in one of the states."""

@@ -25,6 +25,8 @@ OWNER = "owner"
 FOREIGN_SECONDS = 7 * 86400.0
 LONGEST = 200  # bytes of a name: a file's may have 255
 
+_own: set[Path] = set()  # of this process, which fills them
+
 _NAME = re.compile(r"\..+\.[0-9a-f]{8}\.part", re.DOTALL)
 
 
@@ -38,11 +40,19 @@ def scratch(parent: Path | None = None, name: str = "frieze") -> Iterator[Path]:
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     remove_abandoned(parent)
     folder, owner = _owned(parent, name)
+    _own.add(folder)
     try:
         yield folder
     finally:
         _remove(folder)
+        _own.discard(folder)
         os.close(owner)
+
+
+def remove_own() -> None:
+    """Remove what this process fills, which ends without having unwound."""
+    for folder in list(_own):
+        _remove(folder)
 
 
 def remove_abandoned(parent: Path) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 from . import batch_file, items, outputs
 from .errors import RenderCancelledError, SpecError, SubmitError
 from .flags import merge
+from .interrupts import CANCELLED
 from .locations import Location, location
-from .oneline import CANCELLED, FAILED
+from .oneline import FAILED
 from .parcel import check_reachable, files_of, local_files, packed
 from .terminal import copied, remark
 

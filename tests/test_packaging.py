@@ -94,7 +94,7 @@ def test_wheel_holds_every_source_file_and_nothing_else(wheel: Path) -> None:
 def test_wheel_declares_the_console_script(wheel: Path) -> None:
     files = zipfile.ZipFile(wheel)
     (name,) = (n for n in files.namelist() if n.endswith("entry_points.txt"))
-    assert "frieze = frieze.renderer.cli:main" in files.read(name).decode()
+    assert "frieze = frieze.renderer.__main__:main" in files.read(name).decode()
     assert any(n.endswith("licenses/LICENSE") for n in files.namelist())
 
 
