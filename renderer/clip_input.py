@@ -81,14 +81,14 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise MediaError(f"{path} is a clip, which needs PyAV: {INSTALL}") from None
     # From an open file, for letters of a name may mean something to FFmpeg. Texts may be damaged;
     # nothing here reads them.
-    with (
-        decoding(path),
-        path.open("rb") as file,
-        av.open(file, metadata_errors="ignore") as container,
-    ):
-        stream = _stream(container, path)
-        stream.thread_type = "AUTO"
-        yield container, stream
+    with decoding(path), path.open("rb") as file:
+        try:
+            with av.open(file, metadata_errors="ignore") as container:
+                stream = _stream(container, path)
+                stream.thread_type = "AUTO"
+                yield container, stream
+        except av.FFmpegError as error:  # some of them are no error that Python knows
+            raise ValueError(error.strerror) from error
 
 
 def _stream(container: Any, path: Path) -> Any:

@@ -71,14 +71,18 @@ def read(path: Path, kind: str) -> np.ndarray:
 
 def _open(data: bytes, kind: str) -> Any:
     """Pillow's reader of that kind: without its limit on size, which guards web servers."""
-    from PIL import AvifImagePlugin, JpegImagePlugin, WebPImagePlugin
+    from PIL import AvifImagePlugin, Image, JpegImagePlugin, WebPImagePlugin
 
     readers: dict[str, Any] = {
         "avif": AvifImagePlugin.AvifImageFile,
         "jpeg": JpegImagePlugin.JpegImageFile,
         "webp": WebPImagePlugin.WebPImageFile,
     }
-    return readers[kind](io.BytesIO(data))
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return readers[kind](io.BytesIO(data))
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _png(data: bytes) -> tuple[np.ndarray, int]:
