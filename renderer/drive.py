@@ -175,13 +175,22 @@ class Drive:
         failed: Exception | None = None
         for _ in range(MOST_FAILURES):
             try:
-                return self.crew.prompts(made, image)
+                return self._with_cuts_told(self.crew.prompts(made, image))
             except (WorkerLostError, CommError) as error:
                 failed = error
                 self.say("failure", message=one_line(error))
             except FleetError as error:
                 raise PlanError(str(error)) from error
         raise RenderFailedError(f"the prompt could not be encoded: {failed}") from failed
+
+    def _with_cuts_told(self, prompts: Prompts) -> Prompts:
+        """The same; what of them no encoder reads is told, and kept out of the log."""
+        for cut in dict.fromkeys(cut for each in prompts.values() for cut in each.cuts):
+            facts = {
+                "cut": {"tokenizer": cut.tokenizer, "limit": cut.limit, "letters": len(cut.text)}
+            }
+            self.say("note", message=f"warning: {cut}", facts=facts)
+        return prompts
 
     def _deliver(self, made: CanvasPlan, targets: outputs.Targets, peak: int) -> RenderResult:
         """Exports of the finished store, most of them begun before, and the account of it all."""

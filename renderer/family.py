@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from frieze.cluster.bands import Marks
 
+    from .truncation import Cut
+
 
 @dataclass(frozen=True)
 class LatentSpec:
@@ -92,7 +94,8 @@ class ModelFacts:
     `training_size` is pixels, `training_frames` frames; `square`: no other shape is known.
     `takes_image`: it animates a first frame, and without one if that is `image_optional`.
     `num_experts`: networks that take turns. `rotary`: its positions are angles. `float32_noise`:
-    its pipeline draws noise in float32 whatever the weights' precision.
+    its pipeline draws noise in float32 whatever the weights' precision. `fixed_sequence_length`:
+    its encoders read so many tokens, no more and no fewer.
     """
 
     family: str
@@ -111,6 +114,7 @@ class ModelFacts:
     square: bool = False
     num_experts: int = 1
     float32_noise: bool = False
+    fixed_sequence_length: bool = False
     training_frames: int = 1
 
     @property
@@ -136,13 +140,18 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The encoded prompts, (positive,) or (positive, negative); the same tensors on every rank."""
+    """The encoded prompts, (positive,) or (positive, negative); the same tensors on every rank.
+
+    `cuts` are the parts of them that their encoders do not read.
+    """
 
     halves: tuple[Mapping[str, Tensor], ...] = ()
+    cuts: tuple[Cut, ...] = ()
 
     def on(self, device: Any) -> Conditioning:
         """The same on a device."""
-        return Conditioning(tuple({k: v.to(device) for k, v in h.items()} for h in self.halves))
+        halves = tuple({k: v.to(device) for k, v in h.items()} for h in self.halves)
+        return Conditioning(halves, self.cuts)
 
 
 @dataclass(frozen=True)

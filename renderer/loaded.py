@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import finite, loading
+from . import finite, loading, truncation
 from .errors import FriezeError
 from .family import Conditioning, Model, ModelFacts, load_family
 from .precision import exactly
@@ -69,16 +70,18 @@ def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioni
     loading.quiet()
 
     def encoded(prompt: str) -> Conditioning:
-        found: Conditioning = load_family(facts.family).encode(
-            facts,
-            spec.model_copy(update={"prompt": prompt}),
-            device_of(spec),
-            plan.guidance.num_halves,
-            image,
-        )
+        with truncation.calls() as calls:
+            found: Conditioning = load_family(facts.family).encode(
+                facts,
+                spec.model_copy(update={"prompt": prompt}),
+                device_of(spec),
+                plan.guidance.num_halves,
+                image,
+            )
         if not all(finite.is_finite(half.values()) for half in found.halves):
             raise finite.error("what the text encoders make of it", "the prompt", spec)
-        return found.on("cpu")
+        cuts = truncation.cuts(calls, prompt, spec.negative_prompt)
+        return dataclasses.replace(found.on("cpu"), cuts=cuts)
 
     return {prompt: encoded(prompt) for prompt in plan.prompts}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import adapters, finite, lora, quantization, skeletons
+from . import adapters, finite, lora, quantization, skeletons, truncation
 from .errors import ModelError
 from .model_files import read_json
 from .weight_files import check_part, check_parts
@@ -126,6 +126,9 @@ def _text_pipeline(
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module) and name not in components:
             finite.check_weights(part, folder / name)
+        if name.startswith("tokenizer") and part is not None:
+            truncation.check_vocabulary(part, folder / name)
+            truncation.tell(getattr(part, "tokenizer", part), name)
     adapters.add_to_encoders(pipeline, lora.parse(spec.lora), folder)
     return pipeline
 

@@ -23,6 +23,11 @@ def check_model(spec: RenderSpec, facts: ModelFacts) -> None:
             )
     _check_frames(spec, facts)
     length, most = spec.max_sequence_length, facts.max_sequence_length
+    if length is not None and facts.fixed_sequence_length:
+        raise PlanError(
+            f"max_sequence_length {length}: the encoders of {facts.family} read {most} tokens, "
+            "no more and no fewer; leave it out"
+        )
     if length is not None and length > max(most, 512):
         raise PlanError(
             f"max_sequence_length {length} is more than {facts.family} reads; use {most}"

@@ -42,7 +42,8 @@ class Watch:
     def __call__(self, event: Event) -> None:
         """Tell the caller last: what it raises must not hide what happened."""
         with self._turn:
-            logged = replace(event, message="") if event.kind == "plan" else event
+            is_private = event.kind == "plan" or "cut" in event.facts  # has words of the prompt
+            logged = replace(event, message="") if is_private else event
             self._log.write(logged.as_json())
             if self._meter is not None:
                 self._meter(event)

@@ -97,6 +97,8 @@ def encode(
 
     pipeline = loading.text_pipeline(QwenImagePipeline, facts, spec).to(device)
     length = spec.max_sequence_length or facts.max_sequence_length
+    # Else it cuts what the encoder made, which looks back only: the same, but nobody could tell.
+    pipeline.tokenizer_max_length = length
 
     def encoded(prompt: str) -> Mapping[str, Tensor]:
         # One prompt at its own length: the mask has no gaps, and the pipeline drops it.

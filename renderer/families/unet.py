@@ -68,6 +68,7 @@ def describe(folder: Path) -> ModelFacts:
         schedule=read_schedule(folder, fixed=MENDED if pipeline == PLAIN else None),
         training_size=hints.get("training_size", _trained_cells(unet) * downscale),
         max_sequence_length=NUM_TOKENS,
+        fixed_sequence_length=True,
         cost=Cost(
             hidden=channels[-1],
             num_layers=2 * len(channels) + 1,

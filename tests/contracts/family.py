@@ -7,6 +7,7 @@ layout of a pipeline class meets the whole contract, the others the comparison w
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +25,8 @@ from frieze.renderer import (
     PlanError,
     RenderCancelledError,
     SpecError,
+    loaded,
+    plan,
     render,
     resume,
 )
@@ -191,6 +194,42 @@ def stays_close_in_half_precision(gallery: Gallery, name: str) -> None:
         limit = max(limit, typical(stock, gallery.drawn(name)))
     assert typical(one, stock) <= limit
     assert typical(gallery.drawn(name, seed=8), one) > 5 * HALF_LATENTS
+
+
+def tells_what_its_encoders_do_not_read(gallery: Gallery, name: str) -> None:
+    """Each tokenizer says where it cuts a prompt too long for it, and nothing of a short one."""
+    folder = gallery.checkpoint(name)
+    tokenizers = {path.name for path in folder.glob("tokenizer*")}
+    long = "a red sun, " * 200 + "a moon"
+    made = plan(gallery.spec(name, prompt=long, negative_prompt=None))
+    cuts = loaded.encode_prompts(made, None)[long].cuts
+    assert {cut.tokenizer for cut in cuts} == tokenizers
+    for cut in cuts:
+        assert long.endswith(cut.text)
+        assert 0 < len(cut.text) <= len(long)
+        assert str(cut).startswith(f"{cut.tokenizer} reads {cut.limit} tokens of the prompt; cut")
+    made = plan(gallery.spec(name, prompt="a sun", negative_prompt=None))
+    if name != "flux2-dev":  # a text of its own comes before every prompt, longer than it reads
+        assert loaded.encode_prompts(made, None)["a sun"].cuts == ()
+
+
+def refuses_a_sequence_length_that_means_nothing(gallery: Gallery, name: str) -> None:
+    facts, asked = describe(str(gallery.checkpoint(name))), {"max_sequence_length": 77}
+    if not facts.fixed_sequence_length:
+        assert plan(gallery.spec(name, **asked)).spec.max_sequence_length == 77
+        return
+    with pytest.raises(PlanError, match=r"max_sequence_length 77: .* read 77 tokens, no more"):
+        plan(gallery.spec(name, **asked))
+
+
+def refuses_a_tokenizer_without_its_vocabulary(gallery: Gallery, name: str, folder: Path) -> None:
+    for part in sorted(path.name for path in gallery.checkpoint(name).glob("tokenizer*")):
+        model = Path(shutil.copytree(gallery.checkpoint(name), folder / part))
+        for file in ("tokenizer.json", "vocab.json", "merges.txt"):
+            (model / part / file).unlink(missing_ok=True)
+        made = plan(gallery.spec(name, model=str(model)))
+        with pytest.raises(ModelError, match=rf"{part}( has a vocabulary|.*cannot be loaded)"):
+            loaded.encode_prompts(made, None)
 
 
 def upcasts_an_autoencoder_that_says_so(gallery: Gallery, name: str) -> None:

@@ -33,7 +33,11 @@ DRAWN: dict[str, Any] = {
     "seed": 7,
     "max_sequence_length": 48,
 }
-UNET = {"height": 160, "guidance_scale": 5.0}  # its coarsest cell is 32 pixels
+UNET = {
+    "height": 160,
+    "max_sequence_length": None,
+    "guidance_scale": 5.0,
+}  # its coarsest cell is 32 pixels
 SD3 = {"guidance_scale": 5.0}
 CLIP = {"num_frames": 5, "guidance_scale": 4.0}
 # How each layout differs from `DRAWN`; the guidance scale that is changed to see it comes last.

@@ -124,6 +124,23 @@ def test_half_precision_stays_close(gallery: Gallery, name: str) -> None:
 
 
 @whole
+def test_what_is_cut_off_a_prompt_is_told(gallery: Gallery, name: str) -> None:
+    contract.tells_what_its_encoders_do_not_read(gallery, name)
+
+
+@whole
+def test_a_sequence_length_that_means_nothing_is_refused(gallery: Gallery, name: str) -> None:
+    contract.refuses_a_sequence_length_that_means_nothing(gallery, name)
+
+
+@whole
+def test_a_tokenizer_without_its_vocabulary_is_refused(
+    gallery: Gallery, name: str, tmp_path: Path
+) -> None:
+    contract.refuses_a_tokenizer_without_its_vocabulary(gallery, name, tmp_path)
+
+
+@whole
 def test_an_autoencoder_is_upcast_where_it_says_so(gallery: Gallery, name: str) -> None:
     contract.upcasts_an_autoencoder_that_says_so(gallery, name)
 
