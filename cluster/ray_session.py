@@ -18,6 +18,8 @@ from .ray_seat import last_line
 
 OBJECT_STORE_BYTES = 256 * 2**20  # verbs return numbers; latents never pass through Ray
 REACH_SECONDS = 10.0
+START_TRIES = 3
+LATE = "timed out during startup"  # in what Ray raises then
 TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with the cluster's token"
 
 _private = threading.Event()  # set while this process is connected to a Ray that it started
@@ -85,15 +87,34 @@ def _connect(size: int, address: str | None, num_cpus: float) -> bool:
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise FleetError(_refused(address, error)) from error
     else:
-        ray.init(
-            address="local",
+        start(
             num_cpus=max(1, math.ceil(size * num_cpus)),
-            include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             **quiet,
         )
         _private.set()
     return True
+
+
+def start(**options: Any) -> None:
+    """Starts a Ray on this machine, with options of `ray.init`; raises `FleetError`.
+
+    Ray gives a node half a minute to start, which is too little where much else runs.
+    """
+    import ray
+
+    for turn in range(1, START_TRIES + 1):
+        try:
+            ray.init(address="local", include_dashboard=False, **options)
+            return
+        except Exception as error:  # Ray raises nothing narrower for a node that is late
+            ray.shutdown()
+            if LATE in str(error) and turn < START_TRIES:
+                continue
+            if LATE in str(error):
+                told = last_line(error)
+                raise FleetError(f"Ray did not start here, {turn} times: {told}") from error
+            raise
 
 
 def disconnect() -> None:

@@ -103,8 +103,12 @@ def text_pipeline(kind: type, facts: ModelFacts, spec: RenderSpec, **components:
 
 @contextmanager
 def kept_encoders() -> Iterator[None]:
-    """Within this, what encodes a prompt is loaded once for all prompts of a model."""
-    token = _kept.set({})
+    """Within this, what encodes a prompt is loaded once for all prompts of a model.
+
+    Inside another of its kind that one goes on.
+    """
+    kept = _kept.get()
+    token = _kept.set({} if kept is None else kept)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import platform
@@ -99,6 +100,7 @@ def of_plan(made: CanvasPlan, *, resumes: bool) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     """Of the libraries that decide pixels and places."""
     found = {}

@@ -14,6 +14,7 @@ from frieze.cluster.attention import Context
 from frieze.cluster.bands import BandError, BandMode, Marks, mark
 from frieze.cluster.comm import Comm, run_threads
 from frieze.cluster.layout import Band, Canvas
+from tolerances import AMPLE
 
 BANDS = (Band(0, 4), Band(4, 16), Band(16, 24))
 WIDTH = 10
@@ -40,7 +41,7 @@ def on_bands(
         with BandMode(comm, bands, marks=marks, canvas=Canvas(1, x.shape[-2], x.shape[-1])):
             return function(rows_of(x, bands[comm.rank]))
 
-    return run_threads(rank, len(bands), timeout=10.0)
+    return run_threads(rank, len(bands), timeout=AMPLE)
 
 
 def error(function: Callable[[Tensor], Tensor], x: Tensor, **options: Any) -> float:

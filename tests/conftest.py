@@ -6,6 +6,7 @@ import environment  # noqa: F401  first: sets what torch reads when it is import
 
 # isort: split
 import functools
+import gc
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,16 @@ import torch
 from frieze.cluster.comm import run_threads
 from poison import nan_filled
 from processes import run_processes
-from ray_fixture import ray_cluster  # noqa: F401  a fixture for every test
+from ray_fixture import _fleets, ray_cluster, ray_fleet  # noqa: F401  fixtures for every test
 from s3_server import s3  # noqa: F401  the same
+from tolerances import AMPLE
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_garbage() -> None:
+    """A render collects garbage: it passes over what was imported and kept by the files before."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +47,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device: make test-gpu")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files run side by side, each in one process; all that need Ray in the same one.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files run side by side, each in one process; all that need Ray in the same one, and first.
 
     A file marked `by_name` is sorted by the parameter `name` of its tests, so that what one of
     them loads is at hand for the next, and each name may run in another process.
@@ -50,6 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     named = sorted((items[place] for place in places), key=_name)
     for place, item in zip(places, named, strict=True):
         items[place] = item
+    if hasattr(config, "workerinput"):  # the long ones first, so that both processes end together
+        items.sort(key=lambda item: (_group(item.path) != "ray", not _name(item)))
 
 
 def _name(item: Any) -> str:
@@ -59,8 +70,18 @@ def _name(item: Any) -> str:
 
 @functools.cache
 def _group(path: Path) -> str:
-    """Some ask for the fixture by its name while they run, so the file's text says who needs it."""
-    return "ray" if "ray_cluster" in path.read_text(encoding="utf-8") else str(path)
+    """Some ask for a fixture by its name while they run, so the file's text says who needs Ray."""
+    text = path.read_text(encoding="utf-8")
+    return "ray" if "ray_cluster" in text or "ray_fleet" in text else str(path)
+
+
+@pytest.fixture(scope="module")
+def kept_encoders() -> Iterator[None]:
+    """Renders of a file of tests load what encodes their prompts once, as those of a batch do."""
+    from frieze.renderer import loading
+
+    with loading.kept_encoders():
+        yield
 
 
 @pytest.fixture
@@ -75,7 +96,7 @@ def world(request: pytest.FixtureRequest) -> Callable[..., Callable[..., list[An
     """`world(n)(function, *args)` runs function(comm, *args) on n threads; results by rank."""
     turns = request.param == "turns"
 
-    def of(num_ranks: int, timeout: float = 20.0) -> Callable[..., list[Any]]:
+    def of(num_ranks: int, timeout: float = AMPLE) -> Callable[..., list[Any]]:
         def run(function: Callable[..., Any], *args: Any) -> list[Any]:
             return run_threads(function, num_ranks, *args, timeout=timeout, turns=turns)
 

@@ -44,11 +44,11 @@ def grey_levels(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(int) - b.astype(int)).max())
 
 
-# A cascade small enough for tests: 256 x 256, then 512 x 512 with interpolated positions.
+# A cascade small enough for tests: 256 high, then 512 with interpolated positions, and narrow.
 # The first stage is enlarged as pixels; `LATENTS` is the same, enlarged as latents.
 CASCADE: dict[str, Any] = {
     "height": 512,
-    "width": 512,
+    "width": 128,
     "method": "pi",
     "workers": 2,
     "stages": [{"scale": 0.5, "steps": 3}, {"scale": 1.0, "start": 0.6, "steps": 3}],

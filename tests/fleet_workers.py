@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -13,6 +13,18 @@ import torch
 from frieze.cluster.comm import Comm
 
 released = threading.Event()  # ends the stalls of ranks in this process
+
+
+def once(begun: Path, act: Callable[[], object]) -> str:
+    """Acts on another thread once a file is there, whose path is returned."""
+
+    def wait() -> None:
+        while not begun.exists():
+            time.sleep(0.02)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+    return str(begun)
 
 
 class OddError(Exception):
@@ -62,9 +74,11 @@ class Worker:
     def exit(self) -> None:
         raise SystemExit("gone")
 
-    def stall(self, rank: int, seconds: float) -> None:
-        """One rank does nothing while the others wait for it."""
+    def stall(self, rank: int, seconds: float, begun: str = "") -> None:
+        """One rank does nothing while the others wait for it; a file says that it has begun."""
         if self.comm.rank == rank:
+            if begun:
+                Path(begun).touch()
             released.wait(seconds)
         self.comm.barrier()
 

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 
 from frieze.cluster.comm import Comm, distributed
-
-START_SECONDS = 120.0  # for the server to import torch on a busy machine
+from tolerances import AMPLE
 
 
 def run_processes(
-    num_ranks: int, function: Callable[..., Any], *args: Any, timeout: float = 20.0
+    num_ranks: int, function: Callable[..., Any], *args: Any, timeout: float = AMPLE
 ) -> list[Any]:
     """function(comm, *args) on `num_ranks` gloo ranks; `function` sits at the top of its file.
 
@@ -39,7 +38,7 @@ def run_processes(
             process.start()
             processes.append(process)
             writer.close()
-        return [_outcome(reader, START_SECONDS + timeout) for reader in readers]
+        return [_outcome(reader, AMPLE + timeout) for reader in readers]
     finally:
         for process in processes:
             process.kill()

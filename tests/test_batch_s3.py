@@ -31,7 +31,7 @@ SLOW = """
 import time
 from frieze.renderer import leases
 from frieze.renderer.shard import Shard
-leases.SECONDS = 2.0
+leases.SECONDS = 6.0
 step = Shard.step
 def slowly(self, *rest):
     time.sleep(0.4)

@@ -17,7 +17,7 @@ from frieze.cluster.bands import BandMode, Marks, mark
 from frieze.cluster.comm import Comm, run_threads
 from frieze.cluster.layout import Band, Mesh, cut
 from processes import run_processes
-from tolerances import CONTROL, EXACT_FLOAT32, EXACT_FLOAT64
+from tolerances import AMPLE, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64
 
 DTYPES = {torch.float64: EXACT_FLOAT64, torch.float32: EXACT_FLOAT32}
 few = settings(
@@ -171,7 +171,7 @@ def several_on_bands(comm: Comm, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def test_bands_of_real_processes_match_one_process() -> None:
-    outcomes = run_processes(3, several_on_bands, torch.float64, timeout=120.0)
+    outcomes = run_processes(3, several_on_bands, torch.float64, timeout=AMPLE)
     for outcome in outcomes:
         assert isinstance(outcome, dict), outcome
     for name in PROCESS_CASES:

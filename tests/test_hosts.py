@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from hosts import Host, two_hosts
+from tolerances import AMPLE
 
 # A rank of two that passes tensors around, and then says what it sent and where it listens.
 RANK = """
@@ -19,7 +20,7 @@ from frieze.cluster.collectives import Like
 from frieze.cluster.distributed import DistributedComm
 
 rank, address, port, kib, rounds = (int(w) if w.isdigit() else w for w in sys.argv[1:])
-comm = DistributedComm(rank, 2, address=address, port=port, timeout=60.0)
+comm = DistributedComm(rank, 2, address=address, port=port, timeout=240.0)
 x = torch.full((kib, 256), float(rank))
 for _ in range(rounds):
     x = comm.ring_pass(x, Like.of(x)).only()
@@ -64,7 +65,7 @@ def test_ranks_meet_over_the_link_and_listen_on_their_own_addresses_only(
         )
         for rank, host in enumerate(hosts)
     ]
-    told = [json.loads(rank.communicate(timeout=120)[0]) for rank in ranks]
+    told = [json.loads(rank.communicate(timeout=AMPLE)[0]) for rank in ranks]
     payload = kib * 1024 * rounds
     for host, rank, was, other in zip(hosts, told, before, (1.0, 0.0), strict=True):
         assert rank["x"] == other

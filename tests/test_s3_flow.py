@@ -20,22 +20,25 @@ from s3_server import BUCKET, SECRET, S3Server
 from tolerances import GREY_LEVELS
 
 SMALL = {"workers": 2, "chunk": 64, "num_inference_steps": 3}
-# A render whose decoding takes its time, so that it can be caught in the middle.
+# A render that tells its first blocks and no others, so that it is caught in the middle.
 SLOW = """
-import sys, time
+import sys, threading
 sys.path.insert(0, {tests!r})
 from drawing import small_spec
-from frieze.renderer import leases, render, shard
+from frieze.renderer import leases, render
+from frieze.renderer.shard import Shard
 
-leases.SECONDS = 2.0
-quick = shard.decode
+leases.SECONDS = 4.0
+decode = Shard.decode
 
-def slowly(*args, **more):
-    for item in quick(*args, **more):
-        yield item
-        time.sleep(0.5)
+def begun(self):
+    ids = next(told := decode(self))
+    if self.comm.rank == 0:
+        yield ids
+    threading.Event().wait()
+    yield from told
 
-shard.decode = slowly
+Shard.decode = begun
 render(
     small_spec({out!r}, **{fields!r}),
     on_event=lambda event: print(event.to_json(), flush=True),

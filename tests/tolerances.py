@@ -1,5 +1,8 @@
 """Every tolerance, with its reason."""
 
+# Seconds after which a wait in a test is a hang, whatever else the machine has to do.
+AMPLE = 240.0
+
 # Same arithmetic in another order of summation, float64.
 EXACT_FLOAT64 = 1e-10
 # The same where a module rounds to float32 on its way, whatever its precision.

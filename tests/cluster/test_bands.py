@@ -24,7 +24,7 @@ from frieze.cluster.bands import BandError, BandMode, band_mode
 from frieze.cluster.comm import run_threads, solo
 from frieze.cluster.layout import Band, Canvas
 from frieze.cluster.strategies.bands import predict, regions
-from tolerances import EXACT_FLOAT64
+from tolerances import AMPLE, EXACT_FLOAT64
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_the_mode_is_per_thread() -> None:
     seen: list[Tensor] = []
 
     def elsewhere() -> None:
-        inside.wait(10)
+        inside.wait(AMPLE)
         with torch.no_grad():
             seen.append(x.mean())
         outside.set()
@@ -162,7 +162,7 @@ def test_the_mode_is_per_thread() -> None:
     thread.start()
     with BandMode(solo(), (Band(0, 24),), canvas=Canvas(1, 24, WIDTH)):
         inside.set()
-        assert outside.wait(10)
+        assert outside.wait(AMPLE)
         with pytest.raises(BandError):
             x.mean()
     thread.join()

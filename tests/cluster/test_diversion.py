@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frieze.cluster.diversion import Diversion
+from tolerances import AMPLE
 
 X = torch.randn(1, 2, 6, 4, generator=torch.Generator().manual_seed(0))
 
@@ -60,14 +61,14 @@ def test_the_function_is_given_back_when_the_last_of_several_threads_closes() ->
     def divert() -> None:
         diversion = Diversion(nothing)
         diversion.open()
-        opened.wait(60)
-        may_close.wait(60)
+        opened.wait(AMPLE)
+        may_close.wait(AMPLE)
         diversion.close()
 
     threads = [threading.Thread(target=divert) for _ in range(2)]
     for thread in threads:
         thread.start()
-    opened.wait(60)
+    opened.wait(AMPLE)
     assert F.scaled_dot_product_attention is not plain
     may_close.set()
     for thread in threads:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from frieze.cluster.comm import (
     threads,
 )
 from processes import free_port
+from tolerances import AMPLE
 
 FOREVER = 3600.0  # a timeout that no test survives
 CPU = torch.device("cpu")
@@ -63,8 +65,8 @@ def test_a_thread_that_left_is_not_waited_for(world: Callable) -> None:
 def test_a_thread_that_hangs_is_named_within_the_timeout(world: Callable) -> None:
     release = threading.Event()
     try:
-        with pytest.raises(RankLostError, match=r"0\.\d s") as caught:
-            world(3, timeout=0.3)(rank_1_computes_on, release)
+        with pytest.raises(RankLostError, match=r"[12](\.\d)? s") as caught:
+            world(3, timeout=2.0)(rank_1_computes_on, release)
     finally:
         release.set()
     assert caught.value.rank == 1
@@ -83,25 +85,35 @@ def test_after_a_failure_every_call_fails() -> None:
 # ---- processes
 
 
-def barrier_unless(comm: Comm, way: str, lost: int) -> tuple[int | None, str]:
+def told(comm: Comm, folder: Path, num_others: int) -> None:
+    """Says that this rank has heard; with others to wait for, waits until so many have."""
+    (folder / str(comm.rank)).touch()
+    while len(list(folder.iterdir())) <= num_others:
+        time.sleep(0.02)
+
+
+def barrier_unless(comm: Comm, way: str, lost: int, folder: Path) -> tuple[int | None, str]:
     """What a survivor hears when rank `lost` leaves in some way."""
     if comm.rank == lost:
         if way == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if way == "hung":
-            time.sleep(4.0)
+            told(comm, folder, comm.size - 1)
             return None, "slept"
         raise ValueError("no such weights")
     with pytest.raises(RankLostError) as caught:
         comm.barrier()
     with pytest.raises(RankLostError):
         comm.barrier()
+    told(comm, folder, 0)
     return caught.value.rank, str(caught.value)
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_killed_process_is_named_on_every_other_rank(gloo_world: Callable, lost: int) -> None:
-    outcomes = gloo_world(3, barrier_unless, "killed", lost, timeout=FOREVER)
+def test_a_killed_process_is_named_on_every_other_rank(
+    gloo_world: Callable, tmp_path: Path, lost: int
+) -> None:
+    outcomes = gloo_world(3, barrier_unless, "killed", lost, tmp_path, timeout=FOREVER)
     assert outcomes.pop(lost) is None
     for rank, text in outcomes:
         assert rank == lost
@@ -109,16 +121,16 @@ def test_a_killed_process_is_named_on_every_other_rank(gloo_world: Callable, los
         assert "\n" not in text
 
 
-def test_a_hung_process_is_named_within_the_timeout(gloo_world: Callable) -> None:
-    outcomes = gloo_world(3, barrier_unless, "hung", 1, timeout=1.5)
+def test_a_hung_process_is_named_within_the_timeout(gloo_world: Callable, tmp_path: Path) -> None:
+    outcomes = gloo_world(3, barrier_unless, "hung", 1, tmp_path, timeout=3.0)
     assert outcomes[1] == (None, "slept")
     for rank, text in (outcomes[0], outcomes[2]):
         assert rank == 1
-        assert "waited 1.5 s for 1 uint8 from rank 1" in text
+        assert "waited 3.0 s for 1 uint8 from rank 1" in text
 
 
-def test_an_error_of_one_process_reaches_all(gloo_world: Callable) -> None:
-    outcomes = gloo_world(3, barrier_unless, "raised", 1, timeout=FOREVER)
+def test_an_error_of_one_process_reaches_all(gloo_world: Callable, tmp_path: Path) -> None:
+    outcomes = gloo_world(3, barrier_unless, "raised", 1, tmp_path, timeout=FOREVER)
     assert isinstance(outcomes[1], ValueError)
     for rank, text in (outcomes[0], outcomes[2]):
         assert rank == 1
@@ -135,7 +147,7 @@ def one_world_after_another(comm: Comm) -> bool:
     before = held()
     for number in range(4):
         port = comm.broadcast_object(free_port() if comm.rank == 0 else None, 0)
-        later = distributed(comm.rank, comm.size, address="127.0.0.1", port=port, timeout=20.0)
+        later = distributed(comm.rank, comm.size, address="127.0.0.1", port=port, timeout=AMPLE)
         later.barrier()
         if number % 2:
             later.abort("enough")
@@ -144,29 +156,31 @@ def one_world_after_another(comm: Comm) -> bool:
         with pytest.raises(CommError, match="enough" if number % 2 else "has closed"):
             later.barrier()
         comm.barrier()
-    deadline = time.monotonic() + 10.0  # connections close a moment later, on threads of torch
-    while held() > before and time.monotonic() < deadline:
+
+    def is_back() -> bool:
+        return all(now <= then + 1 for now, then in zip(held(), before, strict=True))
+
+    deadline = time.monotonic() + AMPLE  # connections close a moment later, on threads of torch
+    while not is_back() and time.monotonic() < deadline:
         time.sleep(0.02)
-    threads_now, files_now = held()
-    return threads_now <= before[0] + 1 and files_now <= before[1] + 1
+    return is_back()
 
 
 def test_worlds_follow_one_another_in_one_process(gloo_world: Callable) -> None:
     assert gloo_world(2, one_world_after_another) == [True, True]
 
 
-def abort_from_another_thread(comm: Comm) -> tuple[int | None, str]:
+def abort_from_another_thread(comm: Comm, folder: Path) -> tuple[int | None, str]:
     if comm.rank == 0:
         threading.Timer(0.1, comm.abort, ["the driver said so"]).start()
     with pytest.raises(RankLostError) as caught:
         comm.exchange({}, {(comm.rank + 1) % comm.size: Like((1,), torch.float32, CPU)})
-    if comm.rank == 0:  # it keeps the record of why
-        time.sleep(1.0)
+    told(comm, folder, comm.size - 1 if comm.rank == 0 else 0)  # rank 0 keeps the record of why
     return caught.value.rank, str(caught.value)
 
 
-def test_an_abort_from_another_thread_ends_every_wait(gloo_world: Callable) -> None:
-    for rank, text in gloo_world(3, abort_from_another_thread, timeout=FOREVER):
+def test_an_abort_from_another_thread_ends_every_wait(gloo_world: Callable, tmp_path: Path) -> None:
+    for rank, text in gloo_world(3, abort_from_another_thread, tmp_path, timeout=FOREVER):
         assert rank == 0
         assert "the driver said so" in text
 
@@ -177,7 +191,7 @@ def join_without_rank_1(comm: Comm) -> str:
         comm.barrier()
         return ""
     with pytest.raises(RankLostError) as caught:
-        distributed(comm.rank, comm.size, address="127.0.0.1", port=port, timeout=1.0)
+        distributed(comm.rank, comm.size, address="127.0.0.1", port=port, timeout=3.0)
     comm.barrier()
     assert caught.value.rank == 1
     return str(caught.value)
@@ -185,7 +199,7 @@ def join_without_rank_1(comm: Comm) -> str:
 
 def test_a_rank_that_never_joins_is_named(gloo_world: Callable) -> None:
     for text in gloo_world(3, join_without_rank_1)[::2]:
-        assert "waited 1.0 s for rank 1 to join at 127.0.0.1:" in text
+        assert "waited 3.0 s for rank 1 to join at 127.0.0.1:" in text
 
 
 def test_a_store_that_is_not_there_is_named() -> None:

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from frieze.cluster.comm import Comm, CommError, Like, RankLostError, run_threads, threads
 from frieze.cluster.layout import Halo, cut
+from tolerances import AMPLE
 
 ROWS, LAYERS = 512, 4
 # One of eight bands, its halo and the mail that waits: an eighth of the whole, and some.
@@ -120,7 +121,7 @@ def large(value: float) -> Tensor:
 
 
 def parked_world(function: Callable[[Comm], Any], num_ranks: int = 3, **world: Any) -> list[Any]:
-    return run_threads(function, num_ranks, turns=True, park="disk", timeout=20.0, **world)
+    return run_threads(function, num_ranks, turns=True, park="disk", timeout=AMPLE, **world)
 
 
 def test_storages_are_emptied_once_and_their_views_restored() -> None:

@@ -20,6 +20,7 @@ from frieze.cluster.phantom import phantom
 from frieze.kernels.tracing import tracing
 from frieze.kernels.workspace import workspace
 from memory import peak_bytes
+from tolerances import AMPLE
 
 ROWS = (2, 5, 3)
 BANDS = (Band(0, 12), Band(12, 36), Band(36, 56), Band(56, 64))
@@ -50,7 +51,7 @@ def _shapes(value: Any) -> Any:
 
 
 def test_it_receives_the_shapes_that_others_would_send() -> None:
-    real = run_threads(_talks, 3, "cpu", timeout=10.0)
+    real = run_threads(_talks, 3, "cpu", timeout=AMPLE)
     assert [_talks(phantom(rank, 3), "meta") for rank in range(3)] == real
 
 

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
 from fleet_workers import Unwilling, Worker
 from frieze.cluster.fleet import Fleet, FleetError, LocalFleet
-from frieze.cluster.ray_fleet import RayFleet
 from frieze.cluster.solo_fleet import SoloFleet
 
 
-def launch(kind: str, request: pytest.FixtureRequest) -> Fleet:
-    if kind == "ray":
-        request.getfixturevalue("ray_cluster")
-        return RayFleet.launch(Worker, 2, 10)
-    return LocalFleet.launch(Worker, 2, 10, turns=kind == "turns")
+@pytest.fixture(params=["threads", "turns", "ray"])
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    if request.param == "ray":
+        yield request.getfixturevalue("ray_fleet")
+        return
+    with LocalFleet.launch(Worker, 2, 10, turns=request.param == "turns") as fleet:
+        yield fleet
 
 
-@pytest.mark.parametrize("kind", ["threads", "turns", "ray"])
-def test_a_new_worker_finds_the_group_and_none_of_the_old_ones_state(
-    kind: str, request: pytest.FixtureRequest
-) -> None:
-    with launch(kind, request) as fleet:
-        places = fleet.describe()
-        fleet.all("remember", 7)
-        assert fleet.all("total", 1) == [23, 23]
-        for base in (20, 30):
-            fleet.take(Worker, base)
-            assert fleet.all("total", 1) == [2 * base + 3] * 2
-        with pytest.raises(AttributeError):
-            fleet.all("recall")
-        assert fleet.describe() == places
+def test_a_new_worker_finds_the_group_and_none_of_the_old_ones_state(fleet: Fleet) -> None:
+    places = fleet.describe()
+    fleet.all("remember", 7)
+    assert fleet.all("total", 1) == [23, 23]
+    for base in (20, 30):
+        fleet.take(Worker, base)
+        assert fleet.all("total", 1) == [2 * base + 3] * 2
+    with pytest.raises(AttributeError):
+        fleet.all("recall")
+    assert fleet.describe() == places
 
 
 def test_one_rank_on_the_drivers_thread_takes_another_worker() -> None:

@@ -18,7 +18,7 @@ from frieze.cluster.comm import Comm, run_threads, solo
 from frieze.cluster.layout import Band, Canvas, Mesh
 from frieze.cluster.strategies.bands import predict
 from frieze.kernels.decay import Decay
-from tolerances import CONTROL, EXACT_FLOAT64
+from tolerances import AMPLE, CONTROL, EXACT_FLOAT64
 
 CANVAS = Canvas(1, 24, WIDTH)
 WHOLE = (Band(0, 24),)
@@ -126,7 +126,7 @@ def drawn(
         with band_mode(comm, bands, mesh=mesh, marks=(marks,), canvas=CANVAS, tuning=own):
             return model(rows_of(canvas(1, 8), bands[comm.rank])), own
 
-    outs, tunings = zip(*run_threads(rank, len(bands), timeout=10.0), strict=True)
+    outs, tunings = zip(*run_threads(rank, len(bands), timeout=AMPLE), strict=True)
     return torch.cat(outs, -2), list(tunings)
 
 

@@ -18,6 +18,7 @@ from frieze.cluster.comm import (
     run_threads,
     threads,
 )
+from tolerances import AMPLE
 
 FOREVER = 3600.0  # a timeout that no test survives
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ def test_only_one_rank_computes_at_a_time() -> None:
 
 
 def test_a_world_with_turns_serves_one_call_after_another() -> None:
-    comms = threads(3, turns=True, timeout=20.0)
+    comms = threads(3, turns=True, timeout=AMPLE)
     seen: list[int] = []
 
     def verb(comm: Comm) -> None:

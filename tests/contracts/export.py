@@ -24,7 +24,7 @@ from PIL import Image
 from frieze.renderer import plugins
 from frieze.renderer.errors import ExportError, FriezeError, StoreError
 from frieze.renderer.store import LatentArray, Store, StoreLayout
-from tolerances import VIDEO_PSNR
+from tolerances import AMPLE, VIDEO_PSNR
 
 NAMES = plugins.names("exports")
 KINDS = ("picture", "clip")
@@ -275,7 +275,7 @@ def follows_a_store_that_is_being_drawn(export: ModuleType, kind: str, folder: P
         assert not out.exists()
         draw(store, pixels, row, 32, frame)
     store.finish()
-    thread.join(60)
+    thread.join(AMPLE)
     assert made == [out]
     assert is_same(out, pixels)
 

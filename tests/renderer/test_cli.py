@@ -20,6 +20,7 @@ from frieze.renderer.events import Event
 from frieze.renderer.flags import PANELS, WITHOUT_FLAG
 from frieze.renderer.render import RenderResult
 from frieze.renderer.spec import RenderSpec
+from tolerances import AMPLE
 
 HEAVY = ["torch", "ray", "diffusers", "transformers", "zarr", "numpy", "tifffile", "PIL", "triton"]
 # A new command or flag must show in a diff of this file.
@@ -161,7 +162,7 @@ def test_every_field_has_a_flag_in_exactly_one_panel() -> None:
 @pytest.mark.parametrize("words", [["--help"], ["render", "--help"], ["--version"], ["--nope"]])
 def test_telling_how_it_is_used_imports_nothing_heavy(words: list[str]) -> None:
     watch = f"import atexit, sys; atexit.register(lambda: print(set({HEAVY}) & set(sys.modules)))"
-    out, _ = process(*words, program=watch).communicate(timeout=60)
+    out, _ = process(*words, program=watch).communicate(timeout=AMPLE)
     assert out.endswith("set()\n")
 
 

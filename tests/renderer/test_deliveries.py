@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from drawing import draw, small_spec
 from frieze.renderer import Event, ExportError, RenderCancelledError, outputs, render, resume
 from frieze.renderer.following import Follower
 from frieze.renderer.store import Store
+from tolerances import AMPLE
 
+FOREVER = 3600.0  # seconds; longer than a test may take
 TINY = {"height": 128, "width": 64, "num_inference_steps": 1, "chunk": 32}
 
 
@@ -43,7 +44,7 @@ def test_exports_are_written_while_blocks_are_painted(
 
     def hold(event: Event) -> None:
         if event.kind == "decode":  # no block is drawn before this returns
-            assert watched.begun.wait(60)
+            assert watched.begun.wait(AMPLE)
 
     made = render(
         small_spec(tmp_path / "a.zarr", **TINY), exports=[tmp_path / "a.png"], on_event=hold
@@ -58,17 +59,15 @@ def test_a_stopped_render_leaves_no_half_export_and_waits_for_none(
 ) -> None:
     whole = draw(tmp_path / "whole.zarr", **TINY)
     expected = outputs.export(whole.path, tmp_path / "whole.png", overwrite=False)
-    watched, cancel, since = Watched(monkeypatch), threading.Event(), 0.0
+    watched, cancel = Watched(monkeypatch), threading.Event()
     real = Follower.__init__
     monkeypatch.setattr(
-        Follower, "__init__", lambda *a, **options: real(*a, **options | {"patience": 300.0})
+        Follower, "__init__", lambda *a, **options: real(*a, **options | {"patience": FOREVER})
     )
 
     def stop(event: Event) -> None:
-        nonlocal since
         if event.kind == "decode":
-            assert watched.begun.wait(60)
-            since = time.monotonic()
+            assert watched.begun.wait(AMPLE)
             cancel.set()
 
     with pytest.raises(RenderCancelledError):
@@ -78,7 +77,6 @@ def test_a_stopped_render_leaves_no_half_export_and_waits_for_none(
             on_event=stop,
             cancel=cancel,
         )
-    assert time.monotonic() - since < 120  # not the 300 s
     assert sorted(os.listdir(tmp_path)) == ["a.zarr", "whole.png", "whole.zarr"]
     assert not Store.open(tmp_path / "a.zarr").is_complete
     resume(tmp_path / "a.zarr")

@@ -32,7 +32,7 @@ from frieze.renderer.method import Method, load_method, trained
 from frieze.renderer.plan import plan
 from frieze.renderer.schedules import Level
 from frieze.renderer.spec import RenderSpec
-from tolerances import CONTROL, EXACT_FLOAT64
+from tolerances import AMPLE, CONTROL, EXACT_FLOAT64
 
 BANDS = (Band(0, 4), Band(4, 14), Band(14, 22))
 CANVAS = Canvas(2, 22, 13)
@@ -52,7 +52,7 @@ def rows(x: Tensor, band: Band) -> Tensor:
 
 def joined(work: Callable[[Comm], Tensor], num_ranks: int = len(BANDS)) -> Tensor:
     """What all ranks return, from the top down."""
-    return torch.cat(run_threads(work, num_ranks, timeout=10.0), dim=-2)
+    return torch.cat(run_threads(work, num_ranks, timeout=AMPLE), dim=-2)
 
 
 def low(x: Tensor) -> Tensor:

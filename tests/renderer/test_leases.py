@@ -19,8 +19,9 @@ from frieze.renderer.errors import StoreError
 from frieze.renderer.status import status
 from frieze.renderer.store import Store, StoreLayout
 from s3_server import BUCKET, S3Server
+from tolerances import AMPLE
 
-SECONDS = 1.2
+SECONDS = 3.0
 LAYOUT = StoreLayout(64, 64, (32, 32))
 DRIVER = f"""
 import sys
@@ -100,7 +101,7 @@ def test_a_dead_drivers_store_is_taken_over_when_its_time_is_over(
     driver.process.wait()
     began = time.monotonic()
     store.journal.append({"event": "block", "id": "0/0"})
-    assert SECONDS / 2 < time.monotonic() - began < SECONDS + 30
+    assert time.monotonic() - began > SECONDS / 2
     assert store.done() == {"0/0"}
     assert [event["event"] for event in store.journal.read()] == ["note", "block"]
 
@@ -146,7 +147,7 @@ def test_a_driver_that_was_silent_too_long_is_told_that_it_lost(
 
 
 def test_a_driver_that_ends_leaves_its_store_at_once(store: Store, driver: Driver) -> None:
-    driver.process.communicate(timeout=60)
+    driver.process.communicate(timeout=AMPLE)
     assert driver.process.returncode == 0
     assert not store.journal.is_claimed()
     assert store.home.read(leases.NAME) is None

@@ -20,7 +20,7 @@ from checkpoints import build
 from frieze.renderer import loading, quantization
 from frieze.renderer.errors import ModelError, PlanError, SpecError
 from parts import Layout, error, facts, spec
-from tolerances import FLOAT8
+from tolerances import AMPLE, FLOAT8
 
 Asked = Callable[..., Any]
 
@@ -129,7 +129,7 @@ class Waiting(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self.entered.release()
-        assert self.go.acquire(timeout=20)
+        assert self.go.acquire(timeout=AMPLE)
         return super().forward(x)
 
 
@@ -146,10 +146,10 @@ def test_a_float8_layer_stays_cast_while_any_thread_is_inside() -> None:
     runs = [threading.Thread(target=lambda: done.append(module.conv(x))) for _ in range(2)]
     for run in runs:
         run.start()
-        assert Waiting.entered.acquire(timeout=20)
+        assert Waiting.entered.acquire(timeout=AMPLE)
     Waiting.go.release(2)
     for run in runs:
-        run.join(20)
+        run.join(AMPLE)
     assert len(done) == 2
     assert torch.equal(*done)
     assert module.conv.weight.dtype is torch.float8_e4m3fn

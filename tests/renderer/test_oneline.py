@@ -22,6 +22,7 @@ from frieze.renderer.errors import (
 from frieze.renderer.events import Event
 from frieze.renderer.render import RenderResult
 from frieze.renderer.spec import RenderSpec
+from tolerances import AMPLE
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, error: BaseException, *, began: bool) -> None:
@@ -118,7 +119,7 @@ def test_json_ends_with_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_expected_error_shows_a_traceback() -> None:
     asked = process("render", "x", "--model", "/nowhere", "--out", "/nowhere/x.zarr")
-    out, err = asked.communicate(timeout=60)
+    out, err = asked.communicate(timeout=AMPLE)
     assert (asked.returncode, out) == (2, "")
     assert "Traceback" not in err
     assert err.startswith("frieze: ")
@@ -140,7 +141,7 @@ def test_a_fault_of_ours_is_one_line_too_and_code_70(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("words", [("--traceback", "render", "x"), ("render", "x", "--traceback")])
 def test_a_fault_shows_where_it_comes_from_if_asked_to(words: tuple[str, ...]) -> None:
     asked = process(*words, program=BROKEN)
-    _, err = asked.communicate(timeout=60)
+    _, err = asked.communicate(timeout=AMPLE)
     assert asked.returncode == 1
     assert "Traceback" in err
     assert "ZeroDivisionError" in err
@@ -183,7 +184,7 @@ def test_a_stop_is_heeded_at_the_next_step_and_twice_at_once(
         assert asked.stderr.readline().startswith(f"stopping at the next step; {name} again")
         if not polite:
             asked.send_signal(stop)
-        assert asked.wait(timeout=60) == 130
+        assert asked.wait(timeout=AMPLE) == 130
         what = "stopped as asked" if polite else "aborted"
         told = f"frieze: {what}; finish with: frieze resume '{store}'\n"
         assert asked.stderr.read() == told

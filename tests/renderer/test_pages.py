@@ -14,6 +14,7 @@ from frieze.renderer.buckets import Bucket
 from frieze.renderer.errors import StoreError
 from frieze.renderer.store import State, Store
 from s3_server import BUCKET, S3Server
+from tolerances import AMPLE
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_an_outage_of_the_server_is_waited_out(
         assert writer.is_alive()
     finally:
         s3.start()
-    writer.join(60)
+    writer.join(AMPLE)
     again = Store.open(store.path)
     assert [event["number"] for event in again.journal.read()] == [0, 1]
 

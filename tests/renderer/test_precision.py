@@ -15,7 +15,7 @@ from frieze.renderer import loaded
 from frieze.renderer.precision import exactly, full_float32
 from frieze.renderer.shard import Shard
 from frieze.renderer.spec import RenderSpec
-from tolerances import EXACT_FLOAT32, GREY_LEVELS
+from tolerances import AMPLE, EXACT_FLOAT32, GREY_LEVELS
 
 CUDNN = torch.backends.cudnn
 # 10 bits of a factor, of which some thousand are added up.
@@ -63,11 +63,11 @@ def test_the_last_thread_to_leave_gives_it_back() -> None:
     def stay() -> None:
         with full_float32():
             inside.set()
-            leave.wait(20)
+            leave.wait(AMPLE)
 
     thread = threading.Thread(target=stay)
     thread.start()
-    assert inside.wait(20)
+    assert inside.wait(AMPLE)
     with full_float32():
         pass
     assert not CUDNN.allow_tf32

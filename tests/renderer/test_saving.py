@@ -10,13 +10,14 @@ import torch
 
 from frieze.renderer.journal import State
 from frieze.renderer.saving import NUM_SLOTS, Saving, Slots
+from tolerances import AMPLE
 
 
 def test_what_is_written_is_what_was_there_when_it_began() -> None:
     saving, written, may_write = Saving(), [], threading.Event()
 
     def write(rows_CTHW: np.ndarray) -> None:
-        assert may_write.wait(20)
+        assert may_write.wait(AMPLE)
         written.append(rows_CTHW.copy())
 
     x, memory = torch.rand(2, 1, 3, 4), torch.rand(1, 1, 3, 4)

@@ -17,6 +17,7 @@ from drawing import CASCADE, small_spec
 from frieze.renderer import RenderCancelledError, RenderHandle, render
 from frieze.renderer.status import status
 from s3_server import BUCKET, S3Server
+from tolerances import AMPLE
 
 
 def test_another_process_reads_and_follows_a_render_that_runs(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_another_process_reads_and_follows_a_render_that_runs(tmp_path: Path) ->
             seen.append(json.loads(reader.stdout.readline()))
 
     render(small_spec(out, workers=2), callback_on_step_end=look)
-    rest, err = readers[0].communicate(timeout=60)
+    rest, err = readers[0].communicate(timeout=AMPLE)
     assert (readers[0].returncode, err) == (0, "")
     seen += map(json.loads, rest.splitlines())
     first, last = seen[0], seen[-1]
@@ -81,8 +82,8 @@ def test_time_left_counts_later_stages_by_their_pixels(tmp_path: Path) -> None:
     with pytest.raises(RenderCancelledError):
         render(small_spec(out, **CASCADE), callback_on_step_end=look)
     assert [(s.stage, s.step, s.size) for s in seen] == [
-        *((1, step, (256, 256)) for step in (1, 2, 3)),
-        (2, 1, (512, 512)),
+        *((1, step, (256, 64)) for step in (1, 2, 3)),
+        (2, 1, (512, 128)),
     ]
     for step, found in enumerate(seen[:3], 1):
         assert found.left == pytest.approx(found.seconds_per_step * (3 - step + 4 * 3))

@@ -21,6 +21,7 @@ from frieze.renderer.errors import StoreError
 from frieze.renderer.pixels import halve, required_bytes
 from frieze.renderer.store import LatentArray, Store, StoreLayout
 from frieze.renderer.writer import Writer
+from tolerances import AMPLE
 
 PAINTED = LatentArray("0-picture", (1, 3, 9, 48, 10), 16, chunk_frames=1)
 LATENTS = (LatentArray("0", (2, 4, 3, 24, 10), 8), PAINTED)
@@ -107,7 +108,7 @@ def test_frames_come_in_order_while_they_are_drawn(tmp_path: Path) -> None:
     reader.start()
     for frame, row in todo:
         draw(store, pixels_THWC, row, 32, frame)
-    reader.join(60)
+    reader.join(AMPLE)
     assert [frame for frame, _ in seen] == [0, 1, 2, 3]
     np.testing.assert_array_equal(np.stack([pixels for _, pixels in seen]), pixels_THWC)
 

@@ -17,8 +17,7 @@ from frieze.renderer import journal
 from frieze.renderer.errors import StoreError
 from frieze.renderer.pixels import halve
 from frieze.renderer.store import Store
-
-PROCESS_SECONDS = 60
+from tolerances import AMPLE
 
 
 def python(code: str, *arguments: object) -> subprocess.Popen[str]:
@@ -51,7 +50,7 @@ for row in range(32 * int(sys.argv[2]), 512, 96):
         assert worker.stdin
         worker.stdin.write("go\n")
         worker.stdin.flush()
-    outputs = [worker.communicate(timeout=PROCESS_SECONDS)[0].split() for worker in workers]
+    outputs = [worker.communicate(timeout=AMPLE)[0].split() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0, 0]
     for ids in outputs:
         store.journal.append({"event": "block", "ids": ids})
@@ -111,7 +110,7 @@ for row, rows in store.in_order(wait=True, poll=0.01):
     for row in (96, 64, 32):
         ids = store.write_rows(row, pixels_HWC[row : row + 32])
         store.journal.append({"event": "block", "ids": ids})
-    rest = reader.communicate(timeout=PROCESS_SECONDS)[0].splitlines()
+    rest = reader.communicate(timeout=AMPLE)[0].splitlines()
     sums = [pixels_HWC[row : row + 32].sum() for row in (32, 64, 96)]
     assert [line.split()[1] for line in rest] == [str(total) for total in sums]
     assert not store.is_complete
@@ -128,7 +127,7 @@ for act in (lambda: store.journal.append({"event": "note"}),
     except StoreError as error:
         print(error, flush=True)
 """
-    output = python(code, store.path).communicate(timeout=PROCESS_SECONDS)[0].splitlines()
+    output = python(code, store.path).communicate(timeout=AMPLE)[0].splitlines()
     assert len(output) == 2
     assert all("another process" in line for line in output)
     assert store.journal.read() == []

@@ -22,6 +22,7 @@ from frieze.renderer.errors import ExportError, StoreError
 from frieze.renderer.locations import S3Path
 from frieze.renderer.pages import PagedJournal
 from s3_server import BUCKET, S3Server
+from tolerances import AMPLE
 
 FOLDERS = {"frames": "clip", "ome_zarr": "picture"}
 
@@ -248,7 +249,7 @@ def test_an_export_into_a_bucket_follows_a_store_that_is_being_drawn(
         assert objects(place / "out") == {}
         draw(store, pixels_HWC, row, 32, frame)
     store.finish()
-    thread.join(60)
+    thread.join(AMPLE)
     assert made == [place / "out" / "a.png"]
     near = outputs.export(store.path, tmp_path / "a.png", overwrite=False)
     assert isinstance(near, Path)
