@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-PARTS = ("compute", "exchange", "save", "decode", "driver")
+PARTS = ("start", "compute", "exchange", "save", "decode", "driver")
 WIDTH, HEIGHT = 880.0, 200.0
 MOST_BARS = 240
 

@@ -19,7 +19,6 @@ from .terminal import guard, result
 
 app = typer.Typer(
     cls=OneLine,
-    add_completion=False,
     pretty_exceptions_enable=False,
     epilog='Begin with: frieze render "a red sun over blue mountains" --preset demo --out sun.tif',
     context_settings={"help_option_names": ["-h", "--help"]},

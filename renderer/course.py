@@ -26,6 +26,7 @@ from .errors import (
     StoreError,
     TakenOverError,
 )
+from .estimate import GIB
 from .events import StepReport
 from .journal import State
 from .launching import Prompts, replanned
@@ -182,6 +183,9 @@ class Course:
 
     def _denoise(self) -> None:
         fleet, made, state = self.fleet, self.made, self.slots.newest
+        if self._shown < 0:
+            gib = sum(made.facts.cost.weight_bytes.values()) / GIB
+            self.listener.say("note", message=f"loading weights, {gib:.2f} GiB")
         fleet.all("load")
         if self._is_drawn:
             assert state is not None

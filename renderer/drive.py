@@ -144,6 +144,8 @@ class Drive:
         self.say("plan", message=str(made), facts=about)
         with Deliveries(targets, made.spec.dpi) as self.deliveries:
             with ExitStack() as at_end:
+                if begun is not None:  # before what takes long: others see that it goes on
+                    self._take(begun, at_end)
                 with self.crew.session(made):
                     if on_ray(made.spec):
                         self.watch.measure(targets.store.stem)
@@ -154,9 +156,8 @@ class Drive:
                         where = "; ".join(map(str, places))
                         self.say("workers", message=where, facts=watch.of_workers(places))
                         store = open_store()
-                        at_end.callback(store.journal.release)
-                        store.journal.claim()
-                        self.watch.keep(store.path)
+                        if begun is None:
+                            self._take(store, at_end)
                         outputs.prepare_live(targets, made)
                         if begun is None or not begun.last_state():
                             keep_sources(made, store)
@@ -164,6 +165,12 @@ class Drive:
                 store.finish()
                 outputs.finish_live(targets)
             return self._deliver(made, targets, peak)
+
+    def _take(self, store: Store, at_end: ExitStack) -> None:
+        """Become the driver of a store, and keep the log there."""
+        at_end.callback(store.journal.release)
+        store.journal.claim()
+        self.watch.keep(store.path)
 
     def _prompts(self, made: CanvasPlan, begun: Store | None) -> Prompts:
         """The encoded prompts, from a worker that lives no longer than that."""

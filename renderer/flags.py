@@ -204,7 +204,8 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.is_required() or field.default in (None, False, ()) or field.default_factory:
+    is_off = field.default is None or field.default is False or field.default == ()
+    if field.is_required() or is_off or field.default_factory:
         return ""
     return f"; default {field.default}"
 

@@ -14,6 +14,7 @@ from .errors import RenderFailedError, StoreError, SubmitError, line, printable
 from .terminal import remark, result
 
 POLL_SECONDS = 1.0
+START_SECONDS = 30.0  # a driver that was started just now may take so long to take up its store
 
 
 def export(
@@ -49,7 +50,7 @@ def status(
         typer.Option(help="http://HEAD:8265 of the cluster that runs the job"),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="look again until nobody is at work")
+        bool, typer.Option("--follow", help="look again until nobody is at work, 30 s at least")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -66,7 +67,11 @@ def status(
     show(found, str(found))
     if not follow:
         return
-    while found.state in ("running", "silent"):
+    until = time.monotonic() + START_SECONDS
+    while found.state in ("running", "silent") or (
+        found.state == "stopped" and time.monotonic() < until
+    ):
+        until = 0.0 if found.state != "stopped" else until  # it was seen at work
         time.sleep(POLL_SECONDS)
         before, found = found, look(store)
         for failure in found.failures[len(before.failures) :]:

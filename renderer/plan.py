@@ -172,6 +172,7 @@ def _made(
     method = load_method(_settled(spec, detected), facts)
     refusals.check_method(spec, facts, method)
     refusals.check_model(spec, facts)
+    refusals.check_variant(spec, facts)
     lora.check(lora.parse(spec.lora + spec.lora_2), facts)
     guidance = strength(spec, facts)
     mesh = _mesh(spec, guidance)

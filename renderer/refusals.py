@@ -1,11 +1,14 @@
 """What is asked for and cannot be drawn: refused before any work, with what would work instead.
 
-All raise `PlanError`.
+All raise `PlanError`, or `ModelError` for what the model's folder lacks.
 """
 
 from __future__ import annotations
 
-from .errors import PlanError
+import re
+from pathlib import Path
+
+from .errors import ModelError, PlanError
 from .family import ModelFacts
 from .method import Method, trained
 from .spec import RenderSpec
@@ -32,6 +35,29 @@ def check_model(spec: RenderSpec, facts: ModelFacts) -> None:
         raise PlanError(
             f"max_sequence_length {length} is more than {facts.family} reads; use {most}"
         )
+
+
+def check_variant(spec: RenderSpec, facts: ModelFacts) -> None:
+    """The weights are there as the variant asked for, or without one as plain files."""
+    model = Path(facts.folder)
+    if spec.variant is not None:
+        if not any(model.rglob(f"*.{spec.variant}[.-]*safetensors")):
+            raise ModelError(
+                f"{model} holds no {spec.variant!r} weights; drop --variant, or fetch them"
+            )
+        return
+    for component in facts.cost.weight_bytes:
+        found = [_VARIANT.search(file.name) for file in (model / component).glob("*.safetensors")]
+        variants = sorted({each[1] for each in found if each})
+        if variants and all(found):
+            raise ModelError(
+                f"{model / component} holds {' and '.join(variants)} weights only; use --variant "
+                f"{variants[0]}, and --dtype for what to compute in"
+            )
+
+
+# MODEL.fp16.safetensors, MODEL.fp16-00001-of-00002.safetensors: how diffusers names variants.
+_VARIANT = re.compile(r"\.([A-Za-z0-9_]+)(?:-\d{5}-of-\d{5})?\.safetensors$")
 
 
 def _check_frames(spec: RenderSpec, facts: ModelFacts) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import os
 import shlex
@@ -114,10 +115,9 @@ def _page(store: Store, found: Status) -> str:
 def _headline(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """The few figures that everybody asks for."""
     rows = [("state", found.state), ("size", "{} × {}".format(*found.stages[-1]["size"]))]
-    began, ended = (line["time"] for line in (lines[0], lines[-1])) if lines else (0.0, 0.0)
     if lines:
-        rows.append(("begun", clock(began)))
-        rows.append(("wall time", span(ended - began)))
+        rows.append(("begun", clock(lines[0]["time"])))
+        rows.append(("wall time", span(sum(run_seconds(run) for run in runs(lines)))))
     if found.workers:
         rows.append(("workers", str(len(found.workers))))
     rows.append(("blocks", f"{found.blocks} of {found.num_blocks}"))
@@ -125,6 +125,25 @@ def _headline(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[tuple[s
     if peak:
         rows.append(("peak memory", f"{peak / 2**30:.2f} GiB a worker"))
     return rows
+
+
+def runs(lines: Sequence[Mapping[str, Any]]) -> list[Sequence[Mapping[str, Any]]]:
+    """The lines of every run: the first, and those that resumed it after a pause."""
+    begins = [number for number, line in enumerate(lines) if line["event"] == "plan"]
+    bounds = [0, *begins[1:], len(lines)]
+    return [lines[a:b] for a, b in itertools.pairwise(bounds) if a < b]
+
+
+def run_seconds(run: Sequence[Mapping[str, Any]]) -> float:
+    """Wall time of a run."""
+    return float(run[-1]["time"] - run[0]["time"])
+
+
+def start_seconds(run: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds of a run before its work: workers, prompts, weights."""
+    works = (line for line in run if line["event"] in ("stage", "decode"))
+    first = next(works, run[-1])
+    return float(first["time"] - run[0]["time"])
 
 
 def _stages(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -149,7 +168,8 @@ def _stages(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[dict[str,
 def _shares(lines: Sequence[Mapping[str, Any]]) -> Chart:
     """Seconds of the whole render by part."""
     steps = [line for line in lines if line["event"] == "step"]
-    parts = {part: sum(s.get(part, 0.0) for s in steps) for part in ("compute", "exchange")}
+    parts = {"start": sum(map(start_seconds, runs(lines)))}
+    parts |= {part: sum(s.get(part, 0.0) for s in steps) for part in ("compute", "exchange")}
     parts["save"] = sum(line["seconds"] for line in lines if line["event"] == "save")
     parts["decode"] = sum(line["elapsed"] for line in lines if line["event"] == "block")
     parts["driver"] = sum(s.get("driver", 0.0) for s in steps)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from checkpoints import build
-from frieze.renderer import loading, quantization
+from frieze.renderer import RenderSpec, loading, plan, quantization
 from frieze.renderer.errors import ModelError, PlanError, SpecError
 from parts import Layout, error, facts, spec
 from tolerances import AMPLE, FLOAT8
@@ -62,6 +62,23 @@ def test_a_variant_is_taken_where_a_part_has_it(folders: Asked, tmp_path: Path) 
     assert loading.text_pipeline(Layout("flux").pipeline, facts(folder), asked).vae is None
     with pytest.raises(ModelError, match="no 'fp61' weights"):
         Layout("flux").load(folder, spec(variant="fp61"))
+
+
+def test_a_plan_knows_which_variants_are_there(folders: Asked, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders("flux"), folder)
+
+    def planned(**fields: Any) -> Any:
+        return plan(RenderSpec(model=str(folder), height=64, width=64, **fields))
+
+    planned()
+    with pytest.raises(ModelError, match="no 'fp61' weights; drop --variant"):
+        planned(variant="fp61")
+    for file in list(folder.rglob("*.safetensors")):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    with pytest.raises(ModelError, match="holds fp16 weights only; use --variant fp16"):
+        planned()
+    planned(variant="fp16")
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_refused(folders: Asked, tmp_path: Path) -> None:

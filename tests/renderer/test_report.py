@@ -18,7 +18,7 @@ from contracts.export import make_store, picture
 from drawing import draw, pixels, small_spec
 from frieze.renderer import RenderCancelledError, RenderSpec, cli, flags, render
 from frieze.renderer.charts import HEIGHT, WIDTH, bars, shares
-from frieze.renderer.report import command, report
+from frieze.renderer.report import command, report, run_seconds, runs, start_seconds
 from frieze.renderer.runlog import read
 
 NASTY = "a red sun <script>alert(1)</script> & \"blue\" 'mountains' </title>{{ 7 * 7 }}"
@@ -83,6 +83,15 @@ def test_bars_add_up_to_the_seconds_of_the_log(drawn: Path) -> None:
         ("compute", WIDTH * 0.75),
         ("save", WIDTH * 0.25),
     ]
+
+
+def test_wall_time_is_that_of_all_runs_without_the_pauses() -> None:
+    kinds = [("plan", 0.0), ("stage", 5.0), ("step", 7.0), ("ended", 8.0)]
+    kinds += [("plan", 1000.0), ("note", 1001.0), ("decode", 1003.0), ("done", 1004.0)]
+    told = [{"event": event, "time": time} for event, time in kinds]
+    assert [each_run[0]["time"] for each_run in runs(told)] == [0.0, 1000.0]
+    assert (sum(map(run_seconds, runs(told))), sum(map(start_seconds, runs(told)))) == (12.0, 8.0)
+    assert runs([]) == []
 
 
 def test_many_steps_share_bars() -> None:

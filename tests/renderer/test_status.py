@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -14,8 +15,8 @@ import pytest
 from command_line import frieze, process, refused
 from contracts.export import make_store, picture
 from drawing import CASCADE, small_spec
-from frieze.renderer import RenderCancelledError, RenderHandle, render
-from frieze.renderer.status import status
+from frieze.renderer import RenderCancelledError, RenderHandle, looking, render, resume
+from frieze.renderer.status import Status, status
 from s3_server import BUCKET, S3Server
 from tolerances import AMPLE
 
@@ -71,7 +72,10 @@ def test_a_store_in_a_bucket_is_read_alike(s3: S3Server) -> None:
     assert stopped.reason.startswith("stopped as asked")
 
 
-def test_time_left_counts_later_stages_by_their_pixels(tmp_path: Path) -> None:
+def test_time_left_counts_later_stages_by_their_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "START_SECONDS", 0.0)
     out = tmp_path / "a.zarr"
     seen = []
 
@@ -97,6 +101,32 @@ def test_time_left_counts_later_stages_by_their_pixels(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
     assert "frieze resume" in result.stderr
+    # Whoever resumes it takes it up before what takes long, and others see that.
+    heard: dict[str, str] = {}
+    resume(out, on_event=lambda event: heard.update({event.message: status(out).state}))
+    assert (heard["encoding the prompt"], status(out).state) == ("running", "done")
+    assert any(message.startswith("loading weights, 0.") for message in heard)
+
+
+def test_who_follows_waits_for_a_driver_that_has_just_been_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    facts: dict[str, Any] = {"reason": "", "stage": 1, "num_stages": 1, "size": (64, 64)}
+    facts |= {"step": 1, "num_steps": 4, "blocks": 0, "num_blocks": 4, "seconds_per_step": 0.0}
+    facts |= {"left": None, "heard": 0.0, "silence": 0.0, "num_resumes": 1, "num_recovered": 0}
+    states = iter(["stopped", "stopped", "running", "running", "done"])
+    module = importlib.import_module("frieze.renderer.status")
+
+    def look(path: str) -> Status:
+        return Status(path=path, state=next(states), stages=[], **facts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "status", look)
+    monkeypatch.setattr(looking, "POLL_SECONDS", 0.0)
+    assert frieze("status", "a.zarr", "--follow").exit_code == 0
+    # Once it was seen at work, its end is the end.
+    states = iter(["stopped", "running", "stopped", "running"])
+    assert frieze("status", "a.zarr", "--follow").exit_code == 1
+    assert next(states) == "running"
 
 
 def test_failures_are_told_with_their_time(tmp_path: Path) -> None:
