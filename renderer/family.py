@@ -25,6 +25,7 @@ from . import hub, plugins
 from .errors import ModelError
 from .input_files import fault
 from .method import AbsolutePolicy, Axis, PositionPolicy
+from .model_configs import check_index, check_sizes
 from .model_files import read_json
 from .schedules import Level, Schedule
 from .weight_files import check_parts
@@ -244,6 +245,7 @@ def describe(model: str, revision: str | None = None, variant: str | None = None
     folder = find(model, revision, variant)
     index = read_json(folder / "model_index.json")
     pipeline = str(index.get("_class_name", ""))
+    check_index(folder / "model_index.json", index)
     check_parts(folder, index)
     served: dict[str, str] = {}
     for name in family_names():
@@ -251,8 +253,14 @@ def describe(model: str, revision: str | None = None, variant: str | None = None
     if pipeline not in served:
         known = ", ".join(sorted(served))
         raise ModelError(f"{folder} holds a {pipeline or 'nameless'} model; Frieze knows {known}")
+    check_sizes(folder)
     facts = load_family(served[pipeline]).describe(folder)
     assert isinstance(facts, ModelFacts)
+    if facts.training_size < facts.latent.unit:
+        raise ModelError(
+            f"{folder} was trained at {facts.training_size} pixels, by its configs, which is less "
+            f"than the {facts.latent.unit} of one patch; fetch the model anew"
+        )
     return facts
 
 

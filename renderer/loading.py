@@ -19,6 +19,8 @@ import torch
 
 from . import adapters, finite, lora, quantization, skeletons, truncation
 from .errors import ModelError
+from .library_errors import as_model_error
+from .model_configs import lists_part
 from .model_files import read_json
 from .weight_files import check_part, check_parts
 
@@ -81,7 +83,7 @@ def vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
     Its config says so by `force_upcast`, as diffusers' pipelines of SDXL take it.
     """
     config = read_json(Path(facts.folder) / "vae" / "config.json")
-    upcast = spec.dtype == "float16" and config.get("force_upcast")
+    upcast = spec.dtype == "float16" and config.get("force_upcast") is True
     return torch.float32 if upcast else dtype_of(spec.dtype)
 
 
@@ -121,7 +123,11 @@ def _text_pipeline(
     folder = Path(facts.folder)
     index = read_json(folder / "model_index.json")
     check_parts(folder, index)
-    absent = [name for name, part in index.items() if isinstance(part, list) and part[0] is None]
+    absent = [
+        name
+        for name, part in index.items()
+        if isinstance(part, list) and not lists_part(index, name)
+    ]
     left_out = dict.fromkeys([*absent, *(name for name in DRAWING if name in index)])
     parts = {**left_out, **components}
     # A pipeline looks for the variant part by part, and takes the plain files where it has none.
@@ -177,12 +183,8 @@ def _loaded(kind: type, folder: Path, **options: Any) -> Any:
     """from_pretrained, safetensors only and from this folder only; failures become `ModelError`."""
     quiet()
     load: Callable[..., Any] = kind.from_pretrained  # type: ignore[attr-defined]
-    try:
-        with _ONE_AT_A_TIME:
-            return load(str(folder), use_safetensors=True, local_files_only=True, **options)
-    except adapters.FAILURES as error:
-        reason = adapters.first_line(error)
-        raise ModelError(f"{folder} cannot be loaded ({reason}); fetch the model anew") from None
+    with as_model_error(folder, "be loaded"), _ONE_AT_A_TIME:
+        return load(str(folder), use_safetensors=True, local_files_only=True, **options)
 
 
 def quiet() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import ModelError
 from .input_files import fault
+from .values import checked
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -18,8 +19,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if (why := fault(path)) is not None:
         raise ModelError(f"{path} cannot be read as JSON ({why}); fetch the model anew")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        values = checked(json.loads(path.read_text(encoding="utf-8")), any_number=True)
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as JSON ({error}); fetch the model anew") from None
     if not isinstance(values, dict):
         raise ModelError(f"{path} holds {type(values).__name__}; a JSON object works")

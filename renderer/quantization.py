@@ -74,7 +74,7 @@ def options(spec: RenderSpec, folder: Path) -> dict[str, Any]:
     theirs = read_json(folder / "config.json").get("quantization_config")
     asked = spec.quantization or spec.storage_dtype
     if theirs and asked:
-        method = theirs.get("quant_method", "unknown")
+        method = theirs.get("quant_method") if isinstance(theirs, dict) else "unknown"
         raise ModelError(f"{folder} is quantised already ({method}); leave out {asked!r}")
     return {"quantization_config": _config(spec)} if spec.quantization else {}
 

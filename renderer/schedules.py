@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, PlanError
+from .library_errors import as_model_error
+from .model_configs import SchedulerConfig, parse
 from .model_files import read_json
 from .shifts import alpha_for, even_sigmas, flow_sigmas
 
@@ -114,6 +116,7 @@ def read_schedule(
     """
     path = folder / "scheduler" / "scheduler_config.json"
     options = {**read_json(path), **(fixed or {})}
+    parse(SchedulerConfig, options, path)
     assert mu in (None, "flux2")
     name = _class_name(folder, options)
     options["_class_name"] = name
@@ -131,7 +134,7 @@ def _class_name(folder: Path, options: Mapping[str, Any]) -> str:
     """A pipeline makes the scheduler that its index names, whatever the config was saved from."""
     index = folder / "model_index.json"
     named = read_json(index).get("scheduler") if index.is_file() else None
-    return str((named and named[-1]) or options.get("_class_name", ""))
+    return str((isinstance(named, list) and named and named[-1]) or options.get("_class_name", ""))
 
 
 def _check_options(path: Path, name: str, flow: bool, options: Mapping[str, Any]) -> None:
@@ -191,6 +194,9 @@ def table(
     alpha = None
     if schedule.flow:
         alpha = shift or alpha_for(schedule, tokens, training_tokens, num_steps)
+        if not 1e-4 <= alpha <= 1e6:
+            name = schedule.options["_class_name"]
+            raise ModelError(f"{name}'s options make a timestep shift of {alpha:g}; give one")
     if alpha is not None and not any(schedule.options.get(key) for key in SPACINGS):
         levels, scale = _flow_levels(schedule, num_steps, alpha, start), 1.0
     else:
@@ -242,6 +248,9 @@ def _num_kept(schedule: Schedule, num_steps: int, strength: float) -> int:
 def _check_levels(schedule: Schedule, num_steps: int, levels: Sequence[Level]) -> None:
     if schedule.prediction == "epsilon" and levels[0].alpha == 0:
         raise PlanError("at pure noise a prediction of the noise says nothing; v_prediction works")
+    if not all(math.isfinite(level.sigma) and math.isfinite(level.timestep) for level in levels):
+        name = schedule.options["_class_name"]
+        raise ModelError(f"{name}'s options make noise levels that are no numbers")
     ratios = [level.sigma / level.alpha if level.alpha else math.inf for level in levels]
     equal = any(after >= before for before, after in itertools.pairwise(ratios))
     if equal and schedule.solver in ("dpm", "unipc"):
@@ -304,7 +313,7 @@ def _stock_scheduler(schedule: Schedule, num_steps: int, alpha: float | None) ->
     options, name = dict(schedule.options), schedule.options["_class_name"]
     if alpha is not None:
         options["use_dynamic_shifting"] = False
-    try:
+    with as_model_error(Path(f"{name} of the checkpoint"), "use its own options"):
         with warnings.catch_warnings():
             # Schedulers make arrays of tensors in a way that numpy 2 is about to forbid.
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
@@ -314,6 +323,4 @@ def _stock_scheduler(schedule: Schedule, num_steps: int, alpha: float | None) ->
             else:
                 scheduler.set_shift(alpha)
                 scheduler.set_timesteps(sigmas=even_sigmas(schedule, num_steps))
-    except (ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"{name} refuses its own options: {error}") from None
-    return scheduler
+        return scheduler

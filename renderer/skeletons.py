@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from . import lora, quantization
+from .library_errors import as_model_error
 from .model_files import read_json
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def build(kind: Any, folder: Path, spec: RenderSpec, dtype: torch.dtype, denoise
     parts = _built.get()
     assert parts is not None
     config = {k: v for k, v in read_json(folder / "config.json").items() if k not in _PRIVATE}
-    with torch.device("meta"):
+    with as_model_error(folder / "config.json", "be built from"), torch.device("meta"):
         module = kind.from_config(config)
     _cast(module, dtype)
     size, cast = weight_bytes(module), 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from drawing import draw
 from frieze.renderer.spec import RenderSpec
 from fuzz_files import batch_texts, on_batch, on_preset, yaml_texts
+from fuzz_models import folders, on_folder
 from fuzz_specs import act_on_spec, methods, specs
 from fuzz_words import STORE, act_on_words, words
 from fuzzing import Kind
@@ -22,4 +23,5 @@ def kinds(folder: Path) -> list[Kind]:
         Kind("words of the command line", words(), act_on_words),
         Kind("YAML presets", yaml_texts(list(RenderSpec.model_fields)), on_preset(folder)),
         Kind("batch files", batch_texts(), on_batch(folder)),
+        Kind("configs of model folders", folders(folder), on_folder(folder)),
     ]

@@ -18,6 +18,7 @@ NAMES = (
     "words of the command line",
     "YAML presets",
     "batch files",
+    "configs of model folders",
 )
 
 

@@ -66,7 +66,7 @@ DOORS = {
 # Where an error of others' code crosses a thread or process: any of them is caught, as a value.
 # And where nobody is left who could: it is told to the user.
 CATCHES_ALL = (
-    "renderer/oneline.py",
+    *("renderer/oneline.py", "renderer/library_errors.py"),
     *("cluster/fleet.py", "cluster/ray_seat.py", "cluster/seat.py", "cluster/threads.py"),
     *("renderer/attempts.py", "renderer/writer.py"),
 )

@@ -34,7 +34,7 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis
-from ..model_files import read_json
+from ..model_configs import Count, Heads, PictureVae, Size, hints, read
 from ..rotary import AngleRope, band_angles, picture_axes
 from ..schedules import Level, read_schedule, x0_from
 
@@ -48,34 +48,44 @@ pipelines = ("FluxPipeline",)
 THETA = 10000.0
 
 
+class Transformer(Heads):
+    """transformer/config.json."""
+
+    num_layers: Count
+    num_single_layers: Count
+    joint_attention_dim: Size
+    pooled_projection_dim: Size
+    guidance_embeds: bool = False
+
+
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
-    transformer = read_json(folder / "transformer" / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
-    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
+    transformer = read(Transformer, folder / "transformer" / "config.json")
+    vae = read(PictureVae, folder / "vae" / "config.json")
+    told = hints(folder)
     parts = ("transformer", "vae", "text_encoder", "text_encoder_2")
     return ModelFacts(
         family="flux",
         folder=str(folder),
         pipeline="FluxPipeline",
         latent=LatentSpec(
-            channels=vae["latent_channels"],
-            downscale=2 ** (len(vae["block_out_channels"]) - 1),
+            channels=vae.latent_channels,
+            downscale=vae.downscale,
             patch=2,
         ),
         schedule=read_schedule(folder, explicit_sigmas=True),
-        training_size=hints.get("training_size", 1024),
-        square=hints.get("square", False),
-        max_sequence_length=hints.get("max_sequence_length", 512),
+        training_size=told.training_size or 1024,
+        square=told.square,
+        max_sequence_length=told.max_sequence_length or 512,
         cost=Cost(
-            hidden=transformer["num_attention_heads"] * transformer["attention_head_dim"],
-            num_layers=transformer["num_layers"] + transformer["num_single_layers"],
+            hidden=transformer.hidden,
+            num_layers=transformer.num_layers + transformer.num_single_layers,
             weight_bytes={part: weight_bytes(folder, part) for part in parts},
-            decoder_channels=vae["block_out_channels"][0],
+            decoder_channels=vae.decoder_channels,
         ),
         guidance=GuidanceFacts(
             cfg="true_cfg_scale",
-            embedded=transformer.get("guidance_embeds", False),
+            embedded=transformer.guidance_embeds,
             defaults={"guidance_scale": 3.5, "true_cfg_scale": 1.0},
         ),
     )
@@ -107,11 +117,11 @@ def encode(
 
 def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
     """Shapes of what `encode` gives for one prompt."""
-    config = read_json(Path(facts.folder) / "transformer" / "config.json")
+    config = read(Transformer, Path(facts.folder) / "transformer" / "config.json")
     length = spec.max_sequence_length or facts.max_sequence_length
     return {
-        "embeds": (1, length, config["joint_attention_dim"]),
-        "pooled": (1, config["pooled_projection_dim"]),
+        "embeds": (1, length, config.joint_attention_dim),
+        "pooled": (1, config.pooled_projection_dim),
     }
 
 

@@ -34,7 +34,7 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis, trained
-from ..model_files import read_json
+from ..model_configs import Count, Heads, Index, PictureVae, Size, hints, read
 from ..rotary import AngleRope, band_angles, picture_axes
 from ..schedules import Level, read_schedule, x0_from
 
@@ -48,45 +48,52 @@ pipelines = ("Flux2KleinPipeline", "Flux2Pipeline")
 CELLS = 2
 
 
+class Transformer(Heads):
+    """transformer/config.json."""
+
+    num_layers: Count
+    num_single_layers: Count
+    joint_attention_dim: Size
+    guidance_embeds: bool = True
+
+
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
-    index = read_json(folder / "model_index.json")
-    transformer = read_json(folder / "transformer" / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
-    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
+    index = read(Index, folder / "model_index.json")
+    transformer = read(Transformer, folder / "transformer" / "config.json")
+    vae = read(PictureVae, folder / "vae" / "config.json")
+    told = hints(folder)
     return ModelFacts(
         family="flux2",
         folder=str(folder),
-        pipeline=index["_class_name"],
+        pipeline=index.pipeline,
         latent=LatentSpec(
-            channels=vae["latent_channels"] * CELLS**2,
-            downscale=2 ** (len(vae["block_out_channels"]) - 1) * CELLS,
+            channels=vae.latent_channels * CELLS**2,
+            downscale=vae.downscale * CELLS,
             patch=1,
         ),
         schedule=read_schedule(folder, explicit_sigmas=True, mu="flux2"),
         # Its publisher draws up to 4 megapixels, to which the shift was fitted.
-        training_size=hints.get("training_size", 2048),
-        max_sequence_length=hints.get("max_sequence_length", 512),
+        training_size=told.training_size or 2048,
+        max_sequence_length=told.max_sequence_length or 512,
         cost=Cost(
-            hidden=transformer["num_attention_heads"] * transformer["attention_head_dim"],
-            num_layers=transformer["num_layers"] + transformer["num_single_layers"],
+            hidden=transformer.hidden,
+            num_layers=transformer.num_layers + transformer.num_single_layers,
             weight_bytes={
                 part: weight_bytes(folder, part) for part in ("transformer", "vae", "text_encoder")
             },
-            decoder_channels=(vae.get("decoder_block_out_channels") or vae["block_out_channels"])[
-                0
-            ],
+            decoder_channels=vae.decoder_channels,
         ),
         guidance=_guidance(index, transformer),
     )
 
 
-def _guidance(index: Mapping[str, Any], transformer: Mapping[str, Any]) -> GuidanceFacts:
+def _guidance(index: Index, transformer: Transformer) -> GuidanceFacts:
     """Dev is told a scale; klein has a second half, unless its steps are distilled."""
-    dev = index["_class_name"] == "Flux2Pipeline"
+    dev = index.pipeline == "Flux2Pipeline"
     return GuidanceFacts(
-        cfg=None if dev or index.get("is_distilled") else "guidance_scale",
-        embedded=dev and transformer.get("guidance_embeds", True),
+        cfg=None if dev or index.is_distilled else "guidance_scale",
+        embedded=dev and transformer.guidance_embeds,
         defaults={"guidance_scale": 4.0},
     )
 
@@ -115,9 +122,9 @@ def encode(
 
 def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
     """Shapes of what `encode` gives for one prompt."""
-    config = read_json(Path(facts.folder) / "transformer" / "config.json")
+    config = read(Transformer, Path(facts.folder) / "transformer" / "config.json")
     length = spec.max_sequence_length or facts.max_sequence_length
-    return {"embeds": (1, length, config["joint_attention_dim"])}
+    return {"embeds": (1, length, config.joint_attention_dim)}
 
 
 def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux2:

@@ -35,7 +35,7 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis
-from ..model_files import read_json
+from ..model_configs import Count, Heads, Size, Small, VideoVae, hints, read
 from ..rotary import band_angles, picture_axes, turns
 from ..schedules import Level, read_schedule, x0_from
 
@@ -50,13 +50,25 @@ THETA = 10000.0
 FOREIGN = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope", "guidance_embeds")
 
 
+class Transformer(Heads):
+    """transformer/config.json."""
+
+    patch_size: Small
+    num_layers: Count
+    joint_attention_dim: Size
+    zero_cond_t: bool | None = None
+    use_additional_t_cond: bool | None = None
+    use_layer3d_rope: bool | None = None
+    guidance_embeds: bool | None = None
+
+
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
-    transformer = read_json(folder / "transformer" / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
-    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
+    transformer = read(Transformer, folder / "transformer" / "config.json")
+    vae = read(VideoVae, folder / "vae" / "config.json")
+    told = hints(folder)
     for option in FOREIGN:
-        if transformer.get(option):
+        if getattr(transformer, option):
             raise ModelError(
                 f"{folder / 'transformer'} has {option}, which QwenImagePipeline cannot serve; "
                 "a text-to-image model as Qwen/Qwen-Image works"
@@ -66,20 +78,20 @@ def describe(folder: Path) -> ModelFacts:
         folder=str(folder),
         pipeline="QwenImagePipeline",
         latent=LatentSpec(
-            channels=vae["z_dim"],
-            downscale=2 ** (len(vae["dim_mult"]) - 1),
-            patch=transformer["patch_size"],
+            channels=vae.z_dim,
+            downscale=vae.downscale,
+            patch=transformer.patch_size,
         ),
         schedule=read_schedule(folder, explicit_sigmas=True),
-        training_size=hints.get("training_size", 1328),
-        max_sequence_length=hints.get("max_sequence_length", 512),
+        training_size=told.training_size or 1328,
+        max_sequence_length=told.max_sequence_length or 512,
         cost=Cost(
-            hidden=transformer["num_attention_heads"] * transformer["attention_head_dim"],
-            num_layers=transformer["num_layers"],
+            hidden=transformer.hidden,
+            num_layers=transformer.num_layers,
             weight_bytes={
                 part: weight_bytes(folder, part) for part in ("transformer", "vae", "text_encoder")
             },
-            decoder_channels=vae["base_dim"],
+            decoder_channels=vae.base_dim,
         ),
         guidance=GuidanceFacts(cfg="true_cfg_scale", defaults={"true_cfg_scale": 4.0}),
     )
@@ -111,9 +123,9 @@ def encode(
 
 def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
     """Shapes of what `encode` gives for one prompt, if that is as long as it may be."""
-    config = read_json(Path(facts.folder) / "transformer" / "config.json")
+    config = read(Transformer, Path(facts.folder) / "transformer" / "config.json")
     length = spec.max_sequence_length or facts.max_sequence_length
-    return {"embeds": (1, length, config["joint_attention_dim"])}
+    return {"embeds": (1, length, config.joint_attention_dim)}
 
 
 def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Qwen:

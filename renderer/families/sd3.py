@@ -13,9 +13,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from frieze.cluster.attention import Context
@@ -35,6 +36,7 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis
+from ..model_configs import Count, Heads, PictureVae, Size, Small, hints, lists_part, read
 from ..model_files import read_json
 from ..schedules import Level, read_schedule, x0_from
 from ..sine_table import SineTable
@@ -49,12 +51,23 @@ NUM_CLIP_TOKENS = 77
 NUM_T5_TOKENS = 256  # unless the spec says otherwise
 
 
+class Transformer(Heads):
+    """transformer/config.json."""
+
+    patch_size: Small
+    sample_size: Annotated[int, Field(ge=1, le=4096)]
+    pos_embed_max_size: Annotated[int, Field(ge=1, le=4096)] = 96
+    num_layers: Count
+    joint_attention_dim: Size
+    pooled_projection_dim: Size
+
+
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
-    transformer = read_json(folder / "transformer" / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
-    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
-    downscale = 2 ** (len(vae["block_out_channels"]) - 1)
+    transformer = read(Transformer, folder / "transformer" / "config.json")
+    vae = read(PictureVae, folder / "vae" / "config.json")
+    told = hints(folder)
+    downscale = vae.downscale
     parts = ["transformer", "vae", "text_encoder", "text_encoder_2"]
     parts += ["text_encoder_3"] if _has_t5(folder) else []
     return ModelFacts(
@@ -62,16 +75,16 @@ def describe(folder: Path) -> ModelFacts:
         folder=str(folder),
         pipeline="StableDiffusion3Pipeline",
         latent=LatentSpec(
-            channels=vae["latent_channels"], downscale=downscale, patch=transformer["patch_size"]
+            channels=vae.latent_channels, downscale=downscale, patch=transformer.patch_size
         ),
         schedule=read_schedule(folder),
-        training_size=hints.get("training_size", transformer["sample_size"] * downscale),
-        max_sequence_length=hints.get("max_sequence_length", 512),
+        training_size=told.training_size or transformer.sample_size * downscale,
+        max_sequence_length=told.max_sequence_length or 512,
         cost=Cost(
-            hidden=transformer["num_attention_heads"] * transformer["attention_head_dim"],
-            num_layers=transformer["num_layers"],
+            hidden=transformer.hidden,
+            num_layers=transformer.num_layers,
             weight_bytes={part: weight_bytes(folder, part) for part in parts},
-            decoder_channels=vae["block_out_channels"][0],
+            decoder_channels=vae.decoder_channels,
         ),
         rotary=False,
         guidance=GuidanceFacts(cfg="guidance_scale", defaults={"guidance_scale": 7.0}),
@@ -80,8 +93,8 @@ def describe(folder: Path) -> ModelFacts:
 
 def _has_t5(folder: Path) -> bool:
     """The largest of the three encoders may be left out, in the index or just on disk."""
-    listed = read_json(folder / "model_index.json").get("text_encoder_3") or [None]
-    return listed[0] is not None and (folder / "text_encoder_3").is_dir()
+    index = read_json(folder / "model_index.json")
+    return lists_part(index, "text_encoder_3") and (folder / "text_encoder_3").is_dir()
 
 
 def encode(
@@ -121,11 +134,11 @@ def encode(
 
 def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
     """Shapes of what `encode` gives for one prompt."""
-    config = read_json(Path(facts.folder) / "transformer" / "config.json")
+    config = read(Transformer, Path(facts.folder) / "transformer" / "config.json")
     length = NUM_CLIP_TOKENS + (spec.max_sequence_length or NUM_T5_TOKENS)
     return {
-        "embeds": (1, length, config["joint_attention_dim"]),
-        "pooled": (1, config["pooled_projection_dim"]),
+        "embeds": (1, length, config.joint_attention_dim),
+        "pooled": (1, config.pooled_projection_dim),
     }
 
 

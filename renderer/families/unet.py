@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from frieze.cluster.bands import Marks, mark
@@ -32,6 +33,7 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis
+from ..model_configs import Config, Index, PictureVae, Size, Sizes, hints, read
 from ..model_files import read_json
 from ..schedules import Level, read_schedule, x0_from
 
@@ -46,34 +48,54 @@ pipelines = (PLAIN, XL)
 MENDED = {"steps_offset": 1, "clip_sample": False}
 # CLIP reads so many tokens, no more and no fewer.
 NUM_TOKENS = 77
+Cells = Annotated[int, Field(ge=1, le=4096)]
+
+
+class Unet(Config):
+    """unet/config.json."""
+
+    block_out_channels: Sizes
+    cross_attention_dim: Size
+    sample_size: Cells | Annotated[list[Cells], Field(min_length=1, max_length=2)] | None = None
+
+    @property
+    def trained_cells(self) -> int:
+        """Latent cells on a side of the pictures that the network was trained with."""
+        size = self.sample_size or 64
+        return size if isinstance(size, int) else max(size)
+
+
+class Added(Config):
+    """What SDXL's unet/config.json says of its micro-conditioning."""
+
+    projection_class_embeddings_input_dim: Size
+    addition_time_embed_dim: Size
 
 
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` for a UNet asked in another way."""
-    pipeline = read_json(folder / "model_index.json")["_class_name"]
-    unet = read_json(folder / "unet" / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
-    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
-    _check(folder, pipeline, unet, vae)
-    channels = unet["block_out_channels"]
-    downscale = 2 ** (len(vae["block_out_channels"]) - 1)
+    pipeline = read(Index, folder / "model_index.json").pipeline
+    unet = read(Unet, folder / "unet" / "config.json")
+    vae = read(PictureVae, folder / "vae" / "config.json")
+    _check(folder, pipeline, vae)
+    channels, downscale = unet.block_out_channels, vae.downscale
     encoders = ("text_encoder", "text_encoder_2") if pipeline == XL else ("text_encoder",)
     return ModelFacts(
         family="unet",
         folder=str(folder),
         pipeline=pipeline,
         latent=LatentSpec(
-            channels=vae["latent_channels"], downscale=downscale, patch=2 ** (len(channels) - 1)
+            channels=vae.latent_channels, downscale=downscale, patch=2 ** (len(channels) - 1)
         ),
         schedule=read_schedule(folder, fixed=MENDED if pipeline == PLAIN else None),
-        training_size=hints.get("training_size", _trained_cells(unet) * downscale),
+        training_size=hints(folder).training_size or unet.trained_cells * downscale,
         max_sequence_length=NUM_TOKENS,
         fixed_sequence_length=True,
         cost=Cost(
             hidden=channels[-1],
             num_layers=2 * len(channels) + 1,
             weight_bytes={part: weight_bytes(folder, part) for part in ("unet", "vae", *encoders)},
-            decoder_channels=vae["block_out_channels"][0],
+            decoder_channels=vae.decoder_channels,
         ),
         rotary=False,
         guidance=GuidanceFacts(
@@ -82,10 +104,11 @@ def describe(folder: Path) -> ModelFacts:
     )
 
 
-def _check(folder: Path, pipeline: str, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+def _check(folder: Path, pipeline: str, vae: PictureVae) -> None:
     path, added = folder / "unet" / "config.json", "text_time" if pipeline == XL else None
+    unet = read_json(path)
     known = {
-        "in_channels": vae["latent_channels"],
+        "in_channels": vae.latent_channels,
         "addition_embed_type": added,
         "class_embed_type": None,
         "time_cond_proj_dim": None,
@@ -93,15 +116,9 @@ def _check(folder: Path, pipeline: str, unet: Mapping[str, Any], vae: Mapping[st
     for option, value in known.items():
         if unet.get(option) != value:
             raise ModelError(f"{path}: {option} is {unet.get(option)!r}; Frieze knows {value!r}")
-    if vae.get("latents_mean") is not None:
-        path = folder / "vae" / "config.json"
+    path = folder / "vae" / "config.json"
+    if read_json(path).get("latents_mean") is not None:
         raise ModelError(f"{path}: latents_mean is set; Frieze knows plain scaling_factor")
-
-
-def _trained_cells(unet: Mapping[str, Any]) -> int:
-    """Latent cells on a side of the pictures that the network was trained with."""
-    size = unet.get("sample_size") or 64
-    return int(size if isinstance(size, int) else max(size))
 
 
 def encode(
@@ -129,12 +146,14 @@ def encode(
 
 def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
     """Shapes of what `encode` gives for one prompt."""
-    unet = read_json(Path(facts.folder) / "unet" / "config.json")
-    shapes: dict[str, tuple[int, ...]] = {"embeds": (1, NUM_TOKENS, unet["cross_attention_dim"])}
+    path = Path(facts.folder) / "unet" / "config.json"
+    unet = read(Unet, path)
+    shapes: dict[str, tuple[int, ...]] = {"embeds": (1, NUM_TOKENS, unet.cross_attention_dim)}
     if facts.pipeline == XL:
         num_ids = 6  # each embedded in as many features, beside the pooled text
-        features = unet["projection_class_embeddings_input_dim"]
-        shapes["pooled"] = (1, features - num_ids * unet["addition_time_embed_dim"])
+        added = read(Added, path)
+        features = added.projection_class_embeddings_input_dim
+        shapes["pooled"] = (1, features - num_ids * added.addition_time_embed_dim)
     return shapes
 
 

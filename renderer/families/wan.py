@@ -13,10 +13,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from frieze.cluster.bands import Marks, mark
@@ -36,6 +37,18 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis
+from ..model_configs import (
+    Count,
+    Heads,
+    ImageEncoder,
+    Index,
+    Size,
+    Small,
+    VideoVae,
+    hints,
+    lists_part,
+    read,
+)
 from ..model_files import read_json
 from ..rotary import ClipRope, clip_angles
 from ..schedules import Level, read_schedule, x0_from
@@ -55,32 +68,44 @@ SMALL, LARGE = 624, 960
 LONG_SIDE = 4 / 3
 
 
+class Transformer(Heads):
+    """transformer/config.json."""
+
+    patch_size: Annotated[list[Small], Field(min_length=3, max_length=3)]
+    num_layers: Count
+    text_dim: Size
+    image_dim: Size | None = None
+    pos_embed_seq_len: int | None = None
+    rope_max_seq_len: Size = 1024
+
+
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
-    index = read_json(folder / "model_index.json")
-    transformer = read_json(folder / "transformer" / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
-    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
+    listed = read_json(folder / "model_index.json")
+    index = read(Index, folder / "model_index.json")
+    transformer = read(Transformer, folder / "transformer" / "config.json")
+    vae = read(VideoVae, folder / "vae" / "config.json")
+    told = hints(folder)
     _check_network(folder, transformer)
     names = ("transformer", "transformer_2", "vae", "text_encoder", "image_encoder")
-    parts = [name for name in names if (index.get(name) or [None])[0]]
-    animates = index["_class_name"] == "WanImageToVideoPipeline"
-    expands = bool(index.get("expand_timesteps"))
-    hidden = transformer["num_attention_heads"] * transformer["attention_head_dim"]
+    parts = [name for name in names if lists_part(listed, name)]
+    animates = index.pipeline == "WanImageToVideoPipeline"
+    expands = bool(index.expand_timesteps)
+    hidden = transformer.hidden
     return ModelFacts(
         family="wan",
         folder=str(folder),
-        pipeline=index["_class_name"],
+        pipeline=index.pipeline,
         latent=_latent(vae, transformer),
         schedule=read_schedule(folder),
-        training_size=hints.get("training_size", LARGE if hidden > 1536 else SMALL),
-        training_frames=hints.get("training_frames", 121 if expands else 81),
-        max_sequence_length=hints.get("max_sequence_length", NUM_TEXT),
+        training_size=told.training_size or (LARGE if hidden > 1536 else SMALL),
+        training_frames=told.training_frames or (121 if expands else 81),
+        max_sequence_length=told.max_sequence_length or NUM_TEXT,
         cost=Cost(
             hidden=hidden,
-            num_layers=transformer["num_layers"],
+            num_layers=transformer.num_layers,
             weight_bytes={part: weight_bytes(folder, part) for part in parts},
-            decoder_channels=vae.get("decoder_base_dim") or vae["base_dim"],
+            decoder_channels=vae.decoder_base_dim or vae.base_dim,
         ),
         guidance=GuidanceFacts(cfg="guidance_scale", defaults={"guidance_scale": 5.0}),
         video=True,
@@ -91,20 +116,20 @@ def describe(folder: Path) -> ModelFacts:
     )
 
 
-def _latent(vae: Mapping[str, Any], transformer: Mapping[str, Any]) -> LatentSpec:
+def _latent(vae: VideoVae, transformer: Transformer) -> LatentSpec:
     return LatentSpec(
-        channels=vae["z_dim"],
-        downscale=2 ** (len(vae["dim_mult"]) - 1) * (vae.get("patch_size") or 1),
-        patch=transformer["patch_size"][1],
-        temporal=2 ** sum(vae["temperal_downsample"]),
+        channels=vae.z_dim,
+        downscale=vae.downscale,
+        patch=transformer.patch_size[1],
+        temporal=2 ** sum(vae.temperal_downsample),
     )
 
 
-def _check_network(folder: Path, transformer: Mapping[str, Any]) -> None:
-    frames, rows, columns = transformer["patch_size"]
+def _check_network(folder: Path, transformer: Transformer) -> None:
+    frames, rows, columns = transformer.patch_size
     if frames != 1 or rows != columns:
         raise ModelError(f"{folder} has patches of {frames}x{rows}x{columns}; 1x2x2 works")
-    if transformer.get("pos_embed_seq_len") is not None:
+    if transformer.pos_embed_seq_len is not None:
         raise ModelError(
             f"{folder} animates between a first and a last frame; a model that takes the first "
             "alone works, as Wan2.1-I2V or Wan2.2-I2V"
@@ -122,7 +147,7 @@ def encode(
     import diffusers
     import transformers
 
-    sees = read_json(Path(facts.folder) / "transformer" / "config.json").get("image_dim")
+    sees = read(Transformer, Path(facts.folder) / "transformer" / "config.json").image_dim
     parts: dict[str, Any] = {}
     if sees:
         parts["image_encoder"] = loading.component(
@@ -155,15 +180,15 @@ def encode(
 def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
     """Shapes of what `encode` gives for one prompt as long as it may be."""
     folder = Path(facts.folder)
-    config = read_json(folder / "transformer" / "config.json")
+    config = read(Transformer, folder / "transformer" / "config.json")
     length = spec.max_sequence_length or facts.max_sequence_length
-    sees = config.get("image_dim")
+    sees = config.image_dim
     if not sees:
-        return {"embeds": (1, length, config["text_dim"])}
-    eye = read_json(folder / "image_encoder" / "config.json")
-    num_patches = (eye["image_size"] // eye["patch_size"]) ** 2
+        return {"embeds": (1, length, config.text_dim)}
+    eye = read(ImageEncoder, folder / "image_encoder" / "config.json")
+    num_patches = (eye.image_size // eye.patch_size) ** 2
     return {
-        "embeds": (1, NUM_TEXT, config["text_dim"]),
+        "embeds": (1, NUM_TEXT, config.text_dim),
         "image_embeds": (1, num_patches + 1, sees),
     }
 
@@ -187,10 +212,10 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Wan:
         second = expert is not experts[0]
         loading.add_loras(expert, pipeline_class, facts, spec, second=second)
     vae = loading.component(diffusers.AutoencoderKLWan, facts, "vae", spec, dtype=torch.float32)
-    index = read_json(Path(facts.folder) / "model_index.json")
+    index = read(Index, Path(facts.folder) / "model_index.json")
     experts = [expert.to(device).eval() for expert in experts]
     vae = vae.to(device).eval()
-    return Wan(facts, experts, vae, index.get("boundary_ratio"), index.get("expand_timesteps"))
+    return Wan(facts, experts, vae, index.boundary_ratio, index.expand_timesteps)
 
 
 class Wan(CausalVAE):

@@ -14,9 +14,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from frieze.cluster.attention import Context
@@ -36,7 +37,7 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis
-from ..model_files import read_json
+from ..model_configs import Config, Count, PictureVae, Size, Small, hints, read
 from ..rotary import band_angles, picture_axes, turns
 from ..schedules import Level, read_schedule, x0_from
 
@@ -50,31 +51,42 @@ pipelines = ("ZImagePipeline",)
 MULTIPLE = 32
 
 
+class Transformer(Config):
+    """transformer/config.json."""
+
+    all_patch_size: Annotated[list[Small], Field(min_length=1, max_length=4)]
+    dim: Size
+    n_layers: Count
+    n_refiner_layers: Count
+    cap_feat_dim: Size
+    axes_lens: Annotated[list[Size], Field(max_length=8)] | None = None
+
+
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
-    transformer = read_json(folder / "transformer" / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
-    hints = read_json(folder / "frieze.json") if (folder / "frieze.json").is_file() else {}
+    transformer = read(Transformer, folder / "transformer" / "config.json")
+    vae = read(PictureVae, folder / "vae" / "config.json")
+    told = hints(folder)
     return ModelFacts(
         family="zimage",
         folder=str(folder),
         pipeline="ZImagePipeline",
         latent=LatentSpec(
-            channels=vae["latent_channels"],
-            downscale=2 ** (len(vae["block_out_channels"]) - 1),
-            patch=transformer["all_patch_size"][0],
+            channels=vae.latent_channels,
+            downscale=vae.downscale,
+            patch=transformer.all_patch_size[0],
         ),
         schedule=read_schedule(folder, explicit_sigmas=True),
         # Its publisher draws up to 2048 x 2048 pixels with one shift.
-        training_size=hints.get("training_size", 2048),
-        max_sequence_length=hints.get("max_sequence_length", 512),
+        training_size=told.training_size or 2048,
+        max_sequence_length=told.max_sequence_length or 512,
         cost=Cost(
-            hidden=transformer["dim"],
-            num_layers=transformer["n_layers"] + 2 * transformer["n_refiner_layers"],
+            hidden=transformer.dim,
+            num_layers=transformer.n_layers + 2 * transformer.n_refiner_layers,
             weight_bytes={
                 part: weight_bytes(folder, part) for part in ("transformer", "vae", "text_encoder")
             },
-            decoder_channels=vae["block_out_channels"][0],
+            decoder_channels=vae.decoder_channels,
         ),
         guidance=GuidanceFacts(cfg="guidance_scale", defaults={"guidance_scale": 5.0}, neutral=0.0),
         float32_noise=True,
@@ -106,9 +118,9 @@ def encode(
 
 def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, ...]]:
     """Shapes of what `encode` gives for one prompt, if that is as long as it may be."""
-    config = read_json(Path(facts.folder) / "transformer" / "config.json")
+    config = read(Transformer, Path(facts.folder) / "transformer" / "config.json")
     length = spec.max_sequence_length or facts.max_sequence_length
-    return {"embeds": (1, length, config["cap_feat_dim"])}
+    return {"embeds": (1, length, config.cap_feat_dim)}
 
 
 def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> ZImage:

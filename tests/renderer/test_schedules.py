@@ -224,7 +224,8 @@ def test_strength_repeats_the_second_level_of_those_left(tmp_path: Path) -> None
         (SDXL_EULER, {"shift": 3.0}, "no timestep shift"),
         (SDXL_EULER, {"num_steps": 1001}, "at most 1000"),
         (SDXL_EULER, {"strength": 0.03}, "strength 0.036 or more, or 34 steps or more"),
-        ({**SDXL_EULER, "sigma_min": "x", "use_karras_sigmas": True}, {}, "refuses"),
+        ({**SDXL_EULER, "sigma_min": "x", "use_karras_sigmas": True}, {}, "sigma_min is 'x'"),
+        ({**SDXL_EULER, "timestep_spacing": "x"}, {}, "cannot use its own options"),
         (
             {**SD21_DDIM, "prediction_type": "epsilon", **ZERO_SNR},
             {},

@@ -1,0 +1,95 @@
+"""Model folders for `fuzzing`: configs that lack a key, or hold another value than they should."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from checkpoints import build
+from frieze.renderer.family import load_family
+from frieze.renderer.plan import _made
+from frieze.renderer.spec import parse
+from fuzz_specs import GOOD
+from fuzz_values import seldom, values
+
+# One of each family, and of each scheduler.
+CHECKPOINTS = ("flux", "sd3", "qwen", "wan22", "wan-i2v", "sdxl", "sd15", "sd21", "flux2", "zimage")
+_ODD = [None, True, False, 0, 1, -1, 2, 3, 7, 1e-9, 0.5, 1e300, 10**9, 2**70, "", "x", [], [1], {}]
+
+
+@cache
+def originals(folder: Path) -> dict[str, Path]:
+    """The checkpoints, each in a folder whose files other folders link to."""
+    return {name: build(name, folder / "originals" / name) for name in CHECKPOINTS}
+
+
+def changes_of(path: Path) -> SearchStrategy[dict[str, Any] | str]:
+    """The config at a path with a key or two left out or changed; seldom no config at all."""
+    config = json.loads(path.read_text())
+    keys = sorted(config)
+
+    def change(key: str) -> SearchStrategy[tuple[str, str, Any]]:
+        near = st.sampled_from([*_ODD, [config[key]] * 2, *config.values()])
+        return st.tuples(
+            st.just(key), st.sampled_from(["drop", "set", "set"]), seldom(values(), near)
+        )
+
+    def apply(done: list[tuple[str, str, Any]]) -> dict[str, Any]:
+        changed = dict(config)
+        for key, what, value in done:
+            changed.pop(key, None)
+            if what == "set":
+                changed[key] = value
+        return changed
+
+    some = st.lists(st.sampled_from(keys).flatmap(change), min_size=1, max_size=2).map(apply)
+    broken = st.sampled_from(
+        ["", "[]", "{", "null", "[" * 3000, '{"a": ' + "9" * 5000 + "}", "\xff"]
+    )
+    return st.integers(0, 60).flatmap(lambda draw: broken if draw == 31 else some)
+
+
+def folders(folder: Path) -> SearchStrategy[tuple[str, str, Any]]:
+    """The name of a checkpoint, one of its JSON files, and what that holds."""
+
+    def of(name: str) -> SearchStrategy[tuple[str, str, Any]]:
+        made = originals(folder)[name]
+        files = [made / "model_index.json", *sorted(made.glob("*/*config.json"))]
+        read = [path for path in files if not path.parent.name.startswith("tokenizer")]
+        return st.sampled_from(read).flatmap(
+            lambda path: st.tuples(
+                st.just(name), st.just(str(path.relative_to(made))), changes_of(path)
+            )
+        )
+
+    return st.sampled_from(CHECKPOINTS).flatmap(of)
+
+
+def on_folder(folder: Path) -> Callable[[tuple[str, str, Any]], object]:
+    """Plan with the changed checkpoint, and build the part that was changed without its weights."""
+
+    def act(example: tuple[str, str, Any]) -> object:
+        name, changed, content = example
+        target = folder / "changed"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(originals(folder)[name], target, copy_function=_link)
+        (target / changed).unlink()
+        text = content if isinstance(content, str) else json.dumps(content)
+        (target / changed).write_text(text, encoding="latin-1" if text == "\xff" else "utf-8")
+        spec = parse({**GOOD, "model": str(target), "num_inference_steps": 2})
+        made = _made(spec, None, None, None)
+        load_family(made.facts.family).text_shapes(made.facts, spec)
+        return str(made)
+
+    return act
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).symlink_to(source)
