@@ -24,7 +24,7 @@ from .host_memory import memory_bytes
 
 GIB = 2**30
 NEEDED = ("torch", "diffusers", "transformers", "ray", "zarr", "tifffile", "pydantic")
-OPTIONAL = ("triton", "xformers", "av")
+OPTIONAL = ("triton", "xformers", "av", "pillow-heif")
 # Ray writes the address of the cluster that this machine is part of here.
 RAY_ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
