@@ -92,17 +92,26 @@ def as_json(about: Mapping[str, Any]) -> str:
 
 def parameters(store: Store) -> str:
     """Generation parameters in the text form that image galleries read."""
-    picture = store.provenance.get("picture", {})
+    about = store.provenance
+    picture, guidance = about.get("picture", {}), about.get("guidance", {})
     shown = {name: picture[field] for field, name in _SHOWN if picture.get(field) is not None}
+    if "cfg" in guidance:
+        shown.pop("CFG scale", None)
     layout = store.layout
     clip = {} if layout.frames is None else {"Frames": layout.frames, "FPS": layout.fps}
     facts = {
         "Steps": shown.pop("Steps", "?"),
-        "Sampler": "Euler",
+        # A store of an earlier version does not say.
+        **({"Sampler": about["sampler"]} if "sampler" in about else {}),
+        **({"CFG scale": f"{guidance['cfg']:g}"} if "cfg" in guidance else {}),
+        **(
+            {"Distilled CFG Scale": f"{guidance['embedded']:g}"} if guidance.get("embedded") else {}
+        ),
         **{name: value for name, value in shown.items() if name != "Model"},
         "Size": f"{layout.width}x{layout.height}",
         **clip,
         **{name: value for name, value in shown.items() if name == "Model"},
+        "Fingerprint": about["fingerprint"],
         "Version": software(),
     }
     lines = [str(picture.get("prompt", ""))]

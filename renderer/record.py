@@ -17,6 +17,7 @@ from .pixels import LatentArray, StoreLayout
 from .plan import CanvasPlan
 from .sampling import solver
 from .saving import NUM_SLOTS
+from .schedules import sampler
 
 FULL_DIGEST = 256 * 2**20
 SAMPLE = 2**20
@@ -79,8 +80,14 @@ def _kept(made: CanvasPlan, name: str, index: int) -> LatentArray:
 
 
 def run_record(made: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What the store remembers of a run: enough to resume it and to say what drew the picture."""
+    """What the store remembers of a run: enough to resume it and to say what drew the picture.
+
+    Guidance scales are those in use, as the family's pipeline counts them.
+    """
+    scale = made.guidance.scale + made.facts.guidance.neutral - 1
     return {
+        "sampler": sampler(made.facts.schedule),
+        "guidance": {"cfg": scale, "embedded": made.guidance.embedded},
         "spec": made.spec.model_dump(mode="json"),
         "outputs": targets.record(),
         "sources": {name: source.as_json() for name, source in made.sources.items()},

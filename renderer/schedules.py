@@ -56,6 +56,15 @@ ALLOWED: Mapping[str, tuple[object, ...]] = {
     "time_shift_type": ("exponential", "linear"),
     "variance_type": (None, "fixed_small", "fixed_large"),
 }
+# How galleries call the steps of each scheduler class; DPM-Solver's are called by their order.
+CALLED = {
+    "DDIMScheduler": "DDIM",
+    "EulerAncestralDiscreteScheduler": "Euler a",
+    "EulerDiscreteScheduler": "Euler",
+    "FlowMatchEulerDiscreteScheduler": "Euler",
+    "PNDMScheduler": "PLMS",
+    "UniPCMultistepScheduler": "UniPC",
+}
 SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 
 
@@ -153,6 +162,18 @@ def _check_options(path: Path, name: str, flow: bool, options: Mapping[str, Any]
         if spaced or options.get("final_sigmas_type", "zero") != "zero":
             odd = " and ".join(spaced) or "final_sigmas_type " + options["final_sigmas_type"]
             raise ModelError(f"{path}: use_flow_sigmas with {odd}; without it works")
+
+
+def sampler(schedule: Schedule) -> str:
+    """The name of a schedule's steps and spacing as galleries know it: DPM++ 2M Karras."""
+    options, name = schedule.options, CALLED.get(schedule.options["_class_name"], "")
+    if not name and options.get("algorithm_type") == "deis":
+        name = "DEIS"
+    elif not name:
+        is_noisy = options.get("algorithm_type") == "sde-dpmsolver++"
+        name = f"DPM++ {options.get('solver_order', 2)}M" + (" SDE" if is_noisy else "")
+    spaced = [key.split("_")[1].capitalize() for key in SPACINGS if options.get(key)]
+    return " ".join([name, *spaced])
 
 
 def x0_from(prediction: str, x: Tensor, output: Tensor, level: Level) -> Tensor:

@@ -142,8 +142,11 @@ class Store:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What drew the picture, without paths and addresses: fit to be published."""
-        return published(self.run)
+        """What drew the picture, without paths and addresses: fit to be published.
+
+        `fingerprint` is a digest of all that decides the pixels.
+        """
+        return {**published(self.run), "fingerprint": self.fingerprint}
 
     @property
     def is_complete(self) -> bool:

@@ -43,6 +43,8 @@ RUN: dict[str, Any] = {
     "picture": PICTURE,
     "version": "0.1.0",
     "weights": "abc",
+    "sampler": "DPM++ 2M Karras",
+    "guidance": {"cfg": 2.5, "embedded": 4.0},
     "spec": {"out": "/somewhere/private/x.zarr", "dpi": 240.0},
 }
 

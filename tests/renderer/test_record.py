@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,15 @@ from frieze.renderer import launching
 from frieze.renderer.family import find
 from frieze.renderer.launching import replanned
 from frieze.renderer.plan import CanvasPlan, plan
-from frieze.renderer.record import fingerprint, identity, store_layout, texts_digest, weights_digest
+from frieze.renderer.record import (
+    fingerprint,
+    identity,
+    run_record,
+    store_layout,
+    texts_digest,
+    weights_digest,
+)
+from frieze.renderer.schedules import CALLED, SOLVER_OF, Schedule, sampler
 
 # ---- weights
 
@@ -55,6 +64,40 @@ def test_a_store_from_before_a_fact_was_kept_is_compared_without_it(tmp_path: Pa
     before = {name: value for name, value in now.items() if name != "texts"}
     assert fingerprint(identity(made, before)) == fingerprint(before)
     assert fingerprint(identity(made, now)) == fingerprint(now) != fingerprint(before)
+
+
+# ---- what drew it
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "Euler"),
+        ({"_class_name": "EulerAncestralDiscreteScheduler"}, "Euler a"),
+        ({"_class_name": "PNDMScheduler"}, "PLMS"),
+        ({"_class_name": "UniPCMultistepScheduler"}, "UniPC"),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True},
+            "DPM++ 2M Karras",
+        ),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"},
+            "DPM++ 2M SDE",
+        ),
+    ],
+)
+def test_the_sampler_is_called_as_galleries_call_it(options: dict[str, Any], name: str) -> None:
+    assert sampler(Schedule("", False, "epsilon", options)) == name
+    assert set(SOLVER_OF) == {*CALLED, "DPMSolverMultistepScheduler"}
+
+
+def test_the_scales_in_use_are_kept(tmp_path: Path) -> None:
+    told = {"negative_prompt": "grey", "true_cfg_scale": 2.0}
+    for fields, cfg in (({}, 1.0), (told, 2.0)):
+        made = plan(small_spec(tmp_path / "a.zarr", **fields))
+        record = run_record(made, SimpleNamespace(record=dict), {})
+        assert (record["sampler"], record["guidance"]["cfg"]) == ("Euler", cfg)
+        assert record["guidance"]["embedded"] == made.guidance.embedded
 
 
 # ---- another number of workers

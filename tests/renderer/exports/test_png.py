@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from contracts.export import make_store, picture
+from frieze.renderer import provenance
 from frieze.renderer.exports import png
 
 
@@ -77,8 +79,18 @@ def test_galleries_find_the_parameters(tmp_path: Path) -> None:
     assert prompt == "a red sun over blue mountains, été 漢"
     assert negative == "Negative prompt: fog"
     assert facts.startswith(
-        "Steps: 12, Sampler: Euler, CFG scale: 3.5, Seed: 7, Size: 80x64, Model: demo"
+        "Steps: 12, Sampler: DPM++ 2M Karras, CFG scale: 2.5, Distilled CFG Scale: 4, Seed: 7, "
+        "Size: 80x64, Model: demo, Fingerprint: f, Version: frieze "
     )
+
+
+def test_a_store_that_does_not_say_its_sampler_is_given_none(tmp_path: Path) -> None:
+    about = {"run": {"picture": {"num_inference_steps": 12, "guidance_scale": 3.5}}}
+    store = SimpleNamespace(
+        provenance={**about["run"], "fingerprint": "f"},
+        layout=SimpleNamespace(width=80, height=64, frames=None),
+    )
+    assert "\nSteps: 12, CFG scale: 3.5, Size: 80x64, Fing" in provenance.parameters(store)
 
 
 def test_latin_text_goes_where_old_readers_look() -> None:
