@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from .errors import line
 from .events import Event
@@ -57,9 +57,19 @@ class Pace:
         """Seconds for one, 0 before the first."""
         return statistics.median(self._seconds) if self._seconds else 0.0
 
-    def left(self, total: int) -> str:
-        """Time until `total` are done, as "1:05"; empty before the first."""
-        return span(self.seconds * (total - self._count)) if self._seconds else ""
+    def left(self, total: int, later: float = 0.0) -> str:
+        """Time until `total` are done and what `later` more take, as "1:05".
+
+        Empty before the first.
+        """
+        return span(self.seconds * (total - self._count + later)) if self._seconds else ""
+
+
+def later_steps(stages: Sequence[Mapping[str, Any]], number: int) -> float:
+    """Steps of the stages after the one of this number, in its own: by their pixels."""
+    areas = [stage["size"][0] * stage["size"][1] for stage in stages]
+    pairs = list(zip(stages, areas, strict=True))[number:]
+    return float(sum(stage["steps"] * area for stage, area in pairs) / areas[number - 1])
 
 
 def steps(event: Event, did: bool) -> bool:
@@ -97,16 +107,25 @@ class Progress(logging.Handler):
         self._display: Display | None = None
         self.began = False
         self.is_stepping = False
+        self._stages: Sequence[Mapping[str, Any]] = ()  # as the plan's event told them
         self._turn = threading.RLock()
 
     def __call__(self, event: Event) -> None:
         self.began = self.began or event.kind in WORK
         self.is_stepping = steps(event, self.is_stepping)
+        self._stages = event.facts.get("stages", self._stages)
         with self._turn:
             self.show(event)
 
     def show(self, event: Event) -> None:
         """Put one event before the user's eyes."""
+
+    def _left(self, event: Event, pace: Pace, done: int, total: int) -> str:
+        """1:05 left: for all steps of the render, or for the blocks of its decoding."""
+        later = 0.0
+        if event.kind == "step" and 0 < event.stage <= len(self._stages):
+            later = later_steps(self._stages, event.stage)
+        return f"{pace.left(total, later)} left" if done < total or later else ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """A logged warning is a note."""
@@ -165,7 +184,8 @@ class Lines(Progress):
         if not total or event.kind in BEGIN:
             return _title(event)
         what = f"{_title(event)}: {event.kind} {done}/{total}, {self._pace} each"
-        return f"{what}, {self._pace.left(total)} left" if done < total else what
+        left = self._left(event, self._pace, done, total)
+        return f"{what}, {left}" if left else what
 
 
 class Bars(Progress):
@@ -199,13 +219,13 @@ class Bars(Progress):
             self._begin(event, 0, total)
         assert self._task is not None
         self._pace.count(done, event.seconds)
-        left = f" · {self._pace.left(total)} left" if done < total else ""
+        left = self._left(event, self._pace, done, total)
         self._bars.update(
             self._task,
             completed=done,
             total=total,
             unit=f"{event.kind} {done}/{total}",
-            pace=f"{self._pace}/{event.kind}{left}",
+            pace=f"{self._pace}/{event.kind}" + (f" · {left}" if left else ""),
         )
 
 

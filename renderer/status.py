@@ -19,7 +19,7 @@ from .errors import StoreError
 from .errors import line as one_line
 from .journal import State
 from .locations import S3Path, location
-from .progress import span
+from .progress import later_steps, span
 from .store import Store
 
 Fields = Mapping[str, Any]
@@ -209,10 +209,7 @@ def _steps_left(stages: Sequence[Fields], stage: int, step: int, pace: float) ->
     """Seconds of all steps to come, as if a step took time in proportion to its pixels."""
     if not pace:
         return None
-    width, height = stages[stage]["size"]
-    per_pixel = pace / (width * height)
-    later = sum(s["steps"] * s["size"][0] * s["size"][1] for s in stages[stage + 1 :])
-    return pace * (stages[stage]["steps"] - step) + per_pixel * later
+    return pace * (stages[stage]["steps"] - step + later_steps(stages, stage + 1))
 
 
 def _decoding_left(

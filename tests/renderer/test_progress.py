@@ -74,6 +74,23 @@ def test_lines_are_throttled_but_the_last_is_always_told(
     ]
 
 
+def test_time_left_is_the_whole_renders(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    show = Lines(every=0.0, clock=clock)
+    sizes = [(128, 5), (256, 10), (512, 3)]
+    stages = [{"size": [side, side], "steps": steps} for side, steps in sizes]
+    show(Event("plan", message="a plan", facts={"stages": stages}))
+    show(Event("stage", stage=2, num_stages=3, num_steps=10, message="256x256"))
+    for number in (9, 10):
+        clock.now += 1.0
+        show(step(number, seconds=1.0))
+    # Each of the three steps to come has four times the pixels.
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "stage 2/3: step 9/10, 1.00 s each, 0:13 left",
+        "stage 2/3: step 10/10, 1.00 s each, 0:12 left",
+    ]
+
+
 def test_a_resumed_stage_counts_only_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     show = Lines(clock=clock)
