@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -115,6 +116,12 @@ def start(**options: Any) -> None:
                 told = last_line(error)
                 raise FleetError(f"Ray did not start here, {turn} times: {told}") from error
             raise
+
+
+def is_connected() -> bool:
+    """Whether this process is part of a Ray already, whatever address is named."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def disconnect() -> None:

@@ -80,7 +80,7 @@ def _placeless(name: str, value: Any) -> Any:
         return Path(str(value)).name
     if name in ("lora", "lora_2") and value:
         return [_placeless("model", file) for file in value]
-    if name in ("model", "lora") and Path(str(value)).is_absolute():
+    if name in ("model", "lora") and str(value).startswith(("/", "~", ".")):
         return Path(str(value)).name
     return value
 

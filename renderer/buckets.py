@@ -192,6 +192,11 @@ class Bucket:
         """Delete all that is here but the lease."""
         self.remove(name for name in self.tags("") if name != leases.NAME)
 
+    def discard(self) -> None:
+        """Delete the store that is here; first what makes it one."""
+        self.remove(["frieze/run.json"])
+        self.clear()
+
     def _replaceable(self, *, overwrite: bool) -> str:
         """The kind of what is here; raises if it must stay. What is half made may go."""
         kind = self.kind()

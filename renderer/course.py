@@ -17,7 +17,7 @@ from frieze.cluster.bands import BandError
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
-from . import finite, watch
+from . import commands, finite, watch
 from .errors import (
     NotFiniteError,
     PlanError,
@@ -35,6 +35,7 @@ from .patience import Patience
 from .plan import CanvasPlan
 from .render import RenderHandle
 from .saving import Slots
+from .spec import RenderSpec
 from .store import Store
 
 # So many failures in a row at one place end a render.
@@ -146,7 +147,8 @@ class Course:
         return sum(before[: self._now[0]]) + self._now[1] + 1 - sum(before[:stage]) - step
 
     def _failed(self, error: Exception, more: str = "") -> RenderFailedError:
-        return RenderFailedError(f"{error}{more}; {how_to_resume(self.store)}")
+        how = how_to_resume(self.store, self.asked.spec)
+        return RenderFailedError(f"{error}{more}; {how}")
 
     # ---- verbs
 
@@ -364,7 +366,8 @@ class Course:
         if self.listener.cancel.is_set():
             if not self._is_drawn:
                 self._save()
-            raise RenderCancelledError(f"stopped as asked; {how_to_resume(self.store)}")
+            how = how_to_resume(self.store, self.asked.spec)
+            raise RenderCancelledError(f"stopped as asked; {how}")
 
 
 def standing(fleet: Fleet) -> dict[str, Any]:
@@ -372,9 +375,9 @@ def standing(fleet: Fleet) -> dict[str, Any]:
     return {"num_workers": fleet.size, **watch.of_workers(fleet.describe())}
 
 
-def how_to_resume(store: Store) -> str:
+def how_to_resume(store: Store, spec: RenderSpec) -> str:
     """The end of every message about an unfinished store."""
-    return f"finish with: frieze resume {store.path}"
+    return f"finish with: {commands.resume(store.path, spec, store.run['outputs'])}"
 
 
 def drawn(made: CanvasPlan, state: State | None) -> bool:

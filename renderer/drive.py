@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError, WorkerLostError
 
 from . import amplitudes, attended, devices, drafts, outputs, watch
-from .course import MOST_FAILURES, Course, drawn, one_line
+from .course import MOST_FAILURES, Course, drawn, how_to_resume, one_line
 from .deliveries import Deliveries
-from .errors import ExportError, PlanError, RenderFailedError
+from .errors import (
+    ExportError,
+    FriezeError,
+    PlanError,
+    RenderCancelledError,
+    RenderFailedError,
+    TakenOverError,
+)
 from .events import Event
 from .initial import first_frame, keep_sources
 from .launching import Crew, Prompts, on_ray
@@ -29,6 +36,7 @@ from .record import FILES, fingerprint, identity, run_record, store_layout
 from .render import RenderResult, StepCallback
 from .sources import Source
 from .spec import RenderSpec, parse
+from .spec_origin import of_store, with_whole_paths
 from .store import Store
 from .watch import Watch
 
@@ -49,15 +57,18 @@ class Drive:
         self.crew = crew or Crew()
         self.deliveries: Deliveries | None = None
         self.began = time.monotonic()
+        self.is_working = False  # a step or a decode has begun
 
     def _hear(self, event: Event) -> None:
         """Exports are begun with the pixels: before a caller hears of these, and may raise."""
+        self.is_working = self.is_working or event.kind in ("stage", "decode")
         if event.kind == "decode" and self.deliveries is not None:
             self.deliveries.begin()
         self.watch(event)
 
     def render(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """Plan, create the store, draw."""
+        spec = with_whole_paths(spec)
         made = plan(spec)
         devices.check_here(spec)
         targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite)
@@ -99,12 +110,12 @@ class Drive:
 
     def go_on(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """What `resume` does if there is a store of this very picture; else what `render` does."""
-        path = outputs.store_of(spec.out)
+        spec, path = with_whole_paths(spec), outputs.store_of(spec.out)
         if not Store.exists(path):
             return self.render(spec, exports)
         asked = spec.model_dump(mode="json", exclude={"out", "overwrite"})
         wanted = (spec.out, *exports) if location(spec.out, ExportError) != path else exports
-        return self.resume(path, asked, wanted, overwrite=False)
+        return self.resume(path, asked, wanted, overwrite=spec.overwrite)
 
     def resume(
         self,
@@ -115,7 +126,7 @@ class Drive:
     ) -> RenderResult:
         """Open the store, plan the rest for the workers at hand, draw what is missing."""
         store = Store.open(path)
-        spec = parse({**store.run["spec"], **changes})
+        spec = of_store(parse({**store.run["spec"], **changes}), changes)
         sources: dict[str, Source] | None = None
         if not FILES & changes.keys():  # files that are named again count by what they hold now
             begun_from = store.run["sources"]
@@ -123,9 +134,13 @@ class Drive:
         detected = store.run.get("detected")
         made = plan(spec, block=store.layout.block[0], sources=sources, detected=detected)
         about = identity(made, store.run)
+        # A model counts by what is in it, not by where it lies.
+        about["picture"]["model"] = store.run["picture"]["model"]
         Store.open(path, fingerprint=fingerprint(about), run=about)
         targets = outputs.resumed(path, store.run["outputs"], exports, overwrite=overwrite)
         outputs.check(targets, store.layout)
+        for remark in targets.left_out:
+            self.say("note", message=remark)
         if store.is_complete:
             outputs.finish_live(targets)
             return self._deliver(made, targets, 0)
@@ -158,10 +173,13 @@ class Drive:
                         store = open_store()
                         if begun is None:
                             self._take(store, at_end)
-                        outputs.prepare_live(targets, made)
-                        if begun is None or not begun.last_state():
-                            keep_sources(made, store)
-                        peak = Course(fleet, made, store, prompts, self.listener).run()
+                        with self._nothing_left(made, store, targets, begun):
+                            outputs.prepare_live(
+                                targets, made, store.provenance, anew=begun is None
+                            )
+                            if begun is None or not begun.last_state():
+                                keep_sources(made, store)
+                            peak = Course(fleet, made, store, prompts, self.listener).run()
                 store.finish()
                 outputs.finish_live(targets)
             return self._deliver(made, targets, peak)
@@ -171,6 +189,29 @@ class Drive:
         at_end.callback(store.journal.release)
         store.journal.claim()
         self.watch.keep(store.path)
+
+    @contextmanager
+    def _nothing_left(
+        self, made: CanvasPlan, store: Store, targets: outputs.Targets, begun: Store | None
+    ) -> Iterator[None]:
+        """An error before the first step leaves no store that was not there before.
+
+        Where the new store took an old one's place, the error is one of the work, with a way on.
+        """
+        try:
+            yield
+        except (RenderCancelledError, RenderFailedError, TakenOverError):
+            raise
+        except FriezeError as error:
+            if begun is not None or self.is_working:
+                raise
+            if targets.overwrite:
+                how = how_to_resume(store, made.spec)
+                raise RenderFailedError(f"{error}; {how}") from error
+            outputs.discard_live(targets)
+            self.watch.leave()
+            store.home.discard()
+            raise
 
     def _prompts(self, made: CanvasPlan, begun: Store | None) -> Prompts:
         """The encoded prompts, from a worker that lives no longer than that."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 from .about import are_ours, is_store
 from .errors import StoreError
 from .journal import FileJournal, Journal
+from .scratch import scratch
 from .whole import check_place, check_replaceable, check_space, recover, whole_folder
 
 T = TypeVar("T")
@@ -84,6 +85,11 @@ class Folder:
         ) as part:
             yield Folder(part)
             FileJournal(part / "frieze" / "journal.jsonl").claim()
+
+    def discard(self) -> None:
+        """Delete the store that is here: at once, as far as others can see."""
+        with scratch(self.path.parent, self.path.name) as folder:
+            os.replace(self.path, folder / self.path.name)
 
     def settle(self, keys: Iterable[str]) -> None:
         """Return when these files are on disk, not only on their way."""

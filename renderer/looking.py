@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -81,7 +82,7 @@ def status(
         ):
             show(found, found.line())
     if found.state != "done":
-        raise RenderFailedError(f"{found.line()}; finish with: frieze resume {store}")
+        raise RenderFailedError(f"{found.line()}; finish with: frieze resume {shlex.quote(store)}")
 
 
 def _store_of(job: str, address: str) -> str:

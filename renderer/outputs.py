@@ -6,9 +6,10 @@ An export into a bucket is made here first, for it is written with seeks, and th
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class Targets:
     live: Path | None
     exports: tuple[Location, ...]
     overwrite: bool
+    left_out: tuple[str, ...] = ()  # recorded files that are not made, and how they would be
 
     @property
     def all(self) -> tuple[Location, ...]:
@@ -48,11 +50,14 @@ class Targets:
         return None if self.live is None else _part(self.live)
 
     def record(self) -> dict[str, Any]:
-        """JSON values from which `resumed` makes the targets again."""
+        """JSON values from which `resumed` makes the targets again.
+
+        What lies beside the store is named from there on, and moves with it.
+        """
         return {
-            "main": str(self.main),
-            "live": None if self.live is None else str(self.live),
-            "exports": [str(path) for path in self.exports],
+            "main": _recorded(self.main, self.store),
+            "live": None if self.live is None else _recorded(self.live, self.store),
+            "exports": [_recorded(path, self.store) for path in self.exports],
             "overwrite": self.overwrite,
         }
 
@@ -66,7 +71,8 @@ def targets(out: str, exports: Sequence[str | Location], *, overwrite: bool) -> 
     """Decide the paths from `out`'s suffix; raises `ExportError` where one cannot be made."""
     main = output(out, ExportError)
     store = store_of(out)
-    others = tuple(_outside(path, store) for path in exports)
+    others = tuple(output(path, ExportError) for path in exports)
+    _check_apart(store, (*(() if main == store else (main,)), *others))
     for path in (main, *others):
         # The store guards its own place: it may replace a store, never a foreign one.
         if path != store:
@@ -76,35 +82,63 @@ def targets(out: str, exports: Sequence[str | Location], *, overwrite: bool) -> 
     if main == store:
         return Targets(main, main, None, others, overwrite)
     if main.suffix in LIVE_SUFFIXES and isinstance(main, Path):
+        if is_there(_part(main)) and not overwrite:
+            raise ExportError(
+                f"{_part(main)} is another render's, unfinished; resume that, or use --overwrite"
+            )
         return Targets(store, main, main, others, overwrite)
     return Targets(store, main, None, (main, *others), overwrite)
 
 
 def resumed(
-    store: Location, record: dict[str, Any], exports: Sequence[str | Location], *, overwrite: bool
+    store: Location,
+    record: Mapping[str, Any],
+    exports: Sequence[str | Location],
+    *,
+    overwrite: bool,
 ) -> Targets:
     """The targets that a stopped render had, and more exports if asked for.
 
-    A store that was moved, or comes from another host, keeps its main file beside it. A live TIFF
-    that is no longer there lacks what was drawn into it: it is exported in the end.
+    A store may come from a stranger: of what it names only what lies beside it is written, and
+    nothing is replaced, unless that is asked for here. A store that was moved keeps its files
+    beside it. A live TIFF that is no longer there lacks what was drawn into it: it is exported in
+    the end. Raises `ExportError`.
     """
     store = store.absolute()
     main = store.with_suffix(location(record["main"], ExportError).suffix)
-    recorded = tuple(location(path, ExportError) for path in record["exports"])
-    live = None
+    asked = tuple(output(path, ExportError) for path in exports)
+    _check_apart(store, asked)
+    live, left_out = None, list[str]()
+    places = [(name, _beside(name, record["main"], store)) for name in record["exports"]]
     if record["live"] is not None and isinstance(main, Path):
-        if _part(main).exists():
+        if _is_live_part(_part(main)):
             live = main
+            _check_live(main, overwrite=overwrite)
         else:
-            recorded = (main, *recorded)
-    had = {str(main), record["main"], *record["exports"]}
-    asked = (_outside(path, store) for path in exports)
-    more = tuple(path for path in asked if str(path) not in had)
-    allowed = overwrite or bool(record["overwrite"])
-    missing = tuple(path for path in recorded if allowed or not is_taken(path))
-    for path in (*missing, *more):
-        _check(path, overwrite=allowed)
-    return Targets(store, main, live, missing + more, allowed)
+            places.insert(0, (str(main), main))
+    files = list[Location]()
+    for name, beside in places:
+        known = location(name, ExportError)
+        where = known if beside is None and known in asked else beside
+        if where is None:
+            words = f"--also {shlex.quote(name)}"
+            left_out.append(f"{name} is elsewhere, and not made unasked; add {words} to have it")
+        elif where not in asked and isinstance(where, Path) and not where.parent.is_dir():
+            left_out.append(f"{where} is not made: there is no folder {where.parent}")
+        elif overwrite or not is_taken(where):
+            files.append(where)
+        elif record["overwrite"] and where not in asked:
+            left_out.append(f"{where} is there and stays; --overwrite replaces it")
+    had = {
+        store,
+        main,
+        *(beside for _, beside in places),
+        *(location(n, ExportError) for n, _ in places),
+    }
+    files += [path for path in asked if path not in had]
+    for path in files:
+        _check(path, overwrite=overwrite)
+    return Targets(store, main, live, tuple(files), overwrite, tuple(left_out))
 
 
 def check(made_for: Targets, layout: StoreLayout) -> None:
@@ -114,10 +148,15 @@ def check(made_for: Targets, layout: StoreLayout) -> None:
         exporter(path).check(path, layout)
 
 
-def prepare_live(made_for: Targets, plan: CanvasPlan) -> None:
-    """Pre-size the live TIFF under its temporary name, unless a stopped render left it."""
+def prepare_live(
+    made_for: Targets, plan: CanvasPlan, about: Mapping[str, Any], *, anew: bool
+) -> None:
+    """Pre-size the live TIFF under its temporary name, or go on with a stopped render's.
+
+    `about` is what it says of itself: the store's provenance, as in every other file.
+    """
     part = made_for.part
-    if part is None or part.exists():
+    if part is None or (part.exists() and not anew):
         return
     from .exports import tiff
 
@@ -128,8 +167,15 @@ def prepare_live(made_for: Targets, plan: CanvasPlan) -> None:
         tile=tiff.tile_side(plan.block[0]),
         bits=plan.spec.bits,
         dpi=plan.spec.dpi,
-        description=plan.spec.picture(),
+        description=about,
+        overwrite=made_for.overwrite,
     )
+
+
+def discard_live(made_for: Targets) -> None:
+    """Delete a live TIFF that was begun for a store that is gone again."""
+    if made_for.part is not None:
+        made_for.part.unlink(missing_ok=True)
 
 
 def finish_live(made_for: Targets) -> None:
@@ -142,7 +188,8 @@ def export(
     store: str | Location, out: str | Location, *, overwrite: bool, **options: Any
 ) -> Location:
     """Write a store as the format that `out`'s suffix names; returns where it is."""
-    where = _outside(out, location(store, StoreError))
+    where = output(out, ExportError)
+    _check_apart(location(store, StoreError).absolute(), (where,))
     module = exporter(where)
     if isinstance(where, Path):
         made = module.export(store, str(out), overwrite=overwrite, **options)
@@ -173,12 +220,78 @@ def _part(live: Path) -> Path:
     return live.with_name(live.name + ".part")
 
 
-def _outside(path: str | Location, store: Location) -> Location:
-    """Where an export is to lie; raises `ExportError` if that is in a bucket and in the store."""
-    where = output(path, ExportError)
-    if isinstance(where, S3Path) and store in (where, *where.parents):
-        raise ExportError(f"{where} lies in the store itself; use another name")
-    return where
+def _is_live_part(part: Path) -> bool:
+    """Whether it is a file of its own: through a link a store would have another one written."""
+    return part.is_file() and not part.is_symlink()
+
+
+def _check_live(main: Path, *, overwrite: bool) -> None:
+    if is_there(main) and not overwrite and not os.path.samefile(main, _part(main)):
+        raise ExportError(f"{main} is already there; use --overwrite or another name")
+
+
+def _check_apart(store: Location, files: Sequence[Location]) -> None:
+    """Raise `ExportError` if two of these are one place, or one lies in another, links followed."""
+    seen = [store]
+    for path in files:
+        for other in seen:
+            what = "the store itself" if other is store else str(other)
+            if _is_same(path, other):
+                fault = "is the store itself" if other is store else f"is {other} once more"
+                raise ExportError(f"{path} {fault}; give each file a name of its own")
+            if _real(other) in _real(path).parents:
+                raise ExportError(f"{path} lies in {what}; use another name")
+            if _real(path) in _real(other).parents:
+                raise ExportError(f"{path} would hold {what}; use another name")
+        seen.append(path)
+
+
+def _is_same(one: Location, other: Location) -> bool:
+    if _real(one) == _real(other):
+        return True
+    both = isinstance(one, Path) and isinstance(other, Path)
+    return both and one.exists() and other.exists() and os.path.samefile(one, other)  # type: ignore[union-attr,arg-type]
+
+
+def _real(where: Location) -> Location:
+    return where if isinstance(where, S3Path) else Path(os.path.realpath(where))
+
+
+def _recorded(path: Location, store: Location) -> str:
+    """A file's name from the store's folder on, if it lies there; else its whole address."""
+    if isinstance(path, S3Path) != isinstance(store, S3Path):
+        return str(path)
+    if isinstance(path, S3Path) and isinstance(store, S3Path) and path.bucket != store.bucket:
+        return str(path)
+    try:
+        name = _pure(path).relative_to(_pure(store).parent)
+    except ValueError:
+        return str(path)
+    return str(path) if ".." in name.parts else str(name)
+
+
+def _beside(name: str, main: str, store: Location) -> Location | None:
+    """Where a recorded file lies if that is beside the store, wherever it has been moved to.
+
+    None if it is elsewhere, also through `..` or a link.
+    """
+    known = location(name, ExportError)
+    if isinstance(known, S3Path) or known.is_absolute():
+        if _recorded(known, store) != name:
+            return known
+        # Stores of earlier versions name whole addresses, the main file's as well.
+        if (name := _recorded(known, location(main, ExportError))) == str(known):
+            return None
+    if ".." in Path(name).parts:
+        return None
+    if isinstance(store, S3Path):
+        return replace(store, key=str(PurePosixPath(store.key).parent / name))
+    found = store.parent / name
+    return found if _real(store.parent) in _real(found).parents else None
+
+
+def _pure(where: Location) -> PurePath:
+    return PurePosixPath(where.key) if isinstance(where, S3Path) else where
 
 
 def _of_folder(module: Any) -> uploads.FolderFormat | None:

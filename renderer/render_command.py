@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import shlex
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from .progress import Progress, choose
 from .render import RenderResult
 from .render import render as draw
 from .render import resume as finish
+from .spec import parse
 from .terminal import result
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def render(
     def work(progress: Progress, cancel: threading.Event) -> RenderResult:
         return draw(spec, exports=also or (), continued=continued, on_event=progress, cancel=cancel)
 
-    _show(work, store_of(spec.out), json=json, quiet=quiet)
+    _show(work, store_of(spec.out), {}, json=json, quiet=quiet)
 
 
 @takes_fields()
@@ -112,7 +114,7 @@ def resume(
             cancel=cancel,
         )
 
-    _show(work, location(store, StoreError), json=json, quiet=quiet)
+    _show(work, location(store, StoreError), changes, json=json, quiet=quiet)
 
 
 def _print_plan(spec: RenderSpec, json: bool) -> None:
@@ -126,15 +128,21 @@ def _print_plan(spec: RenderSpec, json: bool) -> None:
 def _show(
     work: Callable[[Progress, threading.Event], RenderResult],
     store: Location,
+    given: Mapping[str, Any],
     *,
     json: bool,
     quiet: bool,
 ) -> None:
-    """Do the work before the user's eyes; print where the picture is, or how to go on."""
+    """Do the work before the user's eyes; print where the picture is, or how to go on.
+
+    `given` are fields of the spec that a resume is to be told again.
+    """
     progress = choose(json=json, quiet=quiet)
 
     def told() -> str:
-        return _with_resume("aborted" if progress.began else "stopped before any work", store)
+        return _with_resume(
+            "aborted" if progress.began else "stopped before any work", store, given
+        )
 
     # Ray says on stdout that a worker died; stdout is for results.
     with progress, interruptible(progress, told) as cancel, redirect_stdout(sys.stderr):
@@ -143,11 +151,11 @@ def _show(
         except KeyboardInterrupt:
             raise RenderCancelledError(told()) from None
         except RenderCancelledError as error:
-            raise RenderCancelledError(_with_resume(str(error), store)) from None
+            raise RenderCancelledError(_with_resume(str(error), store, given)) from None
         except expected() as error:
             if not progress.began:
                 raise
-            raise RenderFailedError(_with_resume(str(error), store)) from error
+            raise RenderFailedError(_with_resume(str(error), store, given)) from error
     if json:
         places = {"path": str(drawn.path), "outputs": [str(path) for path in drawn.outputs]}
         result(as_json({**vars(drawn), **places}, event="result"))
@@ -155,11 +163,21 @@ def _show(
         result(*map(printable, drawn.outputs))
 
 
-def _with_resume(message: str, store: Location) -> str:
+def _with_resume(message: str, store: Location, given: Mapping[str, Any]) -> str:
     """A message, and how to go on if there is anything to go on with."""
-    how = f"finish with: frieze resume {shlex.quote(str(store))}"
+    from . import commands
+
+    how = f"finish with: frieze resume {shlex.quote(str(store.absolute()))}"
     if "frieze resume" in message:
         return message
     if isinstance(store, S3Path):  # to ask takes longer than a stop may
         return f"{message}; if {store} was begun, {how}"
-    return f"{message}; {how}" if (store / "frieze" / "run.json").is_file() else message
+    try:
+        run = jsonlib.loads((store / "frieze" / "run.json").read_text(encoding="utf-8"))["run"]
+        spec = parse({**run["spec"], **given})
+        how = f"finish with: {commands.resume(store, spec, run['outputs'])}"
+    except FileNotFoundError:
+        return message
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # the command without what the store is too damaged to say
+    return f"{message}; {how}"

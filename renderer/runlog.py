@@ -60,6 +60,10 @@ class RunLog:
         self._path = store_path
         self._flush(store_path)
 
+    def leave(self) -> None:
+        """There is no store any more."""
+        self._path = None
+
     def _flush(self, store_path: Location, *, is_last: bool = False) -> None:
         """A log that cannot be written is given up: it must not end what it tells of."""
         lines, self._waiting = self._waiting, []

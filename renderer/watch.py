@@ -56,6 +56,11 @@ class Watch:
         with self._turn:
             self._log.keep(store_path)
 
+    def leave(self) -> None:
+        """The store is gone again, and its log with it."""
+        with self._turn:
+            self._log.leave()
+
     def measure(self, render: str) -> None:
         """This process is connected to Ray: figures go to its metrics, tagged with a name."""
         from frieze.cluster.ray_metrics import RayMetrics

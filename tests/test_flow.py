@@ -3,6 +3,7 @@ ranks, stopped and resumed."""
 
 from __future__ import annotations
 
+import json
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -239,9 +240,16 @@ def test_a_live_tiff_equals_its_store_and_appears_whole(tmp_path: Path) -> None:
     import tifffile
 
     out, seen = tmp_path / "a.tif", []
+    model = find("demo").absolute()
     result = render(
-        small_spec(out, workers=2), on_event=lambda event: seen.append((event.kind, out.exists()))
+        small_spec(out, workers=2, model=str(model)),
+        on_event=lambda event: seen.append((event.kind, out.exists())),
     )
+    with tifffile.TiffFile(out) as file:
+        about = json.loads(file.pages.first.description)
+    assert about == Store.open(tmp_path / "a.zarr").provenance
+    assert about["picture"]["model"] == model.name, "no folder of this machine"
+    assert str(model).encode() not in out.read_bytes()
     assert result.path == out
     assert np.array_equal(tifffile.imread(out), pixels(tmp_path / "a.zarr"))
     assert not any(exists for kind, exists in seen if kind != "done")

@@ -183,7 +183,7 @@ def _encode(
     av: Any, part: Path, container: Container, codec: Codec, store: Store, follow: Follow
 ) -> None:
     options = container.options
-    with av.open(str(part), "w", format=container.muxer, options=options) as file:
+    with av.open(f"file:{part}", "w", format=container.muxer, options=options) as file:
         file.metadata.update(_about(store))
         stream = _stream(file, codec, store.layout)
         for number, pixels_HWC in store.frames_in_order(wait=follow):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from frieze.renderer import outputs
 from frieze.renderer.errors import ExportError
+from frieze.renderer.locations import S3Path, location
 from frieze.renderer.store import StoreLayout
 
 PICTURE = StoreLayout(65, 64, (32, 64))
@@ -88,9 +90,130 @@ def test_a_live_tiff_that_is_gone_is_exported_in_the_end(tmp_path: Path) -> None
     assert (found.live, found.exports) == (None, (main,))
 
 
-def test_a_recorded_export_that_cannot_be_made_here_is_said_before_any_work(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("out", "also", "why"),
+    [
+        ("a.zarr", ("a.zarr",), "is the store itself"),
+        ("a.tif", ("a.zarr",), "is the store itself"),
+        ("a.zarr", ("./sub/../a.zarr",), "is the store itself"),
+        ("a.zarr", ("there/a.zarr",), "is the store itself"),
+        ("a.zarr", ("a.zarr/b.png",), "lies in the store itself"),
+        ("a.zarr", ("b.png", "c.tif", "b.png"), "is .*b.png once more"),
+        ("a.png", ("a.png",), "is .*a.png once more"),
+        ("a.tif", ("there/a.tif",), "is .*a.tif once more"),
+        ("a.zarr", ("b.png", "there/b.png"), "is .*b.png once more"),
+        ("a.zarr", ("old.png", "hard.png"), "is .*old.png once more"),
+        ("a.zarr", ("b.zarr", "b.zarr/c.png"), "lies in .*b.zarr"),
+        ("a.zarr", ("b.zarr/c.png", "b.zarr"), "would hold .*c.png"),
+        ("s3://bk/a.tif", ("S3://bk/a.zarr/",), "is the store itself"),
+        ("s3://bk/a.zarr", ("s3://bk/a.zarr/c.png",), "lies in the store itself"),
+        ("a.zarr", ("s3://bk/c.png", "s3:/bk/c.png"), "is s3://bk/c.png once more"),
+    ],
+)
+def test_one_place_named_twice_is_found_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, also: tuple[str, ...], why: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "there").symlink_to(tmp_path)
+    (tmp_path / "old.png").write_text("old")
+    (tmp_path / "hard.png").hardlink_to(tmp_path / "old.png")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ExportError, match=why):
+        outputs.targets(out, also, overwrite=True)
+    if location(out, ExportError).suffix == ".zarr":
+        had = record(tmp_path / "a.zarr")
+        with pytest.raises(ExportError, match=why):
+            outputs.resumed(location(out, ExportError), had, also, overwrite=True)
+    assert sorted(tmp_path.iterdir()) == before
+    found = outputs.targets("a.tif", ("b.png", "sub/b.png", "old.png"), overwrite=True)
+    assert len(found.exports) == 3, "control"
+
+
+def test_what_lies_beside_a_store_moves_with_it(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "sub").mkdir(parents=True)
+    made = outputs.targets(
+        str(old / "a.tif"),
+        [old / "a.png", old / "sub" / "b.png", tmp_path / "c.png"],
+        overwrite=False,
+    )
+    about = made.record()
+    assert about["main"] == "a.tif"
+    assert about["exports"] == ["a.png", "sub/b.png", str(tmp_path / "c.png")]
+    whole = about | {  # as earlier versions wrote it
+        "main": str(old / "a.tif"),
+        "exports": [str(old / "a.png"), str(old / "sub" / "b.png"), str(tmp_path / "c.png")],
+    }
+    shutil.move(old, new)
+    for had in (about, whole):
+        found = outputs.resumed(new / "a.zarr", had, (), overwrite=False)
+        assert found.exports == (new / "a.tif", new / "a.png", new / "sub" / "b.png")
+        (told,) = found.left_out
+        assert told == (
+            f"{tmp_path / 'c.png'} is elsewhere, and not made unasked; "
+            f"add --also {tmp_path / 'c.png'} to have it"
+        )
+        found = outputs.resumed(new / "a.zarr", had, (tmp_path / "c.png",), overwrite=False)
+        assert found.exports[-1] == tmp_path / "c.png"
+        assert not found.left_out
+    shutil.rmtree(new / "sub")
+    found = outputs.resumed(new / "a.zarr", about, (tmp_path / "c.png",), overwrite=False)
+    assert found.exports == (new / "a.tif", new / "a.png", tmp_path / "c.png")
+    assert found.left_out == (
+        f"{new / 'sub' / 'b.png'} is not made: there is no folder {new / 'sub'}",
+    )
+
+
+@pytest.mark.parametrize("store", ["s3://bk/a.zarr", "s3://bk/deep/a.zarr"])
+def test_what_lies_beside_a_store_in_a_bucket_is_recorded_so(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "_check", lambda *_, **__: None)
+    monkeypatch.setattr(outputs, "is_taken", lambda _: False)
+    beside = store.replace("a.zarr", "c/b.png")
+    made = outputs.targets(store, (beside, "s3://other/b.png"), overwrite=False)
+    had = made.record()
+    assert had["exports"] == ["c/b.png", "s3://other/b.png"]
+    moved = S3Path("new", "x/y.zarr")
+    found = outputs.resumed(moved, had, (), overwrite=False)
+    assert [str(path) for path in found.exports] == ["s3://new/x/c/b.png"]
+
+
+def test_a_strangers_store_writes_beside_itself_alone_and_replaces_nothing(tmp_path: Path) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    (home / "letters.tif").write_text("years")
+    (here / "family.png").write_text("years")
+    (here / "out").symlink_to(home)
+    named = [
+        *(str(home / "letters.tif"), "../home/letters.tif", "out/letters.tif", "sub/../../x.png"),
+        *("s3://bucket/x.png", "family.png", "a.png"),
+    ]
+    had = record(Path("a.zarr"), exports=named, overwrite=True)
+    found = outputs.resumed(here / "a.zarr", had, (), overwrite=False)
+    assert found.exports == (here / "a.png",), "control: it may write beside itself"
+    assert not found.overwrite
+    assert len(found.left_out) == len(named) - 1
+    assert "family.png is there and stays; --overwrite replaces it" in found.left_out[-1]
+    (here / "a.tif.part").symlink_to(home / "letters.tif")
+    live = record(Path("a.tif"), live="a.tif")
+    assert outputs.resumed(here / "a.zarr", live, (), overwrite=False).live is None
+
+
+def test_a_recorded_export_that_cannot_be_made_here_is_left_out_and_told(tmp_path: Path) -> None:
     had = record(tmp_path / "a.zarr", exports=[str(tmp_path / "nowhere" / "a.tif")])
+    found = outputs.resumed(tmp_path / "a.zarr", had, (), overwrite=False)
+    assert found.exports == ()
+    assert "there is no folder" in found.left_out[0]
+    asked = (tmp_path / "nowhere" / "a.tif",)
     with pytest.raises(ExportError, match="no folder"):
-        outputs.resumed(tmp_path / "a.zarr", had, (), overwrite=False)
+        outputs.resumed(tmp_path / "a.zarr", had, asked, overwrite=False)
+
+
+def test_an_unfinished_live_file_is_no_new_renders(tmp_path: Path) -> None:
+    (tmp_path / "a.tif.part").write_text("half")
+    with pytest.raises(ExportError, match="unfinished; resume that, or use --overwrite"):
+        outputs.targets(str(tmp_path / "a.tif"), (), overwrite=False)
+    outputs.targets(str(tmp_path / "a.tif"), (), overwrite=True)

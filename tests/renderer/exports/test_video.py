@@ -204,6 +204,20 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     assert peak_bytes(lambda: clip(32, 256, 256)) > 24 * frame, "control"
 
 
+@pytest.mark.parametrize("name", ["scene:1.mp4", "http:2.mkv", "a%03d?b#c.mp4"])
+def test_a_name_is_a_name_and_no_address(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels_THWC = clip(5, 64, 80)
+    store = make_store(tmp_path / "a.zarr", pixels_THWC, (32, 80), fps=24)
+    monkeypatch.chdir(tmp_path)
+    video.export(store.path, name)
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.zarr", name])
+    found_THWC = media.read(name).frames_THWC
+    assert found_THWC.shape == pixels_THWC.shape
+    assert psnr(np.rint(found_THWC * 255).astype(np.uint8), pixels_THWC) > VIDEO_PSNR
+
+
 def test_a_picture_is_no_clip(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64))
     with pytest.raises(ExportError, match=r"holds a picture; use \.tif"):

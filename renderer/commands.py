@@ -1,0 +1,28 @@
+"""Commands as they are printed for a reader to copy: quoted, and whole from any folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from .locations import Location
+from .spec import RenderSpec
+
+
+def resume(store: Location, spec: RenderSpec, outputs: Mapping[str, Any]) -> str:
+    """The command that finishes a store with the workers of `spec`.
+
+    `outputs` is the store's record of them: those that lie elsewhere are made only if they are
+    asked for, and so is what replaces another.
+    """
+    words = ["frieze", "resume", str(store.absolute())]
+    if spec.most_workers > 1:
+        most = f"..{spec.max_workers}" if spec.max_workers else ""
+        words += ["--workers", f"{spec.workers}{most}"]
+    words += ["--local"] if spec.local else []
+    words += ["--address", spec.address] if spec.address else []
+    for name in outputs["exports"]:
+        words += ["--also", name] if name.startswith("/") or "://" in name else []
+    words += ["--overwrite"] if outputs["overwrite"] else []
+    return shlex.join(words)
