@@ -220,7 +220,7 @@ def refuses_one_of_two(export: ModuleType, kind: str, folder: Path) -> None:
         draw(store, pixels, row, 32, frame)
     store.finish()
     for thread in threads:
-        thread.join(60)
+        thread.join(AMPLE)
     told.sort(key=str)
     assert sorted(map(type, told), key=str) == sorted([type(out), str], key=str)
     assert f"{out} appeared meanwhile; use --overwrite or another name" in told

@@ -12,6 +12,7 @@ import pytest
 
 from command_line import make_store, process
 from frieze.renderer import interrupts
+from tolerances import AMPLE
 
 # What a start may be busy with when it is stopped; each says when it is.
 BUSY = """
@@ -64,7 +65,7 @@ def test_a_start_ends_with_one_line_whatever_it_is_busy_with(
         assert asked.stderr is not None
         assert asked.stderr.readline() == "busy\n"
         asked.send_signal(stop)
-        assert asked.wait(timeout=60) == 130
+        assert asked.wait(timeout=AMPLE) == 130
         assert asked.stderr.read() == "frieze: stopped before any work\n"
 
 
@@ -83,7 +84,7 @@ def test_processes_of_a_stopped_start_end_with_it() -> None:
         children = [int(asked.stderr.readline()) for _ in range(2)]
         assert sorted(interrupts.descendants(asked.pid)) == sorted(children)
         asked.send_signal(signal.SIGTERM)
-        assert asked.wait(timeout=60) == 130
+        assert asked.wait(timeout=AMPLE) == 130
         assert asked.stderr.read() == "frieze: stopped before any work\n"  # nobody holds it open
     assert not any(map(lives, children))
 
@@ -97,7 +98,7 @@ def test_what_was_half_written_goes_and_a_store_says_how_to_go_on(tmp_path: Path
         assert asked.stderr is not None
         assert asked.stderr.readline() == "busy\n"
         asked.send_signal(signal.SIGINT)
-        assert asked.wait(timeout=60) == 130
+        assert asked.wait(timeout=AMPLE) == 130
         message = f"stopped before any work; finish with: frieze resume '{store}'"
         assert asked.stderr.read() == f"frieze: {message}\n"
         told = {"event": "error", "error": "RenderCancelledError", "message": message}
@@ -120,7 +121,7 @@ def test_commands_that_take_no_steps_end_at_once() -> None:
         assert asked.stderr is not None
         assert asked.stderr.readline() == "busy\n"
         asked.send_signal(signal.SIGTERM)
-        assert asked.wait(timeout=60) == 130
+        assert asked.wait(timeout=AMPLE) == 130
         assert asked.stderr.read() == "frieze: stopped\n"
 
 
@@ -143,5 +144,5 @@ def test_a_command_line_that_is_still_imported_can_be_stopped() -> None:
         assert asked.stderr is not None
         assert asked.stderr.readline() == "busy\n"
         asked.send_signal(signal.SIGINT)
-        assert asked.wait(timeout=60) == 130
+        assert asked.wait(timeout=AMPLE) == 130
         assert asked.stderr.read() == "frieze: stopped\n"

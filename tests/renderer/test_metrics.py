@@ -17,6 +17,7 @@ from drawing import small_spec
 from frieze.renderer import Event, render
 from frieze.renderer.metrics import METRICS, Meter
 from frieze.renderer.runlog import read
+from tolerances import AMPLE
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "configs" / "grafana" / "frieze.json"
 EXPORTED = {f"ray_{metric.name}" for metric in METRICS}
@@ -76,7 +77,7 @@ def test_ray_scrapes_the_figures_of_the_log(ray_cluster: int, tmp_path: Path) ->
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     expected = figures(tmp_path / "seen.zarr")
     found: dict[tuple[str, str], Any] = {}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + AMPLE
     # A scrape has the gauges that were set since the last one only.
     while {key: found.get(key) for key in expected} != expected and time.monotonic() < deadline:
         time.sleep(0.5)

@@ -152,7 +152,7 @@ def test_output_that_nobody_reads_any_more_is_no_fault() -> None:
         assert asked.stdout is not None
         assert asked.stderr is not None
         asked.stdout.close()
-        assert asked.wait(timeout=60) in (0, 1)  # 0: it was written before anybody left
+        assert asked.wait(timeout=AMPLE) in (0, 1)  # 0: it was written before anybody left
         assert asked.stderr.read() == ""
 
 
