@@ -86,8 +86,8 @@ def test_time_left_counts_later_stages_by_their_pixels(
     with pytest.raises(RenderCancelledError):
         render(small_spec(out, **CASCADE), callback_on_step_end=look)
     assert [(s.stage, s.step, s.size) for s in seen] == [
-        *((1, step, (256, 64)) for step in (1, 2, 3)),
-        (2, 1, (512, 128)),
+        *((1, step, (64, 256)) for step in (1, 2, 3)),
+        (2, 1, (128, 512)),
     ]
     for step, found in enumerate(seen[:3], 1):
         assert found.left == pytest.approx(found.seconds_per_step * (3 - step + 4 * 3))
