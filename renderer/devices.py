@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 
-from .errors import PlanError
+from .errors import PlanError, shown
 from .spec import RenderSpec
 
 
@@ -51,7 +51,9 @@ def _kind(spec: RenderSpec) -> str:
     try:
         device = torch.device(spec.device)
     except RuntimeError:
-        raise PlanError(f"device {spec.device!r} is none; auto, cpu, cuda or cuda:0") from None
+        raise PlanError(f"device {shown(spec.device)} is none; auto, cpu, cuda or cuda:0") from None
+    if device.type not in ("cpu", "cuda"):
+        raise PlanError(f"device {spec.device!r} draws nothing; auto, cpu, cuda or cuda:0 works")
     if device.type == "cuda" and not here:
         raise PlanError(f"device {spec.device!r}: there is no CUDA device here; use cpu or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

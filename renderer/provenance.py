@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from .errors import ExportError
+from .errors import ExportError, shown
 from .locations import Location, S3Path
 from .pixels import StoreLayout
+from .spec import LEAST_DPI, MOST_DPI
 from .store import Store
 
 DEFAULT_DPI = 300.0
@@ -58,8 +59,11 @@ def check_clip(out: Location, layout: StoreLayout) -> None:
 def dpi_of(store: Store, asked: float | None) -> float:
     """Dots per inch: as asked, else as the run's spec says, else 300."""
     dpi = asked if asked is not None else store.run.get("spec", {}).get("dpi", DEFAULT_DPI)
-    if not dpi > 0:
-        raise ExportError(f"dpi {dpi} does not work; use more than 0")
+    is_number = isinstance(dpi, int | float) and not isinstance(dpi, bool)
+    if not (is_number and LEAST_DPI <= dpi <= MOST_DPI):
+        raise ExportError(
+            f"dpi {shown(dpi)} does not work; from {LEAST_DPI:g} to {MOST_DPI:g} does"
+        )
     return float(dpi)
 
 

@@ -32,6 +32,7 @@ from . import loading, sampling
 from .decode import decode
 from .estimate import Estimate
 from .family import Guidance, Model, ModelFacts, Place, load_family
+from .library_errors import as_model_error
 from .method import Axis
 from .skeletons import Skeleton, shorten, skeletons
 
@@ -59,7 +60,8 @@ def estimate(
 
     A device of the spec's kind need not be there.
     """
-    return Traced(facts, spec, mesh, guidance, positions).estimate(stages, rows_per_block)
+    with as_model_error(Path(facts.folder), "be run as its configs say"):
+        return Traced(facts, spec, mesh, guidance, positions).estimate(stages, rows_per_block)
 
 
 def axes(facts: ModelFacts, spec: RenderSpec, place: Place) -> tuple[Axis, ...]:

@@ -74,6 +74,9 @@ def sharded(*shards: object) -> Callable[[Path], Path]:
         (("--ulysses", "2"), ("ulysses 2 does not divide 1",)),
         (("--seeed", "2"), ("--seed",)),
         (("--dtype", "int8"), ("int8", "float32")),
+        (("--device", "meta"), ("device 'meta'", "cuda:0")),
+        (("--out", "/"), ("'/'", "picture.zarr")),
+        (("--out", "ä" * 130), ("a name of 260 bytes",)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
