@@ -18,10 +18,11 @@ from .ray_crew import Crew, Member
 from .ray_pulse import Pulse
 from .ray_reserve import Reserve, share_of
 from .ray_seat import next_report
-from .ray_session import connect, disconnect, threads_of
+from .ray_session import connect, disconnect, is_private, threads_of
 from .seat import Errand, Place, Report
 
 START_SECONDS = 60.0  # the least that a process may take to start: it imports torch
+LOOPBACK = "127.0.0.1"
 BRIEF_SECONDS = 5.0  # how long a share may take to be placed anew where enough ranks are left
 LOOK_SECONDS = 1.0  # between looks at the cluster
 
@@ -215,7 +216,8 @@ class RayFleet(Fleet):
         self._number += 1
         self._ended, self._streams, self._lost = None, {}, set()
         assert self._crew is not None
-        first, address = self._crew.members[0], self._places[0].node
+        # Who reaches the ranks' store could speak for a rank: on one host nobody else shall.
+        first, address = self._crew.members[0], LOOPBACK if is_private() else self._places[0].node
         port = first.answer("free_port", address, seconds=GRACE_SECONDS, who="rank 0")
         where = {"address": address, "port": port, **self._group}
         jobs: dict[int, Job] = {

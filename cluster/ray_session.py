@@ -118,6 +118,11 @@ def start(**options: Any) -> None:
             raise
 
 
+def is_private() -> bool:
+    """Whether the Ray that this process is part of was started by it, on this host alone."""
+    return _private.is_set()
+
+
 def is_connected() -> bool:
     """Whether this process is part of a Ray already, whatever address is named."""
     ray = sys.modules.get("ray")
