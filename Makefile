@@ -10,7 +10,7 @@ DEMO_FLAGS ?= --preset demo --workers 2 --overwrite
 
 # Benchmarks of minutes; that of quality takes hours, and goes on where it was stopped.
 BENCHES = $(filter-out tests/bench/quality%.py tests/bench/policy_%.py tests/bench/features.py \
-	tests/bench/kill_drill.py tests/bench/fuzz.py, $(wildcard tests/bench/*.py))
+	tests/bench/%_drill.py tests/bench/fuzz.py, $(wildcard tests/bench/*.py))
 QUALITY_FLAGS ?= --jobs 2
 
 # The tests' models are tiny: one thread per process is fastest, and ranks do not fight for cores.

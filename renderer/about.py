@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import StoreError
+from .run_record import parse
 
 if TYPE_CHECKING:
     from .homes import Home
 
-FORMAT = "frieze store 1"
 # Fields of a run that say where it happened, with paths and addresses: never published.
 UNPUBLISHED = frozenset({"spec", "outputs", "sources"})
 # What damaged metadata or data raise, from JSON, numpy and zarr.
-DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError)
 
 
 def is_store(path: Path) -> bool:
@@ -39,13 +39,9 @@ def read_about(home: Home) -> dict[str, Any]:
         text = home.read("frieze/run.json")
         if text is None:
             raise StoreError(_found_instead(home))
-        about = json.loads(text)
-        if about["format"] != FORMAT:
-            raise ValueError(f"its format is {about['format']!r}, this version reads {FORMAT!r}")
+        return parse(text)
     except DAMAGE as error:
         raise damaged(home, error) from error
-    assert isinstance(about, dict)
-    return about
 
 
 def _found_instead(home: Home) -> str:

@@ -7,17 +7,20 @@ Shape suffixes: C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
 
 from .about import DAMAGE, damaged
 from .errors import StoreError
-from .objects import reading, writing
+from .objects import Digests, array_of, reading
+from .objects import write as write_files
 from .pixels import Level, StoreLayout, halve, ome
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ CONFIG: Any = {"write_empty_chunks": True}
 PIXEL_CODECS: Any = (ZstdCodec(level=1), Crc32cCodec())
 LATENT_CODECS: Any = (Crc32cCodec(),)
 
+DOCUMENT = "zarr.json"
+
 ZarrArray = Any  # zarr's own class is generic in a type that it does not export
 Region = tuple[slice, ...]
 
@@ -40,11 +45,25 @@ def create_picture(
     folder: Home, layout: StoreLayout, name: str, about: Mapping[str, Any]
 ) -> tuple[ZarrArray, ...]:
     """A folder's empty arrays of pixels, one per level, and the OME-Zarr metadata over them."""
-    group = zarr.create_group(folder.zarr, zarr_format=3)
-    group.update_attributes({"ome": ome(layout, name), "frieze": dict(about)})
+    found = picture_documents(layout, name, about)
+    write_documents(folder, found)
     return tuple(
+        document_array(folder / str(i), found[f"{i}/{DOCUMENT}"]) for i in range(layout.num_levels)
+    )
+
+
+def picture_documents(
+    layout: StoreLayout, name: str, about: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What every zarr.json of a picture says: the group with its OME-Zarr metadata, the levels."""
+    kept: dict[str, Any] = {}
+    store = MemoryStore(kept)
+    group = zarr.create_group(store, zarr_format=3)
+    group.update_attributes({"ome": ome(layout, name), "frieze": dict(about)})
+    for level in layout.levels:
         zarr.create_array(
-            (folder / str(level.index)).zarr,
+            store,
+            name=str(level.index),
             shape=layout.extent(level.height, level.width),
             chunks=layout.piece(*level.chunk),
             shards=layout.piece(*level.shard),
@@ -52,26 +71,43 @@ def create_picture(
             compressors=PIXEL_CODECS,
             fill_value=0,
             dimension_names=("c", "y", "x") if layout.frames is None else ("t", "c", "y", "x"),
-            config=CONFIG,
         )
-        for level in layout.levels
-    )
+    return _parsed(kept)
 
 
-def create_latents(folder: Home, layout: StoreLayout) -> None:
-    """A folder's empty arrays of latents: NaN where nothing was saved."""
-    zarr.create_group(folder.zarr, zarr_format=3)
+def latent_documents(layout: StoreLayout) -> dict[str, dict[str, Any]]:
+    """The same of the arrays of latents, which are NaN where nothing was saved."""
+    kept: dict[str, Any] = {}
+    store = MemoryStore(kept)
+    zarr.create_group(store, zarr_format=3)
     for array in layout.latents:
         zarr.create_array(
-            (folder / array.name).zarr,
+            store,
+            name=array.name,
             shape=array.shape,
             chunks=array.chunk,
             dtype="float32",
             compressors=LATENT_CODECS,
             fill_value=float("nan"),
             dimension_names=("slot", "c", "t", "y", "x"),
-            config=CONFIG,
         )
+    return _parsed(kept)
+
+
+def write_documents(folder: Home, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write zarr.json files, by their names."""
+    folder.each(
+        lambda name: folder.write(name, json.dumps(found[name], indent=2).encode()), list(found)
+    )
+
+
+def document_array(folder: Home, document: dict[str, Any]) -> ZarrArray:
+    """The array that a folder's zarr.json describes; it is not looked up."""
+    return array_of(folder.zarr, document, CONFIG)
+
+
+def _parsed(kept: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: json.loads(data.to_bytes()) for name, data in kept.items()}
 
 
 def open_array(folder: Home) -> ZarrArray:
@@ -94,36 +130,39 @@ def check_aligned(rows: slice, unit: int, height: int, what: str, kind: str = "r
 
 def write(
     array: ZarrArray, home: Home, region: Region, values: np.ndarray, *, settle: bool = True
-) -> None:
-    """Write whole files; with `settle` return when they are on disk, not only on their way."""
+) -> list[str]:
+    """Write whole files and return their digests, in the order of their indices.
+
+    With `settle` return when they are on disk, not only on their way.
+    """
+    keys = list(keys_of(array, region))
     try:
-        writing(array)[region] = np.ascontiguousarray(values)
+        digests = write_files(array, region, np.ascontiguousarray(values))
         if settle:
-            home.settle(_keys(array, region))
+            home.settle(keys)
+        return [digests[key] for key in keys]
     except StoreError:
         raise
     except OSError as error:
         raise StoreError(f"{home} cannot be written: {error.strerror or error}") from error
 
 
-def read(array: ZarrArray, home: Home, region: Region) -> np.ndarray:
+def read(
+    array: ZarrArray, home: Home, region: Region, digests: Digests | None = None
+) -> np.ndarray:
     """Read a region; raises `StoreError` if a file of it is missing or damaged.
 
-    For a missing file zarr would return the fill value without a word.
+    Damaged is also what has none of these `digests`, where there is one.
     """
     try:
-        return np.asarray(reading(array, str(home))[region])
+        return np.asarray(reading(array, str(home), digests or Digests())[region])
     except DAMAGE as error:
         raise damaged(home, error) from error
 
 
-def read_rows(
-    home: Home, array: ZarrArray, top: int, bottom: int, lead: Region = (slice(None),)
-) -> np.ndarray:
-    """Pixels [rows, W, C] of a level; raises `StoreError` where they are missing or damaged."""
-    found = read(array, home, (*lead, slice(top, bottom), slice(None)))
-    pixels_CHW = found.reshape(found.shape[-3:])
-    return np.ascontiguousarray(np.moveaxis(pixels_CHW, 0, -1))
+def rows_of(found: np.ndarray) -> np.ndarray:
+    """Pixels [rows, W, C] of what was read of one frame."""
+    return np.ascontiguousarray(np.moveaxis(found.reshape(found.shape[-3:]), 0, -1))
 
 
 def write_rows(
@@ -134,12 +173,15 @@ def write_rows(
     lead: Region = (slice(None),),
     *,
     settle: bool = True,
-) -> None:
-    """Write pixels [rows, columns, C] of whole shards, the first one at (row, column)."""
+) -> list[str]:
+    """Write pixels [rows, columns, C] of whole shards, the first one at (row, column).
+
+    Returns the shards' digests.
+    """
     (top, left), (height, width, _) = place, pixels_HWC.shape
     pixels = np.moveaxis(pixels_HWC, -1, 0)
     region = (*lead, slice(top, top + height), slice(left, left + width))
-    write(array, home, region, pixels[(None,) * (len(lead) - 1)], settle=settle)
+    return write(array, home, region, pixels[(None,) * (len(lead) - 1)], settle=settle)
 
 
 def write_block(
@@ -149,26 +191,43 @@ def write_block(
     place: tuple[int, int],
     pixels_HWC: np.ndarray,
     frame: int | None = None,
-) -> None:
-    """Write the block at (block row, block column) into every level where it owns a shard."""
+) -> str:
+    """Write the block at (block row, block column) into every level where it owns a shard.
+
+    Returns the shards' digests, put together.
+    """
+    digests: list[str] = []
     for level, array in zip(layout.levels, arrays, strict=True):
         if not level.by_block:
-            return
+            break
         if level.index:
             pixels_HWC = halve(pixels_HWC)
         corner = (place[0] * level.shard[0], place[1] * level.shard[1])
-        write_rows(home / str(level.index), array, corner, pixels_HWC, layout.lead(frame))
+        where = home / str(level.index)
+        digests += write_rows(where, array, corner, pixels_HWC, layout.lead(frame))
+    return "".join(digests)
 
 
-def build_level(home: Home, layout: StoreLayout, level: Level, arrays: Sequence[ZarrArray]) -> None:
-    """Make a level that no block owns from the one below it, one row of shards at a time."""
-    below = layout.levels[level.index - 1]
-    source, target = (home / str(index) for index in (below.index, level.index))
+def build_level(
+    home: Home,
+    layout: StoreLayout,
+    level: Level,
+    array: ZarrArray,
+    below: Callable[[int, int, int, int | None], np.ndarray],
+) -> str:
+    """Make a level that no block owns from the one below it, one row of shards at a time.
+
+    `below` gives that one's rows, from `top` to `bottom`, of a level's frame. Returns the shards'
+    digests, put together.
+    """
+    digests: list[str] = []
+    height = layout.levels[level.index - 1].height
     for frame, top in product(range(layout.frames or 1), range(0, level.height, level.shard[0])):
-        bottom = min(2 * (top + level.shard[0]), below.height)
-        lead = layout.lead(frame)
-        wide_HWC = read_rows(source, arrays[below.index], 2 * top, bottom, lead)
-        write_rows(target, arrays[level.index], (top, 0), halve(wide_HWC), lead)
+        at = None if layout.frames is None else frame
+        wide_HWC = below(2 * top, min(2 * (top + level.shard[0]), height), level.index - 1, at)
+        where = home / str(level.index)
+        digests += write_rows(where, array, (top, 0), halve(wide_HWC), layout.lead(at))
+    return "".join(digests)
 
 
 def check_arrays(
@@ -200,7 +259,7 @@ def _codecs(described: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             yield from _codecs(inside.get(part, ()))
 
 
-def _keys(array: ZarrArray, region: Region) -> Iterator[str]:
+def keys_of(array: ZarrArray, region: Region) -> Iterator[str]:
     """The files that hold a region: one per shard, or per chunk where there are no shards."""
     spans = []
     for length, side, part in zip(array.shape, array.shards or array.chunks, region, strict=True):

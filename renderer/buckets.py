@@ -22,6 +22,7 @@ from .locations import S3Path
 from .pages import PagedJournal
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 # Requests in flight at a time: a request takes its time, whatever its size.
 WIDTH = 8
@@ -209,10 +210,10 @@ class Bucket:
     def settle(self, keys: Iterable[str]) -> None:
         """Nothing to do: an object that was put is there to stay."""
 
-    def each(self, act: Callable[[T], None], items: Iterable[T]) -> None:
+    def each(self, act: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Do the same to all items, several at a time."""
         with ThreadPoolExecutor(WIDTH) as pool:
-            list(pool.map(act, items))
+            return list(pool.map(act, items))
 
     def tidy(self) -> None:
         """Nothing to do: a write that was interrupted left no object."""

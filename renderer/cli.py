@@ -50,6 +50,7 @@ for command in (
     batch,
     looking.export,
     looking.status,
+    looking.verify,
     looking.report,
     doctor,
 ):

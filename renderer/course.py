@@ -28,15 +28,16 @@ from .errors import (
 )
 from .estimate import GIB
 from .events import StepReport
-from .journal import State
+from .inventory import State
 from .launching import Prompts, replanned
 from .listener import Listener
 from .patience import Patience
 from .plan import CanvasPlan
 from .render import RenderHandle
-from .saving import Slots
+from .saving import Digests, Slots
 from .spec import RenderSpec
 from .store import Store
+from .upstream import is_last
 
 # So many failures in a row at one place end a render.
 MOST_FAILURES = 3
@@ -65,7 +66,7 @@ class Course:
         self.store = store
         self.prompts = prompts
         self.listener = listener
-        self.slots = Slots(store.journal.states())
+        self.slots = Slots(store.states())
         self._written = set(store.done())
         self._failures: list[tuple[int, int, int]] = []  # where each of those in a row was
         self._seconds: list[float] = []  # of this stage's steps since it was taken up
@@ -181,7 +182,7 @@ class Course:
 
     @property
     def _is_drawn(self) -> bool:
-        return drawn(self.made, self.slots.newest)
+        return is_last([stage.num_steps for stage in self.made.stages], self.slots.newest)
 
     def _denoise(self) -> None:
         fleet, made, state = self.fleet, self.made, self.slots.newest
@@ -204,11 +205,12 @@ class Course:
                     self._all("concentrate", measured)
             else:
                 if stage_index - 1 in made.painted:
-                    self._all("paint")
+                    self._keep(f"{stage_index - 1}-picture", 0, self._all("paint"))
                 newest = self.slots.newest
                 slot = newest.slot if newest else None
-                faults = self._all("begin", stage_index, slot, stage=stage_index)
-                self._check(faults, stage_index, 0)
+                begun = self._all("begin", stage_index, slot, stage=stage_index)
+                self._check([fault for _, fault in begun], stage_index, 0)
+                self._keep(f"{stage_index}-guide", 0, [kept for kept, _ in begun])
                 first_step = 0
             self._stage(stage_index, first_step)
 
@@ -249,8 +251,9 @@ class Course:
         facts = watch.of_step(reports, time.monotonic() - began)
         if slot is not None:
             saving = max(report.saving for report in reports)
-            self._confirm(State(stage_index, step, slot), saving)
+            self._confirm(State(stage_index, step, slot), [r.state for r in reports], saving)
         self._check([report.fault for report in reports], stage_index, step + 1)
+        self._keep(f"{stage_index}-clean", step, [r.kept for r in reports])
         if step == 0:
             self._concentrate(stage_index)
         self._seconds.append(max(report.seconds for report in reports))
@@ -298,23 +301,34 @@ class Course:
         newest = self.slots.newest
         if newest is None or (newest.stage, newest.step) != self._now:
             slot, began = self._slot(), time.monotonic()
-            self._all("save", slot)
-            self._confirm(State(stage_index, step, slot), time.monotonic() - began)
+            parts = self._all("save", slot)
+            self._confirm(State(stage_index, step, slot), parts, time.monotonic() - began)
 
-    def _confirm(self, state: State, seconds: float) -> None:
+    def _confirm(self, state: State, parts: Sequence[Digests], seconds: float) -> None:
         """Every worker has written its rows of a state: now it counts.
 
-        `seconds` are those that writing took from the work.
+        `parts` are the digests of what each wrote; `seconds` those that writing took from the work.
         """
-        self.store.journal.append({"event": "state", **vars(state)})
+        focus = self._measures and self.store.journal.entropies(state.stage) is not None
+        self.store.confirm_state(state, parts, focus=focus)
         self.slots.newest = state
         facts = watch.of_save(self.store.layout, state.stage)
         self.listener.say("save", self.made, state.stage, state.step, seconds=seconds, facts=facts)
 
+    def _keep(self, name: str, slot: int, parts: Sequence[Digests]) -> None:
+        """Every worker has written its rows of an array that the plan may have beside states."""
+        if name in self.made.arrays:
+            self.store.confirm_kept(name, slot, parts)
+
+    @property
+    def _measures(self) -> bool:
+        """Whether a stage's first step is measured."""
+        focus = self.made.method.focus
+        return focus is not None and focus.scale is not None
+
     def _concentrate(self, stage_index: int) -> None:
         """Hand the entropies that the first step measured to every worker, and to a resume."""
-        focus = self.made.method.focus
-        if focus is None or focus.scale is None:
+        if not self._measures:
             return
         found = dict(reversed(self._all("entropies")))
         halves = [entropies for place in sorted(found) for entropies in found[place]]
@@ -378,12 +392,6 @@ def standing(fleet: Fleet) -> dict[str, Any]:
 def how_to_resume(store: Store, spec: RenderSpec) -> str:
     """The end of every message about an unfinished store."""
     return f"finish with: {commands.resume(store.path, spec, store.run['outputs'])}"
-
-
-def drawn(made: CanvasPlan, state: State | None) -> bool:
-    """Whether all steps are done, and only pixels are missing."""
-    last = (len(made.stages) - 1, made.stages[-1].num_steps)
-    return state is not None and (state.stage, state.step) == last
 
 
 def one_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError, WorkerLostError
 
 from . import amplitudes, attended, devices, drafts, outputs, watch
-from .course import MOST_FAILURES, Course, drawn, how_to_resume, one_line
+from .course import MOST_FAILURES, Course, how_to_resume, one_line
 from .deliveries import Deliveries
 from .errors import (
     ExportError,
@@ -38,6 +38,8 @@ from .sources import Source
 from .spec import RenderSpec, parse
 from .spec_origin import of_store, with_whole_paths
 from .store import Store
+from .upstream import is_last
+from .verification import mend, told
 from .watch import Watch
 
 
@@ -125,27 +127,31 @@ class Drive:
         overwrite: bool,
     ) -> RenderResult:
         """Open the store, plan the rest for the workers at hand, draw what is missing."""
-        store = Store.open(path)
-        spec = of_store(parse({**store.run["spec"], **changes}), changes)
+        store = Store.open(path, mends=True)
+        spec = of_store(parse({**store.recorded("spec"), **changes}), changes)
         sources: dict[str, Source] | None = None
         if not FILES & changes.keys():  # files that are named again count by what they hold now
-            begun_from = store.run["sources"]
+            begun_from = store.recorded("sources")
             sources = {name: Source(**values) for name, values in begun_from.items()}
         detected = store.run.get("detected")
         made = plan(spec, block=store.layout.block[0], sources=sources, detected=detected)
         about = identity(made, store.run)
         # A model counts by what is in it, not by where it lies.
-        about["picture"]["model"] = store.run["picture"]["model"]
-        Store.open(path, fingerprint=fingerprint(about), run=about)
-        targets = outputs.resumed(path, store.run["outputs"], exports, overwrite=overwrite)
+        about["picture"]["model"] = store.recorded("picture").get("model")
+        store.check_fingerprint(fingerprint(about), about)
+        targets = outputs.resumed(path, store.recorded("outputs"), exports, overwrite=overwrite)
         outputs.check(targets, store.layout)
-        for remark in targets.left_out:
-            self.say("note", message=remark)
-        if store.is_complete:
-            outputs.finish_live(targets)
-            return self._deliver(made, targets, 0)
-        with self.watch:
-            return self._draw(made, lambda: store, targets, store)
+        with ExitStack() as at_end:
+            if not store.is_complete:
+                at_end.callback(store.journal.release)
+                store.journal.claim()  # what another process draws is not damaged
+            for remark in (*targets.left_out, *told(mend(store))):
+                self.say("note", message=remark)
+            if store.is_complete:
+                outputs.finish_live(targets)
+                return self._deliver(made, targets, 0)
+            with self.watch:
+                return self._draw(made, lambda: store, targets, store)
 
     def _draw(
         self,
@@ -164,7 +170,8 @@ class Drive:
                 with self.crew.session(made):
                     if on_ray(made.spec):
                         self.watch.measure(targets.store.stem)
-                    is_drawn = begun is not None and drawn(made, begun.last_state())
+                    num_steps = [stage.num_steps for stage in made.stages]
+                    is_drawn = begun is not None and is_last(num_steps, begun.last_state())
                     prompts = None if is_drawn else self._prompts(made, begun)
                     with self.crew.fleet(made, targets) as fleet:
                         places = fleet.describe()
@@ -177,8 +184,7 @@ class Drive:
                             outputs.prepare_live(
                                 targets, made, store.provenance, anew=begun is None
                             )
-                            if begun is None or not begun.last_state():
-                                keep_sources(made, store)
+                            keep_sources(made, store)
                             peak = Course(fleet, made, store, prompts, self.listener).run()
                 store.finish()
                 outputs.finish_live(targets)

@@ -67,7 +67,9 @@ class StepReport:
     """What one step cost on one rank.
 
     Of its seconds `waiting` were spent for other ranks, and `saving` for the state before it.
-    `fault` names what is not finite any more on some rank; all ranks say the same.
+    `fault` names what is not finite any more on some rank; all ranks say the same. `state` and
+    `kept` are digests of the chunks that the rank wrote, of that state and of the x0 that is kept
+    for guidance.
     """
 
     seconds: float
@@ -75,3 +77,5 @@ class StepReport:
     waiting: float
     saving: float
     fault: str = ""
+    state: dict[int, str] = field(default_factory=dict)
+    kept: dict[int, str] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from .scratch import scratch
 from .whole import check_place, check_replaceable, check_space, recover, whole_folder
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Folder:
@@ -54,8 +55,10 @@ class Folder:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Make a small file."""
-        (self.path / name).write_bytes(data)
+        """Make a small file, and the folder for it."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
     def exists(self) -> bool:
         """Whether anything is here, be it a store or in the way of one."""
@@ -100,10 +103,9 @@ class Folder:
             finally:
                 os.close(descriptor)
 
-    def each(self, act: Callable[[T], None], items: Iterable[T]) -> None:
+    def each(self, act: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Do the same to all items: one by one, for a disk is no faster otherwise."""
-        for item in items:
-            act(item)
+        return [act(item) for item in items]
 
     def tidy(self) -> None:
         """Drop what writers that were killed left half written."""

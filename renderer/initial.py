@@ -12,18 +12,31 @@ import numpy as np
 from .plan import CanvasPlan
 from .sources import Source, fitted
 from .store import Store
+from .upstream import needed_beside
 
 
 def keep_sources(made: CanvasPlan, store: Store) -> None:
-    """Put what the render starts from into the store, at the sizes at which it is needed."""
+    """Put what the render starts from into the store, at the sizes at which it is needed.
+
+    What is there whole stays, and what is needed no more is left alone; raises `MediaError` where
+    a file is gone that is needed again.
+    """
+    newest, held = store.last_state(), store.journal.inventory().kept
+    if newest is not None and not store.journal.is_sealed:
+        return
+    needed = {name for name, _ in needed_beside(store.layout, store.num_steps, newest)}
     for name, source, (height, width), rows, frames in source_arrays(made):
+        if (name, 0) in held or name not in needed:
+            continue
         array = made.array(name)
+        digests: list[dict[int, str]] = []
         for index, frame_CHW in enumerate(fitted(source, height, width, frames)):
             for top in range(0, height, rows):
                 span = slice(top, min(top + rows, height))
-                store.save_latents(
-                    array, 0, span, frame_CHW[:, None, span], frames=slice(index, index + 1)
-                )
+                frame = slice(index, index + 1)
+                rows_CTHW = frame_CHW[:, None, span]
+                digests.append(store.save_latents(array, 0, span, rows_CTHW, frames=frame))
+        store.confirm_kept(name, 0, digests)
 
 
 def source_arrays(made: CanvasPlan) -> Iterator[tuple[str, Source, tuple[int, int], int, int]]:
@@ -44,8 +57,15 @@ def source_arrays(made: CanvasPlan) -> Iterator[tuple[str, Source, tuple[int, in
 def first_frame(made: CanvasPlan, begun: Store | None) -> np.ndarray:
     """The frame to animate at its own size, [H, W, 3] in [0, 1]: what the encoder of it sees."""
     source = made.sources["image"]
-    if begun is None or not begun.last_state():
+    if begun is None or not _is_kept(begun):
         frame_CHW = next(iter(fitted(source, source.height, source.width, 1)))
     else:
         frame_CHW = begun.load_latents(made.array("image"), 0, slice(0, source.height))[:, 0]
     return np.ascontiguousarray(frame_CHW.transpose(1, 2, 0) / 2 + 0.5)
+
+
+def _is_kept(store: Store) -> bool:
+    """Whether the frame to animate is whole in the store."""
+    if store.journal.is_sealed:
+        return ("image", 0) in store.journal.inventory().kept
+    return store.last_state() is not None

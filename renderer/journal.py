@@ -1,24 +1,31 @@
 """The journal: one JSON line per event, written by the driver alone, and the driver's lock.
 
 A block or a state counts once its line is whole and on disk. A process killed while appending
-leaves at most a torn last line, which readers ignore and the next append cuts off.
+leaves at most a torn last line, which readers ignore and the next append cuts off. Every line has
+a checksum; one that is damaged counts for nothing.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import operator
 import os
 import struct
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .checksums import sealed
 from .errors import StoreError
+from .inventory import Inventory, State, inventory
+from .journal_lines import event_of
+
+Event = dict[str, Any]
+Entry = tuple[str, Event | None]
 
 # Locks of this process by (device, inode). POSIX drops a process's lock when *any* of its
 # descriptors of that file is closed, so each lock file is opened once and stays open.
@@ -29,20 +36,15 @@ _PATIENCE = 1.0
 _FLOCK = "@hhqqi4x"
 
 
-@dataclass(frozen=True)
-class State:
-    """A saved state: all latents of `stage` after `step` steps, in `slot`."""
-
-    stage: int
-    step: int
-    slot: int
-
-
 class Journal(ABC):
-    """The events of one store, in the order they happened, and what they mean."""
+    """The events of one store, in the order they happened, and what they come to."""
 
     # Seconds between two looks at it that are worth their while.
     pace = 0.0
+    # Whether all its lines have checksums. Damaged ones are passed over then, for what is kept has
+    # digests too: nothing can be taken for what it is not. Else they are errors.
+    is_sealed = False
+    _inventory: tuple[list[Event], Inventory] | None = None
 
     @property
     @abstractmethod
@@ -77,40 +79,57 @@ class Journal(ABC):
         """
 
     @abstractmethod
-    def read(self) -> list[dict[str, Any]]:
-        """All events so far; raises `StoreError` where one is broken."""
+    def _entries(self) -> list[Entry]:
+        """(where, event) of all lines, None for the event where one is damaged."""
+
+    @abstractmethod
+    def _error(self, where: str) -> StoreError:
+        """What to raise for damage."""
+
+    def read(self) -> list[Event]:
+        """All events so far; raises `StoreError` where one is damaged and must not be passed."""
+        entries = self._entries()
+        if not self.is_sealed and (broken := [where for where, event in entries if event is None]):
+            raise self._error(broken[0])
+        return [event for _, event in entries if event is not None]
+
+    def damaged(self) -> list[str]:
+        """Where it is damaged and nobody has made up for it, as "line 7"."""
+        known = self.inventory().lost_lines
+        return [w for w, event in self._entries() if event is None and w not in known]
+
+    def inventory(self) -> Inventory:
+        """What the events so far come to; not to be changed."""
+        events = self.read()
+        if self._inventory is None or not _are_same(events, self._inventory[0]):
+            self._inventory = events, inventory(events)
+        return self._inventory[1]
 
     def blocks(self) -> frozenset[str]:
-        """Blocks that are whole on disk: {"event": "block", "id": ...} or {..., "ids": [...]}."""
-        ids: set[str] = set()
-        for event in self._named("block"):
-            ids.update(event["ids"] if "ids" in event else [event["id"]])
-        return frozenset(ids)
+        """Blocks that are whole on disk."""
+        return frozenset(self.inventory().blocks)
 
     def states(self) -> list[State]:
-        """Every {"event": "state", "stage": ..., "step": ..., "slot": ...}, in their order."""
-        names = ("stage", "step", "slot")
-        return [State(*(int(event[name]) for name in names)) for event in self._named("state")]
+        """Saved states that can be gone on from, in their order."""
+        return self.inventory().usable()
 
     def last_state(self) -> State | None:
         """The newest of the states."""
         return next(reversed(self.states()), None)
 
     def entropies(self, stage: int) -> list[dict[str, list[float]]] | None:
-        """What a stage's first step measured, for each half of the guidance.
-
-        From {"event": "focus", "stage": ..., "entropies": [{layer: [a number for each head]}]}.
-        """
-        found = [event for event in self._named("focus") if event["stage"] == stage]
-        return found[-1]["entropies"] if found else None
+        """What a stage's first step measured, for each half of the guidance."""
+        return self.inventory().entropies.get(stage)
 
     @property
     def is_finished(self) -> bool:
-        """Whether {"event": "finished"} was written."""
-        return bool(self._named("finished"))
+        """Whether the pyramid is whole, and nothing below it was lost since."""
+        return self.inventory().levels is not None
 
-    def _named(self, name: str) -> list[dict[str, Any]]:
-        return [event for event in self.read() if event["event"] == name]
+
+def _are_same(events: list[Event], before: list[Event]) -> bool:
+    """Whether nothing was added: events are parsed once, and stay the same objects."""
+    return len(events) == len(before) and all(map(operator.is_, events, before))
 
 
 class FileJournal(Journal):
@@ -121,6 +140,7 @@ class FileJournal(Journal):
         self._lock = path.with_name("lock")
         self._appending = threading.Lock()
         self._is_mended = False
+        self._parsed: dict[bytes, Event | None] = {}
 
     @property
     def size(self) -> int:
@@ -169,7 +189,7 @@ class FileJournal(Journal):
         The driver's alone to call.
         """
         self.claim()
-        timed = {**event, "time": round(time.time(), 3)}
+        timed = sealed({**event, "time": round(time.time(), 3)})
         line = json.dumps(timed, ensure_ascii=True, separators=(",", ":")) + "\n"
         with self._appending:
             try:
@@ -177,51 +197,45 @@ class FileJournal(Journal):
             except OSError as error:
                 raise StoreError(f"{self.path} cannot be written: {error.strerror}") from error
 
-    def read(self) -> list[dict[str, Any]]:
-        """All events so far; raises `StoreError` if a line other than the last is broken."""
+    def _entries(self) -> list[Entry]:
+        """Lines are parsed once, however often they are read."""
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
             return []
-        events = []
-        for number, line in enumerate(text[: _whole_bytes(text)].splitlines(), 1):
-            event = _parse(line)
-            if event is None:
-                raise StoreError(f"{self.path}: line {number} is no event; restore it from a copy")
-            events.append(event)
-        return events
+        lines = text[: self._whole_bytes(text)].splitlines()
+        known, self._parsed = self._parsed, {}
+        for line in lines:
+            self._parsed[line] = known[line] if line in known else self._event(line)
+        return [(f"line {number}", self._parsed[line]) for number, line in enumerate(lines, 1)]
+
+    def _error(self, where: str) -> StoreError:
+        return StoreError(f"{self.path}: {where} is no event; restore it from a copy")
+
+    def _event(self, line: bytes) -> Event | None:
+        try:
+            return event_of(json.loads(line), is_sealed=self.is_sealed)
+        except (ValueError, RecursionError):
+            return None
+
+    def _whole_bytes(self, text: bytes) -> int:
+        """Bytes up to the end of the last whole line; without checksums also one that is none."""
+        end = text.rfind(b"\n") + 1
+        last = text[text.rfind(b"\n", 0, end - 1) + 1 : end] if end else b""
+        is_torn = last and not self.is_sealed and self._event(last) is None
+        return end - len(last) if is_torn else end
 
     def _write(self, line: bytes) -> None:
         """Cut off a torn line once, and again after a write that failed half-way."""
         with self.path.open("a+b") as file:
             if not self._is_mended:
                 file.seek(0)
-                file.truncate(_whole_bytes(file.read()))
+                file.truncate(self._whole_bytes(file.read()))
             self._is_mended = False
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
             self._is_mended = True
-
-
-def is_event(value: Any) -> bool:
-    """Whether a JSON value is an event."""
-    return isinstance(value, dict) and isinstance(value.get("event"), str)
-
-
-def _whole_bytes(text: bytes) -> int:
-    """Bytes up to the end of the last whole line."""
-    end = text.rfind(b"\n") + 1
-    last = text[text.rfind(b"\n", 0, end - 1) + 1 : end] if end else b""
-    return end - len(last) if last and _parse(last) is None else end
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if is_event(event) else None
 
 
 def _key(path: Path) -> tuple[int, int] | None:

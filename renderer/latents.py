@@ -5,11 +5,13 @@ Shape suffixes: C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
+import math
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import ZarrArray, check_aligned, read, write
+from .arrays import ZarrArray, check_aligned, write
 from .errors import StoreError
 from .pixels import LatentArray
 
@@ -25,10 +27,11 @@ def save(
     rows: slice,
     latents_CTHW: np.ndarray,
     frames: slice | None = None,
-) -> None:
+) -> dict[int, str]:
     """Write one band's rows, of some `frames` or of all, into a slot.
 
-    Raises `StoreError` if they cut a chunk or do not fit.
+    Returns {number of a chunk in the slot: digest of its file}. Raises `StoreError` if they cut a
+    chunk or do not fit.
     """
     _, channels, num_frames, height, width = described.shape
     frames = frames or slice(0, num_frames)
@@ -42,13 +45,11 @@ def save(
     check_aligned(frames, described.chunk[2], num_frames, "latent chunks", "frames")
     region = (slice(slot, slot + 1), slice(None), frames, rows, slice(None))
     # A wait for the disk at every step would cost more than the power cut it guards against.
-    write(array, home, region, latents_CTHW[None], settle=False)
-
-
-def load(
-    array: ZarrArray, home: Home, slot: int, rows: slice, frames: slice | None = None
-) -> np.ndarray:
-    """Latents [C, T, rows, W] of a slot; raises `StoreError` where they were never saved."""
-    region = (slice(slot, slot + 1), slice(None), frames or slice(None), rows, slice(None))
-    found_CTHW: np.ndarray = read(array, home, region)[0]
-    return found_CTHW
+    digests = write(array, home, region, latents_CTHW[None], settle=False)
+    groups, strips = (
+        range(part.start // side, math.ceil(part.stop / side))
+        for part, side in ((frames, described.chunk[2]), (rows, described.chunk_rows))
+    )
+    num_strips = math.ceil(height / described.chunk_rows)
+    places = (group * num_strips + strip for group, strip in product(groups, strips))
+    return dict(zip(places, digests, strict=True))

@@ -1,4 +1,4 @@
-"""The commands that only read a store, from any machine that can: export, status, report."""
+"""The commands that only read a store, from any machine: export, status, verify, report."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .terminal import remark, result
 
 POLL_SECONDS = 1.0
 START_SECONDS = 30.0  # a driver that was started just now may take so long to take up its store
+DAMAGED = 1  # the exit code of `verify`
 
 
 def export(
@@ -83,6 +84,19 @@ def status(
             show(found, found.line())
     if found.state != "done":
         raise RenderFailedError(f"{found.line()}; finish with: frieze resume {shlex.quote(store)}")
+
+
+def verify(store: StorePath, json: Json = False) -> None:
+    """Read all of a store and say what is damaged, and what resume draws again; changes nothing.
+
+    Exit code 1: something is damaged.
+    """
+    from .verification import verify as look
+
+    found = look(store)
+    result(jsonlib.dumps(found.as_json()) if json else str(found))
+    if not found.is_whole:
+        raise typer.Exit(DAMAGED)
 
 
 def _store_of(job: str, address: str) -> str:

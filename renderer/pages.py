@@ -3,7 +3,7 @@
 frieze/journal/00000001.json and on, each one {"owner", "events"}. The driver writes the last page
 anew with each event, on the condition that it is still the one that it knows; a full page is
 followed by the next. So a second driver cannot write unseen, and a reader that has read a page
-that was full never asks for it again.
+that was full never asks for it again. A page that is damaged is written on no more.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import leases
+from .checksums import sealed
 from .errors import StoreError, TakenOverError
-from .journal import Journal, is_event
+from .journal import Entry, Journal
+from .journal_lines import event_of
 
 if TYPE_CHECKING:
     from .buckets import Bucket
@@ -29,7 +31,7 @@ PAGE_BYTES = 2**16
 
 _PAGE = re.compile(r"/(\d{8})\.json$")
 
-Page = tuple[str, list[dict[str, Any]]]  # its tag, its events
+Lines = list[dict[str, Any]]  # events as they are written, with their checksums
 
 
 class PagedJournal(Journal):
@@ -40,7 +42,9 @@ class PagedJournal(Journal):
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._watch = leases.Watch()
-        self._pages: dict[int, Page] = {}
+        self._tags: dict[int, str] = {}
+        self._lines: dict[int, Lines | None] = {}  # None of a page that is damaged or missing
+        self._known: dict[int, list[Entry]] = {}
         self._owner = ""
         self._turning = threading.RLock()
 
@@ -75,63 +79,76 @@ class PagedJournal(Journal):
     def append(self, event: Mapping[str, Any]) -> None:
         """Add one event, with the seconds since the epoch, and return when it is there to stay."""
         owner = leases.claim(self._bucket).owner
-        timed = {**event, "time": round(time.time(), 3)}
+        timed = sealed({**event, "time": round(time.time(), 3)})
         with self._turning:
             if owner != self._owner:
-                self.read()  # the first event of this driver: where did the last one stop?
+                self._entries()  # the first event of this driver: where did the last one stop?
             self._owner = ""
-            number, tag, events = self._open_page()
-            events = [*events, timed]
-            data = _encoded(owner, events)
-            new = self._bucket.swap(_name(number), data, tag)
+            number, tag, lines = self._open_page()
+            lines = [*lines, timed]
+            new = self._bucket.swap(_name(number), _encoded(owner, lines), tag)
             if new is None:
                 raise TakenOverError(
                     f"{self._bucket} is being drawn by another process as well; leave it to that "
                     "one, or stop it and resume"
                 )
-            self._pages[number] = (new, events)
+            self._keep(number, new, lines)
             self._owner = owner
 
-    def read(self) -> list[dict[str, Any]]:
-        """All events so far; raises `StoreError` if a page is missing or broken."""
+    def _entries(self) -> list[Entry]:
         with self._turning:
             tags = self._bucket.tags(FOLDER)
-            numbers = sorted(int(found[1]) for name in tags if (found := _PAGE.search(name)))
-            if numbers != list(range(1, len(numbers) + 1)):
-                missing = min(set(range(1, len(numbers) + 1)) - set(numbers))
-                raise StoreError(
-                    f"{self._bucket}/{_name(missing)} is missing; restore it from a copy"
-                )
-            self._pages = {n: page for n, page in self._pages.items() if n in numbers}
+            there = {int(found[1]): name for name in tags if (found := _PAGE.search(name))}
+            numbers = range(1, max(there, default=0) + 1)
             for number in numbers:
-                if number not in self._pages or self._pages[number][0] != tags[_name(number)]:
-                    self._pages[number] = self._read_page(number)
-            return [event for number in numbers for event in self._pages[number][1]]
+                tag = tags[there[number]] if number in there else ""
+                if self._tags.get(number) != tag:
+                    self._keep(number, *self._read_page(number))
+            for gone in self._tags.keys() - set(numbers):
+                del self._tags[gone], self._lines[gone], self._known[gone]
+            return [entry for number in numbers for entry in self._known[number]]
 
-    def _open_page(self) -> tuple[int, str | None, list[dict[str, Any]]]:
-        """(number, tag, events) of the page to write on: the last one, or a new one."""
-        number = max(self._pages, default=0)
-        if number:
-            tag, events = self._pages[number]
-            if len(events) < PAGE_EVENTS and len(_encoded("", events)) < PAGE_BYTES:
-                return number, tag, events
+    def _error(self, where: str) -> StoreError:
+        is_missing = where.endswith(".json") and self._bucket.read(where) is None
+        what = "is missing" if is_missing else "is no page of a journal"
+        return StoreError(f"{self._bucket}/{where} {what}; restore it from a copy")
+
+    def _keep(self, number: int, tag: str, lines: Lines | None) -> None:
+        self._tags[number], self._lines[number] = tag, lines
+        events = [event_of(line, is_sealed=self.is_sealed) for line in lines or ()]
+        known = self._known.get(number, [])
+        for place, (_, event) in enumerate(known[: len(events)]):
+            if event == events[place]:
+                events[place] = event  # the same object: what was made of it holds
+        page = _name(number)
+        self._known[number] = [
+            (f"{page}, event {place}", event) for place, event in enumerate(events, 1)
+        ]
+        if lines is None:
+            self._known[number] = [(page, None)]
+
+    def _open_page(self) -> tuple[int, str | None, Lines]:
+        """(number, tag, lines) of the page to write on: the last one, or a new one."""
+        number = max(self._tags, default=0)
+        lines = self._lines.get(number)
+        if lines and len(lines) < PAGE_EVENTS and len(_encoded("", lines)) < PAGE_BYTES:
+            return number, self._tags[number], lines
         return number + 1, None, []
 
-    def _read_page(self, number: int) -> Page:
+    def _read_page(self, number: int) -> tuple[str, Lines | None]:
+        """(tag, lines) of a page; no tag where it is missing."""
         found = self._bucket.fetch(_name(number))
+        if found is None:
+            return "", None
         try:
-            events = json.loads(found.data)["events"] if found else None
-        except (ValueError, KeyError, TypeError):
-            events = None
-        if found is None or not isinstance(events, list) or not all(map(is_event, events)):
-            raise StoreError(
-                f"{self._bucket}/{_name(number)} is no page of a journal; restore it from a copy"
-            )
-        return found.tag, events
+            lines = json.loads(found.data)["events"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return found.tag, None
+        return found.tag, lines if isinstance(lines, list) else None
 
 
-def _encoded(owner: str, events: list[dict[str, Any]]) -> bytes:
-    page = {"owner": owner, "events": events}
+def _encoded(owner: str, lines: Lines) -> bytes:
+    page = {"owner": owner, "events": lines}
     return json.dumps(page, ensure_ascii=True, separators=(",", ":")).encode("ascii")
 
 

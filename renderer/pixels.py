@@ -131,6 +131,16 @@ class StoreLayout:
         frames = range(self.frames) if frame is None else (frame,)
         return [f"{number}/{place}" for number in frames for place in places]
 
+    def has(self, block: BlockId) -> bool:
+        """Whether there is a block of that id."""
+        *frame, row, column = map(int, block.split("/"))
+        counts = (math.ceil(self.height / self.block[0]), self.num_columns)
+        sides = counts if self.frames is None else (self.frames, *counts)
+        place = (*frame, row, column)
+        return len(place) == len(sides) and all(
+            at < count for at, count in zip(place, sides, strict=True)
+        )
+
     def block_bytes(self, block: BlockId) -> int:
         """Bytes of one block's pixels at full size, uncompressed; those at the edges are cut."""
         row, column = map(int, block.split("/")[-2:])

@@ -30,9 +30,10 @@ class Saved:
     share: Band
     device: torch.device
 
-    def write(self, array: int, slot: int, rows_CTHW: np.ndarray) -> None:
-        """This worker's share of this stage, into a slot of an array."""
-        self.store.save_latents(array, slot, slice(self.share.start, self.share.stop), rows_CTHW)
+    def write(self, array: int, slot: int, rows_CTHW: np.ndarray) -> dict[int, str]:
+        """This worker's share of this stage, into a slot of an array; digests of its chunks."""
+        rows = slice(self.share.start, self.share.stop)
+        return self.store.save_latents(array, slot, rows, rows_CTHW)
 
     def read(
         self, array: int, source_index: int, slot: int, rows: Band, factor: int | None = None

@@ -11,11 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import numpy as np
 from torch import Tensor
 
-from .journal import State
+from .inventory import State
 
 # One holds the newest state that counts, one is being written, and one may still be written to by
 # a worker that was lost without a word.
 NUM_SLOTS = 3
+
+
+Digests = dict[int, str]  # of files, by the numbers of their chunks
 
 
 class Saving:
@@ -23,10 +26,10 @@ class Saving:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "frieze-saving")
-        self._pending: Future[None] | None = None
+        self._pending: Future[Digests] | None = None
         self._rows_CTHW = np.empty((0, 0, 0, 0), np.float32)
 
-    def start(self, parts_CTHW: Sequence[Tensor], write: Callable[[np.ndarray], None]) -> None:
+    def start(self, parts_CTHW: Sequence[Tensor], write: Callable[[np.ndarray], Digests]) -> None:
         """Copy tensors over the same rows, channel after channel, and begin to write the copy."""
         self.settle()
         _, *shape = parts_CTHW[0].shape
@@ -39,11 +42,13 @@ class Saving:
             top += part.shape[0]
         self._pending = self._pool.submit(write, self._rows_CTHW)
 
-    def settle(self) -> None:
-        """Return when what was started is written; raises what went wrong."""
+    def settle(self) -> Digests:
+        """Return when what was started is written, with what `write` returned, if there was any.
+
+        Raises what went wrong.
+        """
         pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        return {} if pending is None else pending.result()
 
     def drop(self) -> None:
         """Wait as well, and forget how it went: the state does not count."""

@@ -33,7 +33,7 @@ from .plan import CanvasPlan, StagePlan
 from .precision import exactly
 from .sampling import noised, solver, stage_seed
 from .saved import Saved
-from .saving import Saving
+from .saving import Digests, Saving
 from .schedules import Level
 from .stage_start import StageStart
 from .store import Location, Store
@@ -88,33 +88,39 @@ class Shard:
         self.conditioning[prompt] = conditioning.on(self.device)
 
     @exactly
-    def paint(self) -> None:
-        """Decode this stage's latents into the store, for the next stage to enlarge."""
+    def paint(self) -> Digests:
+        """Decode this stage's latents into the store, for the next stage to enlarge.
+
+        Returns digests of the chunks that were written.
+        """
+        digests: Digests = {}
         array = self.plan.array(f"{self.stage_index}-picture")
         rows = self._stage.align * self.plan.facts.latent.downscale
         for piece in self._decoded(self.stage_index, rows):
             rows_CTHW = piece.pixels_BCTHW.clamp(-1, 1)[0].float().cpu().numpy()
             span = slice(piece.row, piece.row + rows_CTHW.shape[2])
             frames = slice(piece.frame, piece.frame + rows_CTHW.shape[1])
-            self.store.save_latents(array, 0, span, rows_CTHW, frames=frames)
+            digests |= self.store.save_latents(array, 0, span, rows_CTHW, frames=frames)
+        return digests
 
     @exactly
-    def begin(self, stage_index: int, from_slot: int | None) -> str:
+    def begin(self, stage_index: int, from_slot: int | None) -> tuple[Digests, str]:
         """Noise for the first stage; for a later one the last stage, enlarged and noised anew.
 
         `from_slot` is where the last stage's final latents lie in the store; its picture is there
         too if this stage enlarges pixels. What the render redraws takes the place of a stage
-        before the first. Returns what is not finite, "" if all is.
+        before the first. Returns digests of the latents that are kept for guidance, if there are
+        any, and what is not finite, "" if all is.
         """
         self._enter(stage_index)
         noise, clean = self._draw_noise(), self._stage_start.clean(from_slot)
         if clean is None:
             self.x_BCTHW = noise * self._stage.table.scale
-        else:
-            self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
-            self._keep("guide", 0, clean)
-            self._take_guide(noise, clean)
-        return self._fault({"the encoded picture": [] if clean is None else [clean]})
+            return {}, self._fault({"the encoded picture": []})
+        self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
+        digests = self._keep("guide", 0, clean)
+        self._take_guide(noise, clean)
+        return digests, self._fault({"the encoded picture": [clean]})
 
     @exactly
     def restore(self, stage_index: int, slot: int, step_index: int) -> str:
@@ -131,7 +137,8 @@ class Shard:
         saved = self._to_device(torch.from_numpy(rows)).unsqueeze(0)
         self.x_BCTHW, *kept = saved.split(self.plan.facts.latent.channels, dim=1)
         self.history = tuple(kept[: self.solver.num_history])
-        self._take_guide(noise)
+        if step_index < self._stage.num_steps:  # else it is needed no more
+            self._take_guide(noise)
         self.guiding.memory = tuple(kept[self.solver.num_history :])
         return self._fault({"the saved state": [saved]})
 
@@ -164,12 +171,12 @@ class Shard:
             self.history,
             self._draw_noise if self.solver.needs_noise else None,
         )
-        self._keep("clean", step_index, clean)
+        kept = self._keep("clean", step_index, clean)
         fault = self._fault({"the model's estimate of the picture": [clean]})
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the seconds were those of asking for it
         drawn = time.perf_counter()
-        self.saving.settle()
+        state = self.saving.settle()
         now = time.perf_counter()
         return StepReport(
             now - began,
@@ -177,6 +184,8 @@ class Shard:
             self.comm.seconds_waiting - waited,
             saving + now - drawn,
             fault,
+            state,
+            kept,
         )
 
     def _fault(self, made: finite.Named) -> str:
@@ -202,10 +211,13 @@ class Shard:
         for tuning, entropies in zip(self.tunings, own, strict=True):
             tuning.concentrate(entropies)
 
-    def save(self, slot: int) -> None:
-        """Write this worker's latent rows, and what steps remember of them, into a slot."""
+    def save(self, slot: int) -> Digests:
+        """Write this worker's latent rows, and what steps remember of them, into a slot.
+
+        Returns digests of the chunks that were written.
+        """
         self._write_state(slot)
-        self.saving.settle()
+        return self.saving.settle()
 
     def _write_state(self, slot: int) -> None:
         """Begin to write them."""
@@ -218,8 +230,8 @@ class Shard:
         return self._share.start, self._shared(self.x_BCTHW)[0].cpu()
 
     @exactly
-    def decode(self) -> Iterator[list[str]]:
-        """Decode this band and write it, yielding the ids of blocks that are safely on disk."""
+    def decode(self) -> Iterator[dict[str, str]]:
+        """Decode this band and write it, yielding blocks that are safely on disk: {id: digests}."""
         done, bits = self.store.done(), self.plan.spec.bits
         with Writer(self.store, sinks=self._sinks()) as writer:
             for piece in self._decoded(len(self.plan.stages) - 1, self.plan.block[0]):
@@ -370,11 +382,12 @@ class Shard:
             fault=lambda what: finite.error(what, f"decoding stage {stage_index + 1}", spec),
         )
 
-    def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> None:
+    def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> Digests:
         """Save latents of this stage for guidance, if the plan asks for them."""
-        if (name := f"{self.stage_index}-{kind}") in self.plan.arrays:
-            rows_CTHW = self._shared(x_BCTHW)[0].float().cpu().numpy()
-            self._saved.write(self.plan.array(name), slot, rows_CTHW)
+        if (name := f"{self.stage_index}-{kind}") not in self.plan.arrays:
+            return {}
+        rows_CTHW = self._shared(x_BCTHW)[0].float().cpu().numpy()
+        return self._saved.write(self.plan.array(name), slot, rows_CTHW)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, torch.float32)

@@ -55,6 +55,11 @@ def look(path: str, field: str, *, num_frames: int) -> Source:
     return Source(str(Path(path).absolute()), _digest(path), frames, height, width)
 
 
+def is_there(source: Source) -> bool:
+    """Whether the file is still what the render was begun with."""
+    return fault(source.path) is None and _digest(source.path) == source.digest
+
+
 def fitted(source: Source, height: int, width: int, num_frames: int) -> Iterator[np.ndarray]:
     """Frames [3, H, W] in [-1, 1], float32, resized (Lanczos) where the size differs.
 

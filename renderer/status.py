@@ -17,7 +17,7 @@ from typing import Any, Literal
 from . import runlog
 from .errors import StoreError
 from .errors import line as one_line
-from .journal import State
+from .inventory import State
 from .locations import S3Path, location
 from .progress import later_steps, span
 from .store import Store

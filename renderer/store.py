@@ -14,37 +14,39 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from . import latents
-from .about import DAMAGE, FORMAT, damaged, differences, published, read_about
+from .about import DAMAGE, damaged, differences, published, read_about
+from .array_reader import ArrayReader
 from .arrays import (
     ZarrArray,
     build_level,
     check_aligned,
     check_arrays,
-    create_latents,
-    create_picture,
-    open_array,
-    read_rows,
+    latent_documents,
+    picture_documents,
+    rows_of,
     write_block,
+    write_documents,
 )
+from .checksums import sealed
+from .chunk_keys import LATENTS
 from .errors import FingerprintError, StoreError
 from .following import Follow, Follower, frames_in_order, in_order, unfinished
-from .homes import Home, home
-from .journal import State as State
+from .homes import home, replace
+from .inventory import State as State
 from .locations import Location as Location
 from .locations import S3Path, location
 from .pixels import BlockId as BlockId
 from .pixels import LatentArray as LatentArray
 from .pixels import StoreLayout as StoreLayout
 from .pixels import required_bytes
+from .run_record import FORMAT, is_sealed
 from .writer import Writer as Writer
 
 
@@ -54,15 +56,17 @@ class Store:
     Every error is a `StoreError` of one line.
     """
 
-    def __init__(
-        self, path: Location, layout: StoreLayout, fingerprint: str, run: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, path: Location, about: Mapping[str, Any]) -> None:
+        """`about` is what run.json says."""
         self.path = path
         self.home = home(path)
-        self.layout = layout
-        self.fingerprint = fingerprint
-        self.run = run
+        self.layout = StoreLayout.from_json(about["layout"])
+        self.fingerprint: str = about["fingerprint"]
+        self.run: Mapping[str, Any] = about["run"]
+        self.documents: Mapping[str, dict[str, Any]] = about.get("documents", {})
         self.journal = self.home.journal()
+        self.journal.is_sealed = is_sealed(about)
+        self.arrays = ArrayReader(self.home, self.layout, self.documents, self.journal)
 
     @classmethod
     def create(
@@ -81,17 +85,20 @@ class Store:
         cannot hold the picture.
         """
         target = cls.check(path, layout, overwrite=overwrite)
+        latents = latent_documents(layout).items()
+        documents = picture_documents(layout, target.stem, published(run))
+        documents |= {f"{LATENTS}/{name}": document for name, document in latents}
         about = {
             "format": FORMAT,
             "fingerprint": fingerprint,
             "layout": layout.as_json(),
             "run": dict(run),
+            "documents": documents,
         }
         with home(target).made(overwrite=overwrite) as empty:
-            create_picture(empty, layout, target.stem, published(run))
-            create_latents(empty / "frieze" / "latents", layout)
+            write_documents(empty, documents)
             # Last of all: without it, what is there is half made.
-            empty.write("frieze/run.json", json.dumps(about, indent=1).encode())
+            empty.write("frieze/run.json", json.dumps(sealed(about), indent=1).encode())
         return cls.open(target)
 
     @staticmethod
@@ -112,33 +119,39 @@ class Store:
         return target
 
     @classmethod
-    def open(
-        cls,
-        path: str | os.PathLike[str] | S3Path,
-        *,
-        fingerprint: str | None = None,
-        run: Mapping[str, Any] | None = None,
-    ) -> Store:
+    def open(cls, path: str | os.PathLike[str] | S3Path, *, mends: bool = False) -> Store:
         """Open a store for reading and, by its owners, for writing.
 
-        With a `fingerprint`, raises `FingerprintError` if it is not the store's; the message
-        names the fields of `run` that differ from the store's.
+        Raises `StoreError` where there is none, or it is damaged; with `mends` what can be written
+        again, its zarr.json, may be.
         """
         target = _real(path)
         about = read_about(home(target))
         try:
-            layout = StoreLayout.from_json(about["layout"])
-            store = cls(target, layout, str(about["fingerprint"]), dict(about["run"]))
-            check_arrays(layout, store._pixels, store._saved)
+            store = cls(target, about)
+            check_arrays(store.layout, store.arrays.pixels, store.arrays.saved)
         except DAMAGE as error:
             raise damaged(target, error) from error
-        if fingerprint is not None and fingerprint != store.fingerprint:
-            found = "; ".join(differences(store.run, run or {})) or "its fingerprint"
-            raise FingerprintError(
-                f"{target} was begun otherwise ({found}); resume it as it was begun, "
-                "or draw to another name"
+        if not mends and (found := store.arrays.damaged_documents()):
+            name, reason = next(iter(found.items()))
+            raise StoreError(
+                f"{target}/{name} is damaged (it {reason}); frieze resume {target} writes it anew"
             )
         return store
+
+    def check_fingerprint(self, fingerprint: str, run: Mapping[str, Any]) -> None:
+        """Raise `FingerprintError` if it is another's; names the fields of `run` that differ."""
+        if fingerprint != self.fingerprint:
+            found = "; ".join(differences(self.run, run)) or "its fingerprint"
+            raise FingerprintError(
+                f"{self.path} was begun otherwise ({found}); resume it as it was begun, "
+                "or draw to another name"
+            )
+
+    def write_documents(self, names: Iterable[str]) -> None:
+        """Write zarr.json files anew, whole."""
+        for name in names:
+            replace(self.path / name, json.dumps(self.documents[name], indent=2).encode())
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -148,6 +161,17 @@ class Store:
         """
         return {**published(self.run), "fingerprint": self.fingerprint}
 
+    def recorded(self, name: str) -> Any:
+        """What the run says of itself; raises `StoreError` where it does not say that."""
+        if self.run.get(name) is None:
+            raise StoreError(f"{self.path} does not say its {name}: no render made it")
+        return self.run[name]
+
+    @property
+    def num_steps(self) -> tuple[int, ...]:
+        """Steps of each stage; empty in a store that no render made."""
+        return tuple(len(stage["levels"]) - 1 for stage in self.run.get("stages", ()))
+
     @property
     def is_complete(self) -> bool:
         """Whether all blocks, the pyramid and the metadata are there."""
@@ -155,7 +179,7 @@ class Store:
 
     def done(self) -> frozenset[BlockId]:
         """Blocks that are whole on disk, in every level they own."""
-        return self.journal.blocks()
+        return frozenset(filter(self.layout.has, self.arrays.inventory().blocks))
 
     def covers(
         self, done: frozenset[BlockId] | set[BlockId], row: int, frame: int | None = None
@@ -166,17 +190,39 @@ class Store:
         """
         return done.issuperset(self.layout.ids(row, row + 1, frame))
 
+    def states(self) -> list[State]:
+        """States that every worker saved and that can be gone on from, in their order."""
+        return list(filter(self._has, self.arrays.inventory().usable()))
+
     def last_state(self) -> State | None:
-        """The newest state that every worker saved."""
-        return self.journal.last_state()
+        """The newest of the states."""
+        return next(reversed(self.states()), None)
+
+    def confirm_state(
+        self, state: State, parts: Iterable[Mapping[int, str]], *, focus: bool = False
+    ) -> None:
+        """Say in the journal that a state is whole: `parts` are what `save_latents` returned.
+
+        With `focus` the state is none without what its stage's first step measured.
+        """
+        array = self.layout.latents[state.stage]
+        about = {**vars(state), "sums": self.arrays.joined(array, state.slot, parts)}
+        self.journal.append({"event": "state", **about, **({"focus": True} if focus else {})})
+
+    def confirm_kept(self, name: str, slot: int, parts: Iterable[Mapping[int, str]]) -> None:
+        """Say the same of a slot of an array that is no state."""
+        array = next(array for array in self.layout.latents if array.name == name)
+        sums = self.arrays.joined(array, slot, parts)
+        self.journal.append({"event": "kept", "array": name, "slot": slot, "sums": sums})
 
     def write_rows(
         self, row: int, pixels_HWC: np.ndarray, frame: int | None = None
-    ) -> list[BlockId]:
-        """Write whole blocks and their pyramid levels; returns their ids once they are on disk.
+    ) -> dict[BlockId, str]:
+        """Write whole blocks and their pyramid levels; returns once they are on disk.
 
-        Raises `StoreError` unless the rows start and end where blocks do, and the store has the
-        `frame` (clips only).
+        What it returns, {id: digests of its files}, is what the journal is to say. Raises
+        `StoreError` unless the rows start and end where blocks do, and the store has the `frame`
+        (clips only).
         """
         height, layout = pixels_HWC.shape[0], self.layout
         bottom = row + height
@@ -190,20 +236,20 @@ class Store:
         check_aligned(slice(row, bottom), layout.block[0], layout.height, "blocks")
         layout.lead(frame)
 
-        def write(at: tuple[int, int]) -> None:
+        def write(at: tuple[int, int]) -> str:
             top, left = at[0] * layout.block[0], at[1] * layout.block[1]
             block_HWC = pixels_HWC[top - row :, left:][: layout.block[0], : layout.block[1]]
-            write_block(self.home, layout, self._pixels, at, block_HWC, frame)
+            return write_block(self.home, layout, self.arrays.pixels, at, block_HWC, frame)
 
-        self.home.each(write, layout.blocks(row, bottom))
-        return layout.ids(row, bottom, frame)
+        digests = self.home.each(write, layout.blocks(row, bottom))
+        return dict(zip(layout.ids(row, bottom, frame), digests, strict=True))
 
     def read_rows(
         self, top: int, bottom: int, level: int = 0, frame: int | None = None
     ) -> np.ndarray:
         """Pixels [rows, W, C] of a level; raises `StoreError` where they are missing or damaged."""
-        lead = self.layout.lead(frame)
-        return read_rows(self.home / str(level), self._pixels[level], top, bottom, lead)
+        region = (*self.layout.lead(frame), slice(top, bottom), slice(None))
+        return rows_of(self.arrays.read(str(level), self.arrays.pixels[level], region))
 
     def in_order(
         self,
@@ -250,15 +296,16 @@ class Store:
         rows: slice,
         latents_CTHW: np.ndarray,
         frames: slice | None = None,
-    ) -> None:
+    ) -> dict[int, str]:
         """Write one band's latents (float32, bit for bit) into a slot of a saved array.
 
-        Of some `frames`, or of all. Raises `StoreError` unless rows and frames start and end
-        where latent chunks do. Alternate the slots: a crash while saving then leaves the last
-        good state whole.
+        Of some `frames`, or of all. Returns {number of a chunk: digest}. Raises `StoreError`
+        unless rows and frames start and end where latent chunks do. Alternate the slots: a crash
+        while saving then leaves the last good state whole.
         """
-        array, described, folder = self._latents(index, slot)
-        latents.save(array, described, folder, slot, rows, latents_CTHW, frames)
+        array, described = self._latents(index, slot)
+        folder = self.home / LATENTS / described.name
+        return latents.save(array, described, folder, slot, rows, latents_CTHW, frames)
 
     def load_latents(
         self, index: int, slot: int, rows: slice, frames: slice | None = None
@@ -267,11 +314,13 @@ class Store:
 
         Raises `StoreError` if never saved.
         """
-        array, _, folder = self._latents(index, slot)
-        return latents.load(array, folder, slot, rows, frames)
+        array, described = self._latents(index, slot)
+        region = (slice(slot, slot + 1), slice(None), frames or slice(None), rows, slice(None))
+        found_CTHW: np.ndarray = self.arrays.read(f"{LATENTS}/{described.name}", array, region)[0]
+        return found_CTHW
 
-    def finish(self, meta: Mapping[str, Any] | None = None) -> None:
-        """Build the rest of the pyramid, write the provenance and close the journal.
+    def finish(self) -> None:
+        """Build the rest of the pyramid and close the journal.
 
         Single process, in strips; may be called again. Raises `StoreError` if blocks are missing.
         """
@@ -281,29 +330,27 @@ class Store:
             return
         self.journal.claim()
         self.home.tidy()
+        digests: dict[str, str] = {}
         for level in self.layout.levels[1:]:
             if not level.by_block:
-                build_level(self.home, self.layout, level, self._pixels)
-        group = zarr.open_group(self.home.zarr, mode="r+", zarr_format=3)
-        group.update_attributes({"frieze": {**self.provenance, **published(meta or {})}})
-        self.journal.append({"event": "finished"})
+                array = self.arrays.pixels[level.index]
+                made = build_level(self.home, self.layout, level, array, self.read_rows)
+                digests[str(level.index)] = made
+        self.journal.append({"event": "finished", "levels": digests})
         self.journal.release()
 
-    @cached_property
-    def _pixels(self) -> tuple[ZarrArray, ...]:
-        return tuple(open_array(self.home / str(i)) for i in range(self.layout.num_levels))
-
-    @cached_property
-    def _saved(self) -> tuple[ZarrArray, ...]:
-        folder = self.home / "frieze" / "latents"
-        return tuple(open_array(folder / array.name) for array in self.layout.latents)
-
-    def _latents(self, index: int, slot: int) -> tuple[ZarrArray, LatentArray, Home]:
+    def _latents(self, index: int, slot: int) -> tuple[ZarrArray, LatentArray]:
         saved = self.layout.latents
         if not (0 <= index < len(saved) and 0 <= slot < saved[index].shape[0]):
             raise StoreError(f"no slot {slot} of latents {index}; the store has {len(saved)} such")
-        folder = self.home / "frieze" / "latents" / saved[index].name
-        return self._saved[index], saved[index], folder
+        return self.arrays.saved[index], saved[index]
+
+    def _has(self, state: State) -> bool:
+        """Whether there can be such a state."""
+        saved, stage, steps = self.layout.latents, state.stage, self.num_steps
+        if stage >= len(saved) or state.slot >= saved[stage].shape[0]:
+            return False
+        return not steps or (stage < len(steps) and state.step <= steps[stage])
 
 
 def _real(path: str | os.PathLike[str] | S3Path) -> Location:

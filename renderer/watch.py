@@ -132,7 +132,10 @@ def of_step(reports: Sequence[StepReport], wall: float) -> dict[str, Any]:
         "saving": slowest.saving,
         "driver": max(0.0, wall - slowest.seconds),
         "moved_bytes": sum(report.bytes_sent for report in reports),
-        "ranks": [{k: v for k, v in vars(r).items() if v != ""} for r in reports],
+        "ranks": [
+            {k: v for k, v in vars(r).items() if v != "" and not isinstance(v, dict)}
+            for r in reports
+        ],
     }
 
 

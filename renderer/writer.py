@@ -32,7 +32,7 @@ class Writer:
         self._store = store
         self._sinks = tuple(sinks)
         self._waiting: queue.Queue[tuple[int, np.ndarray, int | None] | None] = queue.Queue(depth)
-        self._done: queue.SimpleQueue[list[BlockId]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[dict[BlockId, str]] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="frieze-writer", daemon=True)
         self._thread.start()
@@ -56,11 +56,11 @@ class Writer:
         self._raise()
         self._waiting.put((row, pixels_HWC, frame))
 
-    def drain(self) -> list[BlockId]:
-        """Ids of blocks that came to be on disk since the last call."""
-        ids: list[BlockId] = []
+    def drain(self) -> dict[BlockId, str]:
+        """Blocks that came to be on disk since the last call, with the digests of their files."""
+        ids: dict[BlockId, str] = {}
         while not self._done.empty():
-            ids += self._done.get()
+            ids |= self._done.get()
         return ids
 
     def close(self) -> None:

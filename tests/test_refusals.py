@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import stores
 from command_line import frieze, process, refused
 from drawing import draw, pixels, small_spec
 from frieze.renderer import Event, RenderCancelledError, render
@@ -196,10 +197,7 @@ def test_a_store_that_is_corrupt_is_not_resumed(stopped: Path) -> None:
 
 
 def test_a_store_begun_with_another_spec_is_not_resumed(stopped: Path) -> None:
-    path = stopped / "frieze" / "run.json"
-    about = json.loads(path.read_text())
-    about["run"]["spec"]["seed"] = 8
-    path.write_text(json.dumps(about))
+    stores.rewritten(stopped, lambda about: about["run"]["spec"].update(seed=8))
     refused(frieze("resume", str(stopped)), "seed", "7", "8")
 
 

@@ -61,7 +61,7 @@ DOORS = {
     ),
     "xformers": ("kernels/",),
     "yaml": ("renderer/values.py",),
-    "zarr": ("renderer/arrays.py", "renderer/objects.py", "renderer/store.py"),
+    "zarr": ("renderer/arrays.py", "renderer/objects.py"),
 }
 # Where an error of others' code crosses a thread or process: any of them is caught, as a value.
 # And where nobody is left who could: it is told to the user.
@@ -113,6 +113,7 @@ COMMANDS = {
     ],
     "export": ["store", "out", "overwrite", "follow", "dpi", "json"],
     "status": ["store", "address", "follow", "json"],
+    "verify": ["store", "json"],
     "report": ["store", "out", "overwrite", "json"],
     "doctor": [
         *("model", "size", "prompt", "detector", "json"),
@@ -268,7 +269,7 @@ def test_every_door_is_a_file() -> None:
 
 
 def test_a_door_is_no_second_door() -> None:
-    assert second_doors("renderer/store.py", "import zarr, zarrs") == []
+    assert second_doors("renderer/arrays.py", "import zarr, zarrs") == []
 
 
 @pytest.mark.parametrize(

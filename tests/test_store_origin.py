@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from frieze.renderer import commands, spec_origin
 from frieze.renderer.errors import ExportError, MediaError, SpecError
 from frieze.renderer.family import find
 from frieze.renderer.spec import RenderSpec
+from stores import rewritten
 from test_continue import DRAW, stop_after
 
 
@@ -37,14 +39,15 @@ def test_a_strangers_store_is_finished_and_touches_nothing_else(
     home.mkdir()
     for file in (home / "letters.tif", home / "letters.tif.part", here / "family.png"):
         file.write_text("years")
-    about = here / "a.zarr" / "frieze" / "run.json"
-    values = json.loads(about.read_text())
-    values["run"]["outputs"] |= {
-        "overwrite": True,
-        "exports": [str(home / "letters.tif"), "../home/letters.tif", "family.png", "a.png"],
-    }
-    values["run"]["spec"] |= {"address": "203.0.113.7:6379", "local": False, "workers": 2}
-    about.write_text(json.dumps(values))
+
+    def change(about: dict[str, Any]) -> None:
+        about["run"]["outputs"] |= {
+            "overwrite": True,
+            "exports": [str(home / "letters.tif"), "../home/letters.tif", "family.png", "a.png"],
+        }
+        about["run"]["spec"] |= {"address": "203.0.113.7:6379", "local": False, "workers": 2}
+
+    rewritten(here / "a.zarr", change)
     refused(frieze("resume", str(here / "a.zarr")), "203.0.113.7:6379", "--address", "--local")
     shown = frieze("resume", str(here / "a.zarr"), "--local", "--workers", "1")
     assert shown.exit_code == 0, shown.output

@@ -97,6 +97,7 @@ FLAGS = {
     ],
     "export": ["--overwrite", "--follow", "--dpi", "--json"],
     "status": ["--follow", "--json", "--address"],
+    "verify": ["--json"],
     "report": ["--overwrite", "--json"],
     "doctor": [
         *(

@@ -12,16 +12,20 @@ from contracts.export import make_store, picture
 from frieze.renderer import leases, pages
 from frieze.renderer.buckets import Bucket
 from frieze.renderer.errors import StoreError
-from frieze.renderer.store import State, Store
+from frieze.renderer.journal import Journal
+from frieze.renderer.store import LatentArray, State, Store
 from s3_server import BUCKET, S3Server
 from tolerances import AMPLE
+
+LARGE = {"layer": [0.25] * 2**14}
+LATENTS = (LatentArray("0", (2, 4, 1, 24, 10), 8),)
 
 
 @pytest.fixture
 def store(s3: S3Server, request: pytest.FixtureRequest) -> Store:
     """An unfinished store at an address of its own."""
     address = f"s3://{BUCKET}/{request.node.name}.zarr"
-    return make_store(address, picture(64, 64), (32, 32), finish=False)
+    return make_store(address, picture(64, 64), (32, 32), LATENTS, finish=False)
 
 
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -58,9 +62,9 @@ def test_events_come_back_in_order_over_many_pages(
 
 def test_a_large_event_fills_its_page(store: Store) -> None:
     for number in range(3):
-        store.journal.append({"event": "focus", "stage": number, "entropies": ["x" * 2**16]})
+        store.journal.append({"event": "focus", "stage": number, "entropies": [LARGE]})
     assert len(store.home.tags(pages.FOLDER)) == 3
-    assert store.journal.entropies(1) == ["x" * 2**16]
+    assert store.journal.entropies(1) == [LARGE]
 
 
 def test_a_later_driver_goes_on_where_the_first_one_stopped(store: Store) -> None:
@@ -134,15 +138,39 @@ def test_a_missing_or_broken_page_is_an_error(
     store.home.write("frieze/journal/notes.txt", b"a stranger's")
     page = store.home.read("frieze/journal/00000002.json")
     assert page
-    for data in (page[:-4], b"[]", b'{"events": [1]}', b"\x80\x04cos\nsystem\n."):
-        store.home.write("frieze/journal/00000002.json", data)
-        with pytest.raises(StoreError, match=r"00000002.json is no page"):
-            Store.open(store.path).journal.read()
-    store.home.remove(["frieze/journal/00000002.json"])
+    name = "frieze/journal/00000002.json"
+
+    def old() -> Journal:
+        """As of a store from before checksums."""
+        journal = Store.open(store.path).journal
+        journal.is_sealed = False
+        return journal
+
+    flipped = page.replace(b'"number":1', b'"number":3')
+    for data in (page[:-4], b"[]", b'{"events": [1]}', b"\x80\x04cos\nsystem\n.", flipped):
+        store.home.write(name, data)
+        with pytest.raises(StoreError, match=r"00000002.json.* is no page"):
+            old().read()
+        journal = Store.open(store.path).journal
+        assert [event["number"] for event in journal.read()] == [0, 2]
+        assert [where.partition(",")[0] for where in journal.damaged()] == [name]
+    store.home.remove([name])
     with pytest.raises(StoreError, match=r"00000002.json is missing"):
-        Store.open(store.path).journal.read()
-    store.home.write("frieze/journal/00000002.json", page)
+        old().read()
+    assert Store.open(store.path).journal.damaged() == [name]
+    store.home.write(name, page)
     assert len(Store.open(store.path).journal.read()) == 3
+
+
+def test_a_damaged_last_page_is_written_on_no_more(store: Store) -> None:
+    store.journal.append({"event": "note", "number": 0})
+    store.home.write("frieze/journal/00000001.json", b"{")
+    again = Store.open(store.path)
+    again.journal.append({"event": "note", "number": 1})
+    assert [event["number"] for event in again.journal.read()] == [1]
+    assert store.home.read("frieze/journal/00000001.json") == b"{"
+    again.journal.append({"event": "lost", "lines": again.journal.damaged()})
+    assert Store.open(store.path).journal.damaged() == []
 
 
 def test_only_blocks_in_the_journal_count(store: Store) -> None:

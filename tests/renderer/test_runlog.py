@@ -37,7 +37,7 @@ def test_its_figures_are_those_of_the_store(drawn: Path) -> None:
     store, lines = Store.open(drawn), read(drawn)
     blocks = [line for line in lines if line["event"] == "block"]
     assert sum(line["new"] for line in blocks) == store.layout.num_blocks == blocks[-1]["blocks"]
-    assert sum(line["bytes"] for line in blocks) == store._pixels[0].nbytes
+    assert sum(line["bytes"] for line in blocks) == store.arrays.pixels[0].nbytes
     steps = [(line["stage"], line["step"]) for line in lines if line["event"] == "step"]
     assert steps == [(stage, step) for stage in (1, 2) for step in (1, 2, 3)]
     for line in (line for line in lines if line["event"] == "save"):

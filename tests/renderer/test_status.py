@@ -18,6 +18,7 @@ from drawing import CASCADE, small_spec
 from frieze.renderer import RenderCancelledError, RenderHandle, looking, render, resume
 from frieze.renderer.status import Status, status
 from s3_server import BUCKET, S3Server
+from stores import aged
 from tolerances import AMPLE
 
 
@@ -158,6 +159,7 @@ def test_bad_input_is_one_line(tmp_path: Path, what: str) -> None:
     if what == "damaged":
         store = make_store(path, picture(64, 64), (32, 32))
         lines = store.journal.path.read_bytes()
+        aged(path)
         store.journal.path.write_bytes(b"nonsense\n" + lines)
     before = sorted(tmp_path.rglob("*"))
     refused(frieze("status", str(path)), str(path), said[what])

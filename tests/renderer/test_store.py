@@ -60,7 +60,7 @@ def test_rows_that_cut_a_block_are_refused(tmp_path: Path, row: int, num_rows: i
     with pytest.raises(StoreError, match="cut through"):
         store.write_rows(row, picture(num_rows, 40) if num_rows else np.zeros((0, 40, 3), "u1"))
     assert not (store.path / "0" / "c").exists()
-    assert store.write_rows(128, picture(2, 40)) == ["4/0", "4/1"]
+    assert list(store.write_rows(128, picture(2, 40))) == ["4/0", "4/1"]
 
 
 def test_rows_of_another_width_or_depth_are_refused(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_frames_and_every_pyramid_level_come_back(
 def test_a_block_is_one_frame_and_one_file(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", clip(3, 96, 64), (32, 64), finish=False)
     assert store.layout.num_blocks == 9
-    assert store.write_rows(32, clip(3, 96, 64)[1, 32:64], 1) == ["1/1/0"]
+    assert list(store.write_rows(32, clip(3, 96, 64)[1, 32:64], 1)) == ["1/1/0"]
     folder = store.path / "0"
     files = [file for file in (folder / "c").rglob("*") if file.is_file()]
     assert [file.relative_to(folder).as_posix() for file in files] == ["c/1/0/1/0"]
@@ -133,7 +133,7 @@ def test_the_writer_takes_frames(tmp_path: Path) -> None:
         for frame, row in places(store.layout, 32):
             assert frame is not None
             writer.put(row, pixels_THWC[frame, row : row + 32], frame)
-    assert writer.drain() == store.layout.ids(0, 64)
+    assert sorted(writer.drain()) == sorted(store.layout.ids(0, 64))
     np.testing.assert_array_equal(store.read_rows(0, 64, frame=2), pixels_THWC[2])
 
 

@@ -17,6 +17,7 @@ from frieze.renderer import arrays
 from frieze.renderer.errors import FingerprintError, StoreError
 from frieze.renderer.store import LatentArray, Store, StoreLayout
 from frieze.renderer.whole import _aside
+from stores import aged, flipped, rewritten
 
 LATENTS = (LatentArray("0", (2, 4, 1, 24, 10), 8), LatentArray("1", (2, 4, 1, 50, 20), 16))
 
@@ -94,7 +95,7 @@ def test_an_error_while_creating_leaves_the_old_store(
     def fail(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("frieze.renderer.store.create_picture", fail)
+    monkeypatch.setattr("frieze.renderer.store.write_documents", fail)
     with pytest.raises(StoreError, match="No space"):
         create(tmp_path / "a.zarr", overwrite=True)
     assert Store.open(tmp_path / "a.zarr").is_complete
@@ -139,6 +140,11 @@ def test_only_codecs_of_our_own_are_run(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
     damage_codec(store.path)
     assert zarr.open_array(store.path / "0").shape == (3, 64, 64), "control"
+    document = json.loads((store.path / "0" / "zarr.json").read_text())
+    rewritten(store.path, lambda about: about["documents"].update({"0/zarr.json": document}))
+    with pytest.raises(StoreError, match="coded with gzip"):
+        Store.open(store.path)
+    aged(store.path)
     with pytest.raises(StoreError, match="coded with gzip"):
         Store.open(store.path)
 
@@ -202,13 +208,6 @@ def test_a_lost_or_torn_block_is_an_error_not_black(tmp_path: Path) -> None:
         list(store.in_order())
 
 
-def flipped(file: Path, position: int) -> None:
-    """Turn one bit of a file over."""
-    data = bytearray(file.read_bytes())
-    data[position] ^= 1
-    file.write_bytes(data)
-
-
 @pytest.mark.parametrize("name", ["0/c/0/1/0", "frieze/latents/1/c/0/0/0/2/0"])
 def test_every_flipped_bit_is_seen_and_by_other_software_too(tmp_path: Path, name: str) -> None:
     import tensorstore
@@ -241,7 +240,7 @@ def test_a_store_from_before_checksums_opens(
     monkeypatch.setattr(arrays, "LATENT_CODECS", None)
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32), latents=LATENTS)
     store.save_latents(1, 0, slice(0, 50), np.ones((4, 1, 50, 20), "f4"))
-    again = Store.open(store.path)
+    again = Store.open(aged(store.path))
     np.testing.assert_array_equal(again.read_rows(0, 64), picture(64, 64))
     file = store.path / "frieze/latents/1/c/0/0/0/2/0"
     flipped(file, 3)
@@ -254,12 +253,10 @@ def test_a_store_from_before_checksums_opens(
 
 def test_a_resume_that_does_not_fit_says_what_differs(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
-    Store.open(store.path, fingerprint="f", run={"picture": {"seed": 8}})
+    store.check_fingerprint("f", {"picture": {"seed": 8}})
     with pytest.raises(FingerprintError) as caught:
-        Store.open(
-            store.path,
-            fingerprint="g",
-            run={"picture": {**RUN["picture"], "seed": 8}, "weights": "abc", "version": "2"},
+        store.check_fingerprint(
+            "g", {"picture": {**RUN["picture"], "seed": 8}, "weights": "abc", "version": "2"}
         )
     text = one_line(caught)
     assert "picture.seed: 7 in the store, 8 asked for" in text

@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from contracts.export import NAMES, RUN, content, draw, make_store, picture, places, takes
-from frieze.renderer import locations, plugins
+from frieze.renderer import homes, locations, plugins
 from frieze.renderer.errors import StoreError
 from frieze.renderer.pages import PagedJournal
 from frieze.renderer.pixels import halve
@@ -121,7 +121,7 @@ def test_a_lost_or_torn_object_is_an_error_not_black(address: str) -> None:
     store.home.remove([shard])
     with pytest.raises(StoreError, match=rf"{address}/{shard} is missing"):
         list(store.in_order())
-    assert store._pixels[0][:, 32:, :32].max() == 0, "control: zarr itself says nothing"
+    assert store.arrays.pixels[0][:, 32:, :32].max() == 0, "control: zarr itself says nothing"
     with pytest.raises(StoreError, match="never written"):
         store.load_latents(0, 1, slice(0, 8))
 
@@ -157,7 +157,7 @@ def test_looking_leaves_nothing_and_what_is_half_made_may_go(
 ) -> None:
     layout = StoreLayout(64, 64, (32, 32))
     where = Store.check(address, layout)
-    home = Store(where, layout, "", {}).home
+    home = homes.home(where)
     assert home.tags("") == {}
     with pytest.raises(StoreError, match="no store at"):
         Store.open(address)
@@ -166,7 +166,7 @@ def test_looking_leaves_nothing_and_what_is_half_made_may_go(
         raise StoreError("the connection broke")
 
     with monkeypatch.context() as patch:
-        patch.setattr("frieze.renderer.store.create_latents", fail)
+        patch.setattr("frieze.renderer.store.write_documents", fail)
         with pytest.raises(StoreError, match="broke"):
             Store.create(address, layout, fingerprint="", run=RUN)
     assert home.tags("").keys() == {"frieze/lease.json"}

@@ -20,6 +20,7 @@ from frieze.renderer.events import Event
 from frieze.renderer.ledger import ItemEvent
 from frieze.renderer.report import report
 from frieze.renderer.status import status
+from stores import rewritten
 
 HOSTILE = {
     "title": "\x1b]0;owned\x07",
@@ -112,10 +113,8 @@ def test_live_displays_show_marks_and_controls_as_they_are_written(
 
 def test_what_a_store_says_is_shown_as_text(tmp_path: Path, text: str) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32), finish=False)
-    about = store.path / "frieze" / "run.json"
-    values = json.loads(about.read_text())
-    values["run"]["picture"]["prompt"] = f"{text}\n{text}"
-    about.write_text(json.dumps(values))
+    prompt = f"{text}\n{text}"
+    rewritten(store.path, lambda about: about["run"]["picture"].update(prompt=prompt))
     logged = {"event": "failure", "time": 1.0, "message": f"{text}\nframes: 9"}
     ended = {**logged, "event": "ended"}
     with (store.path / "frieze" / "log.jsonl").open("w") as log:
