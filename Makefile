@@ -17,7 +17,7 @@ QUALITY_FLAGS ?= --jobs 2
 # Files run side by side in as many processes; all that need Ray in one of them, on one Ray.
 TEST_JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(TEST_JOBS) \
-	--dist loadgroup --no-loadscope-reorder
+	--dist loadscope --no-loadscope-reorder
 
 .PHONY: install demo test test-all test-gpu check format bench bench-quality clean
 

@@ -8,6 +8,7 @@ import environment  # noqa: F401  first: sets what torch reads when it is import
 import functools
 import gc
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,21 +48,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device: make test-gpu")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of this name
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files run side by side, each in one process; all that need Ray in the same one, and first.
-
-    A file marked `by_name` is sorted by the parameter `name` of its tests, so that what one of
+    """A file marked `by_name` is sorted by the parameter `name` of its tests, so that what one of
     them loads is at hand for the next, and each name may run in another process.
     """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item.path) + _name(item)))
     places = [place for place, item in enumerate(items) if item.get_closest_marker("by_name")]
     named = sorted((items[place] for place in places), key=_name)
     for place, item in zip(places, named, strict=True):
         items[place] = item
     if hasattr(config, "workerinput"):  # the long ones first, so that both processes end together
-        items.sort(key=lambda item: (_group(item.path) != "ray", not _name(item)))
+        items.sort(key=lambda item: (_group(item.nodeid) != "ray", not _name(item)))
 
 
 def _name(item: Any) -> str:
@@ -69,11 +65,34 @@ def _name(item: Any) -> str:
     return str(item.callspec.params["name"]) if item.get_closest_marker("by_name") else ""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files run side by side, each in one process; all that need Ray in the same one.
+
+    Not by xdist's own groups: it writes them into an attribute that pytest 9.2 no longer reads.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return Groups(config, log)
+
+
+def _group(nodeid: str) -> str:
+    """What runs in one process: Ray's tests, a file's, or those of one name in a file `by_name`."""
+    path, _, test = nodeid.partition("::")
+    text = _text(path)
+    if "ray_cluster" in text or "ray_fleet" in text:  # some ask for them while they run
+        return "ray"
+    named = re.search(r"\[(\w+Pipeline-)?(.+)\]$", test) if "pytest.mark.by_name" in text else None
+    return path + (named[2] if named else "")
+
+
 @functools.cache
-def _group(path: Path) -> str:
-    """Some ask for a fixture by its name while they run, so the file's text says who needs Ray."""
-    text = path.read_text(encoding="utf-8")
-    return "ray" if "ray_cluster" in text or "ray_fleet" in text else str(path)
+def _text(path: str) -> str:
+    return (Path(__file__).parents[1] / path).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
