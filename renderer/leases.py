@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "frieze/lease.json"
 SECONDS = 30.0
+LONGEST = 3600.0  # no lease is waited for longer, whatever it says of itself
 LOOK = 1.0  # seconds between two looks at somebody else's lease
 # How far two clocks may be apart before an old lease is taken for an abandoned one.
 SKEW = 60.0
@@ -199,8 +200,9 @@ def _about(found: Found) -> dict[str, Any]:
     """What a lease says; a damaged one says nothing, and ends like any other."""
     try:
         about = json.loads(found.data)
-        return {**about, "seconds": float(about["seconds"])}
-    except (ValueError, KeyError, TypeError):
+        seconds = float(about["seconds"])
+        return {**about, "seconds": seconds} if 0 < seconds <= LONGEST else {}
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return {}
 
 

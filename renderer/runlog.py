@@ -14,7 +14,9 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from .buckets import Bucket
 from .errors import StoreError
@@ -165,9 +167,62 @@ def _ends_whole(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
+Figure = Annotated[float, Field(ge=0, le=2**63, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=2**31)]
+
+
+class Stage(BaseModel):
+    """A stage of a plan, in pixels."""
+
+    size: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=2, max_length=2)]
+    steps: Count
+
+
+class Worker(BaseModel):
+    """Where a rank runs."""
+
+    rank: Count
+    device: str
+    pid: Count
+    node: str
+
+
+class Line(BaseModel):
+    """What readers of the log reckon with; a line may say more."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    event: str
+    time: Figure
+    stage: Annotated[int, Field(ge=1, le=2**31)] = 1
+    step: Count = 0
+    seconds: Figure = 0.0
+    compute: Figure = 0.0
+    exchange: Figure = 0.0
+    driver: Figure = 0.0
+    elapsed: Figure = 0.0
+    moved_bytes: Figure = 0
+    peak_bytes: Figure = 0
+    message: str = ""
+    stages: Annotated[list[Stage], Field(min_length=1)] | None = None
+    workers: list[Worker] | None = None
+    versions: dict[str, str] | None = None
+
+
+# What lines of a kind must say.
+_SAID = {
+    "stage": {"stage"},
+    "step": {"stage", "step", "seconds"},
+    "block": {"elapsed"},
+    "save": {"seconds"},
+}
+
+
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         fields = json.loads(line)
-    except ValueError:
+        said = Line.model_validate(fields)
+    except (ValueError, RecursionError):
         return None
-    return fields if isinstance(fields, dict) and "event" in fields and "time" in fields else None
+    needed = _SAID.get(said.event, set())
+    return fields if isinstance(fields, dict) and needed <= fields.keys() else None

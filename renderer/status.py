@@ -115,6 +115,7 @@ def status(path: str | os.PathLike[str] | S3Path) -> Status:
     events, lines = store.journal.read(), runlog.read(store.path)
     stages = _stages(store, lines)
     stage, step = _at(lines, store.last_state())
+    stage = min(stage, len(stages) - 1)
     done = len(store.done())
     is_drawn = (stage, step) == (len(stages) - 1, stages[-1]["steps"])
     pace = _pace(events, lines, stage)

@@ -31,30 +31,31 @@ def main(step: int = 1) -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         drill = Drill(Path(name))
-        cases = list(drill.cases())[::step]
+        everything = list(drill.cases())
+        cases = everything[::step]
         for number, case in enumerate(cases, 1):
             outcomes.append(drill.run(case))
             if outcomes[-1].end in ENDS[3:]:
                 print(f"{case}: {outcomes[-1].end}\n{outcomes[-1].text}", flush=True)
             if number % EVERY == 0 or number == len(cases):
-                told = report(outcomes, len(cases), time.monotonic() - began)
+                told = report(outcomes, len(everything), step, time.monotonic() - began)
                 RESULTS.write_text(told, encoding="utf-8")
                 print(f"{number} of {len(cases)}", flush=True)
     bad = sum(outcome.end in ENDS[3:] for outcome in outcomes)
     sys.exit(f"{bad} cases end as none may" if bad else 0)
 
 
-def report(outcomes: list[Outcome], total: int, seconds: float) -> str:
+def report(outcomes: list[Outcome], total: int, step: int, seconds: float) -> str:
     """How cases ended, by what the file held, by the store, and by the way of damage."""
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     lines = [
         "# Damage drill",
         "",
-        f"`OMP_NUM_THREADS=1 .venv/bin/python tests/bench/damage_drill.py` on "
+        f"`OMP_NUM_THREADS=1 .venv/bin/python tests/bench/damage_drill.py {step}` on "
         f"{platform.machine()}, {os.cpu_count()} cores shared with other work (load {load}), "
         f"{seconds / 60:.0f} minutes.",
-        f"{len(outcomes)} of {total} cases: every file of stores of tiny renders "
-        f"({', '.join(KINDS)}; each {', '.join(CONDITIONS)}),",
+        f"{len(outcomes)} of {total} cases, evenly spread. All are every file of stores of tiny "
+        f"renders ({', '.join(KINDS)}; each {', '.join(CONDITIONS)}),",
         f"damaged in {len(WAYS) + 2} ways, then verified, looked at, exported and resumed. Same "
         "bytes: what was damaged does not count.",
         "Drawn again: found, told and made again, to the same bytes. One line: refused. An export "

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from contracts.export import make_store, picture
 from drawing import CASCADE, draw
 from frieze.renderer import RenderCancelledError, RenderSpec, render, resume, runlog
 from frieze.renderer.runlog import RunLog, read, redacted
+from frieze.renderer.status import status
 from frieze.renderer.store import Store
 
 
@@ -108,7 +110,7 @@ def test_a_torn_line_is_passed_over_and_ends_before_the_next(tmp_path: Path) -> 
     file.write_text('{"time": 1.0, "event": "note"}\n{"time": 2.0, "ev')
     log = RunLog()
     log.keep(tmp_path)
-    log.write({"event": "step"})
+    log.write({"event": "step", "stage": 1, "step": 1, "seconds": 0.5})
     assert [line["event"] for line in read(tmp_path)] == ["note", "step"]
     assert file.read_text().count("\n") == 3
 
@@ -139,3 +141,18 @@ def test_secrets_in_messages_are_left_out(text: str, kept: str) -> None:
     assert redacted("rank 1 (cpu, pid 77 on node-3) was lost in 'step'") == (
         "rank 1 (cpu, pid 77 on node-3) was lost in 'step'"
     )
+
+
+def test_a_line_of_a_damaged_log_is_passed_over(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
+    good = {"event": "step", "time": 1.0, "stage": 1, "step": 2, "seconds": 0.5}
+    bad = [{k: v for k, v in good.items() if k != name} for name in good]
+    bad += [good | {"stage": "1"}, good | {"seconds": float("nan")}, good | {"time": 10**400}]
+    bad += [{**good, "event": "plan", "stages": [{"size": [0, 8], "steps": 1}]}]
+    texts = [json.dumps(line) for line in (*bad, good)]
+    texts += ["[" * 10**5, "\xff"]
+    log = store.path / "frieze" / "log.jsonl"
+    log.write_bytes("\n".join(texts).encode("latin-1") + b"\n")
+    assert read(store.path) == [good]
+    log.write_text(json.dumps(good | {"stage": 9}) + "\n")
+    assert status(store.path).state == "done"
