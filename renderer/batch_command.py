@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: 
     from .homes import is_taken
 
     shown = roster.choose(json=json, quiet=quiet)
-    again = f"frieze batch {jobs} --out {out} --continue"
+    again = _again(jobs, out, options)
 
     def told() -> str:
         return f"aborted; go on with: {again}" if shown.began else "stopped before any work"
@@ -80,3 +81,12 @@ def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: 
             f"{states['failed']} of {states.total()} items failed, as {report} says; "
             f"try them again with: {again}"
         )
+
+
+def _again(jobs: str, out: str, options: Mapping[str, Any]) -> str:
+    """The command that goes on with a batch, quoted, on the workers that were asked for."""
+    words = ["frieze", "batch", jobs, "--out", out]
+    words += ["--workers", str(options["workers"])] if "workers" in options else []
+    words += ["--local"] if options.get("local") else []
+    words += ["--address", options["address"]] if "address" in options else []
+    return shlex.join([*words, "--continue"])

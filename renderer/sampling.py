@@ -16,6 +16,10 @@ from .schedules import Level, Schedule
 if TYPE_CHECKING:
     from torch import Tensor
 
+# In lambda, the logarithm of alpha / sigma: a step that is shorter is one to the same level, told
+# apart by the rounding of float32 alone.
+NOWHERE = 1e-5
+
 History = tuple["Tensor", ...]
 Draw = Callable[[], "Tensor"]
 # (step index in this stage, levels, x, x0, history, draw noise) -> (x at the next level, history)
@@ -111,6 +115,8 @@ def _dpm(schedule: Schedule) -> Solver:
         here, there = levels[index], levels[index + 1]
         used = _dpm_order(options, order, index, len(levels) - 1)
         h = _lambda(there) - _lambda(here)
+        if abs(h) < NOWHERE:
+            return x, (x0, *history)[: order - 1]
         # The stochastic variant decays twice as fast, and makes up for it with noise.
         g = 2 * h if noisy else h
         gain = -there.alpha * math.expm1(-g)
@@ -203,6 +209,8 @@ def _uni(
 
     here, there = levels[index], levels[index + 1]
     h = _lambda(there) - _lambda(here)
+    if abs(h) < NOWHERE:
+        return x
     x0 = known[0]
     moved = there.sigma / here.sigma * x - there.alpha * math.expm1(-h) * x0
     ratios = [(_lambda(levels[index - j]) - _lambda(here)) / h for j in range(1, order)]

@@ -273,6 +273,12 @@ def _check_levels(schedule: Schedule, num_steps: int, levels: Sequence[Level]) -
         name = schedule.options["_class_name"]
         raise ModelError(f"{name}'s options make noise levels that are no numbers")
     ratios = [level.sigma / level.alpha if level.alpha else math.inf for level in levels]
+    if schedule.options.get("final_sigmas_type") == "sigma_min" and any(
+        schedule.options.get(key) for key in SPACINGS
+    ):
+        # Such a spacing ends at sigma_min by itself, and diffusers appends it once more: the last
+        # step goes nowhere, up to the rounding of float32.
+        ratios[-1] = min(ratios[-1], math.nextafter(ratios[-2], 0))
     equal = any(after >= before for before, after in itertools.pairwise(ratios))
     if equal and schedule.solver in ("dpm", "unipc"):
         raise PlanError(f"{num_steps} steps make two noise levels one; fewer steps work")

@@ -53,6 +53,16 @@ CASES: dict[str, tuple[Config, dict[str, Any]]] = {
     "Euler to sigma_min": ({**SDXL_EULER, "final_sigmas_type": "sigma_min"}, {}),
     "SDXL-Turbo": (SDXL_TURBO, {}),
     "DPM++ 2M karras": (DPM_KARRAS, {}),
+    "DPM++ 2M karras to sigma_min": ({**DPM_KARRAS, "final_sigmas_type": "sigma_min"}, {}),
+    # With order 3 diffusers' last step divides zero by zero.
+    "DPM++ 2M exponential to sigma_min": (
+        stable_diffusion(DPM, use_exponential_sigmas=True, final_sigmas_type="sigma_min"),
+        {},
+    ),
+    "UniPC karras to sigma_min": (
+        stable_diffusion(UNIPC, use_karras_sigmas=True, final_sigmas_type="sigma_min"),
+        {},
+    ),
     "DPM++ 2M heun": (stable_diffusion(DPM, solver_type="heun", euler_at_final=True), {}),
     "DPM++ 3M": (stable_diffusion(DPM, solver_order=3, timestep_spacing="trailing"), {}),
     "DPM++ 3M to sigma_min": (
