@@ -9,6 +9,7 @@ import functools
 import gc
 import random
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,29 @@ def _steady() -> Iterator[None]:
     random.seed(0)
     with torch.no_grad():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _forgetful(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the renderer keeps for a process is kept of no renderer that a test has changed."""
+    before = {id(kept): set(kept) for kept in _models()}
+    yield
+    if not {"monkeypatch", "nan_memory"} & set(request.fixturenames):
+        return
+    ours = [module for name, module in sys.modules.items() if name.startswith("frieze.")]
+    for value in [value for module in ours for value in vars(module).values()]:
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+    for kept in _models():
+        for key in set(kept) - before.get(id(kept), set()):
+            del kept[key]
+
+
+def _models() -> Iterator[dict[Any, Any]]:
+    """What this process has loaded, with weights and without."""
+    for module, name in (("loaded", "_LOADED"), ("trace", "_SKELETONS")):
+        if found := sys.modules.get(f"frieze.renderer.{module}"):
+            yield getattr(found, name)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

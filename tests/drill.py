@@ -19,6 +19,7 @@ from drawing import draw, grey_levels, pixels, small_spec
 from frieze.renderer import Event, StoreError, render, resume
 from frieze.renderer.journal import FileJournal
 from host_cluster import DRAW, LIMITS, SIDE, STEPS, node, two_host_cluster
+from shared import Once
 from story import LONG, SMALL, Story, logged, script
 
 PATIENCE = 600.0  # seconds; no render of the drill may take longer, on a busy machine either
@@ -232,7 +233,7 @@ class Wholes:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._drawn: dict[str, np.ndarray] = {}
+        self._once = Once()
 
     def of(self, fault: Fault) -> np.ndarray:
         """The pixels that a render with this fault should end with, [H, W, 3]."""
@@ -242,10 +243,13 @@ class Wholes:
             name, fields = "long", LONG
         if fault is dropped_link:
             name, fields = "hosts", {**hosts, "workers": 2, "local": False}
-        if name not in self._drawn:
+
+        def whole() -> np.ndarray:
             draw(self._folder / f"{name}.zarr", **fields)
-            self._drawn[name] = pixels(self._folder / f"{name}.zarr")
-        return self._drawn[name]
+            return pixels(self._folder / f"{name}.zarr")
+
+        found: np.ndarray = self._once(name, whole)
+        return found
 
 
 def drill(number: int, folder: Path, wholes: Wholes, chance: random.Random) -> Story:

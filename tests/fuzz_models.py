@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from frieze.renderer.plan import _made
 from frieze.renderer.spec import parse
 from fuzz_specs import GOOD
 from fuzz_values import seldom, values
+from shared import kept
 
 # One of each family, and of each scheduler.
 CHECKPOINTS = ("flux", "sd3", "qwen", "wan22", "wan-i2v", "sdxl", "sd15", "sd21", "flux2", "zimage")
 _ODD = [None, True, False, 0, 1, -1, 2, 3, 7, 1e-9, 0.5, 1e300, 10**9, 2**70, "", "x", [], [1], {}]
 
 
-@cache
+@kept
 def originals(folder: Path) -> dict[str, Path]:
     """The checkpoints, each in a folder whose files other folders link to."""
     return {name: build(name, folder / "originals" / name) for name in CHECKPOINTS}

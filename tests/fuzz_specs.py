@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from frieze.renderer.family import find
 from frieze.renderer.plan import _made
 from frieze.renderer.spec import RenderSpec
 from fuzz_values import changes, seldom, texts, values
+from shared import kept
 
 GOOD: Mapping[str, Any] = {"prompt": "a red sun", "height": 64, "width": 64, "local": True}
 
@@ -55,7 +55,7 @@ def planned_if_ours(found: RenderSpec) -> object:
     return planned(found) if found.model == "demo" else None
 
 
-@cache
+@kept
 def options() -> dict[str, dict[str, Any]]:
     """Every method's options and their defaults, by the tables of its module."""
     found = {}

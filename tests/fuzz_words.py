@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from functools import cache
 from typing import Any, NoReturn
 from unittest.mock import patch
 
@@ -31,9 +30,10 @@ from frieze.renderer.spec import RenderSpec
 from frieze.renderer.store import Store
 from fuzz_specs import planned_if_ours
 from fuzz_values import HUGE, NUMBERS, near, seldom, texts
+from shared import kept
 
 
-@cache
+@kept
 def commands() -> TyperGroup:
     """The commands, without the handler that makes one line of a fault."""
     group = get_command(cli.app)

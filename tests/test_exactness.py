@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +16,7 @@ from frieze.cluster.bands import BandMode, Marks, mark
 from frieze.cluster.comm import Comm, run_threads
 from frieze.cluster.layout import Band, Mesh, cut
 from processes import run_processes
+from shared import kept
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64
 
 DTYPES = {torch.float64: EXACT_FLOAT64, torch.float32: EXACT_FLOAT32}
@@ -29,7 +29,7 @@ few = settings(
 )
 
 
-@functools.cache
+@kept
 def reference(name: str, dtype: torch.dtype) -> Tensor:
     """What one process makes of the canvas."""
     case = CASES[name]
@@ -37,7 +37,7 @@ def reference(name: str, dtype: torch.dtype) -> Tensor:
         return case.draw(case.model(dtype), case.canvas(dtype), Band(0, case.height))
 
 
-@functools.cache
+@kept
 def marked(name: str, dtype: torch.dtype, copy: int = 0) -> tuple[nn.Module, Marks]:
     """The model with its canvas attentions marked; to be built outside of threads."""
     case = CASES[name]

@@ -20,6 +20,7 @@ from frieze.renderer import Event, RenderCancelledError, render, resume
 from frieze.renderer.guiding import Grid
 from frieze.renderer.lowpass import haar
 from frieze.renderer.store import Store
+from shared import Once
 from tolerances import CONTROL, EXACT_FLOAT32, GREY_LEVELS
 
 pytestmark = pytest.mark.usefixtures("kept_encoders")
@@ -55,13 +56,12 @@ SQUARE = {"height": 288, "width": 288}  # where both methods stretch both axes a
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The store of a recipe drawn by one rank, once a module."""
-    folder, found = tmp_path_factory.mktemp("alone"), {}
+    folder, once = tmp_path_factory.mktemp("alone"), Once()
 
     def drawn(name: str) -> Path:
-        if name not in found:
-            found[name] = folder / f"{name}.zarr"
-            draw(found[name], **RECIPES[name])
-        return found[name]
+        path = folder / f"{name}.zarr"
+        once(name, lambda: draw(path, **RECIPES[name]))
+        return path
 
     return drawn
 
@@ -103,9 +103,10 @@ def test_control_half_a_token_off_needs_rows_of_the_neighbours(
             return x_BCTHW
         return F.pad(x_BCTHW, (m, m, m, m if last else -m))
 
+    whole = pixels(alone("imax"))
     monkeypatch.setattr(Grid, "into", unborrowed)
     draw(tmp_path / "a.zarr", **RECIPES["imax"], workers=2)
-    assert grey_levels(pixels(tmp_path / "a.zarr"), pixels(alone("imax"))) > GREY_LEVELS
+    assert grey_levels(pixels(tmp_path / "a.zarr"), whole) > GREY_LEVELS
 
 
 def test_control_bands_that_attend_alone_draw_another_picture(
@@ -114,9 +115,10 @@ def test_control_bands_that_attend_alone_draw_another_picture(
     def on_its_own(denoised: Any, x: Tensor, level: Any, comms: Any, **_: Any) -> Any:
         return denoised(x, level)
 
+    whole = pixels(alone("imax"))
     monkeypatch.setattr("frieze.renderer.shard.predict", on_its_own)
     draw(tmp_path / "a.zarr", **RECIPES["imax"], workers=2)
-    assert grey_levels(pixels(tmp_path / "a.zarr"), pixels(alone("imax"))) > GREY_LEVELS
+    assert grey_levels(pixels(tmp_path / "a.zarr"), whole) > GREY_LEVELS
 
 
 def test_a_render_is_the_same_after_one_whose_method_listened_to_the_model(

@@ -21,6 +21,7 @@ from frieze.renderer.families import wan
 from frieze.renderer.family import ModelFacts, Place, describe
 from frieze.renderer.method import trained
 from frieze.renderer.schedules import Level
+from shared import Once
 
 CPU = torch.device("cpu")
 HIGH, LOW = Level(950.0, 0.05, 0.95), Level(500.0, 0.5, 0.5)
@@ -35,7 +36,7 @@ class Models:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._made: dict[str, Any] = {}
+        self._once = Once()
 
     def checkpoint(self, name: str) -> Path:
         """A layout of tests/checkpoints."""
@@ -59,11 +60,6 @@ class Models:
         kind, folder = getattr(diffusers, self.facts(name).pipeline), self.checkpoint(name)
         load = lambda: kind.from_pretrained(folder, torch_dtype=torch.float32)  # noqa: E731
         return self._once(f"stock {name}", load)
-
-    def _once(self, key: str, make: Callable[[], Any]) -> Any:
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
 
 
 def noise(*shape: int, seed: int = 1) -> Tensor:

@@ -29,6 +29,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 from torch import Tensor
 
+from shared import whole
+
 # Which pipeline redraws a picture or a clip with the same checkpoint.
 REDRAW = {
     "FluxPipeline": "FluxImg2ImgPipeline",
@@ -60,6 +62,7 @@ def _kept(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
     asked = (arguments.get(field) for field in ("dtype", "lora", "lora_2"))
     key = (checkpoint, bool(arguments.get("init")), *asked)
     if key not in _LAST:
+        whole(f"the pipeline of {checkpoint.name}")
         _LAST.clear()
         _LAST[key] = load(checkpoint, arguments)
     return _LAST[key]

@@ -93,9 +93,10 @@ def draws_the_same_on_ranks(gallery: Gallery, name: str, **ranks: int) -> None:
 
 
 def needs_the_band_mode(gallery: Gallery, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = gallery.drawn(name)
     for module in ("frieze.cluster.strategies.bands", "frieze.renderer.decode"):
         monkeypatch.setattr(f"{module}.band_mode", lambda *a, **k: nullcontext())
-    differ(gallery.fresh(name, workers=2), gallery.drawn(name))
+    differ(gallery.fresh(name, workers=2), whole)
 
 
 def wears_a_lora(gallery: Gallery, name: str) -> None:
@@ -153,6 +154,7 @@ def takes_positions_from_the_method(
 ) -> None:
     """A method that squeezes positions changes what rotary angles give, on ranks alike."""
     asked: set[str] = set()
+    plain = gallery.drawn(name)
 
     def squeezed(axis: Axis, position_S: torch.Tensor, sigma: float) -> torch.Tensor:
         asked.add(axis.name)
@@ -162,7 +164,7 @@ def takes_positions_from_the_method(
     one = gallery.fresh(name, method="pi")
     equal(gallery.fresh(name, method="pi", workers=3), one)
     assert bool(asked) == (name not in NO_ROTARY)
-    (differ if asked else equal)(one, gallery.drawn(name))
+    (differ if asked else equal)(one, plain)
 
 
 def resumes_where_it_stopped(gallery: Gallery, name: str) -> None:

@@ -5,7 +5,7 @@ Latents are [C, T, H, W], pixels [T, H, W, 3] of 8 bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ import checkpoints
 from frieze.renderer import RenderSpec, render
 from frieze.renderer.family import describe
 from frieze.renderer.store import Store
+from shared import Once
 from tolerances import CONTROL, GREY_LEVELS, STOCK_LATENTS
 
 # Five or more rows of patches: two and three ranks get unequal bands.
@@ -77,7 +78,7 @@ class Gallery:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._made: dict[tuple[Any, ...], Any] = {}
+        self._once = Once()
 
     def checkpoint(self, name: str) -> Path:
         """The folder of a layout's checkpoint."""
@@ -141,11 +142,6 @@ class Gallery:
         """The spec of a layout, on threads of this process."""
         fields = {"local": True, "model": str(self.checkpoint(name))}
         return RenderSpec(**(fields | self._all(name, changes)))
-
-    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
 
 
 def _latents(path: Path, channels: int) -> Tensor:

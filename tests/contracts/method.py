@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
 from typing import Any
 
 import pytest
@@ -15,19 +14,20 @@ from frieze.renderer.errors import PlanError, SpecError
 from frieze.renderer.family import ModelFacts, describe
 from frieze.renderer.method import Axis, Method, Spectrum, load_method, trained
 from frieze.renderer.spec import RenderSpec
+from shared import kept
 
 NAMES = ("frame", "row", "column", "text")
 SIGMAS = (1.0, 0.5, 0.01, 0.0)
 LENGTHS = st.integers(1, 400)
 
 
-@cache
+@kept
 def picture_facts() -> ModelFacts:
     """Of the model that comes with the package."""
     return describe("demo")
 
 
-@cache
+@kept
 def clip_facts() -> ModelFacts:
     """The same for a model of clips of 21 latent frames."""
     return dataclasses.replace(picture_facts(), video=True, training_frames=21)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from checkpoints import build
 from frieze.renderer import loading, lora
 from frieze.renderer.errors import ModelError
 from parts import Layout, error, facts, spec
+from shared import Once
 from tolerances import CONTROL, LORA
 
 Asked = Callable[..., Any]
@@ -25,7 +25,8 @@ Asked = Callable[..., Any]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """A tiny checkpoint by its name, built once."""
-    return functools.cache(lambda name: build(name, tmp_path_factory.mktemp(name) / "model"))
+    once = Once()
+    return lambda name: once(name, lambda: build(name, tmp_path_factory.mktemp(name) / "model"))
 
 
 @pytest.fixture(params=["flux", "sd15"])

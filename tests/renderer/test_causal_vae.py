@@ -5,7 +5,6 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from frieze.cluster.layout import Band, Canvas
 from frieze.renderer import decode
 from frieze.renderer.causal_vae import CausalVAE
 from live_bytes import LiveBytes
+from shared import kept
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT64
 
 CUTS = [(Band(0, 6),), (Band(0, 4), Band(4, 6)), (Band(0, 1), Band(1, 4), Band(4, 6))]
@@ -58,7 +58,7 @@ def qwen() -> Any:
 KINDS = {kind.__name__: kind for kind in (wan, wan22, qwen)}
 
 
-@functools.cache
+@kept
 def autoencoder(kind: str) -> CausalVAE:
     """In float64, with pixels well inside what it clamps to."""
     torch.manual_seed(0)

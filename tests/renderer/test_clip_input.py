@@ -9,7 +9,6 @@ import os
 import struct
 import tempfile
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 
 import av
@@ -21,6 +20,7 @@ from contracts.export import clip
 from frieze.renderer import media, media_faults
 from frieze.renderer.errors import FriezeError, MediaError
 from frieze.renderer.sources import fitted, look
+from shared import kept
 
 TURNS = {  # a, b, c, d of a display matrix, by EXIF orientation
     1: (1, 0, 0, 1),
@@ -34,7 +34,7 @@ TURNS = {  # a, b, c, d of a display matrix, by EXIF orientation
 }
 
 
-@cache
+@kept
 def mp4(frames: int = 9) -> bytes:
     """48 x 64 pixels at 25 frames a second, its header before its frames."""
     with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from checkpoints import build
 from frieze.renderer import RenderSpec, loading, plan, quantization
 from frieze.renderer.errors import ModelError, PlanError, SpecError
 from parts import Layout, error, facts, spec
+from shared import Once
 from tolerances import AMPLE, FLOAT8
 
 Asked = Callable[..., Any]
@@ -28,7 +28,8 @@ Asked = Callable[..., Any]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """A tiny checkpoint by its name, built once."""
-    return functools.cache(lambda name: build(name, tmp_path_factory.mktemp(name) / "model"))
+    once = Once()
+    return lambda name: once(name, lambda: build(name, tmp_path_factory.mktemp(name) / "model"))
 
 
 @pytest.fixture(params=["flux", "sd15"])

@@ -9,7 +9,6 @@ import io
 import random
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 
 import av
@@ -22,6 +21,7 @@ from PIL import Image
 from contracts.export import clip, picture
 from frieze.renderer import media
 from frieze.renderer.errors import MOST_LETTERS, MediaError
+from shared import kept
 from tiff_files import one, packed, tags_of, tiff
 
 EACH = 20  # of a file, in `make test`; times `FULL` in `make test-all`
@@ -100,7 +100,7 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "avi": lambda: by_pyav("avi", "mjpeg", "yuvj420p"),
     "gif": gif,
 }
-whole = cache(lambda name: WHOLE[name]())
+whole = kept(lambda name: WHOLE[name]())
 
 
 def damaged(data: bytes, chance: random.Random) -> bytes:
