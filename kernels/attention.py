@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -81,6 +82,7 @@ def attend(
     if backend is None:
         return _automatic(q_BHSD, k_BHSD, v_BHSD, scale)
     run = _forced(backend, q_BHSD, k_BHSD, v_BHSD).run
+    _thread.used.add(backend)
     return AttentionPartial(*run(q_BHSD, k_BHSD, v_BHSD, scale))
 
 
@@ -110,6 +112,11 @@ def mean_logit(q_BHSD: Tensor, mean_key: AttentionPartial, *, scale: float | Non
 def choose(q_BHSD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor) -> str:
     """The name of the backend that `attend` would use for these tensors."""
     return next(_able(q_BHSD, k_BHSD, v_BHSD)).name
+
+
+def used() -> tuple[str, ...]:
+    """Names of the backends by which this thread has attended so far."""
+    return tuple(sorted(_thread.used))
 
 
 def backends() -> tuple[BackendReport, ...]:
@@ -167,14 +174,34 @@ def _automatic(q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor, scale: float) -> 
     """The first backend that succeeds; one that breaks on this machine is passed over aloud."""
     for backend in _able(q_BHSD, k_BHKD, v_BHKE):
         try:
-            return AttentionPartial(*backend.run(q_BHSD, k_BHKD, v_BHKE, scale))
+            partial = AttentionPartial(*backend.run(q_BHSD, k_BHKD, v_BHKE, scale))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            if backend.name == "reference":
+            # On a processor torch has no error of its own for it. Another backend would need no
+            # less, and would give other bits for want of memory.
+            if backend.name == "reference" or _is_for_memory(error):
                 raise
             _warn_once(backend.name, f"failed: {str(error).splitlines()[0]}")
+        else:
+            if not q_BHSD.is_meta:
+                _thread.used.add(backend.name)
+            return partial
     raise AssertionError("the reference backend can do every call")
+
+
+def _is_for_memory(error: RuntimeError) -> bool:
+    return any(said in str(error) for said in ("can't allocate memory", "not enough memory"))
+
+
+class _Thread(threading.local):
+    """The backends that a thread has used: those of a rank, which has a thread of its own."""
+
+    def __init__(self) -> None:
+        self.used: set[str] = set()
+
+
+_thread = _Thread()
 
 
 @functools.cache

@@ -52,6 +52,7 @@ for command in (
     looking.status,
     looking.verify,
     looking.report,
+    looking.digests,
     doctor,
 ):
     app.command()(command)

@@ -17,7 +17,7 @@ from frieze.cluster.bands import BandError
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
-from . import commands, finite, watch
+from . import commands, finite, numerics, watch
 from .errors import (
     NotFiniteError,
     PlanError,
@@ -25,6 +25,7 @@ from .errors import (
     RenderFailedError,
     StoreError,
     TakenOverError,
+    line,
 )
 from .estimate import GIB
 from .events import StepReport
@@ -108,7 +109,7 @@ class Course:
         place = (stage, step, len(self._written))
         self._failures = [*(p for p in self._failures if p == place), place]
         if len(self._failures) < MOST_FAILURES:
-            self.listener.say("failure", self.made, *self._now, message=one_line(error))
+            self.listener.say("failure", self.made, *self._now, message=line(error))
             return
         if isinstance(error, StoreError):
             raise error
@@ -136,8 +137,8 @@ class Course:
             stage,
             step,
             seconds=time.monotonic() - began,
-            message=f"{one_line(failed)}; {who} on with {again}",
-            facts={"steps_redone": self._redone(stage, step), **standing(self.fleet)},
+            message=f"{line(failed)}; {who} on with {again}",
+            facts={"steps_redone": self._redone(stage, step), **watch.of_fleet(self.fleet)},
         )
 
     def _redone(self, stage: int, step: int) -> int:
@@ -190,6 +191,7 @@ class Course:
             gib = sum(made.facts.cost.weight_bytes.values()) / GIB
             self.listener.say("note", message=f"loading weights, {gib:.2f} GiB")
         fleet.all("load")
+        numerics.compare(self.fleet, self.store.journal, self.listener)
         if self._is_drawn:
             assert state is not None
             self._restore(state)
@@ -212,6 +214,7 @@ class Course:
                 self._check([fault for _, fault in begun], stage_index, 0)
                 self._keep(f"{stage_index}-guide", 0, [kept for kept, _ in begun])
                 first_step = 0
+            self.listener.trace(fleet, made, stage_index, first_step)
             self._stage(stage_index, first_step)
 
     def _restore(self, state: State) -> None:
@@ -254,6 +257,9 @@ class Course:
             self._confirm(State(stage_index, step, slot), [r.state for r in reports], saving)
         self._check([report.fault for report in reports], stage_index, step + 1)
         self._keep(f"{stage_index}-clean", step, [r.kept for r in reports])
+        self.listener.trace(self.fleet, self.made, stage_index, step + 1)
+        if is_saved:  # the first one since the workers were arranged
+            numerics.compare(self.fleet, self.store.journal, self.listener)
         if step == 0:
             self._concentrate(stage_index)
         self._seconds.append(max(report.seconds for report in reports))
@@ -282,7 +288,7 @@ class Course:
             step,
             seconds=time.monotonic() - began,
             message=f"{before} workers become {self.fleet.size} after step {step}",
-            facts=standing(self.fleet),
+            facts=watch.of_fleet(self.fleet),
         )
         raise Resized
 
@@ -375,6 +381,7 @@ class Course:
             since = now
             self.listener.say("block", made, last, blocks=len(written), facts=facts, **counts)
             self._stop_if_asked()
+        self.listener.trace(self.fleet, made, *self._now)
 
     def _stop_if_asked(self) -> None:
         if self.listener.cancel.is_set():
@@ -384,16 +391,6 @@ class Course:
             raise RenderCancelledError(f"stopped as asked; {how}")
 
 
-def standing(fleet: Fleet) -> dict[str, Any]:
-    """How many workers there are, and where."""
-    return {"num_workers": fleet.size, **watch.of_workers(fleet.describe())}
-
-
 def how_to_resume(store: Store, spec: RenderSpec) -> str:
     """The end of every message about an unfinished store."""
     return f"finish with: {commands.resume(store.path, spec, store.run['outputs'])}"
-
-
-def one_line(error: Exception) -> str:
-    """An error's message, without line breaks."""
-    return " ".join(str(error).split())

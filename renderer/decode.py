@@ -37,6 +37,11 @@ class Piece:
     row: int
     pixels_BCTHW: Tensor
 
+    @property
+    def rows(self) -> Band:
+        """Its rows of the canvas."""
+        return Band(self.row, self.row + self.pixels_BCTHW.shape[-2])
+
 
 def decode(
     model: Model,

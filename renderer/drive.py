@@ -16,7 +16,7 @@ from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError, WorkerLostError
 
 from . import amplitudes, attended, devices, drafts, outputs, watch
-from .course import MOST_FAILURES, Course, how_to_resume, one_line
+from .course import MOST_FAILURES, Course, how_to_resume
 from .deliveries import Deliveries
 from .errors import (
     ExportError,
@@ -25,6 +25,7 @@ from .errors import (
     RenderCancelledError,
     RenderFailedError,
     TakenOverError,
+    line,
 )
 from .events import Event
 from .initial import first_frame, keep_sources
@@ -106,8 +107,8 @@ class Drive:
         else:
             rounds = drafts.detect(made, tell, self.listener.cancel)
             lines, found = drafts.report(rounds), rounds[-1].corrected
-        for line in lines:
-            tell(line)
+        for text in lines:
+            tell(text)
         return plan(made.spec, sources=made.sources, detected=found)
 
     def go_on(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
@@ -232,7 +233,7 @@ class Drive:
                 return self._with_cuts_told(self.crew.prompts(made, image))
             except (WorkerLostError, CommError) as error:
                 failed = error
-                self.say("failure", message=one_line(error))
+                self.say("failure", message=line(error))
             except FleetError as error:
                 raise PlanError(str(error)) from error
         raise RenderFailedError(f"the prompt could not be encoded: {failed}") from failed

@@ -22,6 +22,7 @@ Kind = Literal[
     "recovered",
     "resized",
     "ended",
+    "digests",
 ]
 
 
@@ -35,7 +36,8 @@ class Event:
     export: the file in `message` is awaited. done: all is on disk, after `seconds`. note: a remark.
     failure: something broke, which is not the end; `message` is one line. recovered: the render
     goes on after it, `seconds` after it was noticed. resized: it goes on with another number of
-    workers. ended: it goes on no more, unfinished.
+    workers. ended: it goes on no more, unfinished. digests: what each rank took and made since
+    the last ones, after `step`, in `facts`.
 
     `facts` are JSON values beside these, for logs and metrics: bytes, workers, seconds by part.
     """

@@ -64,6 +64,7 @@ PANELS = {
         "save_every",
         "timeout",
         "wait",
+        "trace_digests",
     ),
     "Output": ("out", "overwrite", "bits", "dpi"),
 }

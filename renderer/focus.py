@@ -170,6 +170,23 @@ class Concentration:
         return focus.constant(self.num_tokens + num_text, self.num_trained + num_text)
 
 
+def measured(tunings: Sequence[Concentration]) -> list[Entropies]:
+    """What the first step measured of each half of the guidance."""
+    return [
+        {layer: entropy_H.tolist() for layer, entropy_H in tuning.measured.items()}
+        for tuning in tunings
+    ]
+
+
+def concentrate(
+    tunings: Sequence[Concentration], halves: Sequence[Entropies], twins: Comm | None
+) -> None:
+    """Scale the heads of a rank's halves of the guidance by the entropies of all halves."""
+    own = halves if twins is None else halves[twins.rank : twins.rank + 1]
+    for tuning, entropies in zip(tunings, own, strict=True):
+        tuning.concentrate(entropies)
+
+
 def gathering(comm: Comm, rows: Sequence[int]) -> Gather:
     """How maps [T, H, W] of bands of so many rows of tokens are gathered, in rank order."""
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .events import Event, Kind
 
 if TYPE_CHECKING:
+    from frieze.cluster.fleet import Fleet
+
     from .plan import CanvasPlan
     from .render import StepCallback
 
@@ -25,6 +27,12 @@ class Listener:
         self.tell = tell
         self.cancel = cancel or threading.Event()
         self.callback = callback
+
+    def trace(self, fleet: Fleet, made: CanvasPlan, stage_index: int, step: int) -> None:
+        """Tell digests of what the ranks took and made since the last time, if asked for."""
+        if made.spec.trace_digests:
+            ranks = fleet.all("traced")
+            self.say("digests", made, stage_index, step, facts={"ranks": ranks})
 
     def say(
         self,

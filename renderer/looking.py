@@ -1,4 +1,4 @@
-"""The commands that only read a store, from any machine: export, status, verify, report."""
+"""The commands that only read stores, from any machine: export, status, verify and others."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .terminal import remark, result
 POLL_SECONDS = 1.0
 START_SECONDS = 30.0  # a driver that was started just now may take so long to take up its store
 DAMAGED = 1  # the exit code of `verify`
+DIFFER = 1  # the exit code of stores that do, as of `diff`
 
 
 def export(
@@ -133,3 +134,23 @@ def report(
 
     path = write(store, out, overwrite=overwrite)
     result(jsonlib.dumps({"event": "result", "path": str(path)}) if json else printable(path))
+
+
+def digests(
+    store: StorePath,
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="STORE", help="another; default: what was drawn twice in one"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say where two renders of the same picture first differ: stage, step, rank and tensor.
+
+    Both must have been drawn with --trace-digests. Exit code 1 if they differ.
+    """
+    from .comparison import compare
+
+    found = compare(store, other)
+    result(jsonlib.dumps(found.as_json()) if json else line(found))
+    if found.first is not None:
+        raise typer.Exit(DIFFER)

@@ -88,7 +88,7 @@ def plan(
     _print_plan(merge(preset, prompt, size, fields), json)
 
 
-@takes_fields("workers", "local", "address", "timeout", "wait")
+@takes_fields("workers", "local", "address", "timeout", "wait", "trace_digests")
 def resume(
     store: StorePath,
     also: Also = None,

@@ -5,7 +5,7 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from . import resample
 from .guides import View
 from .plan import CanvasPlan
 from .store import Store
+from .tensor_trace import TensorTrace
+
+# What the names of arrays begin with in digests.
+KEPT = "kept "
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,11 @@ class Saved:
     band: Band
     share: Band
     device: torch.device
+    trace: TensorTrace = field(default_factory=TensorTrace)
 
     def write(self, array: int, slot: int, rows_CTHW: np.ndarray) -> dict[int, str]:
         """This worker's share of this stage, into a slot of an array; digests of its chunks."""
+        self._trace(array, slot, self.share, torch.from_numpy(rows_CTHW))
         rows = slice(self.share.start, self.share.stop)
         return self.store.save_latents(array, slot, rows, rows_CTHW)
 
@@ -76,7 +82,15 @@ class Saved:
         return self._to_device(placed_CTHW)
 
     def _rows(self, array: int, slot: int, rows: Band) -> Tensor:
-        return torch.from_numpy(self.store.load_latents(array, slot, slice(rows.start, rows.stop)))
+        found = self.store.load_latents(array, slot, slice(rows.start, rows.stop))
+        self._trace(array, slot, rows, torch.from_numpy(found))
+        return torch.from_numpy(found)
+
+    def _trace(self, array: int, slot: int, rows: Band, x_CTHW: Tensor) -> None:
+        """Note what goes to the store and comes from it; states are noted where they are used."""
+        name = self.plan.arrays[array]
+        if not name.isdigit():
+            self.trace.take(f"{KEPT}{name} {slot}", x_CTHW, rows)
 
     def _to_device(self, x_CTHW: Tensor) -> Tensor:
         return x_CTHW.to(self.device, torch.float32).unsqueeze(0)

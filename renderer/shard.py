@@ -10,10 +10,9 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,21 +21,23 @@ from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band
 from frieze.cluster.strategies.bands import predict
 
-from . import finite, loaded, twins
+from . import finite, focus, loaded, numerics, twins
 from .decode import Piece, decode, quantise
 from .events import StepReport
+from .exports import sinks
 from .family import Conditioning, Place
 from .focus import Concentration, Entropies, Gather, gathering, listen, watched
 from .guiding import Grid, Guiding, at_work
 from .method import Axis
 from .plan import CanvasPlan, StagePlan
 from .precision import exactly
-from .sampling import noised, solver, stage_seed
+from .sampling import noised, solver
 from .saved import Saved
 from .saving import Digests, Saving
 from .schedules import Level
-from .stage_start import StageStart
+from .stage_start import Noise, StageStart
 from .store import Location, Store
+from .tensor_trace import Entry, TensorTrace
 from .writer import Writer
 
 
@@ -56,6 +57,7 @@ class Shard:
         self.tunings: tuple[Concentration, ...] = ()
         self.image: Mapping[str, Tensor] = {}  # what a first frame adds to the conditioning
         self.saving = Saving()
+        self.trace = TensorTrace(plan.spec.trace_digests)
 
     def join(self, comm: Comm) -> None:
         """Receive the communicator that the fleet made for this rank; a later one replaces it."""
@@ -78,6 +80,7 @@ class Shard:
         """Open the store and load the weights, once per process however many rank threads."""
         self.store = Store.open(self.store_path)
         self.model = loaded.model(self.plan.facts, self.plan.spec, self.device)
+        self.trace.take_weights(self.model)
         if self.plan.method.needs_spectrum:
             listen(self.model.embedders)
         return {"pid": os.getpid(), "device": str(self.device)}
@@ -116,10 +119,12 @@ class Shard:
         noise, clean = self._draw_noise(), self._stage_start.clean(from_slot)
         if clean is None:
             self.x_BCTHW = noise * self._stage.table.scale
+            self.trace.take("latents", self.x_BCTHW, self._band)
             return {}, self._fault({"the encoded picture": []})
         self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
         digests = self._keep("guide", 0, clean)
         self._take_guide(noise, clean)
+        self.trace.take("latents", self.x_BCTHW, self._band)
         return digests, self._fault({"the encoded picture": [clean]})
 
     @exactly
@@ -140,6 +145,7 @@ class Shard:
         if step_index < self._stage.num_steps:  # else it is needed no more
             self._take_guide(noise)
         self.guiding.memory = tuple(kept[self.solver.num_history :])
+        self.trace.take("latents", self.x_BCTHW, self._band)
         return self._fault({"the saved state": [saved]})
 
     @exactly
@@ -155,6 +161,7 @@ class Shard:
             self._write_state(slot)
         saving = time.perf_counter() - began
         level = self._stage.levels[step_index]
+        self.trace.take("latents before", self.x_BCTHW, self._band)
         self.x_BCTHW = self.guiding.entered(step_index, self.x_BCTHW)
         grid = self.guiding.grid(step_index)
         for tuning in self.tunings:
@@ -163,6 +170,7 @@ class Shard:
             tuning.enter(level.sigma)
         clean = self.guiding.corrected(step_index, self._denoised(level, grid))
         clean = grid.back(self.comms.world, clean)
+        self.trace.take("estimate, guided", clean, self._band)
         self.x_BCTHW, self.history = self.solver.step(
             step_index,
             self._stage.levels,
@@ -171,6 +179,7 @@ class Shard:
             self.history,
             self._draw_noise if self.solver.needs_noise else None,
         )
+        self.trace.take("latents", self.x_BCTHW, self._band)
         kept = self._keep("clean", step_index, clean)
         fault = self._fault({"the model's estimate of the picture": [clean]})
         if self.device.type == "cuda":
@@ -197,19 +206,21 @@ class Shard:
         }
         return finite.first_fault(self.comm, {**made, **state})
 
+    def traced(self) -> Mapping[str, Entry]:
+        """Digests of what was taken and made since the last time, where the spec asks for them."""
+        return self.trace.taken()
+
+    def numerics(self) -> numerics.Numerics:
+        """What decides this rank's last bits, so far as it is known by now."""
+        return numerics.of(self.plan.spec, self.device)
+
     def entropies(self) -> tuple[int, list[Entropies]]:
         """(its place among twins, what the first step measured of its halves of the guidance)."""
-        place = self.twins.rank if self.twins else 0
-        return place, [
-            {layer: entropy_H.tolist() for layer, entropy_H in tuning.measured.items()}
-            for tuning in self.tunings
-        ]
+        return self.twins.rank if self.twins else 0, focus.measured(self.tunings)
 
     def concentrate(self, halves: Sequence[Entropies]) -> None:
         """Scale the heads of this stage by the entropies of all halves."""
-        own = halves if self.twins is None else halves[self.twins.rank : self.twins.rank + 1]
-        for tuning, entropies in zip(self.tunings, own, strict=True):
-            tuning.concentrate(entropies)
+        focus.concentrate(self.tunings, halves, self.twins)
 
     def save(self, slot: int) -> Digests:
         """Write this worker's latent rows, and what steps remember of them, into a slot.
@@ -233,7 +244,7 @@ class Shard:
     def decode(self) -> Iterator[dict[str, str]]:
         """Decode this band and write it, yielding blocks that are safely on disk: {id: digests}."""
         done, bits = self.store.done(), self.plan.spec.bits
-        with Writer(self.store, sinks=self._sinks()) as writer:
+        with Writer(self.store, sinks=sinks(self.picture_path)) as writer:
             for piece in self._decoded(len(self.plan.stages) - 1, self.plan.block[0]):
                 for index, pixels_BCHW in enumerate(piece.pixels_BCTHW.unbind(2)):
                     frame = piece.frame + index if self.plan.frames else None
@@ -243,14 +254,6 @@ class Shard:
                     yield finished
         if finished := writer.drain():
             yield finished
-
-    def _sinks(self) -> list[Callable[[int, np.ndarray], None]]:
-        """Where blocks go besides the store: the live TIFF, if there is one."""
-        if self.picture_path is None:
-            return []
-        from .exports import tiff
-
-        return [functools.partial(tiff.write_tiles, self.picture_path)]
 
     def memory(self) -> int:
         """Peak bytes so far: of the device where it counts them, else of this process."""
@@ -285,7 +288,7 @@ class Shard:
     def _saved(self) -> Saved:
         """This worker's rows of this stage in the store."""
         place = (self.stage_index, self._band, self._share)
-        return Saved(self.plan, self.store, *place, self.device)
+        return Saved(self.plan, self.store, *place, self.device, self.trace)
 
     @property
     def _stage_start(self) -> StageStart:
@@ -300,8 +303,7 @@ class Shard:
     def _enter(self, stage_index: int) -> None:
         """Take up a stage: its noise from the start, no memory of steps, its first frame."""
         self.stage_index = stage_index
-        seed = stage_seed(self.plan.spec.seed, stage_index)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._noise = Noise(self.plan, stage_index)
         latent, canvas = self.plan.facts.latent, self._stage.canvas
         shape = (1, latent.channels, canvas.frames, self._band.rows, canvas.width)
         zeros = torch.zeros(shape, device=self.device)
@@ -311,6 +313,7 @@ class Shard:
         self.tunings = self._tunings(grid)
         if "image" in self.plan.sources:
             self.image = self._stage_start.image_condition(self._place(grid))
+        self.trace.take_conditioning(self.conditioning.get(self._stage.prompt), self.image)
 
     def _tunings(self, grid: Grid) -> tuple[Concentration, ...]:
         """How this stage's attention is changed, for each half of the guidance drawn here."""
@@ -353,26 +356,23 @@ class Shard:
         ]
         if self.twins is not None:
             clean = self.twins.all_gather(clean[0])
+        for index, each in enumerate(clean):
+            self.trace.take(f"estimate {index + 1}", each, place.band)
         if len(clean) == 1:
             return clean[0]
         positive, negative = clean
         return self.model.guided(x, level, positive, negative, guidance)
 
     def _draw_noise(self) -> Tensor:
-        """This band's rows of the stage's next noise, drawn whole so that ranks do not matter.
-
-        Stage 0 draws what diffusers' pipelines draw from the same seed.
-        """
-        spec, facts, canvas = self.plan.spec, self.plan.facts, self._stage.canvas
-        shape = (1, facts.latent.channels, canvas.frames, canvas.height, canvas.width)
-        kind = torch.float32 if facts.float32_noise else getattr(torch, spec.dtype)
-        whole = torch.randn(shape, generator=self._generator, dtype=kind)
-        return self._to_device(whole[..., self._band.start : self._band.stop, :].clone())
+        """This band's rows of the stage's next noise."""
+        noise = self._to_device(self._noise.draw(self._band))
+        self.trace.take("noise", noise, self._band)
+        return noise
 
     def _decoded(self, stage_index: int, rows_per_block: int) -> Iterator[Piece]:
         """This worker's share of a stage's picture or clip, piece by piece."""
         stage, spec = self.plan.stages[stage_index], self.plan.spec
-        return decode(
+        for piece in decode(
             self.model,
             self._shared(self.x_BCTHW),
             stage.shares,
@@ -380,7 +380,9 @@ class Shard:
             self.sharing,
             rows_per_block=rows_per_block,
             fault=lambda what: finite.error(what, f"decoding stage {stage_index + 1}", spec),
-        )
+        ):
+            self.trace.take(f"pixels {piece.frame}/{piece.row}", piece.pixels_BCTHW, piece.rows)
+            yield piece
 
     def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> Digests:
         """Save latents of this stage for guidance, if the plan asks for them."""

@@ -55,6 +55,7 @@ PLACE_FIELDS = frozenset(
         "save_every",
         "timeout",
         "wait",
+        "trace_digests",
         "dpi",
     }
 )
@@ -182,6 +183,9 @@ class RenderSpec(BaseModel):
         gt=0,
         le=MOST_SECONDS,
         description="seconds for the cluster to make room for workers",
+    )
+    trace_digests: bool = Field(
+        default=False, description="log digests of all that steps take and make"
     )
     dpi: float = Field(
         default=300.0, ge=LEAST_DPI, le=MOST_DPI, description="dots per inch written to the file"

@@ -1,4 +1,4 @@
-"""What a worker's band of a stage starts from: pictures that are encoded, latents of the last one.
+"""What a worker's band of a stage starts from: noise, encoded pictures, latents of the last stage.
 
 Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 """
@@ -10,15 +10,39 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from frieze.cluster.bands import band_mode
 from frieze.cluster.comm import Comm
+from frieze.cluster.layout import Band
 
 from . import twins
 from .family import Model, Place
 from .guides import View
+from .plan import CanvasPlan
+from .sampling import stage_seed
 from .saved import Saved
+
+
+class Noise:
+    """A stage's noise, drawn whole by every rank, so that who draws which rows changes nothing.
+
+    Stage 0 draws what diffusers' pipelines draw from the same seed.
+    """
+
+    def __init__(self, plan: CanvasPlan, stage_index: int) -> None:
+        facts, canvas = plan.facts, plan.stages[stage_index].canvas
+        channels = facts.latent.channels
+        self._shape_BCTHW = (1, channels, canvas.frames, canvas.height, canvas.width)
+        self._dtype = torch.float32 if facts.float32_noise else getattr(torch, plan.spec.dtype)
+        seed = stage_seed(plan.spec.seed, stage_index)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def draw(self, band: Band) -> Tensor:
+        """A band's rows of the next noise, on the CPU."""
+        whole = torch.randn(self._shape_BCTHW, generator=self._generator, dtype=self._dtype)
+        return whole[..., band.start : band.stop, :].clone()
 
 
 @dataclass(frozen=True)

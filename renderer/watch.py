@@ -22,6 +22,7 @@ from .metrics import METRICS, Meter
 from .runlog import RunLog
 
 if TYPE_CHECKING:
+    from frieze.cluster.fleet import Fleet
     from frieze.cluster.seat import Place
 
     from .pixels import StoreLayout
@@ -118,6 +119,11 @@ def _versions() -> dict[str, str]:
 def of_workers(places: Sequence[Place]) -> dict[str, Any]:
     """Where each rank runs."""
     return {"workers": [vars(place) for place in places]}
+
+
+def of_fleet(fleet: Fleet) -> dict[str, Any]:
+    """How many workers there are, and where."""
+    return {"num_workers": fleet.size, **of_workers(fleet.describe())}
 
 
 def of_step(reports: Sequence[StepReport], wall: float) -> dict[str, Any]:

@@ -98,14 +98,14 @@ SPEC_FIELDS = [
     ),
     *("overwrite", "workers", "max_workers", "local", "park", "address", "device"),
     *("guidance_ranks", "device_memory", "ulysses", "chunk", "save_every", "timeout"),
-    *("wait", "dpi"),
+    *("wait", "trace_digests", "dpi"),
 ]
 COMMANDS = {
     "render": ["prompt", "preset", "size", "also", "continued", "dry_run", "json", "quiet"],
     "plan": ["prompt", "preset", "size", "json"],
     "resume": [
         *("store", "also", "overwrite", "json", "quiet"),
-        *("workers", "local", "address", "timeout", "wait"),
+        *("workers", "local", "address", "timeout", "wait", "trace_digests"),
     ],
     "batch": [
         *("jobs", "out", "continued", "retries", "json", "quiet", "workers", "local"),
@@ -115,6 +115,7 @@ COMMANDS = {
     "status": ["store", "address", "follow", "json"],
     "verify": ["store", "json"],
     "report": ["store", "out", "overwrite", "json"],
+    "digests": ["store", "other", "json"],
     "doctor": [
         *("model", "size", "prompt", "detector", "json"),
         *("seed", "dtype", "workers", "local", "address", "device"),

@@ -65,6 +65,7 @@ PLACE = [
     "save_every",
     "timeout",
     "wait",
+    "trace_digests",
     "dpi",
 ]
 
