@@ -31,8 +31,7 @@ def test_every_line_is_json_and_in_order(drawn: Path) -> None:
     times = [line["time"] for line in lines]
     assert times == sorted(times)
     kinds = [line["event"] for line in lines]
-    assert kinds[:5] == ["plan", "note", "workers", "note", "stage"]
-    assert lines[3]["message"].startswith("loading weights")
+    assert [kind for kind in kinds if kind != "note"][:3] == ["plan", "workers", "stage"]
     assert kinds[-1] == "done"
 
 
