@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 
 from frieze.renderer import RenderResult, RenderSpec, render
+from tolerances import AMPLE
 
 PROMPT = "a red sun over blue mountains at dusk"
 
@@ -22,6 +23,7 @@ def small_spec(out: Path | str, **fields: Any) -> RenderSpec:
         "num_inference_steps": 4,
         "seed": 7,
         "local": True,
+        "wait": AMPLE,
         "out": str(out),
     }
     return RenderSpec(**(defaults | fields))

@@ -31,6 +31,7 @@ from frieze.renderer.shard import Shard
 from frieze.renderer.skeletons import shorten
 from frieze.renderer.sources import Source
 from frieze.renderer.spec import RenderSpec
+from frieze.renderer.stage_start import StageStart
 from memory import peak_bytes
 from tolerances import AMPLE
 
@@ -101,12 +102,19 @@ class Measured(Shard):
         place = (self.stage_index, self._band, self._share)
         return Black(self.plan, nowhere, *place, self.device)
 
+    @property
+    def _stage_start(self) -> StageStart:
+        """A first frame is encoded once, before what is measured: plans count it apart."""
+        start, image = super()._stage_start, self.image
+        if image:
+            object.__setattr__(start, "image_condition", lambda place: image)
+        return start
+
     def peaks(self) -> tuple[int, int]:
         """Bytes of denoising and of decoding, without weights."""
         last = len(self.plan.stages) - 1
         self._enter(last)
         image = size(*self.image.values())
-        self._image_condition = lambda: self.image  # type: ignore[method-assign]
         text = size(*(x for half in self.halves for x in half.values())) + image
         denoise = self.peak(self._steps)
         state = size(self.x_BCTHW, *self.history)

@@ -92,7 +92,11 @@ def test_targets_in_a_bucket_survive_the_record(tmp_path: Path) -> None:
     assert made.store == made.main == S3Path("moon", "a.zarr")
     assert made.all == (made.store, tmp_path / "a.tif")
     record = json.loads(json.dumps(made.record()))
-    assert outputs.resumed(made.store, record, (), overwrite=False) == made
+    asked = outputs.resumed(made.store, record, [tmp_path / "a.tif"], overwrite=False)
+    assert asked == made
+    unasked = outputs.resumed(made.store, record, (), overwrite=False)
+    assert (unasked.store, unasked.exports) == (made.store, ())
+    assert str(tmp_path / "a.tif") in unasked.left_out[0]
 
 
 @pytest.mark.parametrize(
