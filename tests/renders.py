@@ -67,7 +67,7 @@ class Renders:
             model = self.folder / f"model-{name}"
             if not model.is_dir():
                 checkpoints.build(name, model)
-            fields |= {"model": str(model), "max_sequence_length": 48}
+            fields |= {"model": str(model)}
         return fields
 
     def _path(self, kind: str) -> Path:
