@@ -33,6 +33,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_strangers_store_is_finished_and_touches_nothing_else(
     begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Another file's tests may have left this process connected to a Ray, which then is used.
+    monkeypatch.setattr(spec_origin.ray_session, "is_connected", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     here, home = tmp_path / "here", tmp_path / "home"
     shutil.copytree(begun, here)
