@@ -55,6 +55,8 @@ FIELD_FLAGS = [
     "--workers",
     "--local",
     "--park",
+    "--trace-digests",
+    "--no-trace-digests",
     "--no-local",
     "--address",
     "--device",
@@ -78,6 +80,8 @@ FLAGS = {
     "render": [*FIELD_FLAGS, "--also", "--continue", "--dry-run", "--quiet", "-q"],
     "plan": FIELD_FLAGS,
     "resume": [
+        "--trace-digests",
+        "--no-trace-digests",
         "--workers",
         "--local",
         "--no-local",
@@ -98,6 +102,7 @@ FLAGS = {
     "export": ["--overwrite", "--follow", "--dpi", "--json"],
     "status": ["--follow", "--json", "--address"],
     "verify": ["--json"],
+    "digests": ["--json"],
     "report": ["--overwrite", "--json"],
     "doctor": [
         *(
