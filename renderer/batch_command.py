@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import roster
+from . import commands, roster
 from .arguments import Json, Quiet
 from .errors import RenderCancelledError, RenderFailedError, SpecError, printable
 from .flags import checked, takes_fields
@@ -56,7 +55,8 @@ def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: 
     from .homes import is_taken
 
     shown = roster.choose(json=json, quiet=quiet)
-    again = _again(jobs, out, options)
+    place = {name: options[name] for name in ("workers", "local", "address") if name in options}
+    again = commands.batch(jobs, out, **place)
 
     def told() -> str:
         return f"aborted; go on with: {again}" if shown.began else "stopped before any work"
@@ -81,12 +81,3 @@ def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: 
             f"{states['failed']} of {states.total()} items failed, as {report} says; "
             f"try them again with: {again}"
         )
-
-
-def _again(jobs: str, out: str, options: Mapping[str, Any]) -> str:
-    """The command that goes on with a batch, quoted, on the workers that were asked for."""
-    words = ["frieze", "batch", jobs, "--out", out]
-    words += ["--workers", str(options["workers"])] if "workers" in options else []
-    words += ["--local"] if options.get("local") else []
-    words += ["--address", options["address"]] if "address" in options else []
-    return shlex.join([*words, "--continue"])

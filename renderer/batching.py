@@ -7,7 +7,6 @@ is shared, and it alone says what can be gone on with.
 from __future__ import annotations
 
 import queue
-import shlex
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from frieze.cluster import ray_session
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError, WorkerLostError
 
-from . import warm
+from . import commands, warm
 from .attempts import Attempts
 from .errors import FriezeError, PlanError, RenderCancelledError, RenderFailedError, SpecError
 from .events import Event
@@ -116,11 +115,14 @@ class Batch:
         """The end of every message about an unfinished batch."""
         if self.title is None:
             return "go on with continued=True"
-        words = ["frieze", "batch", self.title, "--out", str(self.root)]
-        words += ["--workers", str(self.workers)] if self.workers > 1 else []
-        words += ["--local"] if self.local else []
-        words += ["--address", self.address] if self.address else []
-        return f"go on with: {shlex.join(words)} --continue"
+        again = commands.batch(
+            self.title,
+            str(self.root),
+            workers=self.workers if self.workers > 1 else None,
+            local=self.local,
+            address=self.address,
+        )
+        return f"go on with: {again}"
 
     @contextmanager
     def _session(self) -> Iterator[None]:

@@ -26,3 +26,19 @@ def resume(store: Location, spec: RenderSpec, outputs: Mapping[str, Any]) -> str
         words += ["--also", name] if name.startswith("/") or "://" in name else []
     words += ["--overwrite"] if outputs["overwrite"] else []
     return shlex.join(words)
+
+
+def batch(
+    jobs: str,
+    out: str,
+    *,
+    workers: int | str | None = None,
+    local: bool = False,
+    address: str | None = None,
+) -> str:
+    """The command that goes on with a batch, on the workers that were asked for."""
+    words = ["frieze", "batch", jobs, "--out", out]
+    words += ["--workers", str(workers)] if workers else []
+    words += ["--local"] if local else []
+    words += ["--address", address] if address else []
+    return shlex.join([*words, "--continue"])
