@@ -10,16 +10,22 @@ import typer
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="what the picture shows")]
 Preset = Annotated[
     str | None,
-    typer.Option(help="start from a preset: a name or a .yaml file", rich_help_panel="Picture"),
+    typer.Option(
+        help="start from a preset: a name or a .yaml file; default: none", rich_help_panel="Picture"
+    ),
 ]
 Size = Annotated[
     str | None,
-    typer.Option(help="WIDTHxHEIGHT in pixels, as 1024x768", rich_help_panel="Picture"),
+    typer.Option(
+        help="WIDTHxHEIGHT in pixels, as 1024x768; default: --width, --height",
+        rich_help_panel="Picture",
+    ),
 ]
 Also = Annotated[
     list[str] | None,
     typer.Option(
-        help="a further file, as poster.tif or s3://...; repeatable", rich_help_panel="Output"
+        help="a further file, as poster.tif or s3://...; repeatable; default: none",
+        rich_help_panel="Output",
     ),
 ]
 Json = Annotated[

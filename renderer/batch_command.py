@@ -34,7 +34,8 @@ def batch(
         bool, typer.Option("--continue", help="go on with the batch that is in --out")
     ] = False,
     retries: Annotated[
-        int, typer.Option(min=0, help="attempts after one that broke; default 1")
+        int,
+        typer.Option(min=0, show_default=False, help="attempts after one that broke; default 1"),
     ] = 1,
     json: Json = False,
     quiet: Quiet = False,

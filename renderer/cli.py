@@ -11,6 +11,7 @@ import typer
 
 from . import interrupts, looking
 from .batch_command import batch
+from .config_command import config
 from .doctor_command import doctor
 from .oneline import OneLine
 from .render_command import plan, render, resume
@@ -46,6 +47,7 @@ def frieze(
 for command in (
     render,
     plan,
+    config,
     resume,
     batch,
     looking.export,

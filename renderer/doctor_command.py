@@ -26,7 +26,9 @@ def doctor(
         str | None, typer.Argument(metavar="MODEL", help="examine this model at --size instead")
     ] = None,
     size: Size = None,
-    prompt: Annotated[str, typer.Option(help="what its drafts show")] = DRAFTED,
+    prompt: Annotated[
+        str, typer.Option(show_default=False, help=f"what its drafts show; default: {DRAFTED}")
+    ] = DRAFTED,
     detector: Annotated[
         Detector | None, typer.Option(help="listen to its attention, or draw drafts; default: both")
     ] = None,

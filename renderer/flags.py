@@ -70,10 +70,13 @@ PANELS = {
 }
 
 
-def takes_fields(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_fields(
+    *names: str, left_out: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Replace a command's `**fields` by one option per field; no names mean every field.
 
-    An option that is not given arrives as None: the preset decides, then the default.
+    An option that is not given arrives as None: the preset decides, then the default; or it means
+    what the help shall say of it, `left_out`.
     """
 
     def replace(command: Callable[..., None]) -> Callable[..., None]:
@@ -83,7 +86,7 @@ def takes_fields(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
             for p in signature.parameters.values()
             if p.kind is not p.VAR_KEYWORD
         ]
-        new = [_parameter(name, panel, bool(names)) for name, panel in _fields(names)]
+        new = [_parameter(name, panel, left_out) for name, panel in _fields(names)]
         # Within a panel the preset and the size come before the fields, --also and --json after.
         first = [p for p in own if _panel(p) == "Picture"]
         parameters = sorted(first + new + [p for p in own if p not in first], key=_place)
@@ -170,13 +173,16 @@ def _height_width(size: str, given: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
-def _fields(names: tuple[str, ...]) -> list[tuple[str, str]]:
+def _fields(names: tuple[str, ...]) -> list[tuple[str, str | None]]:
+    """Fields and the panels of the help that they are in; some alone are in none."""
     panels = {field: panel for panel, fields in PANELS.items() for field in fields}
     known = [field for field in RenderSpec.model_fields if field not in WITHOUT_FLAG]
-    return [(field, panels[field]) for field in names or sorted(known, key=list(panels).index)]
+    if names:
+        return [(field, None) for field in names]
+    return [(field, panels[field]) for field in sorted(known, key=list(panels).index)]
 
 
-def _parameter(name: str, panel: str, plain: bool) -> inspect.Parameter:
+def _parameter(name: str, panel: str | None, left_out: str | None) -> inspect.Parameter:
     field = RenderSpec.model_fields[name]
     kind = _without_none(field.annotation)
     flag = "--" + name.replace("_", "-")
@@ -186,8 +192,8 @@ def _parameter(name: str, panel: str, plain: bool) -> inspect.Parameter:
     option = typer.Option(
         *also,
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-        help=(field.description or "") + ("" if plain else _default(field)),
-        rich_help_panel=None if plain else panel,
+        help=_help(field, left_out),
+        rich_help_panel=panel,
         # Text stays text: the spec reads numbers, and names the value that is none.
         parser=str if kind in (int, float) else None,
     )
@@ -204,11 +210,19 @@ def _without_none(annotation: Any) -> Any:
     return annotation
 
 
-def _default(field: FieldInfo) -> str:
-    is_off = field.default is None or field.default is False or field.default == ()
-    if field.is_required() or is_off or field.default_factory:
-        return ""
-    return f"; default {field.default}"
+def _help(field: FieldInfo, left_out: str | None) -> str:
+    """What a field is, and what it is when it is left out: its description says so, or this."""
+    text = field.description or ""
+    if left_out is not None:
+        return f"{text.partition('; default')[0]}; default: {left_out}"
+    if "default" in text:
+        return text
+    default = "off" if field.default is False else field.default
+    return (
+        f"{text}; default {default:g}"
+        if isinstance(default, float)
+        else f"{text}; default {default}"
+    )
 
 
 def _panel(parameter: inspect.Parameter) -> str | None:

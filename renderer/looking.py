@@ -32,7 +32,9 @@ def export(
     ] = False,
     dpi: Annotated[
         float | None,
-        typer.Option(help="dots per inch written to the file", rich_help_panel="Output"),
+        typer.Option(
+            help="dots per inch written to the file; default: the store's", rich_help_panel="Output"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -50,7 +52,7 @@ def status(
     ],
     address: Annotated[
         str | None,
-        typer.Option(help="http://HEAD:8265 of the cluster that runs the job"),
+        typer.Option(help="http://HEAD:8265 of the cluster that runs the job; default: a STORE"),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="look again until nobody is at work, 30 s at least")

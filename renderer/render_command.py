@@ -88,7 +88,10 @@ def plan(
     _print_plan(merge(preset, prompt, size, fields), json)
 
 
-@takes_fields("workers", "local", "address", "timeout", "wait", "trace_digests")
+@takes_fields(
+    *("workers", "local", "address", "timeout", "wait", "trace_digests"),
+    left_out="as it was begun",
+)
 def resume(
     store: StorePath,
     also: Also = None,

@@ -91,27 +91,41 @@ class RenderSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     prompt: str = Field(default="", description="what the picture shows")
-    negative_prompt: str | None = Field(default=None, description="what it must not show")
+    negative_prompt: str | None = Field(
+        default=None, description="what it must not show; default: nothing"
+    )
     model: str = Field(default="demo", description="'demo', a diffusers folder, or a hub id")
-    revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
-    variant: str | None = Field(default=None, description="weight files' variant, as fp16")
-    lora: tuple[str, ...] = Field(default=(), description="LoRA file, or FILE=WEIGHT; repeatable")
+    revision: str | None = Field(
+        default=None, description="branch, tag or commit of a hub id; default: its main branch"
+    )
+    variant: str | None = Field(
+        default=None, description="weight files' variant, as fp16; default: the plain files"
+    )
+    lora: tuple[str, ...] = Field(
+        default=(), description="LoRA file, or FILE=WEIGHT; repeatable; default: none"
+    )
     lora_2: tuple[str, ...] = Field(
-        default=(), description="the same for Wan 2.2's low-noise expert"
+        default=(), description="the same for Wan 2.2's low-noise expert; default: none"
     )
     quantization: str | None = Field(
-        default=None, description="quantise the denoiser's weights while loading"
+        default=None,
+        description="quantise the denoiser's weights while loading; default: as they are",
     )
     storage_dtype: Literal["float8_e4m3fn", "float8_e5m2"] | None = Field(
-        default=None, description="keep the denoiser's weights so, cast layer by layer"
+        default=None,
+        description="keep the denoiser's weights so, cast layer by layer; default: as --dtype",
     )
     height: int = Field(default=1024, ge=16, le=MOST_PIXELS, description="pixels")
     width: int = Field(default=1024, ge=16, le=MOST_PIXELS, description="pixels")
     num_frames: int = Field(default=1, ge=1, le=MOST_FRAMES, description="frames of a clip")
     fps: float = Field(default=16.0, ge=0.01, le=1000, description="frames a second of a clip")
-    init: str | None = Field(default=None, min_length=1, description="picture or clip to redraw")
+    init: str | None = Field(
+        default=None, min_length=1, description="picture or clip to redraw; default: none"
+    )
     strength: float = Field(default=0.6, ge=0.001, le=1, description="how much of --init to redraw")
-    image: str | None = Field(default=None, min_length=1, description="first frame to animate")
+    image: str | None = Field(
+        default=None, min_length=1, description="first frame to animate; default: none"
+    )
     num_inference_steps: int = Field(default=20, ge=1, le=1000, description="steps of a stage")
     guidance_scale: float | None = Field(
         default=None, ge=0, le=MOST_GUIDANCE, description="guidance strength; default: the family's"
@@ -120,27 +134,30 @@ class RenderSpec(BaseModel):
         default=None,
         ge=0,
         le=MOST_GUIDANCE,
-        description="the same for Wan 2.2's low-noise expert",
+        description="the same for Wan 2.2's low-noise expert; default: the first one's",
     )
     true_cfg_scale: float | None = Field(
         default=None,
         ge=1,
         le=MOST_GUIDANCE,
-        description="classifier-free guidance of FLUX and Qwen-Image",
+        description="classifier-free guidance of FLUX and Qwen-Image; default: the family's",
     )
     max_sequence_length: int | None = Field(
-        default=None, ge=1, le=2**20, description="prompt tokens"
+        default=None, ge=1, le=2**20, description="prompt tokens; default: the family's"
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="decides the noise")
     method: str = Field(default="auto", description="extrapolation recipe: auto, none, pi, ...")
     method_options: dict[str, Any] = Field(
-        default_factory=dict, description="NAME=VALUE of the method; repeatable"
+        default_factory=dict, description="NAME=VALUE of the method; repeatable; default: its own"
     )
     stages: tuple[StageSpec, ...] | None = Field(
         default=None, min_length=1, max_length=100, description="cascade; preset only"
     )
     shift: float | None = Field(
-        default=None, ge=LEAST_SHIFT, le=MOST_SHIFT, description="timestep shift of every stage"
+        default=None,
+        ge=LEAST_SHIFT,
+        le=MOST_SHIFT,
+        description="timestep shift of every stage; default: by its size",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="precision of the weights and of the work"
@@ -158,7 +175,8 @@ class RenderSpec(BaseModel):
     )
     local: bool = Field(default=False, description="threads of this process instead of Ray")
     park: Literal["host", "disk"] | None = Field(
-        default=None, description="with --local: where waiting bands leave their memory"
+        default=None,
+        description="with --local: where waiting bands leave their memory; default: they keep it",
     )
     address: str | None = Field(default=None, description="Ray cluster; default: start one here")
     device: str = Field(default="auto", description="auto, cpu or cuda")
@@ -166,13 +184,19 @@ class RenderSpec(BaseModel):
         default=1, description="2: half of the workers for each prompt"
     )
     device_memory: float | None = Field(
-        default=None, gt=0, le=1e6, description="GiB of each device, for the plan"
+        default=None,
+        gt=0,
+        le=1e6,
+        description="GiB of each device, for the plan; default: as found",
     )
     ulysses: int = Field(
         default=1, ge=1, le=MOST_WORKERS, description="ranks that share heads; the rest ring"
     )
     chunk: int | None = Field(
-        default=None, ge=16, le=2**16, description="rows and columns of one block"
+        default=None,
+        ge=16,
+        le=2**16,
+        description="rows and columns of one block; default: by the size",
     )
     save_every: int = Field(default=1, ge=1, le=10**6, description="steps between saved states")
     timeout: float = Field(

@@ -22,18 +22,26 @@ def submit(
         str | None, typer.Option(help="the job's name; default: one made from the store's")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow/--no-wait", help="show the job's log until it ends")
+        bool,
+        typer.Option(
+            "--follow/--no-wait", help="show the job's log until it ends; default: --follow"
+        ),
     ] = True,
     metadata: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE to keep with the job; repeatable")
+        list[str] | None,
+        typer.Option(help="NAME=VALUE to keep with the job; repeatable; default: none"),
     ] = None,
     env: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of the job's environment; repeatable")
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of the job's environment; repeatable; default: none"),
     ] = None,
     entrypoint_num_cpus: Annotated[
-        float | None, typer.Option(min=0, help="CPUs for the driver; 1 keeps it off the head")
+        float | None,
+        typer.Option(min=0, help="CPUs for the driver; 1 keeps it off the head; default: 0"),
     ] = None,
-    python: Annotated[str, typer.Option(help="the cluster's interpreter")] = "python",
+    python: Annotated[
+        str, typer.Option(show_default=False, help="the cluster's interpreter; default: python")
+    ] = "python",
 ) -> None:
     """Run a command as a job on a Ray cluster, with this very code.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from .errors import shown
+from .errors import printable, shown
 from .input_files import fault
 
 MOST_BYTES = 2**26  # of a file
@@ -61,6 +61,22 @@ def from_yaml(text: str) -> Any:
         # Of numbers that Python does not take, and of tags that do not fit their value.
         raise ValuesError(f"a value that does not fit its tag ({error})") from None
     return checked(values)
+
+
+def to_yaml(values: Mapping[str, Any], *, in_ascii: bool = False) -> str:
+    """Plain values as a YAML text of which `from_yaml` makes the same, keys in their order.
+
+    Letters are escaped where one of them is not printed, or not ASCII with `in_ascii`.
+    """
+
+    def written(is_plain: bool) -> str:
+        return yaml.dump(
+            dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=is_plain, width=100
+        )
+
+    text = written(is_plain=not in_ascii)
+    # Not all that PyYAML leaves as it is would be read as it was: breaks of lines of Unicode.
+    return text if printable(text, kept="\n") == text else written(is_plain=False)
 
 
 def from_json(text: str) -> Any:
@@ -178,6 +194,13 @@ class _Loader(yaml.SafeLoader):
         if sum(len(part.value) for part in parts) > MOST_VALUES:
             raise ValuesError(f"merged keys make more than {MOST_VALUES} values")
         super().flatten_mapping(node)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe writer without aliases: a list that is given twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 # Dates are what they look like: names and words.

@@ -56,7 +56,8 @@ DOORS = {
     "triton": ("kernels/",),
     "typer": (
         *("renderer/arguments.py", "renderer/cli.py", "renderer/flags.py", "renderer/looking.py"),
-        *("renderer/batch_command.py", "renderer/doctor_command.py", "renderer/oneline.py"),
+        *("renderer/batch_command.py", "renderer/config_command.py", "renderer/oneline.py"),
+        "renderer/doctor_command.py",
         "renderer/submit_command.py",
     ),
     "xformers": ("kernels/",),
@@ -103,6 +104,7 @@ SPEC_FIELDS = [
 COMMANDS = {
     "render": ["prompt", "preset", "size", "also", "continued", "dry_run", "json", "quiet"],
     "plan": ["prompt", "preset", "size", "json"],
+    "config": ["prompt", "preset", "size", "full"],
     "resume": [
         *("store", "also", "overwrite", "json", "quiet"),
         *("workers", "local", "address", "timeout", "wait", "trace_digests"),
@@ -353,7 +355,9 @@ def test_commands_and_flags_are_frozen() -> None:
     commands = get_command(cli.app).commands
     fields = set(SPEC_FIELDS) - flags.WITHOUT_FLAG
     expected = {name: set(own) for name, own in COMMANDS.items()}
-    expected = {n: own | fields if n in ("render", "plan") else own for n, own in expected.items()}
+    expected = {
+        n: own | fields if n in ("render", "plan", "config") else own for n, own in expected.items()
+    }
     assert {n: {p.name for p in c.params} - {"help"} for n, c in commands.items()} == expected
 
 

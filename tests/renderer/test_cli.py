@@ -79,6 +79,7 @@ FIELD_FLAGS = [
 FLAGS = {
     "render": [*FIELD_FLAGS, "--also", "--continue", "--dry-run", "--quiet", "-q"],
     "plan": FIELD_FLAGS,
+    "config": [*(flag for flag in FIELD_FLAGS if flag != "--json"), "--full"],
     "resume": [
         "--trace-digests",
         "--no-trace-digests",
@@ -176,6 +177,29 @@ def test_importing_the_public_face_imports_nothing_heavy() -> None:
     code = f"import sys, frieze.renderer; print(set({HEAVY}) & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+def test_every_option_says_what_it_is_when_it_is_left_out() -> None:
+    """Switches that can only be set excepted: they are off."""
+    silent = [
+        f"{name} {param.opts[0]}: {param.help}"
+        for name, command in get_command(cli.app).commands.items()
+        for param in command.params
+        if param.param_type_name == "option"
+        and not (param.is_flag and not param.secondary_opts)
+        and "default" not in (param.help or "")
+    ]
+    assert not silent, "\n".join(silent)
+
+
+def test_defaults_in_the_help_are_those_that_are_used() -> None:
+    params = {p.name: p for p in get_command(cli.app).commands["render"].params}
+    for name, field in RenderSpec.model_fields.items():
+        if name in WITHOUT_FLAG or field.default is None or field.default_factory:
+            continue
+        told = params[name].help.rpartition("default")[2].strip(": ")
+        used = {"False": "off", "()": "none"}.get(str(field.default), field.default)
+        assert told == (f"{used:g}" if isinstance(used, float) else str(used)), name
 
 
 def test_help_groups_the_options() -> None:
