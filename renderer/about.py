@@ -35,6 +35,7 @@ def are_ours(names: Iterable[str]) -> bool:
 def read_about(home: Home) -> dict[str, Any]:
     """run.json of the store at home; raises `StoreError` that says what is there instead."""
     home.reach()
+    home.check_files()
     try:
         text = home.read("frieze/run.json")
         if text is None:

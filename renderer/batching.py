@@ -67,6 +67,7 @@ class Batch:
             raise SpecError(f"workers {self.workers} is less than 1, which is the least")
         place = home(self.root)
         place.reach()
+        (place / "frieze").check_files()
         if place.read("frieze/run.json") or (isinstance(place, Folder) and place.path.is_file()):
             raise SpecError(f"{self.root} is no folder for a batch; use another --out")
         self.ledger.look_back(continued=continued)

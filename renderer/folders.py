@@ -14,6 +14,7 @@ from typing import TypeVar
 from .about import are_ours, is_store
 from .errors import StoreError
 from .journal import FileJournal, Journal
+from .regular_files import check_tree, opener
 from .scratch import scratch
 from .whole import check_place, check_replaceable, check_space, recover, whole_folder
 
@@ -47,10 +48,15 @@ class Folder:
         if not self.path.exists():
             recover(self.path)
 
+    def check_files(self) -> None:
+        """Raise `StoreError` where something in here is no file or folder, but leads elsewhere."""
+        check_tree(self.path)
+
     def read(self, name: str) -> bytes | None:
         """A small file; None where there is none."""
         try:
-            return (self.path / name).read_bytes()
+            with open(self.path / name, "rb", opener=opener) as file:
+                return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
@@ -77,6 +83,7 @@ class Folder:
         check_place(self.path, StoreError)
         check_replaceable(self.path, overwrite=overwrite, is_ours=is_store, error=StoreError)
         if (self.path / "frieze").is_dir():
+            self.check_files()
             self.journal().claim()
         check_space(self.path, needed, StoreError)
 

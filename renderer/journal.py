@@ -23,6 +23,7 @@ from .checksums import sealed
 from .errors import StoreError
 from .inventory import Inventory, State, inventory
 from .journal_lines import event_of
+from .regular_files import opener
 
 Event = dict[str, Any]
 Entry = tuple[str, Event | None]
@@ -154,9 +155,11 @@ class FileJournal(Journal):
             if _key(self._lock) in _held:
                 return
             try:
-                descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o666)
+                descriptor = opener(self._lock, os.O_RDWR | os.O_CREAT)
             except OSError as error:
-                raise StoreError(f"{self._lock} cannot be written: {error.strerror}") from error
+                raise StoreError(
+                    f"{self._lock} cannot be written: {error.strerror or error}"
+                ) from error
             if not _try_lock(descriptor):
                 os.close(descriptor)
                 raise StoreError(
@@ -175,7 +178,7 @@ class FileJournal(Journal):
             if _key(self._lock) in _held:
                 return True
             try:
-                descriptor = os.open(self._lock, os.O_RDONLY)
+                descriptor = opener(self._lock, os.O_RDONLY)
             except OSError:
                 return False
             try:
@@ -195,12 +198,15 @@ class FileJournal(Journal):
             try:
                 self._write(line.encode("ascii"))
             except OSError as error:
-                raise StoreError(f"{self.path} cannot be written: {error.strerror}") from error
+                raise StoreError(
+                    f"{self.path} cannot be written: {error.strerror or error}"
+                ) from error
 
     def _entries(self) -> list[Entry]:
         """Lines are parsed once, however often they are read."""
         try:
-            text = self.path.read_bytes()
+            with open(self.path, "rb", opener=opener) as file:
+                text = file.read()
         except FileNotFoundError:
             return []
         lines = text[: self._whole_bytes(text)].splitlines()
@@ -227,7 +233,7 @@ class FileJournal(Journal):
 
     def _write(self, line: bytes) -> None:
         """Cut off a torn line once, and again after a write that failed half-way."""
-        with self.path.open("a+b") as file:
+        with open(self.path, "a+b", opener=opener) as file:
             if not self._is_mended:
                 file.seek(0)
                 file.truncate(self._whole_bytes(file.read()))
@@ -240,7 +246,7 @@ class FileJournal(Journal):
 
 def _key(path: Path) -> tuple[int, int] | None:
     try:
-        state = path.stat()
+        state = path.lstat()
     except OSError:
         return None
     return state.st_dev, state.st_ino

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .buckets import Bucket
 from .errors import StoreError
 from .locations import Location, S3Path
+from .regular_files import opener
 
 NAME = "log.jsonl"
 # A picture of 4,000 steps and blocks logs about 1 MiB; only endless resumes come near this.
@@ -77,13 +78,13 @@ class RunLog:
         path = store_path / "frieze" / NAME
         try:
             _rotate(path)
-            with path.open("ab") as file:
+            with open(path, "ab", opener=opener) as file:
                 if file.tell() and not _ends_whole(path):
                     file.write(b"\n")
                 file.write("".join(lines).encode("ascii"))
         except OSError as error:
             self._is_lost = True
-            logging.getLogger(__name__).warning(LOST, path, error.strerror)
+            logging.getLogger(__name__).warning(LOST, path, error.strerror or error)
 
 
 class _Part:
@@ -123,7 +124,8 @@ def read(store_path: Location) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in reversed([folder / NAME, *(_older(folder / NAME, n) for n in range(1, KEPT + 1))]):
         try:
-            lines = path.read_bytes().splitlines()
+            with open(path, "rb", opener=opener) as file:
+                lines = file.read().splitlines()
         except OSError:
             continue
         found += [fields for fields in map(_parsed, lines) if fields is not None]
@@ -162,7 +164,7 @@ def _older(path: Path, number: int) -> Path:
 
 
 def _ends_whole(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=opener) as file:
         file.seek(-1, 2)
         return file.read(1) == b"\n"
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .errors import StoreError
-from .homes import holds_store
+from .homes import holds_store, home
 from .locations import S3Path, location
 from .losses import Damage, examine
 from .store import Store
@@ -53,9 +53,10 @@ class Verification:
 def verify(path: str | os.PathLike[str] | S3Path) -> Verification:
     """Read all of the store at `path` and say what is damaged; disturbs nobody, and mends nothing.
 
-    Raises `StoreError` where there is no store.
+    Raises `StoreError` where there is no store, or one that leads elsewhere.
     """
     where = location(path, StoreError)
+    home(where).check_files()
     try:
         store = Store.open(where, mends=True)
     except StoreError as error:

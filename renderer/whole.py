@@ -84,7 +84,7 @@ def whole_folder(
 def recover(path: Path) -> None:
     """Bring back a folder set aside by a process killed before it was replaced; else drop it."""
     aside = _aside(path)
-    if aside.is_dir() and not path.exists():
+    if aside.is_dir() and not aside.is_symlink() and not path.exists():
         os.replace(aside, path)
     shutil.rmtree(aside, ignore_errors=True)
 
