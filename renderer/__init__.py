@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     )
     from .events import Event
     from .ledger import ItemEvent, ItemResult
+    from .listener import RenderHandle, RenderResult
     from .plan import CanvasPlan, plan
-    from .render import RenderHandle, RenderResult, render, resume
+    from .render import render, resume
     from .spec import RenderSpec, StageSpec
 
 __all__ = [
@@ -61,8 +62,8 @@ _MODULES = {
     "Event": "events",
     "ItemEvent": "ledger",
     "ItemResult": "ledger",
-    "RenderHandle": "render",
-    "RenderResult": "render",
+    "RenderHandle": "listener",
+    "RenderResult": "listener",
     "RenderSpec": "spec",
     "StageSpec": "spec",
     "batch": "batch",

@@ -1,17 +1,13 @@
-"""What a store remembers of its run: run.json, read with care and compared field by field."""
+"""What a store remembers of its run: what of it is published, and how two runs differ."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import StoreError
-from .run_record import parse
-
-if TYPE_CHECKING:
-    from .homes import Home
 
 # Fields of a run that say where it happened, with paths and addresses: never published.
 UNPUBLISHED = frozenset({"spec", "outputs", "sources"})
@@ -32,34 +28,12 @@ def are_ours(names: Iterable[str]) -> bool:
     )
 
 
-def read_about(home: Home) -> dict[str, Any]:
-    """run.json of the store at home; raises `StoreError` that says what is there instead."""
-    home.reach()
-    home.check_files()
-    try:
-        text = home.read("frieze/run.json")
-        if text is None:
-            raise StoreError(_found_instead(home))
-        return parse(text)
-    except DAMAGE as error:
-        raise damaged(home, error) from error
-
-
-def _found_instead(home: Home) -> str:
-    kind = home.kind()
-    if kind == "nothing":
-        return f"there is no store at {home}"
-    if kind == "store":
-        return f"{home} is half made; draw it again"
-    return f"{home} is no Frieze store; give one's path"
-
-
-def damaged(home: object, error: BaseException) -> StoreError:
+def damaged(where: object, error: BaseException) -> StoreError:
     """The error to raise for whatever damaged files made a library raise."""
     if isinstance(error, StoreError):
         return error
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return StoreError(f"{home} is damaged ({reason}); restore it from a copy or draw it again")
+    return StoreError(f"{where} is damaged ({reason}); restore it from a copy or draw it again")
 
 
 def published(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from .objects import Digests
 from .pixels import LatentArray, StoreLayout
 
 if TYPE_CHECKING:
-    from .homes import Home
+    from .directory import StoreDirectory
 
 
 class ArrayReader:
@@ -30,13 +30,13 @@ class ArrayReader:
 
     def __init__(
         self,
-        home: Home,
+        directory: StoreDirectory,
         layout: StoreLayout,
         documents: Mapping[str, dict[str, Any]],
         journal: Journal,
     ) -> None:
         """`documents` are what every zarr.json must say, empty where nobody wrote that down."""
-        self.home = home
+        self.directory = directory
         self.layout = layout
         self.documents = documents
         self.journal = journal
@@ -69,27 +69,27 @@ class ArrayReader:
         if not digests.keys() >= set(keys_of(array, region)):
             digests = self.expected(name, anew=True)
         try:
-            return read(array, self.home / name, region, digests)
+            return read(array, self.directory / name, region, digests)
         except StoreError:
             if (newer := self.expected(name, anew=True)) == digests:
                 raise
-        return read(array, self.home / name, region, newer)
+        return read(array, self.directory / name, region, newer)
 
     def joined(self, array: LatentArray, slot: int, parts: Iterable[Mapping[int, str]]) -> str:
         """Digests of all files of a slot, of which several writers wrote some each."""
         found = {number: digest for part in parts for number, digest in part.items()}
         if len(found) != len(of_slot(array, slot)):
-            raise StoreError(f"{self.home / LATENTS / array.name} was not written whole")
+            raise StoreError(f"{self.directory / LATENTS / array.name} was not written whole")
         return "".join(found[number] for number in sorted(found))
 
     def damaged_documents(self) -> dict[str, str]:
         """{name: what is wrong} of every zarr.json that is not what was written."""
 
         def look(name: str) -> str:
-            return _difference(self.home.read(name), self.documents[name])
+            return _difference(self.directory.read(name), self.documents[name])
 
         names = list(self.documents)
-        found = zip(names, self.home.each(look, names), strict=True)
+        found = zip(names, self.directory.each(look, names), strict=True)
         return {name: reason for name, reason in found if reason}
 
     def expected(self, name: str, *, anew: bool = False) -> Digests:
@@ -104,8 +104,8 @@ class ArrayReader:
     def open(self, name: str) -> ZarrArray:
         """An array by its name, "0" or "frieze/latents/0"."""
         if self.documents:
-            return document_array(self.home / name, self.documents[f"{name}/{DOCUMENT}"])
-        return open_array(self.home / name)
+            return document_array(self.directory / name, self.documents[f"{name}/{DOCUMENT}"])
+        return open_array(self.directory / name)
 
 
 def _difference(data: bytes | None, document: Mapping[str, Any]) -> str:

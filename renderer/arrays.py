@@ -24,7 +24,7 @@ from .objects import write as write_files
 from .pixels import Level, StoreLayout, halve, ome
 
 if TYPE_CHECKING:
-    from .homes import Home
+    from .directory import StoreDirectory
 
 # What stores are made with: none of these runs anything that it reads.
 CODECS = frozenset({"bytes", "crc32c", "sharding_indexed", "zstd"})
@@ -42,7 +42,7 @@ Region = tuple[slice, ...]
 
 
 def create_picture(
-    folder: Home, layout: StoreLayout, name: str, about: Mapping[str, Any]
+    folder: StoreDirectory, layout: StoreLayout, name: str, about: Mapping[str, Any]
 ) -> tuple[ZarrArray, ...]:
     """A folder's empty arrays of pixels, one per level, and the OME-Zarr metadata over them."""
     found = picture_documents(layout, name, about)
@@ -94,14 +94,14 @@ def latent_documents(layout: StoreLayout) -> dict[str, dict[str, Any]]:
     return _parsed(kept)
 
 
-def write_documents(folder: Home, found: Mapping[str, Mapping[str, Any]]) -> None:
+def write_documents(folder: StoreDirectory, found: Mapping[str, Mapping[str, Any]]) -> None:
     """Write zarr.json files, by their names."""
     folder.each(
         lambda name: folder.write(name, json.dumps(found[name], indent=2).encode()), list(found)
     )
 
 
-def document_array(folder: Home, document: dict[str, Any]) -> ZarrArray:
+def document_array(folder: StoreDirectory, document: dict[str, Any]) -> ZarrArray:
     """The array that a folder's zarr.json describes; it is not looked up."""
     return array_of(folder.zarr, document, CONFIG)
 
@@ -110,7 +110,7 @@ def _parsed(kept: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: json.loads(data.to_bytes()) for name, data in kept.items()}
 
 
-def open_array(folder: Home) -> ZarrArray:
+def open_array(folder: StoreDirectory) -> ZarrArray:
     """An array to read or write; zarr forgets `config` between openings, so it is set anew."""
     return zarr.open_array(folder.zarr, mode="r+", zarr_format=3).with_config(CONFIG)
 
@@ -129,7 +129,12 @@ def check_aligned(rows: slice, unit: int, height: int, what: str, kind: str = "r
 
 
 def write(
-    array: ZarrArray, home: Home, region: Region, values: np.ndarray, *, settle: bool = True
+    array: ZarrArray,
+    directory: StoreDirectory,
+    region: Region,
+    values: np.ndarray,
+    *,
+    settle: bool = True,
 ) -> list[str]:
     """Write whole files and return their digests, in the order of their indices.
 
@@ -139,25 +144,25 @@ def write(
     try:
         digests = write_files(array, region, np.ascontiguousarray(values))
         if settle:
-            home.settle(keys)
+            directory.settle(keys)
         return [digests[key] for key in keys]
     except StoreError:
         raise
     except OSError as error:
-        raise StoreError(f"{home} cannot be written: {error.strerror or error}") from error
+        raise StoreError(f"{directory} cannot be written: {error.strerror or error}") from error
 
 
 def read(
-    array: ZarrArray, home: Home, region: Region, digests: Digests | None = None
+    array: ZarrArray, directory: StoreDirectory, region: Region, digests: Digests | None = None
 ) -> np.ndarray:
     """Read a region; raises `StoreError` if a file of it is missing or damaged.
 
     Damaged is also what has none of these `digests`, where there is one.
     """
     try:
-        return np.asarray(reading(array, str(home), digests or Digests())[region])
+        return np.asarray(reading(array, str(directory), digests or Digests())[region])
     except DAMAGE as error:
-        raise damaged(home, error) from error
+        raise damaged(directory, error) from error
 
 
 def rows_of(found: np.ndarray) -> np.ndarray:
@@ -166,7 +171,7 @@ def rows_of(found: np.ndarray) -> np.ndarray:
 
 
 def write_rows(
-    home: Home,
+    directory: StoreDirectory,
     array: ZarrArray,
     place: tuple[int, int],
     pixels_HWC: np.ndarray,
@@ -181,11 +186,11 @@ def write_rows(
     (top, left), (height, width, _) = place, pixels_HWC.shape
     pixels = np.moveaxis(pixels_HWC, -1, 0)
     region = (*lead, slice(top, top + height), slice(left, left + width))
-    return write(array, home, region, pixels[(None,) * (len(lead) - 1)], settle=settle)
+    return write(array, directory, region, pixels[(None,) * (len(lead) - 1)], settle=settle)
 
 
 def write_block(
-    home: Home,
+    directory: StoreDirectory,
     layout: StoreLayout,
     arrays: Sequence[ZarrArray],
     place: tuple[int, int],
@@ -203,13 +208,13 @@ def write_block(
         if level.index:
             pixels_HWC = halve(pixels_HWC)
         corner = (place[0] * level.shard[0], place[1] * level.shard[1])
-        where = home / str(level.index)
+        where = directory / str(level.index)
         digests += write_rows(where, array, corner, pixels_HWC, layout.lead(frame))
     return "".join(digests)
 
 
 def build_level(
-    home: Home,
+    directory: StoreDirectory,
     layout: StoreLayout,
     level: Level,
     array: ZarrArray,
@@ -225,7 +230,7 @@ def build_level(
     for frame, top in product(range(layout.frames or 1), range(0, level.height, level.shard[0])):
         at = None if layout.frames is None else frame
         wide_HWC = below(2 * top, min(2 * (top + level.shard[0]), height), level.index - 1, at)
-        where = home / str(level.index)
+        where = directory / str(level.index)
         digests += write_rows(where, array, (top, 0), halve(wide_HWC), layout.lead(at))
     return "".join(digests)
 

@@ -13,6 +13,7 @@ from typing import Literal
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError
 
+from .attended import settled
 from .drive import Drive
 from .errors import (
     FriezeError,
@@ -25,8 +26,8 @@ from .events import Event
 from .homes import is_taken
 from .items import Item, inside
 from .ledger import ItemEvent, ItemResult, Ledger
+from .listener import RenderResult
 from .packing import Job
-from .render import RenderResult
 from .warm import NoWorkersError, WarmCrew
 
 # Work of an item; before it whatever is wrong would be wrong again.
@@ -60,7 +61,7 @@ class Attempts:
             self.tell(ItemEvent(item.name, "running", event))
 
         try:
-            drawn = self._draw(job, Drive(listen, self.cancel, None, crew))
+            drawn = self._draw(job, Drive(listen, self.cancel, None, crew, settled))
         except (RenderCancelledError, NoWorkersError) as error:
             self.ledger.enter(item.name, "queued")
             self.tell(ItemEvent(item.name, "queued"))

@@ -21,6 +21,7 @@ from .drafts import Tell, rotary_axes
 from .errors import PlanError
 from .family import Place
 from .launching import apart, session
+from .listener import Listener
 from .method import trained
 from .plan import CanvasPlan, plan
 from .precision import exactly
@@ -73,6 +74,25 @@ def report(found: Mapping[str, Any]) -> list[str]:
     if "rounds" in found:
         lines += drafts.report(found["rounds"])
     return lines
+
+
+def settled(made: CanvasPlan, listener: Listener) -> CanvasPlan:
+    """The plan with the frequencies that are found to repeat, if its method asks for them."""
+    if not drafts.detects(made):
+        return made
+
+    def tell(text: str) -> None:
+        listener.say("note", message=text)
+
+    if made.spec.method_options.get("detector") == "attention":
+        shares = attend(made, tell)
+        lines, detected = amplitudes.report(shares), amplitudes.corrected(shares)
+    else:
+        rounds = drafts.detect(made, tell, listener.cancel)
+        lines, detected = drafts.report(rounds), rounds[-1].corrected
+    for text in lines:
+        tell(text)
+    return plan(made.spec, sources=made.sources, detected=detected)
 
 
 def can_attend(made: CanvasPlan) -> bool:

@@ -20,10 +20,10 @@ from frieze.cluster.fleet import FleetError, WorkerLostError
 
 from . import commands, warm
 from .attempts import Attempts
+from .directory import store_directory
 from .errors import FriezeError, PlanError, RenderCancelledError, RenderFailedError, SpecError
 from .events import Event
 from .folders import Folder
-from .homes import home
 from .items import Item
 from .launching import check_room
 from .ledger import ItemEvent, ItemResult, Ledger
@@ -65,7 +65,7 @@ class Batch:
         """Look back and plan; raises what makes the batch useless, and writes nothing."""
         if self.workers < 1:
             raise SpecError(f"workers {self.workers} is less than 1, which is the least")
-        place = home(self.root)
+        place = store_directory(self.root)
         place.reach()
         (place / "frieze").check_files()
         if place.read("frieze/run.json") or (isinstance(place, Folder) and place.path.is_file()):

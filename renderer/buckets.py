@@ -1,4 +1,4 @@
-"""A store's objects in a bucket: every write is whole or did not happen, and a name is a key.
+"""Objects below a prefix of a bucket: every write is whole or did not happen, a name is a key.
 
 What must not be written twice is written on a condition (RFC 9110, sec. 13.1: If-Match and
 If-None-Match), so that of two drivers one is told that it came second.
@@ -6,20 +6,15 @@ If-None-Match), so that of two drivers one is told that it came second.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from . import leases, s3
-from .about import are_ours
-from .errors import StoreError
-from .journal import Journal
+from . import s3
 from .locations import S3Path
-from .pages import PagedJournal
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,7 +33,7 @@ class Found:
 
 
 class Bucket:
-    """A prefix of a bucket as a store sees it; `Folder` is the same of files.
+    """A prefix of a bucket; `Folder` is the same of files.
 
     One that `is_quick` gives up soon on a server that does not answer.
     """
@@ -50,26 +45,8 @@ class Bucket:
     def __str__(self) -> str:
         return str(self.path)
 
-    def __truediv__(self, name: str) -> Bucket:
-        return Bucket(self.path / name)
-
-    @property
-    def zarr(self) -> Any:
-        """What zarr opens."""
-        from .objects import view
-
-        return view(self.path)
-
-    def journal(self) -> Journal:
-        """The events of the store that is here."""
-        return PagedJournal(self)
-
-    def reach(self) -> None:
-        """Raise `StoreError` soon, and before any work, if the bucket is not to be had."""
-        Bucket(self.path, is_quick=True).read("frieze/run.json")
-
-    def check_files(self) -> None:
-        """Nothing: objects lead nowhere else."""
+    def __truediv__(self, name: str) -> Self:
+        return type(self)(self.path / name)
 
     def read(self, name: str) -> bytes | None:
         """A small object; None where there is none."""
@@ -147,69 +124,6 @@ class Bucket:
         paths = [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
         return {str(path).rstrip("/").rpartition("/")[2] for path in paths}
 
-    def is_leased_only(self) -> bool:
-        """Whether no more than a lease is in the folder `frieze` here."""
-        return self.tags("frieze").keys() <= {leases.NAME}
-
-    def kind(self) -> str:
-        """What is here: "nothing", "store" (whole or half made) or "other"."""
-        names = self.names()
-        if names == {"frieze"} and self.is_leased_only():
-            return "nothing"
-        return ("store" if are_ours(names) else "other") if names else "nothing"
-
-    def exists(self) -> bool:
-        """Whether a store is here, or what is in the way of one."""
-        self.reach()
-        return self.read("frieze/run.json") is not None or self.kind() == "other"
-
-    def check(self, needed: int, *, overwrite: bool) -> None:
-        """Raise `StoreError` unless a store can be made here; leaves nothing that was not here.
-
-        `needed` bytes are no matter. It is its driver's lease that shows the right to write.
-        """
-        self.reach()
-        kind = self._replaceable(overwrite=overwrite)
-        leases.claim(self)
-        if kind == "nothing":
-            leases.release(self)
-
-    @contextlib.contextmanager
-    def made(self, *, overwrite: bool) -> Iterator[Bucket]:
-        """Yield this prefix, emptied; what the block writes last makes a store of it.
-
-        Nothing can be renamed here: a store that is replaced is gone from here on.
-        """
-        leases.claim(self)
-        if self._replaceable(overwrite=overwrite) == "store":
-            # First of all what makes it a store, so that nobody takes what is left for one.
-            self.remove(["frieze/run.json"])
-            self.clear()
-        try:
-            yield self
-        except BaseException:
-            with contextlib.suppress(StoreError):
-                self.clear()
-            raise
-
-    def clear(self) -> None:
-        """Delete all that is here but the lease."""
-        self.remove(name for name in self.tags("") if name != leases.NAME)
-
-    def discard(self) -> None:
-        """Delete the store that is here; first what makes it one."""
-        self.remove(["frieze/run.json"])
-        self.clear()
-
-    def _replaceable(self, *, overwrite: bool) -> str:
-        """The kind of what is here; raises if it must stay. What is half made may go."""
-        kind = self.kind()
-        if kind == "other":
-            raise StoreError(f"{self} holds what Frieze did not make; use another name")
-        if kind == "store" and not overwrite and self.read("frieze/run.json") is not None:
-            raise StoreError(f"{self} is already there; use --overwrite or another name")
-        return kind
-
     def settle(self, keys: Iterable[str]) -> None:
         """Nothing to do: an object that was put is there to stay."""
 
@@ -218,9 +132,19 @@ class Bucket:
         with ThreadPoolExecutor(WIDTH) as pool:
             return list(pool.map(act, items))
 
-    def tidy(self) -> None:
-        """Nothing to do: a write that was interrupted left no object."""
-
     @property
     def _client(self) -> Any:
         return s3.client(self.path.bucket, self.path.access, is_quick=self.is_quick)
+
+
+def is_taken(where: S3Path) -> bool:
+    """Whether an object has this name, or lies below it."""
+    import obstore
+
+    store = s3.client(where.bucket, where.access, is_quick=True)
+    try:
+        with s3.told(where):
+            obstore.head(store, where.key)
+    except FileNotFoundError:
+        return bool(Bucket(where, is_quick=True).names())
+    return True

@@ -17,7 +17,7 @@ from frieze.cluster.bands import BandError
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
-from . import commands, finite, numerics, watch
+from . import commands, finite, watch
 from .errors import (
     NotFiniteError,
     PlanError,
@@ -30,11 +30,10 @@ from .errors import (
 from .estimate import GIB
 from .events import StepReport
 from .inventory import State
-from .launching import Prompts, replanned
-from .listener import Listener
+from .launching import Prompts, note_numerics, replanned
+from .listener import Listener, RenderHandle
 from .patience import Patience
 from .plan import CanvasPlan
-from .render import RenderHandle
 from .saving import Digests, Slots
 from .spec import RenderSpec
 from .store import Store
@@ -191,7 +190,7 @@ class Course:
             gib = sum(made.facts.cost.weight_bytes.values()) / GIB
             self.listener.say("note", message=f"loading weights, {gib:.2f} GiB")
         fleet.all("load")
-        numerics.compare(self.fleet, self.store.journal, self.listener)
+        note_numerics(self.fleet, self.store.journal, self.listener)
         if self._is_drawn:
             assert state is not None
             self._restore(state)
@@ -259,7 +258,7 @@ class Course:
         self._keep(f"{stage_index}-clean", step, [r.kept for r in reports])
         self.listener.trace(self.fleet, self.made, stage_index, step + 1)
         if is_saved:  # the first one since the workers were arranged
-            numerics.compare(self.fleet, self.store.journal, self.listener)
+            note_numerics(self.fleet, self.store.journal, self.listener)
         if step == 0:
             self._concentrate(stage_index)
         self._seconds.append(max(report.seconds for report in reports))

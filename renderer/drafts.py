@@ -17,11 +17,12 @@ from torch import Tensor
 from frieze.cluster.layout import Band
 
 from . import options
+from .drive import Drive
 from .errors import PlanError, RenderCancelledError
 from .family import Place
+from .listener import RenderHandle
 from .method import Axis, trained
 from .plan import CanvasPlan
-from .render import RenderHandle, render
 from .repetition import Observation, Round, observed, recursion
 from .scratch import scratch
 from .spec import RenderSpec
@@ -99,7 +100,7 @@ def draft(
     with scratch(_beside(spec), "frieze-draft") as folder:
         small = _drafted(spec, ks, number, str(folder / "draft.zarr"))
         with contextlib.suppress(RenderCancelledError):
-            render(small, callback_on_step_end=after)
+            Drive(None, None, after).render(small, ())
     if stopped.is_set() or not kept:
         raise RenderCancelledError("stopped as asked; nothing was drawn yet")
     return kept[0]

@@ -15,7 +15,7 @@ from typing import Any
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError, WorkerLostError
 
-from . import amplitudes, attended, devices, drafts, outputs, watch
+from . import devices, outputs, watch
 from .course import MOST_FAILURES, Course, how_to_resume
 from .deliveries import Deliveries
 from .errors import (
@@ -30,11 +30,10 @@ from .errors import (
 from .events import Event
 from .initial import first_frame, keep_sources
 from .launching import Crew, Prompts, on_ray
-from .listener import Listener
+from .listener import Listener, RenderResult, StepCallback
 from .locations import Location, location
 from .plan import CanvasPlan, plan
 from .record import FILES, fingerprint, identity, run_record, store_layout
-from .render import RenderResult, StepCallback
 from .sources import Source
 from .spec import RenderSpec, parse
 from .spec_origin import of_store, with_whole_paths
@@ -42,6 +41,14 @@ from .store import Store
 from .upstream import is_last
 from .verification import mend, told
 from .watch import Watch
+
+# (plan, who is told) -> the plan to draw.
+Settle = Callable[[CanvasPlan, Listener], CanvasPlan]
+
+
+def unchanged(made: CanvasPlan, listener: Listener) -> CanvasPlan:
+    """The plan as it is."""
+    return made
 
 
 class Drive:
@@ -53,11 +60,14 @@ class Drive:
         cancel: threading.Event | None,
         callback: StepCallback | None,
         crew: Crew | None = None,
+        settle: Settle = unchanged,
     ) -> None:
+        """`settle` gives the plan that is drawn, where its method asks for what a look shows."""
         self.watch = Watch(on_event)
         self.listener = Listener(self._hear, cancel, callback)
         self.say = self.listener.say
         self.crew = crew or Crew()
+        self.settle = settle
         self.deliveries: Deliveries | None = None
         self.began = time.monotonic()
         self.is_working = False  # a step or a decode has begun
@@ -78,7 +88,7 @@ class Drive:
         layout = store_layout(made)
         outputs.check(targets, layout)
         Store.check(targets.store, layout, overwrite=spec.overwrite)
-        made = self._settled(made)
+        made = self.settle(made, self.listener)
         about = identity(made)
 
         def create() -> Store:
@@ -92,24 +102,6 @@ class Drive:
 
         with self.watch:
             return self._draw(made, create, targets, None)
-
-    def _settled(self, made: CanvasPlan) -> CanvasPlan:
-        """The plan with the frequencies that are found to repeat, if its method asks for them."""
-        if not drafts.detects(made):
-            return made
-
-        def tell(text: str) -> None:
-            self.say("note", message=text)
-
-        if made.spec.method_options.get("detector") == "attention":
-            heard = attended.attend(made, tell)
-            lines, found = amplitudes.report(heard), amplitudes.corrected(heard)
-        else:
-            rounds = drafts.detect(made, tell, self.listener.cancel)
-            lines, found = drafts.report(rounds), rounds[-1].corrected
-        for text in lines:
-            tell(text)
-        return plan(made.spec, sources=made.sources, detected=found)
 
     def go_on(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """What `resume` does if there is a store of this very picture; else what `render` does."""
@@ -217,7 +209,7 @@ class Drive:
                 raise RenderFailedError(f"{error}; {how}") from error
             outputs.discard_live(targets)
             self.watch.leave()
-            store.home.discard()
+            store.directory.discard()
             raise
 
     def _prompts(self, made: CanvasPlan, begun: Store | None) -> Prompts:

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .errors import StoreError
 from .journal import Journal
-
-if TYPE_CHECKING:
-    from .pixels import BlockId
-    from .store import Store
-
 
 # Whether to wait for what is not drawn yet: no, yes, or until the event is set.
 Follow = bool | threading.Event
@@ -47,39 +37,3 @@ class Follower:
         elif time.monotonic() - self._since > self._patience:
             return False
         return not self._end.wait(self._poll)
-
-
-def in_order(store: Store, rows: int, follower: Follower) -> Iterator[tuple[int, np.ndarray]]:
-    """Strips of `rows` rows from the top down, each once the journal has all of its blocks."""
-    done: frozenset[BlockId] = frozenset()
-    height = store.layout.height
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        needed = store.layout.ids(top, bottom)
-        while not done.issuperset(needed):
-            done = store.done()
-            if not done.issuperset(needed) and not follower.pause():
-                raise unfinished(store)
-        yield top, store.read_rows(top, bottom)
-
-
-def frames_in_order(store: Store, follower: Follower) -> Iterator[tuple[int, np.ndarray]]:
-    """A clip's frames, whole and one after another, each once the journal has all its blocks."""
-    done: frozenset[BlockId] = frozenset()
-    layout = store.layout
-    for frame in range(layout.frames or 0):
-        needed = layout.ids(0, layout.height, frame)
-        while not done.issuperset(needed):
-            done = store.done()
-            if not done.issuperset(needed) and not follower.pause():
-                raise unfinished(store)
-        yield frame, store.read_rows(0, layout.height, frame=frame)
-
-
-def unfinished(store: Store) -> StoreError:
-    """The error of asking for what is not drawn yet."""
-    done, total = len(store.done()), store.layout.num_blocks
-    return StoreError(
-        f"{store.path} is not finished ({done} of {total} blocks); resume it first, "
-        "or follow it while it is drawn"
-    )

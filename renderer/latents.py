@@ -16,13 +16,13 @@ from .errors import StoreError
 from .pixels import LatentArray
 
 if TYPE_CHECKING:
-    from .homes import Home
+    from .directory import StoreDirectory
 
 
 def save(
     array: ZarrArray,
     described: LatentArray,
-    home: Home,
+    directory: StoreDirectory,
     slot: int,
     rows: slice,
     latents_CTHW: np.ndarray,
@@ -45,7 +45,7 @@ def save(
     check_aligned(frames, described.chunk[2], num_frames, "latent chunks", "frames")
     region = (slice(slot, slot + 1), slice(None), frames, rows, slice(None))
     # A wait for the disk at every step would cost more than the power cut it guards against.
-    digests = write(array, home, region, latents_CTHW[None], settle=False)
+    digests = write(array, directory, region, latents_CTHW[None], settle=False)
     groups, strips = (
         range(part.start // side, math.ceil(part.stop / side))
         for part, side in ((frames, described.chunk[2]), (rows, described.chunk_rows))

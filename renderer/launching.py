@@ -18,9 +18,11 @@ from frieze.cluster.fleet import Fleet, FleetError, LocalFleet
 from frieze.cluster.ray_fleet import RayFleet
 from frieze.cluster.solo_fleet import SoloFleet
 
-from . import devices, outputs
+from . import devices, numerics, outputs
 from .errors import PlanError
 from .family import Conditioning
+from .journal import Journal
+from .listener import Listener
 from .loaded import encode_prompts
 from .locations import Location, carried
 from .plan import CanvasPlan, plan
@@ -165,3 +167,9 @@ def gpus(spec: RenderSpec) -> int:
     if spec.device == "auto":
         return 1 if torch.cuda.is_available() else 0
     return 1 if spec.device.startswith("cuda") else 0
+
+
+def note_numerics(fleet: Fleet, journal: Journal, listener: Listener) -> None:
+    """Note in the journal what decides the ranks' bytes, and tell where it is not what it was."""
+    if text := numerics.record(journal, fleet.all("numerics")):
+        listener.say("note", message=text)

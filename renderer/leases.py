@@ -16,12 +16,10 @@ import socket
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .buckets import Bucket, Found
 from .errors import StoreError, TakenOverError
-
-if TYPE_CHECKING:
-    from .buckets import Bucket, Found
 
 NAME = "frieze/lease.json"
 SECONDS = 30.0
@@ -123,6 +121,16 @@ def is_given_up(bucket: Bucket) -> bool:
             return True
         time.sleep(LOOK)
     return False
+
+
+def is_leased_only(bucket: Bucket) -> bool:
+    """Whether no more than a lease is in the folder `frieze` here."""
+    return bucket.tags("frieze").keys() <= {NAME}
+
+
+def clear(bucket: Bucket) -> None:
+    """Delete all that is here but the lease."""
+    bucket.remove(name for name in bucket.tags("") if name != NAME)
 
 
 def claim(bucket: Bucket, busy: str = "") -> Lease:

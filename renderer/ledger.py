@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .directory import store_directory
 from .errors import SpecError, StoreError
 from .events import Event
-from .homes import home, is_taken, replace
+from .homes import is_taken, replace
 from .items import Item, inside
 from .locations import Location
 
@@ -68,7 +69,7 @@ class Ledger:
         self.items = {item.name: item for item in items}
         self.states: dict[str, State] = dict.fromkeys(self.items, "queued")
         self.results: dict[str, ItemResult] = {}
-        self.journal = home(root).journal()
+        self.journal = store_directory(root).journal()
         self._seen: list[dict[str, Any]] = []
         self._begun: set[str] = set()
         self._turn = threading.Lock()
@@ -90,7 +91,7 @@ class Ledger:
                 digests |= event["items"]
             elif event["event"] == "item" and event["name"] in self.items:
                 self._recall(event)
-        home(self.root).each(self._look, list(self.results))
+        store_directory(self.root).each(self._look, list(self.results))
         for name in self.items:
             if name in self._begun and digests.get(name) != self.items[name].digest:
                 raise SpecError(

@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .events import Event, Kind
+from .locations import Location
+from .spec import RenderSpec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from frieze.cluster.fleet import Fleet
 
     from .plan import CanvasPlan
-    from .render import StepCallback
+
+
+@dataclass(frozen=True)
+class RenderResult:
+    """What a render left behind and what it cost.
+
+    `seconds` is wall time of this call; `peak_bytes` the largest worker's peak memory;
+    `estimated_bytes` what the plan had said of it, where it was near enough to ask.
+    """
+
+    path: Location
+    outputs: tuple[Location, ...]
+    seconds: float
+    peak_bytes: int
+    estimated_bytes: int | None
+    num_blocks: int
+
+
+class RenderHandle:
+    """What `callback_on_step_end` gets in the place of diffusers' pipeline."""
+
+    def __init__(self, spec: RenderSpec, latents: Callable[[], Tensor]) -> None:
+        self.spec = spec
+        self.interrupt = False
+        self._latents = latents
+
+    def latents(self) -> Tensor:
+        """The whole canvas's latents [C, 1, H, W], gathered here on demand only."""
+        return self._latents()
+
+
+# (handle, step index over all stages, timestep in [0, 1000], {}) -> ignored.
+StepCallback = Callable[[RenderHandle, int, float, Mapping[str, Any]], object]
 
 
 class Listener:

@@ -188,12 +188,12 @@ class _Examination:
         """Find out what is wrong with files that were not looked at; several at a time."""
         new = [file for file in files if file not in self._seen]
         self.found.num_files += len(new)
-        reasons = self.store.home.each(lambda file: self._reason(*file), new)
+        reasons = self.store.directory.each(lambda file: self._reason(*file), new)
         self._seen.update(zip(new, reasons, strict=True))
 
     def _reason(self, array: str, key: str) -> str:
         """What is wrong with a file; empty where nothing is."""
-        data = self.store.home.read(f"{array}/{key}")
+        data = self.store.directory.read(f"{array}/{key}")
         if data is None:
             return "is missing"
         if not data:

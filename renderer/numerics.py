@@ -16,10 +16,7 @@ import torch
 from frieze.kernels import attention
 
 if TYPE_CHECKING:
-    from frieze.cluster.fleet import Fleet
-
     from .journal import Journal
-    from .listener import Listener
     from .spec import RenderSpec
 
 # One rank's: {name: value}, of what is known.
@@ -42,12 +39,6 @@ def of(spec: RenderSpec, device: torch.device) -> dict[str, Any]:
         where = {"device": device.type, "capability": capability, "threads": str(threads)}
     used = ", ".join(attention.used())
     return {**versions, **where, "dtype": spec.dtype, **({"attention": used} if used else {})}
-
-
-def compare(fleet: Fleet, journal: Journal, listener: Listener) -> None:
-    """Note the numerics of a fleet's ranks, and tell where they are not what they were."""
-    if text := record(journal, fleet.all("numerics")):
-        listener.say("note", message=text)
 
 
 def record(journal: Journal, ranks: Sequence[Numerics]) -> str:

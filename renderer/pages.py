@@ -13,16 +13,14 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import leases
+from .buckets import Bucket
 from .checksums import sealed
 from .errors import StoreError, TakenOverError
 from .journal import Entry, Journal
 from .journal_lines import event_of
-
-if TYPE_CHECKING:
-    from .buckets import Bucket
 
 FOLDER = "frieze/journal"
 # A page is written this often at most, and read in one go.

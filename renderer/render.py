@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import StoreError
 from .events import Event
+from .listener import RenderResult, StepCallback
 from .locations import Location, location
 from .spec import RenderSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-
-@dataclass(frozen=True)
-class RenderResult:
-    """What a render left behind and what it cost.
-
-    `seconds` is wall time of this call; `peak_bytes` the largest worker's peak memory;
-    `estimated_bytes` what the plan had said of it, where it was near enough to ask.
-    """
-
-    path: Location
-    outputs: tuple[Location, ...]
-    seconds: float
-    peak_bytes: int
-    estimated_bytes: int | None
-    num_blocks: int
-
-
-class RenderHandle:
-    """What `callback_on_step_end` gets in the place of diffusers' pipeline."""
-
-    def __init__(self, spec: RenderSpec, latents: Callable[[], Tensor]) -> None:
-        self.spec = spec
-        self.interrupt = False
-        self._latents = latents
-
-    def latents(self) -> Tensor:
-        """The whole canvas's latents [C, 1, H, W], gathered here on demand only."""
-        return self._latents()
-
-
-# (handle, step index over all stages, timestep in [0, 1000], {}) -> ignored.
-StepCallback = Callable[[RenderHandle, int, float, Mapping[str, Any]], object]
+    pass
 
 
 def render(
@@ -71,9 +38,10 @@ def render(
     Raises `SpecError`, `ModelError`, `PlanError`, `StoreError`, `ExportError` before any work;
     `RenderCancelledError` or `RenderFailedError` during it, with the store left resumable.
     """
+    from .attended import settled
     from .drive import Drive
 
-    drive = Drive(on_event, cancel, callback_on_step_end)
+    drive = Drive(on_event, cancel, callback_on_step_end, settle=settled)
     return drive.go_on(spec, exports) if continued else drive.render(spec, exports)
 
 

@@ -26,10 +26,10 @@ from .arguments import (
 from .errors import RenderCancelledError, RenderFailedError, SpecError, StoreError, printable
 from .flags import checked, merge, takes_fields
 from .interrupts import interruptible
+from .listener import RenderResult
 from .locations import Location, S3Path, location
 from .oneline import expected
 from .progress import Progress, choose
-from .render import RenderResult
 from .render import render as draw
 from .render import resume as finish
 from .spec import parse

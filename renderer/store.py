@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from . import latents
-from .about import DAMAGE, damaged, differences, published, read_about
+from .about import DAMAGE, damaged, differences, published
 from .array_reader import ArrayReader
 from .arrays import (
     ZarrArray,
@@ -36,9 +36,10 @@ from .arrays import (
 )
 from .checksums import sealed
 from .chunk_keys import LATENTS
+from .directory import read_run_record, store_directory
 from .errors import FingerprintError, StoreError
-from .following import Follow, Follower, frames_in_order, in_order, unfinished
-from .homes import home, replace
+from .following import Follow, Follower
+from .homes import replace
 from .inventory import State as State
 from .locations import Location as Location
 from .locations import S3Path, location
@@ -47,7 +48,6 @@ from .pixels import LatentArray as LatentArray
 from .pixels import StoreLayout as StoreLayout
 from .pixels import required_bytes
 from .run_record import FORMAT, is_sealed
-from .writer import Writer as Writer
 
 
 class Store:
@@ -59,14 +59,14 @@ class Store:
     def __init__(self, path: Location, about: Mapping[str, Any]) -> None:
         """`about` is what run.json says."""
         self.path = path
-        self.home = home(path)
+        self.directory = store_directory(path)
         self.layout = StoreLayout.from_json(about["layout"])
         self.fingerprint: str = about["fingerprint"]
         self.run: Mapping[str, Any] = about["run"]
         self.documents: Mapping[str, dict[str, Any]] = about.get("documents", {})
-        self.journal = self.home.journal()
+        self.journal = self.directory.journal()
         self.journal.is_sealed = is_sealed(about)
-        self.arrays = ArrayReader(self.home, self.layout, self.documents, self.journal)
+        self.arrays = ArrayReader(self.directory, self.layout, self.documents, self.journal)
 
     @classmethod
     def create(
@@ -95,7 +95,7 @@ class Store:
             "run": dict(run),
             "documents": documents,
         }
-        with home(target).made(overwrite=overwrite) as empty:
+        with store_directory(target).made(overwrite=overwrite) as empty:
             write_documents(empty, documents)
             # Last of all: without it, what is there is half made.
             empty.write("frieze/run.json", json.dumps(sealed(about), indent=1).encode())
@@ -104,7 +104,7 @@ class Store:
     @staticmethod
     def exists(path: str | os.PathLike[str] | S3Path) -> bool:
         """Whether anything is at `path`, be it a store or in the way of one."""
-        return home(_real(path)).exists()
+        return store_directory(_real(path)).exists()
 
     @classmethod
     def check(
@@ -115,7 +115,7 @@ class Store:
         It makes nothing, so that a render can look before its workers are started.
         """
         target = _real(path)
-        home(target).check(required_bytes(layout), overwrite=overwrite)
+        store_directory(target).check(required_bytes(layout), overwrite=overwrite)
         return target
 
     @classmethod
@@ -126,7 +126,7 @@ class Store:
         again, its zarr.json, may be.
         """
         target = _real(path)
-        about = read_about(home(target))
+        about = read_run_record(store_directory(target))
         try:
             store = cls(target, about)
             check_arrays(store.layout, store.arrays.pixels, store.arrays.saved)
@@ -239,9 +239,9 @@ class Store:
         def write(at: tuple[int, int]) -> str:
             top, left = at[0] * layout.block[0], at[1] * layout.block[1]
             block_HWC = pixels_HWC[top - row :, left:][: layout.block[0], : layout.block[1]]
-            return write_block(self.home, layout, self.arrays.pixels, at, block_HWC, frame)
+            return write_block(self.directory, layout, self.arrays.pixels, at, block_HWC, frame)
 
-        digests = self.home.each(write, layout.blocks(row, bottom))
+        digests = self.directory.each(write, layout.blocks(row, bottom))
         return dict(zip(layout.ids(row, bottom, frame), digests, strict=True))
 
     def read_rows(
@@ -269,7 +269,7 @@ class Store:
         if self.layout.frames is not None:
             raise StoreError(f"{self.path} is a clip; read its frames in order")
         follower = Follower(self.journal, wait=wait, poll=poll, patience=patience)
-        return in_order(self, rows or self.layout.block[0], follower)
+        return self._strips(rows or self.layout.block[0], follower)
 
     def frames_in_order(
         self, *, poll: float = 0.2, wait: Follow = False, patience: float = 30.0
@@ -278,7 +278,7 @@ class Store:
         if self.layout.frames is None:
             raise StoreError(f"{self.path} is a picture; read its rows in order")
         follower = Follower(self.journal, wait=wait, poll=poll, patience=patience)
-        return frames_in_order(self, follower)
+        return self._frames(self.layout.frames, follower)
 
     def wait_finished(
         self, *, poll: float = 0.2, wait: Follow = False, patience: float = 30.0
@@ -287,7 +287,39 @@ class Store:
         follower = Follower(self.journal, wait=wait, poll=poll, patience=patience)
         while not self.is_complete:
             if not follower.pause():
-                raise unfinished(self)
+                raise self._unfinished()
+
+    def _strips(self, rows: int, follower: Follower) -> Iterator[tuple[int, np.ndarray]]:
+        height, done = self.layout.height, frozenset[BlockId]()
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            done = self._followed(self.layout.ids(top, bottom), done, follower)
+            yield top, self.read_rows(top, bottom)
+
+    def _frames(self, count: int, follower: Follower) -> Iterator[tuple[int, np.ndarray]]:
+        height, done = self.layout.height, frozenset[BlockId]()
+        for frame in range(count):
+            done = self._followed(self.layout.ids(0, height, frame), done, follower)
+            yield frame, self.read_rows(0, height, frame=frame)
+
+    def _followed(
+        self, needed: Iterable[BlockId], done: frozenset[BlockId], follower: Follower
+    ) -> frozenset[BlockId]:
+        """The blocks that are done, once the needed ones are; `StoreError` if none is coming."""
+        wanted = frozenset(needed)
+        while not done >= wanted:
+            done = self.done()
+            if not done >= wanted and not follower.pause():
+                raise self._unfinished()
+        return done
+
+    def _unfinished(self) -> StoreError:
+        """The error of asking for what is not drawn yet."""
+        done, total = len(self.done()), self.layout.num_blocks
+        return StoreError(
+            f"{self.path} is not finished ({done} of {total} blocks); resume it first, "
+            "or follow it while it is drawn"
+        )
 
     def save_latents(
         self,
@@ -304,7 +336,7 @@ class Store:
         while saving then leaves the last good state whole.
         """
         array, described = self._latents(index, slot)
-        folder = self.home / LATENTS / described.name
+        folder = self.directory / LATENTS / described.name
         return latents.save(array, described, folder, slot, rows, latents_CTHW, frames)
 
     def load_latents(
@@ -325,16 +357,16 @@ class Store:
         Single process, in strips; may be called again. Raises `StoreError` if blocks are missing.
         """
         if len(self.done()) < self.layout.num_blocks:
-            raise unfinished(self)
+            raise self._unfinished()
         if self.is_complete:
             return
         self.journal.claim()
-        self.home.tidy()
+        self.directory.tidy()
         digests: dict[str, str] = {}
         for level in self.layout.levels[1:]:
             if not level.by_block:
                 array = self.arrays.pixels[level.index]
-                made = build_level(self.home, self.layout, level, array, self.read_rows)
+                made = build_level(self.directory, self.layout, level, array, self.read_rows)
                 digests[str(level.index)] = made
         self.journal.append({"event": "finished", "levels": digests})
         self.journal.release()

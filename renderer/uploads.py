@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from . import leases, s3
-from .buckets import Bucket
+from .buckets import Bucket, is_taken
 from .errors import ExportError, StoreError
 from .locations import S3Path
 
@@ -40,19 +40,6 @@ class FolderFormat(Protocol):
     is_ours: Callable[[Set[str], bytes | None], bool]
 
 
-def is_taken(where: S3Path) -> bool:
-    """Whether an object has this name, or lies below it."""
-    import obstore
-
-    store = s3.client(where.bucket, where.access, is_quick=True)
-    try:
-        with s3.told(where):
-            obstore.head(store, where.key)
-    except FileNotFoundError:
-        return bool(Bucket(where, is_quick=True).names())
-    return True
-
-
 def check_file(where: S3Path, *, overwrite: bool) -> None:
     """Raise unless a file may be put there, `ExportError` or `StoreError`; leaves nothing."""
     if not overwrite and is_taken(where):
@@ -65,7 +52,7 @@ def check_folder(where: S3Path, kind: FolderFormat, *, overwrite: bool) -> None:
     """Raise unless a folder may be put there, as `check_file` does; one half sent may go."""
     bucket = Bucket(where, is_quick=True)
     names, about = bucket.names(), bucket.read(kind.last)
-    is_leased = "frieze" in names and bucket.is_leased_only()
+    is_leased = "frieze" in names and leases.is_leased_only(bucket)
     names -= {"frieze"} if is_leased else set()
     is_half_sent = is_leased and all(map(kind.others.fullmatch, names))
     if names and not is_half_sent:
@@ -119,7 +106,7 @@ def send_folder(source: Path, where: S3Path, kind: FolderFormat, *, overwrite: b
     try:
         check_folder(where, kind, overwrite=overwrite)
         bucket.remove([kind.last])
-        bucket.clear()
+        leases.clear(bucket)
         names = [file.relative_to(source).as_posix() for file in source.rglob("*")]
         files = [name for name in names if (source / name).is_file() and name != kind.last]
         bucket.each(lambda name: bucket.send(name, source / name), files)
@@ -128,7 +115,7 @@ def send_folder(source: Path, where: S3Path, kind: FolderFormat, *, overwrite: b
         raise
     except BaseException:
         with contextlib.suppress(StoreError):
-            bucket.clear()
+            leases.clear(bucket)
         raise
     finally:
         leases.release(bucket)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .directory import holds_store, store_directory
 from .errors import StoreError
-from .homes import holds_store, home
 from .locations import S3Path, location
 from .losses import Damage, examine
 from .store import Store
@@ -56,7 +56,7 @@ def verify(path: str | os.PathLike[str] | S3Path) -> Verification:
     Raises `StoreError` where there is no store, or one that leads elsewhere.
     """
     where = location(path, StoreError)
-    home(where).check_files()
+    store_directory(where).check_files()
     try:
         store = Store.open(where, mends=True)
     except StoreError as error:

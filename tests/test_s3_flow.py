@@ -70,7 +70,7 @@ def test_a_killed_drivers_store_is_finished_from_another_process_to_the_same_byt
     assert np.array_equal(drawn(address), pixels(tmp_path / "near.zarr"))
     near = tiff.export(tmp_path / "near.zarr", tmp_path / "near.tif")
     assert near.read_bytes() == (tmp_path / "far.tif").read_bytes()
-    assert store.home.read(leases.NAME) is None
+    assert store.directory.read(leases.NAME) is None
     lines = runlog.read(store.path)
     assert [line["event"] for line in lines].count("plan") == 2
     assert lines[-1]["event"] == "done"

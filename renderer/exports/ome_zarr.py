@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..arrays import ZarrArray, create_picture, write_rows
+from ..directory import StoreFolder
 from ..errors import ExportError
-from ..folders import Folder
 from ..following import Follow
 from ..locations import Location, S3Path
 from ..pixels import StoreLayout, required_bytes
@@ -50,7 +50,7 @@ def export(
     with whole_folder(
         Path(os.path.realpath(out)), overwrite=overwrite, is_ours=_is_ours, error=ExportError
     ) as path:
-        part = Folder(path)
+        part = StoreFolder(path)
         check_space(out.absolute(), required_bytes(layout), ExportError)
         about = {**store.provenance, "dpi": dpi_of(store, dpi)}
         arrays = create_picture(part, layout, out.stem, about)
@@ -71,7 +71,7 @@ def _strips(store: Store, follow: Follow) -> Iterator[tuple[int, int, np.ndarray
         yield from ((0, top, p_HWC) for top, p_HWC in store.in_order(shard, wait=follow))
 
 
-def _copy_level(store: Store, index: int, part: Folder, array: ZarrArray) -> None:
+def _copy_level(store: Store, index: int, part: StoreFolder, array: ZarrArray) -> None:
     layout, level = store.layout, store.layout.levels[index]
     for frame, top in product(range(layout.frames or 1), range(0, level.height, level.shard[0])):
         rows_HWC = store.read_rows(top, min(top + level.shard[0], level.height), index, frame)
@@ -88,4 +88,4 @@ def is_ours(names: Set[str], about: bytes | None) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    return is_ours({entry.name for entry in path.iterdir()}, Folder(path).read(last))
+    return is_ours({entry.name for entry in path.iterdir()}, StoreFolder(path).read(last))

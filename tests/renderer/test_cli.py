@@ -18,7 +18,7 @@ from frieze.renderer import cli, flags, outputs, render_command
 from frieze.renderer.errors import SpecError
 from frieze.renderer.events import Event
 from frieze.renderer.flags import PANELS, WITHOUT_FLAG
-from frieze.renderer.render import RenderResult
+from frieze.renderer.listener import RenderResult
 from frieze.renderer.spec import RenderSpec
 from tolerances import AMPLE
 

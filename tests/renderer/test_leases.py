@@ -150,7 +150,7 @@ def test_a_driver_that_ends_leaves_its_store_at_once(store: Store, driver: Drive
     driver.process.communicate(timeout=AMPLE)
     assert driver.process.returncode == 0
     assert not store.journal.is_claimed()
-    assert store.home.read(leases.NAME) is None
+    assert store.directory.read(leases.NAME) is None
 
 
 def test_a_lease_from_long_ago_is_taken_without_a_wait(
@@ -158,22 +158,22 @@ def test_a_lease_from_long_ago_is_taken_without_a_wait(
 ) -> None:
     monkeypatch.setattr(leases, "SKEW", -SECONDS - 1)
     monkeypatch.setattr(leases, "SECONDS", 1e6)
-    store.home.write(leases.NAME, b'{"owner": "x", "seconds": 1, "count": 1}')
+    store.directory.write(leases.NAME, b'{"owner": "x", "seconds": 1, "count": 1}')
     store.journal.claim()
-    assert leases.is_held(store.home)
+    assert leases.is_held(store.directory)
 
 
 def test_a_damaged_lease_ends_like_any_other(store: Store) -> None:
-    store.home.write(leases.NAME, b"\x80nonsense")
+    store.directory.write(leases.NAME, b"\x80nonsense")
     assert store.journal.is_claimed()
     store.journal.claim()
-    assert leases.is_held(store.home)
+    assert leases.is_held(store.directory)
 
 
 def test_a_lease_of_a_forked_parent_is_not_the_childs(store: Store, tmp_path: Path) -> None:
     store.journal.claim()
     own = leases._held[str(store.path)]
     own.pid = os.getppid()
-    assert not leases.is_held(store.home)
+    assert not leases.is_held(store.directory)
     own.pid = os.getpid()
-    assert leases.is_held(store.home)
+    assert leases.is_held(store.directory)

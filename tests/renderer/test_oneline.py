@@ -20,7 +20,7 @@ from frieze.renderer.errors import (
     StoreError,
 )
 from frieze.renderer.events import Event
-from frieze.renderer.render import RenderResult
+from frieze.renderer.listener import RenderResult
 from frieze.renderer.spec import RenderSpec
 from tolerances import AMPLE
 

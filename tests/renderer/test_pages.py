@@ -53,7 +53,7 @@ def test_events_come_back_in_order_over_many_pages(
     again = Store.open(store.path)
     assert [event["number"] for event in again.journal.read()] == list(range(11))
     assert all(event["time"] > 0 for event in again.journal.read())
-    assert len(store.home.tags(pages.FOLDER)) == 3
+    assert len(store.directory.tags(pages.FOLDER)) == 3
     fetched = requests(monkeypatch)
     assert reader.size == 11
     assert reader.size == 11
@@ -63,7 +63,7 @@ def test_events_come_back_in_order_over_many_pages(
 def test_a_large_event_fills_its_page(store: Store) -> None:
     for number in range(3):
         store.journal.append({"event": "focus", "stage": number, "entropies": [LARGE]})
-    assert len(store.home.tags(pages.FOLDER)) == 3
+    assert len(store.directory.tags(pages.FOLDER)) == 3
     assert store.journal.entropies(1) == [LARGE]
 
 
@@ -103,11 +103,11 @@ def test_a_second_writer_is_refused_even_without_a_lease(
 
 def test_an_answer_that_was_lost_is_no_other_driver(store: Store) -> None:
     """The client sends a request again; the server has done it already."""
-    tag = store.home.swap("frieze/journal/00000001.json", b"mine", None)
-    assert store.home.swap("frieze/journal/00000001.json", b"mine", None) == tag
-    assert store.home.swap("frieze/journal/00000001.json", b"others", None) is None
-    assert store.home.swap("frieze/journal/00000001.json", b"mine", '"old"') == tag
-    assert store.home.read("frieze/journal/00000001.json") == b"mine"
+    tag = store.directory.swap("frieze/journal/00000001.json", b"mine", None)
+    assert store.directory.swap("frieze/journal/00000001.json", b"mine", None) == tag
+    assert store.directory.swap("frieze/journal/00000001.json", b"others", None) is None
+    assert store.directory.swap("frieze/journal/00000001.json", b"mine", '"old"') == tag
+    assert store.directory.read("frieze/journal/00000001.json") == b"mine"
 
 
 def test_an_outage_of_the_server_is_waited_out(
@@ -135,8 +135,8 @@ def test_a_missing_or_broken_page_is_an_error(
     monkeypatch.setattr(pages, "PAGE_EVENTS", 1)
     for number in range(3):
         store.journal.append({"event": "note", "number": number})
-    store.home.write("frieze/journal/notes.txt", b"a stranger's")
-    page = store.home.read("frieze/journal/00000002.json")
+    store.directory.write("frieze/journal/notes.txt", b"a stranger's")
+    page = store.directory.read("frieze/journal/00000002.json")
     assert page
     name = "frieze/journal/00000002.json"
 
@@ -148,27 +148,27 @@ def test_a_missing_or_broken_page_is_an_error(
 
     flipped = page.replace(b'"number":1', b'"number":3')
     for data in (page[:-4], b"[]", b'{"events": [1]}', b"\x80\x04cos\nsystem\n.", flipped):
-        store.home.write(name, data)
+        store.directory.write(name, data)
         with pytest.raises(StoreError, match=r"00000002.json.* is no page"):
             old().read()
         journal = Store.open(store.path).journal
         assert [event["number"] for event in journal.read()] == [0, 2]
         assert [where.partition(",")[0] for where in journal.damaged()] == [name]
-    store.home.remove([name])
+    store.directory.remove([name])
     with pytest.raises(StoreError, match=r"00000002.json is missing"):
         old().read()
     assert Store.open(store.path).journal.damaged() == [name]
-    store.home.write(name, page)
+    store.directory.write(name, page)
     assert len(Store.open(store.path).journal.read()) == 3
 
 
 def test_a_damaged_last_page_is_written_on_no_more(store: Store) -> None:
     store.journal.append({"event": "note", "number": 0})
-    store.home.write("frieze/journal/00000001.json", b"{")
+    store.directory.write("frieze/journal/00000001.json", b"{")
     again = Store.open(store.path)
     again.journal.append({"event": "note", "number": 1})
     assert [event["number"] for event in again.journal.read()] == [1]
-    assert store.home.read("frieze/journal/00000001.json") == b"{"
+    assert store.directory.read("frieze/journal/00000001.json") == b"{"
     again.journal.append({"event": "lost", "lines": again.journal.damaged()})
     assert Store.open(store.path).journal.damaged() == []
 

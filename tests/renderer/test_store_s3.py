@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from contracts.export import NAMES, RUN, content, draw, make_store, picture, places, takes
-from frieze.renderer import homes, locations, plugins
+from frieze.renderer import directory, locations, plugins
 from frieze.renderer.errors import StoreError
 from frieze.renderer.pages import PagedJournal
 from frieze.renderer.pixels import halve
@@ -112,13 +112,13 @@ def test_a_follower_gives_up_when_the_driver_is_done_for(
 def test_a_lost_or_torn_object_is_an_error_not_black(address: str) -> None:
     store = make_store(address, picture(64, 64), (32, 32), latents=LATENTS)
     shard = "0/c/0/1/0"
-    whole = store.home.read(shard)
+    whole = store.directory.read(shard)
     assert whole
     for damaged in (whole[:-5], whole[:9] + b"?" + whole[10:], b""):
-        store.home.write(shard, damaged)
+        store.directory.write(shard, damaged)
         with pytest.raises(StoreError, match="damaged"):
             list(store.in_order())
-    store.home.remove([shard])
+    store.directory.remove([shard])
     with pytest.raises(StoreError, match=rf"{address}/{shard} is missing"):
         list(store.in_order())
     assert store.arrays.pixels[0][:, 32:, :32].max() == 0, "control: zarr itself says nothing"
@@ -131,7 +131,7 @@ def test_a_lost_or_torn_object_is_an_error_not_black(address: str) -> None:
 )
 def test_a_damaged_store_is_one_clear_error(address: str, data: bytes) -> None:
     store = make_store(address, picture(64, 64), (32, 32))
-    store.home.write("frieze/run.json", data)
+    store.directory.write("frieze/run.json", data)
     with pytest.raises(StoreError, match="is damaged") as caught:
         Store.open(address)
     assert "\n" not in str(caught.value)
@@ -145,11 +145,11 @@ def test_a_store_is_replaced_only_when_told_and_a_strangers_objects_never(addres
     assert Store.open(address).is_complete
     Store.create(address, layout, fingerprint="new", run=RUN, overwrite=True)
     assert Store.open(address).done() == frozenset()
-    assert not [name for name in store.home.tags("") if "/c/" in name]
-    store.home.write("thesis.txt", b"years")
+    assert not [name for name in store.directory.tags("") if "/c/" in name]
+    store.directory.write("thesis.txt", b"years")
     with pytest.raises(StoreError, match="did not make"):
         Store.check(address, layout, overwrite=True)
-    assert store.home.read("thesis.txt") == b"years"
+    assert store.directory.read("thesis.txt") == b"years"
 
 
 def test_looking_leaves_nothing_and_what_is_half_made_may_go(
@@ -157,7 +157,7 @@ def test_looking_leaves_nothing_and_what_is_half_made_may_go(
 ) -> None:
     layout = StoreLayout(64, 64, (32, 32))
     where = Store.check(address, layout)
-    home = homes.home(where)
+    home = directory.store_directory(where)
     assert home.tags("") == {}
     with pytest.raises(StoreError, match="no store at"):
         Store.open(address)
@@ -183,10 +183,10 @@ def test_what_is_written_down_holds_no_credentials(s3: S3Server, address: str) -
     assert dict(carried.access) == s3.variables
     assert s3.variables["AWS_SECRET_ACCESS_KEY"] not in repr(carried) + str(carried)
     store = make_store(carried, picture(64, 64), (32, 32), latents=LATENTS)
-    names = store.home.tags("")
+    names = store.directory.tags("")
     assert "frieze/run.json" in names
     for name in names:
-        data = store.home.read(name)
+        data = store.directory.read(name)
         assert data is not None
         assert s3.variables["AWS_SECRET_ACCESS_KEY"].encode() not in data
 

@@ -134,7 +134,7 @@ def test_a_folder_half_sent_is_taken_for_nothing_and_replaced(
             outputs.export(store.path, where, overwrite=False)
         assert objects(place) == {}
         # As a process that is killed leaves it: no time to tidy up, and a lease.
-        patch.setattr(Bucket, "clear", lambda self: None)
+        patch.setattr(leases, "clear", lambda bucket: None)
         patch.setattr(leases, "release", lambda bucket: None)
         with pytest.raises(KeyboardInterrupt):
             outputs.export(store.path, where, overwrite=False)

@@ -11,8 +11,8 @@ import pytest
 
 from command_line import frieze
 from contracts.export import make_store, picture
+from frieze.renderer.directory import store_directory
 from frieze.renderer.errors import StoreError
-from frieze.renderer.homes import home
 from frieze.renderer.store import LatentArray, State, Store
 from frieze.renderer.verification import mend, verify
 from s3_server import BUCKET
@@ -77,7 +77,7 @@ def test_a_whole_store_is_whole(store: Store) -> None:
 def test_damage_is_told_by_name_and_a_mended_store_is_whole(
     store: Store, name: str, again: str
 ) -> None:
-    files = home(store.path)
+    files = store_directory(store.path)
     whole = files.read(name)
     assert whole
     other = files.read("0/c/0/0/0" if name == "0/c/0/1/0" else "0/c/0/1/0")
@@ -101,7 +101,7 @@ def remove(store: Store, name: str) -> None:
     if isinstance(store.path, Path):
         (store.path / name).unlink()
     else:
-        store.home.remove([name])
+        store.directory.remove([name])
 
 
 def test_the_newest_state_that_is_whole_is_gone_on_from(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_what_guides_a_state_is_looked_at_with_it(tmp_path: Path) -> None:
 def test_files_that_do_not_count_may_be_anything(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", *SHAPE)
     for name in ("frieze/log.jsonl", "0/c/7", "notes.txt", "frieze/latents/0/c/0/0/0/0/0"):
-        store.home.write(name, b"\xff\x00")
+        store.directory.write(name, b"\xff\x00")
     assert verify(store.path).is_whole
 
 
