@@ -11,7 +11,7 @@ import pytest
 
 from command_line import frieze, refused
 from drawing import PROMPT, small_spec
-from frieze.renderer import folders
+from frieze.renderer import directory
 from test_continue import stop_after
 
 Lead = Callable[[Path, Path], None]
@@ -91,7 +91,7 @@ def test_what_is_led_away_later_is_not_written_either(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(folders, "check_tree", lambda _: None)  # all was well when it looked
+    monkeypatch.setattr(directory, "check_tree", lambda _: None)  # all was well when it looked
     for number, name in enumerate(("journal.jsonl", "lock", "run.json", "log.jsonl")):
         store, home = tmp_path / f"{number}.zarr", tmp_path / f"home{number}"
         home.mkdir()
