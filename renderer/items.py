@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 from . import batch_file
 from .batch_file import SHARED, Values, flat, slug
 from .errors import SpecError, shown
-from .locations import MOST_NAME, Location, S3Path, location, output
+from .locations import MOST_NAME, Location, location, output, real
 from .spec import RenderSpec, height_width, nearest, parse
 
 MOST_ITEM = MOST_NAME - len(".zarr") - 10  # bytes of an item's name; a number may be added
@@ -87,7 +86,7 @@ def read(source: str | Path | Iterable[Values], root: Location, shared: Values) 
 
 def inside(root: Location, path: Location) -> bool:
     """Whether a path lies in a folder, links followed; `root` is a real path."""
-    return root in (path if isinstance(path, S3Path) else Path(os.path.realpath(path))).parents
+    return root in real(path).parents
 
 
 def _item(values: Any, root: Location, shared: Values, taken: set[str]) -> Item:
@@ -170,12 +169,14 @@ def _path(root: Location, text: str, name: str, key: str) -> Location:
 
 
 def _refuse_duplicates(items: Iterable[Item], root: Any, title: str) -> None:
-    """No file of one item may be, or lie in, a file of another or the same one's."""
+    """No file of an item may be, or lie in, another or another item's, links followed."""
     owners: dict[Any, str] = {}
     for item in items:
-        if len({*item.also, item.main}) < 1 + len(item.also):
+        named = (*dict.fromkeys((item.main.with_suffix(".zarr"), item.main)), *item.also)
+        places = set(map(real, named))
+        if len(places) < len(named):
             raise SpecError(f"{title}{item.name!r} writes one of its files twice; name each once")
-        for path in item.outputs:
+        for path in places:
             if path in owners:
                 raise SpecError(
                     f"{title}{owners[path]!r} and {item.name!r} both write "

@@ -135,6 +135,11 @@ def output(address: str | os.PathLike[str] | S3Path, error: type[FriezeError]) -
     return where
 
 
+def real(where: Location) -> Location:
+    """The place itself, links followed; none lead out of a bucket."""
+    return where if isinstance(where, S3Path) else Path(os.path.realpath(where))
+
+
 def carried(where: Location) -> Location:
     """The place as workers elsewhere are to be told of it: with this process's access to it.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import plugins, uploads
 from .errors import ExportError, StoreError
 from .homes import is_taken
-from .locations import Location, S3Path, location, output
+from .locations import Location, S3Path, location, output, real
 from .scratch import scratch
 from .whole import is_there, place_file
 
@@ -136,6 +136,7 @@ def resumed(
         *(location(n, ExportError) for n, _ in places),
     }
     files += [path for path in asked if path not in had]
+    _check_apart(store, (*(() if live is None else (live,)), *files))
     for path in files:
         _check(path, overwrite=overwrite)
     return Targets(store, main, live, tuple(files), overwrite, tuple(left_out))
@@ -239,22 +240,18 @@ def _check_apart(store: Location, files: Sequence[Location]) -> None:
             if _is_same(path, other):
                 fault = "is the store itself" if other is store else f"is {other} once more"
                 raise ExportError(f"{path} {fault}; give each file a name of its own")
-            if _real(other) in _real(path).parents:
+            if real(other) in real(path).parents:
                 raise ExportError(f"{path} lies in {what}; use another name")
-            if _real(path) in _real(other).parents:
+            if real(path) in real(other).parents:
                 raise ExportError(f"{path} would hold {what}; use another name")
         seen.append(path)
 
 
 def _is_same(one: Location, other: Location) -> bool:
-    if _real(one) == _real(other):
+    if real(one) == real(other):
         return True
     both = isinstance(one, Path) and isinstance(other, Path)
     return both and one.exists() and other.exists() and os.path.samefile(one, other)  # type: ignore[union-attr,arg-type]
-
-
-def _real(where: Location) -> Location:
-    return where if isinstance(where, S3Path) else Path(os.path.realpath(where))
 
 
 def _recorded(path: Location, store: Location) -> str:
@@ -287,7 +284,7 @@ def _beside(name: str, main: str, store: Location) -> Location | None:
     if isinstance(store, S3Path):
         return replace(store, key=str(PurePosixPath(store.key).parent / name))
     found = store.parent / name
-    return found if _real(store.parent) in _real(found).parents else None
+    return found if real(store.parent) in real(found).parents else None
 
 
 def _pure(where: Location) -> PurePath:

@@ -6,8 +6,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,46 +20,10 @@ from frieze.renderer import Event, RenderFailedError, StoreError, patience, rend
 from frieze.renderer.course import MOST_FAILURES
 from frieze.renderer.shard import Shard
 from frieze.renderer.store import Store
+from stalled import stalled_render, wait_for
 from tolerances import AMPLE, GREY_LEVELS
 
 FOREVER = 3600.0  # seconds; longer than a test may take
-# A render that tells its first blocks and no others, so that it is caught in the middle.
-SLOW = """
-import sys, threading
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from drawing import CASCADE, small_spec
-from frieze.renderer import render
-from frieze.renderer.shard import Shard
-
-decode = Shard.decode
-
-def begun(self):
-    ids = next(told := decode(self))
-    if self.comm.rank == 0:
-        yield ids
-    threading.Event().wait()
-    yield from told
-
-Shard.decode = begun
-render(
-    small_spec(Path({path!r}), **CASCADE, chunk=64),
-    on_event=lambda event: print(event.to_json(), flush=True),
-)
-"""
-
-
-def slow_render(path: Path) -> subprocess.Popen[str]:
-    code = SLOW.format(tests=str(Path(__file__).parent), path=str(path))
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-
-
-def wait_for(process: subprocess.Popen[str], kind: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if f'"event": "{kind}"' in line:
-            return
-    raise AssertionError(f"the render ended with {process.wait()} before any {kind!r}")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +37,7 @@ def test_blocks_appear_while_others_decode_and_a_killed_driver_resumes_to_the_sa
     tmp_path: Path, undisturbed: np.ndarray
 ) -> None:
     path = tmp_path / "a.zarr"
-    process = slow_render(path)
+    process = stalled_render(path, **CASCADE, chunk=64)
     try:
         wait_for(process, "block")
         store = Store.open(str(path))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -17,33 +15,10 @@ from frieze.renderer.errors import TakenOverError
 from frieze.renderer.exports import tiff
 from frieze.renderer.store import Store
 from s3_server import BUCKET, SECRET, S3Server
+from stalled import stalled_render, wait_for
 from tolerances import GREY_LEVELS
 
 SMALL = {"workers": 2, "chunk": 64, "num_inference_steps": 3}
-# A render that tells its first blocks and no others, so that it is caught in the middle.
-SLOW = """
-import sys, threading
-sys.path.insert(0, {tests!r})
-from drawing import small_spec
-from frieze.renderer import leases, render
-from frieze.renderer.shard import Shard
-
-leases.SECONDS = 4.0
-decode = Shard.decode
-
-def begun(self):
-    ids = next(told := decode(self))
-    if self.comm.rank == 0:
-        yield ids
-    threading.Event().wait()
-    yield from told
-
-Shard.decode = begun
-render(
-    small_spec({out!r}, **{fields!r}),
-    on_event=lambda event: print(event.to_json(), flush=True),
-)
-"""
 
 
 def drawn(address: str) -> np.ndarray:
@@ -57,11 +32,9 @@ def test_a_killed_drivers_store_is_finished_from_another_process_to_the_same_byt
 ) -> None:
     draw(tmp_path / "near.zarr", **SMALL)
     address = f"s3://{BUCKET}/killed.zarr"
-    code = SLOW.format(tests=str(Path(__file__).parent), out=address, fields=SMALL)
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert any('"event": "block"' in line for line in process.stdout)
+    short = "from frieze.renderer import leases; leases.SECONDS = 4.0"
+    with stalled_render(address, before=short, **SMALL) as process:
+        wait_for(process, "block")
         process.send_signal(signal.SIGKILL)
     store = Store.open(address)
     assert 0 < len(store.done()) < store.layout.num_blocks

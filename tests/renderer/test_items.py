@@ -151,16 +151,27 @@ def test_the_batchs_own_files_are_no_outputs(root: Path, out: str) -> None:
         ({"out": "a.zarr"}, {"out": "a.zarr/b.zarr"}),
         ({"out": "a.zarr/b.zarr"}, {"out": "a.zarr"}),
         ({"out": "x/./a.zarr"}, {"out": "x/a.zarr"}),
+        ({"out": "suns/a.zarr"}, {"out": "link/a.zarr"}),
+        ({"out": "link/a.png"}, {"out": "b.zarr", "also": ["suns/a.png"]}),
+        ({"out": "suns/a.zarr"}, {"out": "link/a.zarr/b.tif"}),
+        ({"out": "deep/a.zarr"}, {"out": "suns/a.tif"}),
     ],
 )
 def test_outputs_that_meet_are_refused(root: Path, one: Any, other: Any) -> None:
+    (root / "suns").mkdir()
+    (root / "link").symlink_to("suns")
+    (root / "deep").symlink_to(root / "link")
+    read([SUN | {"out": "suns/a.zarr"}, SUN | {"out": "link/b.zarr"}], root, {})  # control
     told = refused(root, SUN | {"name": "one"} | one, SUN | {"name": "two"} | other)
     assert "'one'" in told
     assert "'two'" in told
 
 
 def test_a_file_is_not_written_twice_and_a_name_is_one_items(root: Path) -> None:
-    assert "twice" in refused(root, SUN | {"out": "a.tif", "also": ["a.tif"]})
+    (root / "link").symlink_to(".")
+    for also in ("a.tif", "link/a.tif", "a.zarr", "link/a.zarr"):
+        assert "twice" in refused(root, SUN | {"out": "a.tif", "also": [also]})
+    assert "twice" in refused(root, SUN | {"also": ["b.png", "link/b.png"]})
     told = refused(root, SUN | {"name": "a"}, SUN | {"name": "a", "out": "b.zarr"})
     assert "name 'a' is another item's" in told
 

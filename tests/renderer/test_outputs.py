@@ -126,6 +126,10 @@ def test_one_place_named_twice_is_found_before_any_work(
         with pytest.raises(ExportError, match=why):
             outputs.resumed(location(out, ExportError), had, also, overwrite=True)
     assert sorted(tmp_path.iterdir()) == before
+    had = outputs.targets("a.tif", ("b.png",), overwrite=True).record()
+    for again in ("there/a.tif", "there/b.png"):  # what the store has recorded, by another way
+        with pytest.raises(ExportError, match=r"is .* once more"):
+            outputs.resumed(tmp_path / "a.zarr", had, (again,), overwrite=True)
     found = outputs.targets("a.tif", ("b.png", "sub/b.png", "old.png"), overwrite=True)
     assert len(found.exports) == 3, "control"
 
