@@ -7,11 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from . import completions
+
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="what the picture shows")]
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="start from a preset: a name or a .yaml file; default: none", rich_help_panel="Picture"
+        help="start from a preset: a name or a .yaml file; default: none",
+        rich_help_panel="Picture",
+        autocompletion=completions.presets,
     ),
 ]
 Size = Annotated[
@@ -26,6 +30,7 @@ Also = Annotated[
     typer.Option(
         help="a further file, as poster.tif or s3://...; repeatable; default: none",
         rich_help_panel="Output",
+        autocompletion=completions.pictures,
     ),
 ]
 Json = Annotated[
@@ -49,7 +54,12 @@ Continue = Annotated[
     ),
 ]
 StorePath = Annotated[
-    str, typer.Argument(metavar="STORE", help="the working store: a .zarr folder or s3://...")
+    str,
+    typer.Argument(
+        metavar="STORE",
+        help="the working store: a .zarr folder or s3://...",
+        autocompletion=completions.stores,
+    ),
 ]
 
 

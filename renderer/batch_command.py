@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import commands, roster
+from . import commands, completions, roster
 from .arguments import Json, Quiet
 from .errors import RenderCancelledError, RenderFailedError, SpecError, printable
 from .flags import checked, takes_fields
@@ -25,7 +25,14 @@ from .terminal import result
     *("workers", "local", "park", "address", "device", "device_memory", "timeout", "wait")
 )
 def batch(
-    jobs: Annotated[str, typer.Argument(metavar="JOBS", help="a .yaml or .jsonl file of items")],
+    jobs: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOBS",
+            help="a .yaml or .jsonl file of items",
+            autocompletion=completions.jobs,
+        ),
+    ],
     out: Annotated[
         str | None,
         typer.Option(help="a folder or s3://...; default: the file's name without its suffix"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from . import completions
 from .arguments import Json, Size, as_json
 from .flags import merge, takes_fields
 from .oneline import FAILED
@@ -23,7 +24,12 @@ DRAFTED = "a red sun over blue mountains at dusk"
 @takes_fields("seed", "dtype", "workers", "local", "address", "device")
 def doctor(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="examine this model at --size instead")
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="examine this model at --size instead",
+            autocompletion=completions.models,
+        ),
     ] = None,
     size: Size = None,
     prompt: Annotated[

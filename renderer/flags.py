@@ -11,6 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from .completions import of_field
 from .errors import SpecError, shown
 from .spec import RenderSpec, height_width, parse, preset
 from .values import ValuesError, from_json
@@ -194,6 +195,7 @@ def _parameter(name: str, panel: str | None, left_out: str | None) -> inspect.Pa
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         help=_help(field, left_out),
         rich_help_panel=panel,
+        autocompletion=of_field(name),
         # Text stays text: the spec reads numbers, and names the value that is none.
         parser=str if kind in (int, float) else None,
     )

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from . import completions
 from .arguments import Json, Overwrite, StorePath
 from .errors import RenderFailedError, StoreError, SubmitError, line, printable
 from .terminal import remark, result
@@ -23,7 +24,12 @@ DIFFER = 1  # the exit code of stores that do, as of `diff`
 def export(
     store: StorePath,
     out: Annotated[
-        str, typer.Argument(metavar="OUT", help="the file to write; its suffix decides")
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="the file to write; its suffix decides",
+            autocompletion=completions.pictures,
+        ),
     ],
     overwrite: Overwrite = False,
     follow: Annotated[
@@ -48,7 +54,12 @@ def export(
 
 def status(
     store: Annotated[
-        str, typer.Argument(metavar="STORE|JOB", help="a .zarr folder; with --address a job's id")
+        str,
+        typer.Argument(
+            metavar="STORE|JOB",
+            help="a .zarr folder; with --address a job's id",
+            autocompletion=completions.stores,
+        ),
     ],
     address: Annotated[
         str | None,
@@ -127,7 +138,14 @@ def _store_of(job: str, address: str) -> str:
 
 def report(
     store: StorePath,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="the page to write, as poster.html")],
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="the page to write, as poster.html",
+            autocompletion=completions.pages,
+        ),
+    ],
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -142,7 +160,11 @@ def digests(
     store: StorePath,
     other: Annotated[
         str | None,
-        typer.Argument(metavar="STORE", help="another; default: what was drawn twice in one"),
+        typer.Argument(
+            metavar="STORE",
+            help="another; default: what was drawn twice in one",
+            autocompletion=completions.stores,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
