@@ -138,7 +138,7 @@ def _found(incomplete: str, is_one: Callable[[Path], bool]) -> list[str]:
     place, begun = os.path.split(incomplete)
     start = os.path.expanduser(place) if place else "."
     seen = 0
-    found = []
+    found: list[str] = []
     waiting = [(start, place, 0)]
     while waiting:
         folder, shown, depth = waiting.pop(0)
