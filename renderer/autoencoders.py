@@ -6,13 +6,14 @@ Shape suffixes: B batch, C channels, T frames (1), H rows of a band, W columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from torch import Tensor, nn
-
-from frieze.cluster.bands import Marks, mark
+from typing import TYPE_CHECKING, Any
 
 from .family import Tail
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from frieze.cluster.bands import Marks
 
 ATTENTION = "mid_block.attentions.0"
 
@@ -25,6 +26,8 @@ class PictureVAE:
     """
 
     def __init__(self, vae: Any) -> None:
+        from torch import nn
+
         self.vae = vae
         decoder: Any = vae.decoder
         self.tail = Tail(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out)
@@ -60,6 +63,8 @@ class PictureVAE:
 
 def _marks(vae: nn.Module, attention: str) -> Sequence[Marks]:
     """The mid block's attention, where this autoencoder has one."""
+    from frieze.cluster.bands import mark
+
     if attention not in dict(vae.named_modules()):
         return ()
     return (mark(vae, lambda name, _: name == attention),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .devices import on_cluster
+from .devices import has_cuda, on_cluster
 from .errors import FriezeError, PlanError
 from .estimate import GIB, Estimate, fits, remedies
 from .host_memory import memory_bytes
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # takes about a second, and the guess is never wrong by as much.
 MARGIN = 4
 HOPELESS = 64  # nor is one that would need so many times more
-LIVE_TENSORS = 24  # [tokens, hidden] in a transformer's block, keys and values in flight included
+# [tokens, hidden] in a transformer's block, the prompt's, keys and values in flight included.
+LIVE_TENSORS = 24
 # [pixels, channels] at a decoder's end; some autoencoders work in float32 whatever is asked.
 LIVE_PIXELS, PIXEL_BYTES = 12, 4
 BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -43,11 +44,21 @@ def check(made: CanvasPlan, again: Callable[[RenderSpec], CanvasPlan]) -> None:
             f"{asked}: it needs about {guess / GIB:.0f} GiB on each device, which has "
             f"{memory / GIB:.1f}; draw a smaller picture"
         )
-    if MARGIN * guess < memory:
+    if ample(made) is not None:
         return
     reason = fits(made.estimate, memory, num_workers=sharing)
     if reason is not None:
         raise PlanError(f"{asked}: {reason}; {_instead(made, memory, again)}")
+
+
+def ample(made: CanvasPlan) -> tuple[int, int] | None:
+    """Bytes that are enough on each device, and those that it has, where that is clear at once.
+
+    None where it is not, and what is needed must be counted.
+    """
+    memory = available(made.spec)
+    enough = MARGIN * _sharing(made.spec) * roughly(made)
+    return (enough, memory) if memory is not None and enough < memory else None
 
 
 def available(spec: RenderSpec) -> int | None:
@@ -56,11 +67,10 @@ def available(spec: RenderSpec) -> int | None:
         return int(spec.device_memory * GIB)
     if on_cluster(spec):
         return None
-    if spec.device != "cpu":
+    if spec.device != "cpu" and has_cuda():
         import torch
 
-        if torch.cuda.is_available():
-            return int(torch.cuda.get_device_properties(0).total_memory)
+        return int(torch.cuda.get_device_properties(0).total_memory)
     return memory_bytes()
 
 
@@ -89,10 +99,10 @@ def roughly(made: CanvasPlan) -> int:
     """Bytes of one worker, guessed from a few sizes; more than a `MARGIN`th of what it needs."""
     facts, size = made.facts, BYTES_OF[made.spec.dtype]
     latent, cost = facts.latent, facts.cost
-    most = 0
+    most, num_text = 0, made.spec.max_sequence_length or facts.max_sequence_length
     for stage in made.stages:
         cells = max(band.rows for band in stage.bands) * stage.canvas.width
-        tokens = stage.canvas.frames * cells // latent.patch**2
+        tokens = stage.canvas.frames * cells // latent.patch**2 + num_text
         pixels = cells * latent.downscale**2 * latent.temporal
         decode = pixels * LIVE_PIXELS * cost.decoder_channels * PIXEL_BYTES
         most = max(most, LIVE_TENSORS * tokens * cost.hidden * size, decode)

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from frieze.cluster.bands import mark
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class CausalVAE:
@@ -29,6 +27,8 @@ class CausalVAE:
     tail = None
 
     def __init__(self, vae: Any) -> None:
+        from frieze.cluster.bands import mark
+
         self.vae = vae
         self.temporal = 2 ** sum(vae.config.temperal_downsample)
         self.patch = vae.config.get("patch_size") or 1
@@ -64,6 +64,8 @@ class CausalVAE:
 
     def encoded_groups(self, groups: Iterable[Tensor]) -> Tensor:
         """The same for pixels that come as groups of 1, `temporal`, `temporal`, ... frames."""
+        import torch
+
         caches = _Caches(self.vae.encoder)
         modes = []
         for pixels_BCTHW in groups:
@@ -82,6 +84,8 @@ class CausalVAE:
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and 1 / standard deviation of each channel, [1, C, 1, 1, 1]."""
+        import torch
+
         mean, std = (
             torch.tensor(values).view(1, -1, 1, 1, 1).to(like)
             for values in (self.vae.config.latents_mean, self.vae.config.latents_std)
@@ -93,6 +97,8 @@ class _Caches:
     """What each causal convolution of one half has seen of the frames before."""
 
     def __init__(self, half: nn.Module) -> None:
+        from torch import nn
+
         self.features = [None] * sum(isinstance(layer, nn.Conv3d) for layer in half.modules())
 
     def arguments(self) -> dict[str, Any]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from .errors import SpecError
 from .frequencies import PICTURE, dominant, faded, periods, policy, stretch
 from .method import Axis, PositionPolicy
 from .options import Option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 OPTIONS: Mapping[str, Option] = {
     # Indices from 0 of what is corrected, where they are known: 9 for FLUX, 8,9 for Qwen-Image.
@@ -112,10 +112,14 @@ def divided(
 
     It is not where a period was shorter than the trained length.
     """
+    import torch
+
     slow_F, index = omega_F.clone(), _indices(ks, omega_F)
     slow_F[index] /= scale
     return torch.where(periods(slow_F) < length, corrected(slow_F, ks, length, margin), slow_F)
 
 
 def _indices(ks: Sequence[int], like: Tensor) -> Tensor:
+    import torch
+
     return torch.tensor(list(ks), dtype=torch.long, device=like.device)

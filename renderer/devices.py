@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import sys
+from importlib import metadata
 
 from .errors import PlanError, shown
 from .spec import RenderSpec
@@ -34,6 +37,26 @@ def check_here(spec: RenderSpec) -> None:
         )
 
 
+def has_cuda() -> bool:
+    """Whether torch has a CUDA device here; torch is imported only where there may be one."""
+    if "torch" not in sys.modules and not _may_have_cuda():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _may_have_cuda() -> bool:
+    """False without CUDA's driver, which torch opens by this name, or AMD's device."""
+    if metadata.version("torch").endswith("+cpu"):
+        return False
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return os.path.exists("/dev/kfd")
+    return True
+
+
 def on_cluster(spec: RenderSpec) -> bool:
     """Whether workers run on a cluster that is there already: given, or that of this Ray job."""
     return not spec.local and (spec.address is not None or "RAY_ADDRESS" in os.environ)
@@ -43,11 +66,11 @@ def _kind(spec: RenderSpec) -> str:
     """cpu, cuda, ...; raises `PlanError` for a device that is not here."""
     if spec.device == "cpu":
         return "cpu"
-    import torch
-
-    here = torch.cuda.is_available()
+    here = has_cuda()
     if spec.device == "auto":
         return "cuda" if here else "cpu"
+    import torch
+
     try:
         device = torch.device(spec.device)
     except RuntimeError:

@@ -12,12 +12,12 @@ import math
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from .method import PositionPolicy, frequencies, trained
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from .method import Axis
 
 PICTURE = ("row", "column")
@@ -26,7 +26,7 @@ LOW_TURNS = (1.25, 0.75)
 HIGH_TURNS = (16.0, 2.0)
 
 # (axis, trained omega_F, sigma) -> omega_F; asked for lengths beyond the trained one only.
-Rule = Callable[["Axis", Tensor, float], Tensor]
+Rule = Callable[["Axis", "Tensor", float], "Tensor"]
 
 
 def stretch(axis: Axis) -> float:
@@ -83,6 +83,8 @@ def dominant(omega_F: Tensor, length: float) -> int:
 
 def ntk(omega_F: Tensor, factor: float) -> Tensor:
     """Frequencies of the base theta * factor: omega_j * factor^(-j / F)."""
+    import torch
+
     j_F = torch.arange(len(omega_F), dtype=torch.float64, device=omega_F.device)
     return omega_F * factor ** (-j_F / len(omega_F))
 
@@ -111,6 +113,8 @@ def _share_above(
     omega_F: Tensor, theta: float, length: int, turns: tuple[float, float], fade: float
 ) -> Tensor:
     """1 for frequencies with more turns over `length` than the first, 0 below the second."""
+    import torch
+
     first, last = (_index_of(len(omega_F), theta, length, turn * fade) for turn in turns)
     if last < 0:
         return torch.zeros_like(omega_F)

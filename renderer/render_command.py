@@ -121,9 +121,18 @@ def resume(
 
 
 def _print_plan(spec: RenderSpec, json: bool) -> None:
+    """Print a plan; bytes are counted, in seconds, for JSON and where they may be short."""
+    from . import budget
+    from .estimate import GIB
     from .plan import plan as planned
 
     made = planned(spec)
+    ample = None if json or made.is_estimated else budget.ample(made)
+    if ample is not None:
+        enough, memory = (size / GIB for size in ample)
+        remark = f"memory    less than {enough:.2f} GiB on each device, which has {memory:.1f}"
+        result(made, f"{remark}; --json counts it")
+        return
     estimate = made.estimate  # from here on the plan's text says it too
     result(as_json({**vars(made), "estimate": estimate}, event="plan") if json else made)
 

@@ -9,7 +9,7 @@ axis, A of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,14 @@ def band_angles(
 def turns(angle_SA: Tensor) -> Tensor:
     """exp(i angle), complex64: what networks that rotate complex numbers multiply by."""
     return torch.polar(torch.ones_like(angle_SA), angle_SA).to(torch.complex64)
+
+
+class TurnRope(nn.Module):
+    """Qwen-Image's rotary tables for given angles: complex turns of image and of text tokens."""
+
+    def forward(self, angles: tuple[Tensor, Tensor], **_: Any) -> tuple[Tensor, Tensor]:
+        image_SA, text_LA = angles
+        return turns(image_SA), turns(text_LA)
 
 
 class AngleRope(nn.Module):

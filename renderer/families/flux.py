@@ -14,13 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from frieze.cluster.attention import Context
-from frieze.cluster.bands import Marks, mark
-
-from .. import loading
 from ..autoencoders import PictureVAE
 from ..family import (
     Conditioning,
@@ -35,12 +28,16 @@ from ..family import (
 )
 from ..method import Axis
 from ..model_configs import Count, Heads, PictureVae, Size, hints, read
-from ..rotary import AngleRope, band_angles, picture_axes
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from diffusers import AutoencoderKL, FluxTransformer2DModel
+    from torch import Tensor
+
+    from frieze.cluster.attention import Context
+    from frieze.cluster.bands import Marks
 
     from ..spec import RenderSpec
 
@@ -101,6 +98,8 @@ def encode(
     """The prompts through CLIP and T5, loaded for this call only and then let go."""
     from diffusers import FluxPipeline
 
+    from .. import loading
+
     pipeline = loading.text_pipeline(FluxPipeline, facts, spec, transformer=None, vae=None)
     pipeline.to(device)
     length = spec.max_sequence_length or facts.max_sequence_length
@@ -129,6 +128,8 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux:
     """The transformer and the VAE on one device."""
     from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 
+    from .. import loading
+
     transformer = loading.component(
         FluxTransformer2DModel, facts, "transformer", spec, denoiser=True
     )
@@ -143,6 +144,10 @@ class Flux(PictureVAE):
     def __init__(
         self, facts: ModelFacts, transformer: FluxTransformer2DModel, vae: AutoencoderKL
     ) -> None:
+        from frieze.cluster.bands import mark
+
+        from ..rotary import AngleRope
+
         super().__init__(vae)
         self.facts = facts
         self.axes_dim = tuple(transformer.pos_embed.axes_dim)
@@ -166,6 +171,10 @@ class Flux(PictureVAE):
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v, with v the transformer's velocity."""
+        import torch
+
+        from ..rotary import band_angles
+
         x_BCHW, embeds = x_BCTHW.squeeze(2), tensors["embeds"]
         self._thread.num_text_tokens = embeds.shape[1]
         batch, dtype, device = x_BCHW.shape[0], embeds.dtype, x_BCHW.device
@@ -186,6 +195,8 @@ class Flux(PictureVAE):
 
     def axes(self, place: Place) -> tuple[Axis, ...]:
         """Rotary axes in the order of a head's channels."""
+        from ..rotary import picture_axes
+
         return picture_axes(self.facts, place, self.axes_dim, THETA)
 
     def guided(
@@ -196,6 +207,8 @@ class Flux(PictureVAE):
 
     def _context(self, *_: object) -> Context:
         """Text comes first in double and single blocks alike."""
+        from frieze.cluster.attention import Context
+
         return Context(self._thread.num_text_tokens, "front")
 
 

@@ -14,13 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from frieze.cluster.attention import Context
-from frieze.cluster.bands import Marks, mark
-
-from .. import loading
 from ..autoencoders import PictureVAE
 from ..family import (
     Conditioning,
@@ -35,11 +28,15 @@ from ..family import (
 )
 from ..method import Axis, trained
 from ..model_configs import Count, Heads, Index, PictureVae, Size, hints, read
-from ..rotary import AngleRope, band_angles, picture_axes
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
+    from torch import Tensor
+
+    from frieze.cluster.attention import Context
+    from frieze.cluster.bands import Marks
 
     from ..spec import RenderSpec
 
@@ -108,6 +105,8 @@ def encode(
     """The prompts through three layers of Qwen3 (klein) or Mistral 3 (dev), padded as trained."""
     import diffusers
 
+    from .. import loading
+
     kind = getattr(diffusers, facts.pipeline)
     pipeline = loading.text_pipeline(kind, facts, spec).to(device)
     length = spec.max_sequence_length or facts.max_sequence_length
@@ -131,6 +130,8 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux2:
     """The transformer and the VAE on one device."""
     import diffusers
 
+    from .. import loading
+
     transformer = loading.component(
         diffusers.Flux2Transformer2DModel, facts, "transformer", spec, denoiser=True
     )
@@ -145,6 +146,10 @@ class Flux2(PictureVAE):
     """A loaded FLUX.2 checkpoint."""
 
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
+        from frieze.cluster.bands import mark
+
+        from ..rotary import AngleRope
+
         super().__init__(vae)
         self.facts = facts
         self.dims = tuple(transformer.config.axes_dims_rope)
@@ -158,6 +163,8 @@ class Flux2(PictureVAE):
 
     def _context(self, *_: object) -> Context:
         """Text comes first in double and single blocks alike."""
+        from frieze.cluster.attention import Context
+
         return Context(self._thread.num_text_tokens, "front")
 
     def denoiser_marks(self, level: Level) -> Sequence[Marks]:
@@ -173,6 +180,8 @@ class Flux2(PictureVAE):
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v, with v the transformer's velocity."""
+        import torch
+
         embeds_BLE, device, batch = tensors["embeds"], x_BCTHW.device, x_BCTHW.shape[0]
         self._thread.num_text_tokens = embeds_BLE.shape[1]
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
@@ -191,6 +200,8 @@ class Flux2(PictureVAE):
 
     def axes(self, place: Place) -> tuple[Axis, ...]:
         """Rotary axes in the order of a head's channels; the last is the text's, as trained."""
+        from ..rotary import picture_axes
+
         text = Axis("text", self.dims[3], self.theta, 1, 1)
         return (*picture_axes(self.facts, place, self.dims, self.theta), text)
 
@@ -213,17 +224,25 @@ class Flux2(PictureVAE):
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, [1, C, 1, 1]."""
+        import torch
+
         norm: Any = self.vae.bn
         std = torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps)
         return norm.running_mean.view(1, -1, 1, 1).to(like), std.view(1, -1, 1, 1).to(like)
 
     def _angles(self, place: Place, sigma: float, device: torch.device) -> Tensor:
         """Rotary angles of this band's tokens, float64 [S, A]; 0 on the axis of the text."""
+        import torch
+
+        from ..rotary import band_angles
+
         image_SA = band_angles(place, self.axes(place)[:3], sigma, device)
         return torch.cat([image_SA, image_SA.new_zeros(len(image_SA), self.dims[3] // 2)], dim=1)
 
     def _text_angles(self, num_tokens: int, device: torch.device) -> Tensor:
         """Rotary angles of the text, float64 [L, A], along its own axis, as trained."""
+        import torch
+
         axis = Axis("text", self.dims[3], self.theta, num_tokens, num_tokens)
         text_LF = trained(axis, torch.arange(num_tokens, device=device), 0.0)
         return torch.cat([text_LF.new_zeros(num_tokens, sum(self.dims[:3]) // 2), text_LF], dim=1)

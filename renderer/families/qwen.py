@@ -14,13 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from frieze.cluster.attention import Context
-from frieze.cluster.bands import Marks, mark
-
-from .. import loading
 from ..causal_vae import CausalVAE
 from ..errors import ModelError
 from ..family import (
@@ -36,11 +29,15 @@ from ..family import (
 )
 from ..method import Axis
 from ..model_configs import Count, Heads, Size, Small, VideoVae, hints, read
-from ..rotary import band_angles, picture_axes, turns
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
+    from torch import Tensor
+
+    from frieze.cluster.attention import Context
+    from frieze.cluster.bands import Marks
 
     from ..spec import RenderSpec
 
@@ -107,6 +104,8 @@ def encode(
     """The prompts through Qwen2.5-VL, in the pipeline's template, which is then cut off."""
     from diffusers import QwenImagePipeline
 
+    from .. import loading
+
     pipeline = loading.text_pipeline(QwenImagePipeline, facts, spec).to(device)
     length = spec.max_sequence_length or facts.max_sequence_length
     # Else it cuts what the encoder made, which looks back only: the same, but nobody could tell.
@@ -132,6 +131,8 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Qwen:
     """The transformer and the autoencoder on one device."""
     from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransformer2DModel
 
+    from .. import loading
+
     transformer = loading.component(
         QwenImageTransformer2DModel, facts, "transformer", spec, denoiser=True
     )
@@ -140,18 +141,14 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Qwen:
     return Qwen(facts, transformer.to(device).eval(), vae.to(device).eval())
 
 
-class TurnRope(nn.Module):
-    """diffusers' rotary tables for given angles: complex turns of image and of text tokens."""
-
-    def forward(self, angles: tuple[Tensor, Tensor], **_: Any) -> tuple[Tensor, Tensor]:
-        image_SA, text_LA = angles
-        return turns(image_SA), turns(text_LA)
-
-
 class Qwen(CausalVAE):
     """A loaded Qwen-Image checkpoint."""
 
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
+        from frieze.cluster.bands import mark
+
+        from ..rotary import TurnRope
+
         super().__init__(vae)
         self.facts = facts
         self.dims = tuple(transformer.config.axes_dims_rope)
@@ -163,6 +160,8 @@ class Qwen(CausalVAE):
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
 
     def _context(self, *_: object) -> Context:
+        from frieze.cluster.attention import Context
+
         return Context(self._thread.num_text_tokens, "front")
 
     def denoiser_marks(self, level: Level) -> Sequence[Marks]:
@@ -178,6 +177,8 @@ class Qwen(CausalVAE):
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v, with v the transformer's velocity."""
+        import torch
+
         embeds_BLE, device = tensors["embeds"], x_BCTHW.device
         self._thread.num_text_tokens = embeds_BLE.shape[1]
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
@@ -194,6 +195,8 @@ class Qwen(CausalVAE):
 
     def axes(self, place: Place) -> tuple[Axis, ...]:
         """Rotary axes in the order of a head's channels."""
+        from ..rotary import picture_axes
+
         return picture_axes(self.facts, place, self.dims, THETA)
 
     def guided(
@@ -213,6 +216,10 @@ class Qwen(CausalVAE):
         self, place: Place, num_text_tokens: int, sigma: float, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Rotary angles of this band's tokens [S, A] and of the text's [L, A], float64."""
+        import torch
+
+        from ..rotary import band_angles
+
         axes = self.axes(place)
         image_SA = band_angles(place, axes, sigma, device, centred=True)
         start = max(axis.length // 2 for axis in axes)
@@ -228,6 +235,8 @@ def _tokens(x_BCTHW: Tensor, patch: int) -> Tensor:
 
 def _lengths(x_BCThpwp: Tensor) -> Tensor:
     """Euclidean length of each token, its dims kept."""
+    import torch
+
     return torch.linalg.vector_norm(x_BCThpwp, dim=(1, 4, 6), keepdim=True)
 
 

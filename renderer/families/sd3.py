@@ -15,14 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from frieze.cluster.attention import Context
-from frieze.cluster.bands import Marks, mark
-
-from .. import loading
 from ..autoencoders import PictureVAE
 from ..family import (
     Conditioning,
@@ -39,10 +33,14 @@ from ..method import Axis
 from ..model_configs import Count, Heads, PictureVae, Size, Small, hints, lists_part, read
 from ..model_files import read_json
 from ..schedules import Level, read_schedule, x0_from
-from ..sine_table import SineTable
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
+    from torch import Tensor
+
+    from frieze.cluster.attention import Context
+    from frieze.cluster.bands import Marks
 
     from ..spec import RenderSpec
 
@@ -110,6 +108,8 @@ def encode(
     """
     from diffusers import StableDiffusion3Pipeline
 
+    from .. import loading
+
     folder = Path(facts.folder)
     left_out = {} if _has_t5(folder) else {"text_encoder_3": None, "tokenizer_3": None}
     pipeline = loading.text_pipeline(StableDiffusion3Pipeline, facts, spec, **left_out).to(device)
@@ -146,6 +146,8 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> SD3:
     """The transformer and the VAE on one device."""
     from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 
+    from .. import loading
+
     transformer = loading.component(
         SD3Transformer2DModel, facts, "transformer", spec, denoiser=True
     )
@@ -158,6 +160,10 @@ class SD3(PictureVAE):
     """A loaded Stable Diffusion 3 or 3.5."""
 
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
+        from frieze.cluster.bands import mark
+
+        from ..sine_table import SineTable
+
         super().__init__(vae)
         self.facts = facts
         self.transformer = transformer
@@ -182,6 +188,8 @@ class SD3(PictureVAE):
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v, with v the transformer's velocity."""
+        import torch
+
         embeds_BLE = tensors["embeds"]
         self._thread.place, self._thread.num_text_tokens = place, embeds_BLE.shape[1]
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=x_BCTHW.device)
@@ -207,6 +215,8 @@ class SD3(PictureVAE):
 
     def _context(self, *_: object) -> Context:
         """Text comes behind the picture."""
+        from frieze.cluster.attention import Context
+
         return Context(self._thread.num_text_tokens, "rear")
 
     def _positions(self, *_: object) -> Tensor:

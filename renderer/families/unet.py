@@ -12,13 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from frieze.cluster.bands import Marks, mark
-
-from .. import loading
 from ..autoencoders import PictureVAE
 from ..errors import ModelError
 from ..family import (
@@ -39,6 +34,10 @@ from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
+    from torch import Tensor
+
+    from frieze.cluster.bands import Marks
 
     from ..spec import RenderSpec
 
@@ -129,6 +128,8 @@ def encode(
     image: np.ndarray | None = None,
 ) -> Conditioning:
     """The prompts through one or two CLIPs; SDXL takes zeros for a negative prompt not given."""
+    from .. import loading
+
     options: dict[str, Any] = {
         "device": device,
         "num_images_per_prompt": 1,
@@ -161,6 +162,8 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> UNet:
     """The UNet and the VAE on one device."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
+    from .. import loading
+
     unet = loading.component(UNet2DConditionModel, facts, "unet", spec, denoiser=True)
     loading.add_loras(unet, _pipeline_class(facts), facts, spec)
     vae = loading.component(AutoencoderKL, facts, "vae", spec, dtype=_vae_dtype(facts, spec))
@@ -176,6 +179,10 @@ def _pipeline_class(facts: ModelFacts) -> type:
 
 def _vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
     """SDXL's autoencoder overflows in half precision, unless its config says that it was mended."""
+    import torch
+
+    from .. import loading
+
     vae = read_json(Path(facts.folder) / "vae" / "config.json")
     overflows = facts.pipeline == XL and vae.get("force_upcast", True)
     return torch.float32 if overflows else loading.vae_dtype(facts, spec)
@@ -185,6 +192,8 @@ class UNet(PictureVAE):
     """A loaded Stable Diffusion 1, 2 or XL."""
 
     def __init__(self, facts: ModelFacts, unet: Any, vae: Any) -> None:
+        from frieze.cluster.bands import mark
+
         super().__init__(vae)
         self.facts = facts
         self.unet = unet
@@ -207,6 +216,8 @@ class UNet(PictureVAE):
         guidance: Guidance,
     ) -> Tensor:
         """x0 from what this checkpoint predicts: the noise, a velocity or x0 itself."""
+        import torch
+
         embeds_BLE, device = tensors["embeds"], x_BCTHW.device
         output_BCHW = self.unet(
             x_BCTHW.squeeze(2).to(embeds_BLE.dtype),
@@ -224,6 +235,8 @@ class UNet(PictureVAE):
         Original size, left and top crop, and target size in pixels (arXiv 2307.01952, section 2.2).
         Float32, for float16 ends at 65504.
         """
+        import torch
+
         if self.facts.pipeline != XL:
             return None
         pooled_BE, downscale = tensors["pooled"], self.facts.latent.downscale

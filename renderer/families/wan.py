@@ -15,14 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
 
-from frieze.cluster.bands import Marks, mark
-
-from .. import loading
 from ..causal_vae import CausalVAE
 from ..errors import ModelError
 from ..family import (
@@ -50,11 +44,14 @@ from ..model_configs import (
     read,
 )
 from ..model_files import read_json
-from ..rotary import ClipRope, clip_angles
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from frieze.cluster.bands import Marks
 
     from ..spec import RenderSpec
 
@@ -145,7 +142,11 @@ def encode(
 ) -> Conditioning:
     """The prompts through UMT5, and a first frame [H, W, 3] in [0, 1] through CLIP (Wan 2.1)."""
     import diffusers
+    import torch
+    import torch.nn.functional as F
     import transformers
+
+    from .. import loading
 
     sees = read(Transformer, Path(facts.folder) / "transformer" / "config.json").image_dim
     parts: dict[str, Any] = {}
@@ -203,6 +204,9 @@ def _picture(image_HWC: np.ndarray) -> Any:
 def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Wan:
     """The transformers and the autoencoder on one device; each transformer has its own LoRAs."""
     import diffusers
+    import torch
+
+    from .. import loading
 
     kind = diffusers.WanTransformer3DModel
     names = [name for name in ("transformer", "transformer_2") if name in facts.cost.weight_bytes]
@@ -234,6 +238,8 @@ class Wan(CausalVAE):
         boundary_ratio: float | None = None,
         expands: bool | None = False,
     ) -> None:
+        from ..rotary import ClipRope
+
         super().__init__(vae)
         self.facts = facts
         self.experts = experts
@@ -281,6 +287,8 @@ class Wan(CausalVAE):
 
     def _shown(self, x_BCTHW: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         """What the network sees: the latents, and the first frame in its place."""
+        import torch
+
         if "first" in tensors:
             return _begun(x_BCTHW, tensors["first"])
         if "condition" in tensors:
@@ -289,6 +297,8 @@ class Wan(CausalVAE):
 
     def _timestep(self, x_BCTHW: Tensor, level: Level, begun: bool) -> Tensor:
         """[B], or one for each token [B, S], 0 for those of a given first frame."""
+        import torch
+
         batch, _, frames, rows, columns = x_BCTHW.shape
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=x_BCTHW.device)
         if not self.expands:
@@ -311,6 +321,8 @@ class Wan(CausalVAE):
         `condition` is [1, temporal + C, T, H, W]: of each latent frame a mask of the frames that
         are given, then latents of the first frame followed by mid grey.
         """
+        import torch
+
         if self.expands:
             return {"first": self.encoded(pixels_BCTHW)}
         batch, channels, _, height, width = pixels_BCTHW.shape
@@ -335,12 +347,16 @@ class Wan(CausalVAE):
 
     def _angles(self, device: torch.device) -> Sequence[Tensor]:
         """Rotary angles of the thread's frames, rows and columns, float64, each [number, F]."""
+        from ..rotary import clip_angles
+
         place = self._thread.place
         return clip_angles(place, self.axes(place), self._thread.sigma, device)
 
 
 def _marks(expert: nn.Module) -> Sequence[Marks]:
     """attn1 is over the canvas; attn2 asks text and picture tokens, the same on every rank."""
+    from frieze.cluster.bands import mark
+
     return (
         mark(expert, lambda name, _: name.endswith(".attn1")),
         mark(expert, lambda name, _: name.endswith(".attn2"), local=True),
@@ -349,4 +365,6 @@ def _marks(expert: nn.Module) -> Sequence[Marks]:
 
 def _begun(x_BCTHW: Tensor, first_BCTHW: Tensor) -> Tensor:
     """Latents whose first frame is given."""
+    import torch
+
     return torch.cat([first_BCTHW.to(x_BCTHW.dtype), x_BCTHW[:, :, 1:]], dim=2)

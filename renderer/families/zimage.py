@@ -16,14 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from frieze.cluster.attention import Context
-from frieze.cluster.bands import Marks, mark
-
-from .. import loading
 from ..autoencoders import PictureVAE
 from ..family import (
     Conditioning,
@@ -38,11 +32,15 @@ from ..family import (
 )
 from ..method import Axis
 from ..model_configs import Config, Count, PictureVae, Size, Small, hints, read
-from ..rotary import band_angles, picture_axes, turns
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
+    from torch import Tensor
+
+    from frieze.cluster.attention import Context
+    from frieze.cluster.bands import Marks
 
     from ..spec import RenderSpec
 
@@ -103,6 +101,8 @@ def encode(
     """The prompts through Qwen3, in its chat template, without the tokenizer's padding."""
     from diffusers import ZImagePipeline
 
+    from .. import loading
+
     pipeline = loading.text_pipeline(ZImagePipeline, facts, spec).to(device)
     length = spec.max_sequence_length or facts.max_sequence_length
 
@@ -127,6 +127,8 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> ZImage:
     """The transformer and the VAE on one device."""
     from diffusers import AutoencoderKL, ZImagePipeline, ZImageTransformer2DModel
 
+    from .. import loading
+
     transformer = loading.component(
         ZImageTransformer2DModel, facts, "transformer", spec, denoiser=True
     )
@@ -149,6 +151,8 @@ class ZImage(PictureVAE):
     """A loaded Z-Image checkpoint."""
 
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
+        from ..rotary import turns
+
         super().__init__(vae)
         self.facts = facts
         self.dims, self.theta = tuple(transformer.axes_dims), float(transformer.rope_theta)
@@ -170,9 +174,13 @@ class ZImage(PictureVAE):
         return sequences
 
     def _padding(self, *_: object) -> Context:
+        from frieze.cluster.attention import Context
+
         return Context(self._sequences.num_pads, "rear")
 
     def _rear(self, *_: object) -> Context:
+        from frieze.cluster.attention import Context
+
         return Context(self._sequences.num_pads + self._sequences.num_text, "rear")
 
     def denoiser_marks(self, level: Level) -> Sequence[Marks]:
@@ -188,6 +196,8 @@ class ZImage(PictureVAE):
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v; the network gives -v, and counts time from noise to picture."""
+        import torch
+
         latent, embeds_BLE = self.facts.latent, tensors["embeds"]
         num_tokens = place.canvas.height * place.canvas.width // latent.patch**2
         num_text = padded(embeds_BLE.shape[1])
@@ -206,6 +216,8 @@ class ZImage(PictureVAE):
 
     def axes(self, place: Place) -> tuple[Axis, ...]:
         """Rotary axes in the order of a head's channels."""
+        from ..rotary import picture_axes
+
         return picture_axes(self.facts, place, self.dims, self.theta)
 
     def guided(
@@ -241,6 +253,10 @@ class ZImage(PictureVAE):
 
         The caption takes 1, 2, ... on the frame axis, and the image the position after it.
         """
+        import torch
+
+        from ..rotary import band_angles
+
         at = self._sequences
         axes = self.axes(at.place)
         image_SA = band_angles(at.place, axes, at.sigma, device, frame=at.num_text + 1)
@@ -263,15 +279,21 @@ def padded(num_tokens: int) -> int:
 
 def _lengthened(x_SE: Tensor, num_more: int) -> Tensor:
     """With rows of zeros behind: what lies there is not looked at, or is position 0."""
+    import torch
+
     return torch.cat([x_SE, x_SE.new_zeros(num_more, x_SE.shape[1])])
 
 
 def _is_padding(num_tokens: int, num_pads: int, device: torch.device) -> Tensor:
+    import torch
+
     return torch.arange(num_tokens + num_pads, device=device) >= num_tokens
 
 
 def _mark(transformer: Any, part: str, **options: Any) -> Marks:
     """The attentions of one run of blocks."""
+    from frieze.cluster.bands import mark
+
     return mark(
         transformer,
         lambda name, _: name.startswith(f"{part}.") and name.endswith(".attention"),

@@ -15,7 +15,6 @@ from ..frequencies import PICTURE, ntk, policy, stretch
 from ..method import Axis, Method, Spectrum, Stage, stages_of
 from ..options import Option
 from ..spec import RenderSpec
-from ..spectrum import base_factor, gains
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +25,8 @@ OPTIONS = {"kappa": Option(0.08, least=0)}
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; rows and columns only."""
+    from ..spectrum import gains
+
     kappa = options.read(spec, OPTIONS)["kappa"]
 
     def gain(axis: Axis, sigma: float, spectrum: Spectrum | None) -> Tensor | float:
@@ -45,4 +46,6 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
 def strong_base(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
     """Frequencies of the base theta * s^(2d / (d - 2)) / (1 + 0.1 ln s)."""
+    from ..spectrum import base_factor
+
     return ntk(omega_F, base_factor(len(omega_F), stretch(axis)))

@@ -202,6 +202,17 @@ def test_defaults_in_the_help_are_those_that_are_used() -> None:
         assert told == (f"{used:g}" if isinstance(used, float) else str(used)), name
 
 
+def test_a_plan_that_clearly_fits_is_said_without_a_model() -> None:
+    watch = f"import atexit, sys; atexit.register(lambda: print(set({HEAVY}) & set(sys.modules)))"
+    small = ("plan", "--size", "512x512", "--device", "cpu")
+    out, _ = process(*small, "--device-memory", "24", program=watch).communicate(timeout=AMPLE)
+    assert re.search(r"memory +less than 0\.\d\d GiB on each device, which has 24\.0", out)
+    assert out.endswith("{'numpy'}\n")
+    out, _ = process(*small, "--device-memory", "0.2", program=watch).communicate(timeout=AMPLE)
+    assert re.search(r"memory +0\.\d\d GiB on each device: text", out)
+    assert "'torch'" in out.splitlines()[-1]
+
+
 def test_help_groups_the_options() -> None:
     shown = frieze("render", "--help")
     assert shown.exit_code == 0
@@ -289,6 +300,7 @@ def test_a_dry_run_prints_the_plan_and_draws_nothing(
 ) -> None:
     class Plan(str):
         estimate = "asked for"
+        is_estimated = True
 
     module = importlib.import_module("frieze.renderer.plan")
     monkeypatch.setattr(module, "plan", lambda spec: Plan(f"bands for {spec.height} rows"))

@@ -195,6 +195,7 @@ def test_every_family_needs_what_its_plan_says(gallery: Gallery, name: str, work
     needed, peaks = estimated(made), measured(made)
     assert needed.denoise == pytest.approx(max(peak for peak, _ in peaks), rel=CLOSE)
     assert needed.decode == pytest.approx(max(peak for _, peak in peaks), rel=CLOSE)
+    assert MARGIN * roughly(made) > needed.bytes_per_device
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

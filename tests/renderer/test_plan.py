@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from frieze.renderer import devices
 from frieze.renderer.errors import ModelError, PlanError, SpecError
@@ -145,15 +146,33 @@ def test_truncated_weights_are_refused(copied: Path) -> None:
         describe(str(copied))
 
 
-def test_planning_imports_neither_ray_nor_diffusers() -> None:
+def test_planning_imports_no_library_that_draws() -> None:
     code = (
-        "import sys; from frieze.renderer import plan, RenderSpec; import frieze.renderer as r;"
-        "assert 'torch' not in sys.modules, 'torch';"
-        "plan(RenderSpec(prompt='x', height=256, width=256));"
-        "print([m for m in ('ray', 'diffusers', 'transformers', 'zarr') if m in sys.modules])"
+        "import sys; from frieze.renderer import plan, RenderSpec;"
+        "sizes = [(256, 256, 'auto'), (512, 512, 'auto'), (512, 1024, 'auto'), (512, 512, 'yarn')];"
+        "[plan(RenderSpec(prompt='x', height=h, width=w, method=m)) for h, w, m in sizes];"
+        "heavy = {'torch', 'ray', 'diffusers', 'transformers', 'zarr'};"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_every_family_and_method_is_described_without_torch() -> None:
+    code = (
+        "import sys; from frieze.renderer import plugins;"
+        "kinds = ('families', 'methods');"
+        "[plugins.load(kind, name) for kind in kinds for name in plugins.names(kind)];"
+        "print({'torch', 'ray', 'diffusers', 'transformers', 'zarr'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+def test_what_is_known_of_cuda_without_torch_is_what_torch_says() -> None:
+    code = "from frieze.renderer import devices; print(devices.has_cuda())"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == str(torch.cuda.is_available())
 
 
 @pytest.mark.parametrize(

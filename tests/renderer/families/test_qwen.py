@@ -17,7 +17,7 @@ from torch import Tensor
 import denoising
 from denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
 from frieze.cluster.layout import Band, Canvas
-from frieze.renderer import ModelError
+from frieze.renderer import ModelError, rotary
 from frieze.renderer.families import qwen
 from frieze.renderer.family import Guidance, Place, describe, linear_guided
 from frieze.renderer.method import Axis, trained
@@ -74,7 +74,7 @@ def test_angles_are_those_of_diffusers_tables(studio: Studio, rows: int, columns
     dims = studio.model.dims
     stock = QwenEmbedRope(10000, list(dims), scale_rope=True)
     expected = stock([(1, rows, columns)], max_txt_seq_len=9, device=CPU)
-    ours = qwen.TurnRope()(studio.model.angles(place, 9, 0.5, CPU))
+    ours = rotary.TurnRope()(studio.model.angles(place, 9, 0.5, CPU))
     for table, known in zip(ours, expected, strict=True):
         assert table.dtype == torch.complex64
         assert float((table - known).abs().max()) <= CASTS_TO_FLOAT32
