@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import commands, completions, roster
+from . import commands, completions
 from .arguments import Json, Quiet
 from .errors import RenderCancelledError, RenderFailedError, SpecError, printable
 from .flags import checked, takes_fields
@@ -59,6 +59,7 @@ def batch(
 
 def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: bool) -> None:
     """Draw a file of items into a folder; raises `RenderFailedError` if any failed."""
+    from . import roster
     from .batch import batch as draw
     from .homes import is_taken
 

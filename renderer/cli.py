@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -36,6 +35,8 @@ def frieze(
 ) -> None:
     """Draw pictures of any size with a diffusion model, on any number of devices."""
     if version:
+        from importlib import metadata
+
         result(f"frieze {metadata.version('frieze')}")
     elif context.invoked_subcommand is None:
         result(context.get_help())

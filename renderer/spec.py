@@ -61,6 +61,10 @@ PLACE_FIELDS = frozenset(
 )
 
 
+# Validators are built when the first spec is made: `--help` makes none.
+CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+
 class StageSpec(BaseModel):
     """One resolution of a cascade.
 
@@ -70,7 +74,7 @@ class StageSpec(BaseModel):
     picture's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = CONFIG
 
     scale: float = Field(default=1.0, gt=0, le=1)
     start: float = Field(default=1.0, ge=0.001, le=1)
@@ -88,7 +92,7 @@ class RenderSpec(BaseModel):
     pipelines have carry diffusers' names. Raises `SpecError` through `parse`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = CONFIG
 
     prompt: str = Field(default="", description="what the picture shows")
     negative_prompt: str | None = Field(
