@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
-from PIL import Image
 
 from . import runlog
 from .charts import Chart, bars, shares
@@ -29,6 +27,7 @@ from .provenance import software, source
 from .spec import RenderSpec, StageSpec
 from .status import Status, clock, status
 from .store import Store
+from .thumbnail import thumbnail
 from .whole import whole_file
 
 THUMBNAIL = 1024
@@ -189,15 +188,9 @@ def _versions(
 
 
 def _thumbnail(store: Store) -> str:
-    """A level of the pyramid as a data address; of a clip its middle frame; empty if undrawn."""
+    """A small picture as a data address; of a clip its middle frame; empty if undrawn."""
     if not store.is_complete:
         return ""
-    levels = store.layout.levels
-    level = next((x for x in levels if max(x.height, x.width) <= THUMBNAIL), levels[-1])
-    frame = None if store.layout.frames is None else store.layout.frames // 2
-    pixels_HWC = store.read_rows(0, level.height, level.index, frame)
-    if pixels_HWC.dtype == np.uint16:
-        pixels_HWC = (pixels_HWC >> 8).astype(np.uint8)
     packed = io.BytesIO()
-    Image.fromarray(pixels_HWC).save(packed, format="JPEG", quality=90)
+    thumbnail(store, THUMBNAIL).save(packed, format="JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode("ascii")

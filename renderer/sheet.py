@@ -9,13 +9,13 @@ import io
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import StoreError
 from .homes import replace
 from .locations import Location
 from .store import Store
+from .thumbnail import thumbnail
 
 SIDE, MARGIN, CAPTION = 192, 12, 20  # pixels
 MOST_COLUMNS, MOST_PICTURES = 8, 400
@@ -27,7 +27,7 @@ def contact_sheet(pictures: Sequence[tuple[str, Location]], out: Location) -> Lo
     """Write a PNG of (name, store) pairs, the first `MOST_PICTURES`; returns its path.
 
     Each comes from the coarsest level of its store's pyramid that is large enough, a clip from
-    its first frame; a store that cannot be read leaves an empty frame.
+    its middle frame; a store that cannot be read leaves an empty frame.
     """
     shown = pictures[:MOST_PICTURES]
     columns = min(MOST_COLUMNS, max(1, math.ceil(math.sqrt(len(shown)))))
@@ -38,7 +38,7 @@ def contact_sheet(pictures: Sequence[tuple[str, Location]], out: Location) -> Lo
     for index, (name, store) in enumerate(shown):
         left = MARGIN + index % columns * step[0]
         top = MARGIN + index // columns * step[1]
-        _place(sheet, thumbnail(store), left, top)
+        _place(sheet, _thumbnail(store), left, top)
         caption = _fitted(name, font)
         ImageDraw.Draw(sheet).text((left, top + SIDE + 2), caption, fill=INK, font=font)
     file = io.BytesIO()
@@ -47,23 +47,12 @@ def contact_sheet(pictures: Sequence[tuple[str, Location]], out: Location) -> Lo
     return out
 
 
-def thumbnail(path: Location) -> Image.Image | None:
-    """A store's picture within `SIDE` pixels; None where it cannot be read."""
+def _thumbnail(path: Location) -> Image.Image | None:
+    """A store's picture; None where it cannot be read."""
     try:
-        store = Store.open(path)
-        levels = store.layout.levels
-        large = [level for level in levels if max(level.height, level.width) >= SIDE]
-        level = (large or levels[:1])[-1]
-        frame = None if store.layout.frames is None else 0
-        pixels_HWC = store.read_rows(0, level.height, level.index, frame)
+        return thumbnail(Store.open(path), SIDE)
     except StoreError:
         return None
-    if pixels_HWC.dtype == np.uint16:
-        pixels_HWC = (pixels_HWC // 257).astype(np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(pixels_HWC))
-    scale = SIDE / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _place(sheet: Image.Image, picture: Image.Image | None, left: int, top: int) -> None:
