@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError
 
 from .attended import settled
+from .batch_time_left import BatchTimeLeft
 from .drive import Drive
 from .errors import (
     FriezeError,
@@ -43,6 +45,7 @@ class Attempts:
         retries: int,
         on_event: Callable[[ItemEvent], None] | None,
         cancel: threading.Event,
+        left: BatchTimeLeft,
     ) -> None:
         self.ledger = ledger
         self.retries = retries
@@ -50,6 +53,7 @@ class Attempts:
         self._on_event = on_event or (lambda event: None)
         self._tries: Counter[str] = Counter()
         self._telling = threading.Lock()
+        self._left = left
 
     def attempt(self, job: Job, crew: WarmCrew) -> ItemResult | None:
         """Draw an item; None if it waits again, because it is to be retried or was stopped."""
@@ -127,7 +131,8 @@ class Attempts:
     def tell(self, event: ItemEvent) -> None:
         """One event at a time, whichever lane it comes from."""
         with self._telling:
-            self._on_event(event)
+            left = self._left(event.name, event.state, event.event, event.seconds)
+            self._on_event(replace(event, left=left))
 
 
 def _may_pass(error: Exception, heard: set[str]) -> bool:

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 
@@ -20,6 +20,7 @@ from frieze.cluster.fleet import FleetError, WorkerLostError
 
 from . import commands, warm
 from .attempts import Attempts
+from .batch_time_left import BatchTimeLeft
 from .directory import store_directory
 from .errors import FriezeError, PlanError, RenderCancelledError, RenderFailedError, SpecError
 from .events import Event
@@ -30,6 +31,7 @@ from .ledger import ItemEvent, ItemResult, Ledger
 from .locations import Location
 from .packing import Job, Phase, pack, phases
 from .sheet import contact_sheet
+from .time_left import whole_cost
 from .warm import NoWorkersError, PromptBook, WarmCrew
 
 POLL_SECONDS = 0.2
@@ -87,7 +89,8 @@ class Batch:
         self, on_event: Callable[[ItemEvent], None] | None, cancel: threading.Event
     ) -> Generator[ItemResult, None, None]:
         """Draw what is left to draw; the report is written however this ends."""
-        self.attempts = Attempts(self.ledger, self.retries, on_event, cancel)
+        ordered = phases(self.jobs, self.workers, one_device=not self.ray)
+        self.attempts = Attempts(self.ledger, self.retries, on_event, cancel, _left(ordered))
         self.cancel = cancel
         began = time.monotonic()
         with self._session():
@@ -97,7 +100,7 @@ class Batch:
             try:
                 for item, error in self.refused:
                     yield self.attempts.failed(item, error, 0.0)
-                for phase in phases(self.jobs, self.workers, one_device=not self.ray):
+                for phase in ordered:
                     if not cancel.is_set():
                         yield from self._phase(phase)
             finally:
@@ -218,6 +221,17 @@ class Batch:
         if done:
             stores = [(item.name, item.main.with_suffix(".zarr")) for item in done]
             contact_sheet(stores, self.root / "contact.png")
+
+
+def _left(ordered: Iterable[Phase]) -> BatchTimeLeft:
+    """The time left of a batch, by what each of its items has to compute on its workers."""
+    return BatchTimeLeft(
+        {
+            job.item.name: (whole_cost(job.plan) / phase.width, phase.num_lanes)
+            for phase in ordered
+            for job in phase.jobs
+        }
+    )
 
 
 class Lanes:

@@ -39,7 +39,8 @@ class Event:
     workers. ended: it goes on no more, unfinished. digests: what each rank took and made since
     the last ones, after `step`, in `facts`.
 
-    `facts` are JSON values beside these, for logs and metrics: bytes, workers, seconds by part.
+    `facts` are JSON values beside these, for logs and metrics: bytes, workers, seconds by part, and
+    the seconds that are `left` of the whole render.
     """
 
     kind: Kind

@@ -19,6 +19,7 @@ from .events import Event
 from .homes import is_taken, replace
 from .items import Item, inside
 from .locations import Location
+from .time_left import Left
 
 State = Literal["queued", "running", "failed", "done"]
 
@@ -44,21 +45,26 @@ class ItemResult:
 
 @dataclass(frozen=True)
 class ItemEvent:
-    """One thing that happened to an item: its new state, or what its render told (`event`)."""
+    """One thing that happened to an item: its new state, or what its render told (`event`).
+
+    `left` is the time left of the whole batch, where that is known.
+    """
 
     name: str
     state: State
     event: Event | None = None
     seconds: float = 0.0
     error: str | None = None
+    left: Left | None = None
 
     def to_json(self) -> str:
         """One line of JSON: {"event": "item", "item": ..., "state": ...}, or the render's event."""
+        whole = {f"batch_{k}": v for k, v in (self.left.facts() if self.left else {}).items()}
         if self.event is not None:
-            return json.dumps({**self.event.as_json(), "item": self.name})
+            return json.dumps({**self.event.as_json(), "item": self.name, **whole})
         told = {"seconds": round(self.seconds, 3), "error": self.error}
         about = {"event": "item", "item": self.name, "state": self.state}
-        return json.dumps(about | {key: value for key, value in told.items() if value})
+        return json.dumps(about | {key: value for key, value in told.items() if value} | whole)
 
 
 class Ledger:

@@ -45,6 +45,7 @@ METRICS = (
     Metric("frieze_workers", "gauge", "Workers that draw at present."),
     Metric("frieze_progress_ratio", "gauge", "Share of the steps of this stage that are done."),
     Metric("frieze_decoded_ratio", "gauge", "Share of the blocks that are whole on disk."),
+    Metric("frieze_left_seconds", "gauge", "Seconds until the last block, of the whole render."),
 )
 
 
@@ -64,6 +65,8 @@ class Meter:
 
     def __call__(self, event: Event) -> None:
         """Count one event; kinds that say nothing countable are passed over."""
+        if "left" in event.facts:
+            self._sink.set("frieze_left_seconds", event.facts["left"])
         if count := getattr(self, f"_{event.kind}", None):
             count(event, event.facts)
 
@@ -101,6 +104,7 @@ class Meter:
             self._sink.set("frieze_workers", facts["num_workers"])
 
     def _done(self, event: Event, facts: Any) -> None:
+        self._sink.set("frieze_left_seconds", 0)
         self._sink.set("frieze_workers", 0)
 
     def _ended(self, event: Event, facts: Any) -> None:

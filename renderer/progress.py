@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from .errors import line
 from .events import Event
 from .terminal import remark, result, show_on
+from .time_left import of_facts, span
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -57,31 +58,10 @@ class Pace:
         """Seconds for one, 0 before the first."""
         return statistics.median(self._seconds) if self._seconds else 0.0
 
-    def left(self, total: int, later: float = 0.0) -> str:
-        """Time until `total` are done and what `later` more take, as "1:05".
-
-        Empty before the first.
-        """
-        return span(self.seconds * (total - self._count + later)) if self._seconds else ""
-
-
-def later_steps(stages: Sequence[Mapping[str, Any]], number: int) -> float:
-    """Steps of the stages after the one of this number, in its own: by their pixels."""
-    areas = [stage["size"][0] * stage["size"][1] for stage in stages]
-    pairs = list(zip(stages, areas, strict=True))[number:]
-    return float(sum(stage["steps"] * area for stage, area in pairs) / areas[number - 1])
-
 
 def steps(event: Event, did: bool) -> bool:
     """Whether a render is between steps after an event, if it was before or `did`."""
     return event.kind in STEPPING or (did and event.kind not in NOT_STEPPING)
-
-
-def span(seconds: float) -> str:
-    """Seconds as people write them: 0:07, 1:05, 2:03:00."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Display(Protocol):
@@ -107,25 +87,16 @@ class Progress(logging.Handler):
         self._display: Display | None = None
         self.began = False
         self.is_stepping = False
-        self._stages: Sequence[Mapping[str, Any]] = ()  # as the plan's event told them
         self._turn = threading.RLock()
 
     def __call__(self, event: Event) -> None:
         self.began = self.began or event.kind in WORK
         self.is_stepping = steps(event, self.is_stepping)
-        self._stages = event.facts.get("stages", self._stages)
         with self._turn:
             self.show(event)
 
     def show(self, event: Event) -> None:
         """Put one event before the user's eyes."""
-
-    def _left(self, event: Event, pace: Pace, done: int, total: int) -> str:
-        """1:05 left: for all steps of the render, or for the blocks of its decoding."""
-        later = 0.0
-        if event.kind == "step" and 0 < event.stage <= len(self._stages):
-            later = later_steps(self._stages, event.stage)
-        return f"{pace.left(total, later)} left" if done < total or later else ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """A logged warning is a note."""
@@ -184,7 +155,7 @@ class Lines(Progress):
         if not total or event.kind in BEGIN:
             return _title(event)
         what = f"{_title(event)}: {event.kind} {done}/{total}, {self._pace} each"
-        left = self._left(event, self._pace, done, total)
+        left = _left(event)
         return f"{what}, {left}" if left else what
 
 
@@ -219,7 +190,7 @@ class Bars(Progress):
             self._begin(event, 0, total)
         assert self._task is not None
         self._pace.count(done, event.seconds)
-        left = self._left(event, self._pace, done, total)
+        left = _left(event)
         self._bars.update(
             self._task,
             completed=done,
@@ -260,6 +231,12 @@ def _counts(event: Event) -> tuple[int, int]:
     if event.kind in ("decode", "block"):
         return event.blocks, event.num_blocks
     return 0, 0
+
+
+def _left(event: Event) -> str:
+    """about 1:05 left: of the whole render, as its event tells; empty when nothing is."""
+    left = of_facts(event.facts)
+    return str(left) if left and left.seconds else ""
 
 
 def _title(event: Event) -> str:

@@ -22,12 +22,12 @@ from . import runlog
 from .charts import Chart, bars, shares
 from .errors import ExportError, printable
 from .flags import option
-from .progress import span
 from .provenance import software, source
 from .spec import RenderSpec, StageSpec
 from .status import Status, clock, status
 from .store import Store
 from .thumbnail import thumbnail
+from .time_left import Left, span
 from .whole import whole_file
 
 THUMBNAIL = 1024
@@ -117,6 +117,8 @@ def _headline(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[tuple[s
     if lines:
         rows.append(("begun", clock(lines[0]["time"])))
         rows.append(("wall time", span(sum(run_seconds(run) for run in runs(lines)))))
+    if found.left is not None:
+        rows.append(("time left", str(Left(found.left, found.left_is)).removesuffix(" left")))
     if found.workers:
         rows.append(("workers", str(len(found.workers))))
     rows.append(("blocks", f"{found.blocks} of {found.num_blocks}"))

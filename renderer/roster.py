@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from .errors import line
 from .events import Event
 from .ledger import ItemEvent, State
-from .progress import Progress, span, steps
+from .progress import Progress, steps
 from .terminal import remark, result, show_on
+from .time_left import Left, of_facts, span
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,12 +41,14 @@ class Roster(Progress):
         super().__init__()
         self.states: dict[str, State] = {}
         self._stepping: set[str] = set()
+        self.left: Left | None = None  # of the whole batch
 
     def item(self, event: ItemEvent) -> None:
         """Put what happened to an item before the user's eyes."""
         with self._turn:
             self.began = True
             self.states[event.name] = event.state
+            self.left = event.left or self.left
             self._count_steps(event)
             self.tell(event)
 
@@ -61,6 +64,10 @@ class Roster(Progress):
     def count(self, *states: State) -> int:
         """Items in one of the states."""
         return sum(state in states for state in self.states.values())
+
+    def whole(self) -> str:
+        """, about 1:05 left: of the batch, where that is known."""
+        return f", {self.left}" if self.left and self.left.seconds else ""
 
     def tell(self, event: ItemEvent) -> None:
         """Show it."""
@@ -96,8 +103,8 @@ class LineRoster(Roster):
             is_news = told.kind in NEWS or (told.kind in PACED and is_late)
         if is_news:
             self._shown = self._clock()
-            ended = f"[{self.count(*ENDS)}/{len(self.states)}]"
-            remark(line(f"{ended} {event.name}: {doing}"))
+            ended = f"{self.count(*ENDS)}/{len(self.states)}{self.whole()}"
+            remark(line(f"[{ended}] {event.name}: {doing}"))
 
     def show(self, event: Event) -> None:
         remark(event.message)
@@ -155,7 +162,7 @@ class TableRoster(Roster):
 
     def _title(self) -> str:
         states: tuple[State, ...] = ("done", "failed", "running", "queued")
-        return ", ".join(f"{self.count(state)} {state}" for state in states)
+        return ", ".join(f"{self.count(state)} {state}" for state in states) + self.whole()
 
 
 def choose(*, json: bool, quiet: bool) -> Roster:
@@ -178,8 +185,10 @@ def what(event: ItemEvent) -> str:
     told = event.event
     if told is None:
         return event.state
+    found = of_facts(told.facts)
+    left = f", {found}" if found and found.seconds else ""
     if told.kind in ("stage", "step"):
-        return f"stage {told.stage}/{told.num_stages}, step {told.step}/{told.num_steps}"
+        return f"stage {told.stage}/{told.num_stages}, step {told.step}/{told.num_steps}{left}"
     if told.kind in ("decode", "block"):
-        return f"block {told.blocks}/{told.num_blocks}"
+        return f"block {told.blocks}/{told.num_blocks}{left}"
     return told.message if told.kind in ("export", *NEWS) else ""

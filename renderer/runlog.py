@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -205,6 +205,8 @@ class Line(BaseModel):
     elapsed: Figure = 0.0
     moved_bytes: Figure = 0
     peak_bytes: Figure = 0
+    left: Figure | None = None
+    left_is: Literal["about", "at least"] | None = None
     message: str = ""
     stages: Annotated[list[Stage], Field(min_length=1)] | None = None
     workers: list[Worker] | None = None

@@ -19,8 +19,8 @@ from .errors import StoreError
 from .errors import line as one_line
 from .inventory import State
 from .locations import S3Path, location
-from .progress import later_steps, span
 from .store import Store
+from .time_left import Left, Sureness, of_facts, span
 
 Fields = Mapping[str, Any]
 # A driver that holds the store and says nothing for this long, and for many steps, may hang.
@@ -32,7 +32,7 @@ RECENT = 8
 
 @dataclass(frozen=True)
 class Status:
-    """One look. `left` are the seconds until the last step, or, once decoding, the last block.
+    """One look. `left` are the seconds until the last block, `left_is` how sure they are.
 
     running: a driver is at work; `silence` are the seconds since its last sign of life, where it
     gives any. silent: one holds the store, and has said nothing for long.
@@ -59,6 +59,7 @@ class Status:
     stages: Sequence[Fields]
     workers: Sequence[Fields] = field(default_factory=list)
     failures: Sequence[Fields] = field(default_factory=list)
+    left_is: Sureness = ""
 
     def as_json(self) -> dict[str, Any]:
         """{"event": "status"} and the fields; `heard` is the epoch's second of the last news."""
@@ -78,7 +79,7 @@ class Status:
         if self.seconds_per_step and not self._is_drawn:
             what += f", {self.seconds_per_step:.2f} s each"
         if self.state == "running" and self.left is not None:
-            what += f", {span(self.left)} left" + ("" if self._is_drawn else ", then decoding")
+            what += f", {Left(self.left, self.left_is)}"
         if self.state == "silent":
             what += f", no news for {span(max(0.0, time.time() - self.heard))}"
         elif self.state == "running" and self.silence > SIGN_SECONDS:
@@ -117,15 +118,11 @@ def status(path: str | os.PathLike[str] | S3Path) -> Status:
     stage, step = _at(lines, store.last_state())
     stage = min(stage, len(stages) - 1)
     done = len(store.done())
-    is_drawn = (stage, step) == (len(stages) - 1, stages[-1]["steps"])
     pace = _pace(events, lines, stage)
     heard = max((line["time"] for line in (*events, *lines) if "time" in line), default=0.0)
     silence = store.journal.silence()
     how, reason = _how(store, lines, heard, pace)
-    if is_drawn:
-        left = _decoding_left(events, lines, done, store.layout.num_blocks)
-    else:
-        left = _steps_left(stages, stage, step, pace)
+    left = _left(lines) if how == "running" else None
     return Status(
         path=str(path),
         state=how,
@@ -138,7 +135,8 @@ def status(path: str | os.PathLike[str] | S3Path) -> Status:
         blocks=done,
         num_blocks=store.layout.num_blocks,
         seconds_per_step=pace,
-        left=left if how == "running" else None,
+        left=None if left is None else left.seconds,
+        left_is="" if left is None else left.sureness,
         heard=heard,
         silence=silence,
         num_recovered=sum(line["event"] == "recovered" for line in lines),
@@ -206,23 +204,10 @@ def _pace(events: Sequence[Fields], lines: Sequence[Fields], stage: int) -> floa
     return statistics.median(recent) if recent else 0.0
 
 
-def _steps_left(stages: Sequence[Fields], stage: int, step: int, pace: float) -> float | None:
-    """Seconds of all steps to come, as if a step took time in proportion to its pixels."""
-    if not pace:
-        return None
-    return pace * (stages[stage]["steps"] - step + later_steps(stages, stage + 1))
-
-
-def _decoding_left(
-    events: Sequence[Fields], lines: Sequence[Fields], done: int, total: int
-) -> float | None:
-    """Seconds of the blocks to come, at the pace since decoding began."""
-    began = _last(_since_plan(lines), "decode").get("time")
-    blocks = [e for e in events if e["event"] == "block" and e.get("time", 0) > (began or 0)]
-    new = sum(len(event.get("ids", [None])) for event in blocks)
-    if began is None or not new:
-        return None
-    return float((blocks[-1]["time"] - began) / new * (total - done))
+def _left(lines: Sequence[Fields]) -> Left | None:
+    """What the newest run told last of the time that is left."""
+    told = (of_facts(line) for line in reversed(_since_plan(lines)))
+    return next((left for left in told if left is not None), None)
 
 
 def _since_plan(lines: Sequence[Fields]) -> Sequence[Fields]:

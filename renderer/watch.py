@@ -20,6 +20,7 @@ from .events import Event, StepReport
 from .locations import Location
 from .metrics import METRICS, Meter
 from .runlog import RunLog
+from .time_left import TimeLeft, decoding_cost, stages
 
 if TYPE_CHECKING:
     from frieze.cluster.fleet import Fleet
@@ -38,12 +39,15 @@ class Watch:
     def __init__(self, on_event: Callable[[Event], None] | None) -> None:
         self._tell = on_event
         self._log = RunLog()
+        self._left = TimeLeft()
         self._meter: Meter | None = None
         self._turn = threading.RLock()
 
     def __call__(self, event: Event) -> None:
         """Tell the caller last: what it raises must not hide what happened."""
         with self._turn:
+            if (left := self._left(event)) is not None:
+                event = replace(event, facts={**event.facts, **left.facts()})
             is_private = event.kind == "plan" or "cut" in event.facts  # has words of the prompt
             logged = replace(event, message="") if is_private else event
             self._log.write(logged.as_json())
@@ -88,7 +92,6 @@ class Watch:
 def of_plan(made: CanvasPlan, *, resumes: bool) -> dict[str, Any]:
     """What a log says of a plan: sizes and counts, nothing of the prompt."""
     spec = made.spec
-    sizes = (made.size(index) for index in range(len(made.stages)))
     return {
         "resumes": resumes,
         "version": metadata.version("frieze"),
@@ -97,10 +100,8 @@ def of_plan(made: CanvasPlan, *, resumes: bool) -> dict[str, Any]:
         "pid": os.getpid(),
         "size": [spec.width, spec.height],
         "frames": spec.num_frames,
-        "stages": [
-            {"size": [width, height], "steps": stage.num_steps}
-            for (height, width), stage in zip(sizes, made.stages, strict=True)
-        ],
+        "stages": stages(made),
+        "decoding_cost": decoding_cost(made),
         "blocks": made.num_blocks,
         "num_workers": spec.workers,
     }

@@ -166,7 +166,10 @@ def test_a_stopped_batch_says_how_to_go_on_and_does(
 ) -> None:
     cancel, again = threading.Event(), Counter[str]()
 
+    told: list[ItemEvent] = []
+
     def stop(event: ItemEvent) -> None:
+        told.append(event)
         if event.name == "wide" and event.event and event.event.kind == "step":
             cancel.set()
 
@@ -176,6 +179,10 @@ def test_a_stopped_batch_says_how_to_go_on_and_does(
         seen.extend(result.name for result in results)
     assert seen == ["plain", "seeded", "moon"]
     assert report(tmp_path)["items"]["wide"]["state"] == "queued"
+    # From the first measured step on a batch tells what is left of itself, beside each item's own.
+    steps = [event for event in told if event.event and event.event.kind == "step"]
+    assert all(event.left and event.event.facts["left"] > 0 for event in steps if event.event)
+    assert all(event.left and event.left.seconds > 0 for event in told[told.index(steps[0]) :])
 
     def count(event: ItemEvent) -> None:
         again[event.name] += event.event is not None and event.event.kind == "step"

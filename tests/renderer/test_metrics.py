@@ -125,8 +125,12 @@ def test_failures_recoveries_and_new_sizes_are_counted() -> None:
         count(Event(kind, facts=facts))  # type: ignore[arg-type]
     assert (sums["frieze_failures_total"], sums["frieze_recoveries_total"]) == (1, 1)
     assert sums["frieze_workers"] == 2
+    count(Event("stage", facts={"left": 65.0}))
+    assert sums["frieze_left_seconds"] == 65.0
     count(Event("ended", facts={"is_asked": True}))
     assert (sums["frieze_failures_total"], sums["frieze_workers"]) == (1, 0)
     count(Event("ended", facts={"is_asked": False}))
     assert sums["frieze_failures_total"] == 2
     count(Event("note", message="nothing to count"))
+    count(Event("done"))
+    assert sums["frieze_left_seconds"] == 0

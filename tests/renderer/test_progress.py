@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from frieze.renderer import progress
 from frieze.renderer.events import Event
-from frieze.renderer.progress import Bars, JsonLines, Lines, Pace, Progress, choose, span
+from frieze.renderer.progress import Bars, JsonLines, Lines, Pace, Progress, choose
+from frieze.renderer.time_left import Left
 
 
 class Clock:
@@ -31,20 +33,12 @@ def block(number: int, total: int = 4) -> Event:
     return Event("block", stage=3, num_stages=3, blocks=number, num_blocks=total)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00"), (7.4, "0:07"), (65, "1:05"), (7380, "2:03:00")]
-)
-def test_times_are_written_as_people_do(seconds: float, text: str) -> None:
-    assert span(seconds) == text
-
-
-def test_what_is_left_follows_from_measured_steps() -> None:
+def test_one_stall_is_not_the_pace() -> None:
     pace = Pace(Clock())
-    assert pace.left(10) == ""
+    assert str(pace) == ""
     for number, seconds in enumerate((2.0, 2.0, 50.0), 1):
         pace.count(number, seconds)
     assert pace.seconds == 2.0
-    assert pace.left(33) == "1:00"
 
 
 def test_without_a_measured_time_the_clock_is_asked() -> None:
@@ -54,7 +48,6 @@ def test_without_a_measured_time_the_clock_is_asked() -> None:
     clock.now = 6.0
     pace.count(7)
     assert pace.seconds == 2.0
-    assert pace.left(8) == "0:02"
 
 
 def test_lines_are_throttled_but_the_last_is_always_told(
@@ -68,26 +61,19 @@ def test_lines_are_throttled_but_the_last_is_always_told(
         show(step(number, seconds=1.0))
     assert capsys.readouterr().err.splitlines() == [
         "stage 2/3 512x512",
-        "stage 2/3: step 1/10, 1.00 s each, 0:09 left",
-        "stage 2/3: step 6/10, 1.00 s each, 0:04 left",
+        "stage 2/3: step 1/10, 1.00 s each",
+        "stage 2/3: step 6/10, 1.00 s each",
         "stage 2/3: step 10/10, 1.00 s each",
     ]
 
 
-def test_time_left_is_the_whole_renders(capsys: pytest.CaptureFixture[str]) -> None:
-    clock = Clock()
-    show = Lines(every=0.0, clock=clock)
-    sizes = [(128, 5), (256, 10), (512, 3)]
-    stages = [{"size": [side, side], "steps": steps} for side, steps in sizes]
-    show(Event("plan", message="a plan", facts={"stages": stages}))
-    show(Event("stage", stage=2, num_stages=3, num_steps=10, message="256x256"))
-    for number in (9, 10):
-        clock.now += 1.0
-        show(step(number, seconds=1.0))
-    # Each of the three steps to come has four times the pixels.
-    assert capsys.readouterr().err.splitlines()[-2:] == [
-        "stage 2/3: step 9/10, 1.00 s each, 0:13 left",
-        "stage 2/3: step 10/10, 1.00 s each, 0:12 left",
+def test_time_left_is_what_the_event_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    show = Lines(every=0.0, clock=Clock())
+    for number, left in ((9, Left(73.0, "about")), (10, Left(0.0))):
+        show(replace(step(number, seconds=1.0), facts=left.facts()))
+    assert capsys.readouterr().err.splitlines() == [
+        "stage 2/3: step 9/10, 1.00 s each, about 1:13 left",
+        "stage 2/3: step 10/10, 1.00 s each",
     ]
 
 
@@ -97,7 +83,7 @@ def test_a_resumed_stage_counts_only_what_it_did(capsys: pytest.CaptureFixture[s
     show(Event("decode", blocks=2, num_blocks=4))
     clock.now = 3.0
     show(block(3))
-    assert capsys.readouterr().err.splitlines()[-1] == "decode: block 3/4, 3.00 s each, 0:03 left"
+    assert capsys.readouterr().err.splitlines()[-1] == "decode: block 3/4, 3.00 s each"
 
 
 @pytest.mark.parametrize("make", [Lines, Bars])
@@ -109,7 +95,7 @@ def test_a_whole_render_is_told(
     monkeypatch.setenv("COLUMNS", "120")
     with make() as show:
         show(Event("stage", stage=2, num_stages=3, num_steps=10, message="512x512"))
-        show(step(10, seconds=0.25))
+        show(replace(step(10, seconds=0.25), facts={"left": 65.0, "left_is": "about"}))
         show(Event("decode", num_blocks=4))
         show(block(4))
         show(Event("note", message="[no markup]"))
@@ -117,7 +103,15 @@ def test_a_whole_render_is_told(
         show(Event("done", seconds=65))
     out, err = capsys.readouterr()
     assert out == ""
-    for part in ("stage 2/3", "512x512", "step 10/10", "0.25 s", "block 4/4", "[no markup]"):
+    for part in (
+        "stage 2/3",
+        "512x512",
+        "step 10/10",
+        "0.25 s",
+        "about 1:05 left",
+        "block 4/4",
+        "[no markup]",
+    ):
         assert part in err
     assert "writing a.tif\n" in err
     assert "done in 1:05\n" in err

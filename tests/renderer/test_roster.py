@@ -12,8 +12,10 @@ from rich.console import Console
 from frieze.renderer import ItemEvent
 from frieze.renderer.events import Event
 from frieze.renderer.roster import JsonRoster, LineRoster, TableRoster, choose
+from frieze.renderer.time_left import Left
 
 STEP = Event("step", stage=1, num_stages=2, step=3, num_steps=4)
+LATE = Event(**{**vars(STEP), "facts": {"left": 7.0, "left_is": "about"}})
 TOLD = [
     *(ItemEvent(name, "queued") for name in "abc"),
     ItemEvent("a", "running"),
@@ -33,7 +35,7 @@ def test_lines_tell_ends_and_retries_and_few_steps(capsys: pytest.CaptureFixture
         for event in TOLD:
             roster.item(event)
         now = 10.0
-        roster.item(ItemEvent("c", "running", STEP))
+        roster.item(ItemEvent("c", "running", LATE, left=Left(65.0, "about")))
         roster.item(ItemEvent("c", "running", STEP))
         logging.getLogger("frieze.renderer").warning("slow")
     out, err = capsys.readouterr()
@@ -42,16 +44,19 @@ def test_lines_tell_ends_and_retries_and_few_steps(capsys: pytest.CaptureFixture
         "[1/3] b: failed: it does not fit",
         "[1/3] a: to be tried again: a worker was lost",
         "[2/3] a: done in 1:05",
-        "[2/3] c: stage 1/2, step 3/4",
+        "[2/3, about 1:05 left] c: stage 1/2, step 3/4, about 0:07 left",
         "slow",
     ]
 
 
 def test_json_lines_tell_all(capsys: pytest.CaptureFixture[str]) -> None:
     roster = JsonRoster()
-    for event in TOLD:
+    for event in (ItemEvent("a", "running", LATE, left=Left(65.0, "about")), *TOLD):
         roster.item(event)
     out, err = capsys.readouterr()
+    told, _, out = out.partition("\n")
+    whole = {"item": "a", "batch_left": 65.0, "batch_left_is": "about"}
+    assert json.loads(told) == LATE.as_json() | whole
     lines = [json.loads(line) for line in out.splitlines()]
     assert (len(lines), err) == (len(TOLD), "")
     assert [line["item"] for line in lines[:3]] == ["a", "b", "c"]
@@ -60,14 +65,19 @@ def test_json_lines_tell_all(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_table_shows_what_runs_and_what_ended() -> None:
     roster = TableRoster()
-    for event in (*TOLD, ItemEvent("c", "running"), ItemEvent("c", "running", STEP)):
+    late = ItemEvent("c", "running", LATE, left=Left(3600.0))
+    for event in (*TOLD, ItemEvent("c", "running"), late):
         roster.item(event)
     page = io.StringIO()
     Console(file=page, width=100).print(roster.table())
     shown = page.getvalue()
     for part in (
-        *("1 done, 1 failed, 1 running, 0 queued", "failed: it does not fit", "done in 1:05"),
-        "stage 1/2, step 3/4",
+        *(
+            "1 done, 1 failed, 1 running, 0 queued, 1:00:00 left",
+            "failed: it does not fit",
+            "done in 1:05",
+        ),
+        "stage 1/2, step 3/4, about 0:07 left",
     ):
         assert part in shown
     assert shown.count("\n") < 10
