@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import finite, lora
+from . import finite, lora, weight_differences
 from .errors import ModelError
 from .model_files import read_json
 
@@ -34,8 +34,10 @@ def add_to_denoiser(denoiser: Any, pipeline_class: Any, loras: Sequence[Lora]) -
 
     Raises `ModelError`.
     """
-    modules, _ = pipeline_class._get_signature_keys(pipeline_class)
-    part = "unet" if "unet" in modules else "transformer"
+    modules, part = _denoiser_of(pipeline_class)
+    for each in loras:  # before peft renames what it wraps
+        _, left = converted(each.path, pipeline_class, getattr(denoiser, "config", None))
+        weight_differences.add(denoiser, each.path, left, each.weight)
     # A pipeline of this one part: only the pipeline knows all formats of its family's LoRAs.
     pipeline = pipeline_class.__new__(pipeline_class)
     pipeline.register_modules(**{**dict.fromkeys(modules), part: denoiser})
@@ -50,12 +52,50 @@ def add_to_denoiser(denoiser: Any, pipeline_class: Any, loras: Sequence[Lora]) -
     return bool(added)
 
 
+def check(denoiser: Any, pipeline_class: Any, loras: Sequence[Lora], folder: Path) -> None:
+    """Raise `ModelError` for files that do not fit a denoiser, which may be without weights.
+
+    All of a file is read: also whether its numbers are finite.
+    """
+    _, part = _denoiser_of(pipeline_class)
+    for each in loras:
+        try:
+            state, left = converted(each.path, pipeline_class, getattr(denoiser, "config", None))
+        except FAILURES as error:
+            raise _misfit(each.path, error) from None
+        _of_part(state, part, pipeline_class, each.path)
+        lora.check_converted(each.path, {k: tuple(v.shape) for k, v in state.items()}, folder)
+        weight_differences.named(denoiser, each.path, left)
+
+
+def _denoiser_of(pipeline_class: Any) -> tuple[Any, str]:
+    """The names of a pipeline's parts, and of that which draws."""
+    modules, _ = pipeline_class._get_signature_keys(pipeline_class)
+    return modules, "unet" if "unet" in modules else "transformer"
+
+
+def converted(
+    path: Path, pipeline: Any, unet_config: Any
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """(what a pipeline makes of a file, the differences of weights that it leaves out).
+
+    Raises `ModelError` where it leaves out anything else.
+    """
+    return check_whole(path, pipeline.lora_state_dict, _options(pipeline, unet_config))
+
+
+def _options(pipeline: Any, unet_config: Any) -> dict[str, Any]:
+    options = {"return_alphas": True, "return_lora_metadata": True}
+    options |= {"use_safetensors": True, "local_files_only": True}
+    is_unet = "unet" in pipeline._lora_loadable_modules and unet_config is not None
+    return options | ({"unet_config": unet_config} if is_unet else {})
+
+
 def _load(pipeline: Any, part: str, path: Path, name: str) -> dict[str, Tensor]:
     """One file through the pipeline's own loader, which is shown this part's tensors only."""
     found: dict[str, Tensor] = {}
 
     def of_this_part(*args: Any, **options: Any) -> tuple[Any, ...]:
-        check_whole(path, type(pipeline).lora_state_dict, options)
         state, *rest = type(pipeline).lora_state_dict(*args, **options)
         found.update(_of_part(state, part, pipeline, path))
         return dict(found), *rest
@@ -71,11 +111,14 @@ def _load(pipeline: Any, part: str, path: Path, name: str) -> dict[str, Tensor]:
     return found
 
 
-def check_whole(path: Path, convert: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raise `ModelError` for a file that is not finite, or of which `convert` leaves out a part.
+def check_whole(
+    path: Path, convert: Callable[..., Any], options: Mapping[str, Any]
+) -> tuple[Mapping[str, Tensor], dict[str, Tensor]]:
+    """What `convert`, a pipeline's `lora_state_dict`, makes of a file, and what is left to us.
 
-    `convert` is a pipeline's `lora_state_dict`. What becomes of each tensor is followed through it
-    as gradients would be; zeros change nothing, so that they may be left out.
+    Raises `ModelError` for a file that is not finite, or of which a part is lost. What becomes of
+    each tensor is followed through `convert` as gradients would be; zeros change nothing, so that
+    they may be left out. Differences of whole weights are left to `weight_differences`.
     """
     from safetensors.torch import load_file
 
@@ -88,6 +131,7 @@ def check_whole(path: Path, convert: Callable[..., Any], options: Mapping[str, A
                     raise ModelError(f"{path}: {key} holds NaN or infinity; a whole file works")
                 leaves[key] = torch.zeros((), dtype=value.dtype, requires_grad=True)
                 given[key] = value + leaves[key]
+        values = dict(given)
         weighty = [key for key in leaves if bool(given[key].any())]
         made = convert(given, **options)
     made = made[0] if isinstance(made, tuple) else made
@@ -96,6 +140,13 @@ def check_whole(path: Path, convert: Callable[..., Any], options: Mapping[str, A
     lost = [key for key in weighty if id(leaves[key]) not in used]
     # A factor's scale is a number by the time that it is multiplied.
     lost = [k for k in lost if not (k.endswith(".alpha") and _module(k) in used_names)]
+    _refuse_lost(path, [key for key in lost if not key.endswith(weight_differences.SUFFIXES)])
+    state = {key: value.detach() for key, value in made.items()}
+    return state, {key: values[key].detach() for key in lost}
+
+
+def _refuse_lost(path: Path, lost: Sequence[str]) -> None:
+    """Raise `ModelError` if a file changes what nobody applies."""
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise ModelError(
@@ -150,10 +201,10 @@ def add_to_encoders(pipeline: Any, loras: Sequence[Lora], folder: Path) -> None:
 
 def _load_into_encoders(pipeline: Any, path: Path, name: str, folder: Path) -> None:
     unet = folder / "unet" / "config.json"
-    config = {"unet_config": SimpleNamespace(**read_json(unet))} if unet.is_file() else {}
-    options = {"return_alphas": True, "return_lora_metadata": True, **config}
-    options |= {"use_safetensors": True, "local_files_only": True}
-    check_whole(path, pipeline.lora_state_dict, options)
+    config = SimpleNamespace(**read_json(unet)) if unet.is_file() else None
+    _, left = converted(path, pipeline, config)
+    _refuse_lost(path, [key for key in left if key.startswith(("text", "lora_te"))])
+    options = _options(pipeline, config)
     state, *alphas, metadata = pipeline.lora_state_dict(str(path), **options)
     lora.check_converted(path, {key: tuple(value.shape) for key, value in state.items()}, folder)
     for part in _encoders(pipeline):
@@ -188,7 +239,9 @@ def _set_weights(encoder: Any, loras: Sequence[Lora]) -> None:
         set_adapters_for_text_encoder(names, encoder, weights)
 
 
-def _of_part(state: dict[str, Tensor], part: str, pipeline: Any, path: Path) -> dict[str, Tensor]:
+def _of_part(
+    state: Mapping[str, Tensor], part: str, pipeline: Any, path: Path
+) -> dict[str, Tensor]:
     """The tensors of one part of a pipeline; raises `ModelError` where some are of no part."""
     parts = tuple(f"{name}." for name in pipeline._lora_loadable_modules)
     foreign = next((key for key in state if not key.startswith(parts)), None)

@@ -231,12 +231,14 @@ class Drive:
         raise RenderFailedError(f"the prompt could not be encoded: {failed}") from failed
 
     def _with_cuts_told(self, prompts: Prompts) -> Prompts:
-        """The same; what of them no encoder reads is told, and kept out of the log."""
+        """The same; what of them no encoder reads is told, and kept out of the log; and remarks."""
         for cut in dict.fromkeys(cut for each in prompts.values() for cut in each.cuts):
             facts = {
                 "cut": {"tokenizer": cut.tokenizer, "limit": cut.limit, "letters": len(cut.text)}
             }
             self.say("note", message=f"warning: {cut}", facts=facts)
+        for remark in dict.fromkeys(text for each in prompts.values() for text in each.remarks):
+            self.say("note", message=f"warning: {remark}")
         return prompts
 
     def _deliver(self, made: CanvasPlan, targets: outputs.Targets, peak: int) -> RenderResult:

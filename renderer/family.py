@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -25,8 +25,7 @@ from . import hub, plugins
 from .errors import ModelError
 from .input_files import fault
 from .method import AbsolutePolicy, Axis, PositionPolicy
-from .model_configs import check_index, check_sizes
-from .model_files import read_json
+from .model_configs import check_sizes, index_of
 from .schedules import Level, Schedule
 from .weight_files import check_parts
 
@@ -143,16 +142,17 @@ class Guidance:
 class Conditioning:
     """The encoded prompts, (positive,) or (positive, negative); the same tensors on every rank.
 
-    `cuts` are the parts of them that their encoders do not read.
+    `cuts` are the parts of them that their encoders do not read, `remarks` what else is to be told.
     """
 
     halves: tuple[Mapping[str, Tensor], ...] = ()
     cuts: tuple[Cut, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def on(self, device: Any) -> Conditioning:
         """The same on a device."""
         halves = tuple({k: v.to(device) for k, v in h.items()} for h in self.halves)
-        return Conditioning(halves, self.cuts)
+        return replace(self, halves=halves)
 
 
 @dataclass(frozen=True)
@@ -243,9 +243,8 @@ def find(model: str, revision: str | None = None, variant: str | None = None) ->
 def describe(model: str, revision: str | None = None, variant: str | None = None) -> ModelFacts:
     """Facts of a model by name; raises `ModelError` when no family can serve it safely."""
     folder = find(model, revision, variant)
-    index = read_json(folder / "model_index.json")
-    pipeline = str(index.get("_class_name", ""))
-    check_index(folder / "model_index.json", index)
+    index = index_of(folder)
+    pipeline = index.pipeline
     check_parts(folder, index)
     served: dict[str, str] = {}
     for name in family_names():

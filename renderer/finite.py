@@ -42,7 +42,9 @@ def first_fault(comm: Comm, named: Named) -> str:
 
 def _flag(tensors: Iterable[Tensor], device: torch.device | str = "cpu") -> Tensor:
     """1 if all elements are finite, else 0: uint8, on the device."""
-    ends = [end for x in tensors if x.numel() for end in torch.aminmax(x.detach())]
+    # No range of float8 is known to torch: 8 bits are read as 32.
+    plain = [x.detach().float() if x.dtype.itemsize == 1 else x.detach() for x in tensors]
+    ends = [end for x in plain if x.numel() for end in torch.aminmax(x)]
     if not ends:
         return torch.ones((), dtype=torch.uint8, device=device)
     return torch.stack([end.isfinite() for end in ends]).all().to(device, torch.uint8)

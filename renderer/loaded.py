@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import finite, loading, truncation
+from . import finite, loading, truncation, weight_names
 from .errors import FriezeError
 from .family import Conditioning, Model, ModelFacts, load_family
 from .precision import exactly
@@ -68,6 +68,7 @@ def encode_many(
 def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioning]:
     spec, facts = plan.spec, plan.facts
     loading.quiet()
+    remarks = weight_names.check(facts, spec)  # before any weight is read
 
     def encoded(prompt: str) -> Conditioning:
         with truncation.calls() as calls:
@@ -81,7 +82,7 @@ def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioni
         if not all(finite.is_finite(half.values()) for half in found.halves):
             raise finite.error("what the text encoders make of it", "the prompt", spec)
         cuts = truncation.cuts(calls, prompt, spec.negative_prompt)
-        return dataclasses.replace(found.on("cpu"), cuts=cuts)
+        return dataclasses.replace(found.on("cpu"), cuts=cuts, remarks=remarks)
 
     return {prompt: encoded(prompt) for prompt in plan.prompts}
 

@@ -20,8 +20,7 @@ import torch
 from . import adapters, finite, lora, quantization, skeletons, truncation
 from .errors import ModelError
 from .library_errors import as_model_error
-from .model_configs import lists_part
-from .model_files import read_json
+from .model_configs import Upcast, index_of, read
 from .weight_files import check_part, check_parts
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def component(
         return skeletons.build(kind, folder, spec, options["dtype"], denoiser)
     if denoiser:
         options |= quantization.options(spec, folder)
-    options |= _variant(folder, Path(facts.folder), spec.variant)
+    options |= variant_option(folder, Path(facts.folder), spec.variant)
     module, info = _loaded(kind, folder, output_loading_info=True, **options)
     missing = sorted(info["missing_keys"]) if not quantization.is_quantized(module) else []
     if missing:
@@ -82,8 +81,8 @@ def vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
 
     Its config says so by `force_upcast`, as diffusers' pipelines of SDXL take it.
     """
-    config = read_json(Path(facts.folder) / "vae" / "config.json")
-    upcast = spec.dtype == "float16" and config.get("force_upcast") is True
+    config = read(Upcast, Path(facts.folder) / "vae" / "config.json")
+    upcast = spec.dtype == "float16" and config.force_upcast
     return torch.float32 if upcast else dtype_of(spec.dtype)
 
 
@@ -121,17 +120,13 @@ def _text_pipeline(
     kind: type, facts: ModelFacts, spec: RenderSpec, components: Mapping[str, Any]
 ) -> Any:
     folder = Path(facts.folder)
-    index = read_json(folder / "model_index.json")
+    index = index_of(folder)
     check_parts(folder, index)
-    absent = [
-        name
-        for name, part in index.items()
-        if isinstance(part, list) and not lists_part(index, name)
-    ]
-    left_out = dict.fromkeys([*absent, *(name for name in DRAWING if name in index)])
+    absent = [name for name in index.parts if not index.has(name)]
+    left_out = dict.fromkeys([*absent, *(name for name in DRAWING if name in index.parts)])
     parts = {**left_out, **components}
     # A pipeline looks for the variant part by part, and takes the plain files where it has none.
-    variant = _variant(folder, folder, spec.variant)
+    variant = variant_option(folder, folder, spec.variant)
     pipeline = _loaded(kind, folder, dtype=dtype_of(spec.dtype), **variant, **parts)
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module) and name not in components:
@@ -158,10 +153,13 @@ def add_loras(
     Raises `ModelError` for a file that does not fit, or of which anything would be left out.
     """
     loras = lora.parse(spec.lora_2 if second else spec.lora)
-    if not loras or skeletons.wanted():
+    if not loras:
         return
     lora.check(loras, facts)
     quiet()
+    if skeletons.wanted():
+        adapters.check(denoiser, pipeline_class, loras, Path(facts.folder))
+        return
     with quantization.as_computed(denoiser):
         added = adapters.add_to_denoiser(denoiser, pipeline_class, loras)
     if added and not spec.storage_dtype and not quantization.is_quantized(denoiser):
@@ -169,7 +167,7 @@ def add_loras(
         denoiser.unload_lora()
 
 
-def _variant(folder: Path, model: Path, variant: str | None) -> dict[str, str]:
+def variant_option(folder: Path, model: Path, variant: str | None) -> dict[str, str]:
     """The option for a variant where `folder` has its weights; a variant nobody has is refused."""
     if variant is None:
         return {}
@@ -177,6 +175,13 @@ def _variant(folder: Path, model: Path, variant: str | None) -> dict[str, str]:
     if not any(model.rglob(pattern)):
         raise ModelError(f"{model} holds no {variant!r} weights; drop --variant, or fetch them")
     return {"variant": variant} if any(folder.rglob(pattern)) else {}
+
+
+def on_meta(kind: type, folder: Path, **options: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """A part that transformers loads, without its weights, and what its loader says of them."""
+    options |= {"device_map": "meta", "output_loading_info": True}
+    module, info = _loaded(kind, folder, ignore_mismatched_sizes=True, **options)
+    return module, info
 
 
 def _loaded(kind: type, folder: Path, **options: Any) -> Any:

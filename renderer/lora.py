@@ -94,9 +94,12 @@ def summary(loras: Iterable[Lora]) -> list[str]:
     """For people: each file's name, its weight, and how many layers it changes, all or none."""
     lines = []
     for each in loras:
-        down = (key for key in shapes(each.path) if re.search(r"lora_(A|down)|lora\.down", key))
+        keys = shapes(each.path)
+        down = (key for key in keys if re.search(r"lora_(A|down)|lora\.down", key))
         layers = {re.split(r"\.lora|_lora\.", key)[0] for key in down}
-        lines.append(f"{shown(each.path.name)} at {each.weight:g}: {len(layers)} layers")
+        whole = sum(key.endswith((".diff", ".diff_b")) for key in keys)
+        more = f", {whole} weights by their differences" if whole else ""
+        lines.append(f"{shown(each.path.name)} at {each.weight:g}: {len(layers)} layers{more}")
     return lines
 
 

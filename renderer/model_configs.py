@@ -46,12 +46,30 @@ class Hints(Config):
 
 
 class Index(Config):
-    """model_index.json."""
+    """model_index.json; what is no option of the pipeline is one of its parts."""
+
+    model_config = ConfigDict(extra="allow")
 
     pipeline: str = Field(alias="_class_name")
     boundary_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     expand_timesteps: bool | None = None
     is_distilled: bool | None = None
+
+    @property
+    def parts(self) -> dict[str, tuple[str | None, str | None]]:
+        """Library and class of each part by name; None of one that is left out."""
+        found = (self.model_extra or {}).items()
+        return {name: (part[0], part[1]) for name, part in found if isinstance(part, list)}
+
+    def has(self, name: str) -> bool:
+        """Whether a part of that name is listed, and not as left out."""
+        return self.parts.get(name, (None, None))[0] is not None
+
+
+class Upcast(Config):
+    """Whether an autoencoder says that it overflows in half precision."""
+
+    force_upcast: bool | None = None
 
 
 class PictureVae(Config):
@@ -60,7 +78,7 @@ class PictureVae(Config):
     latent_channels: Size
     block_out_channels: Sizes
     decoder_block_out_channels: Sizes | None = None
-    force_upcast: bool | None = None
+    latents_mean: list[float] | None = None
 
     @property
     def downscale(self) -> int:
@@ -178,17 +196,17 @@ def hints(folder: Path) -> Hints:
     return read(Hints, path) if path.is_file() else Hints()
 
 
-def check_index(path: Path, index: Mapping[str, Any]) -> None:
-    """Raise `ModelError` unless every part is [library, class], or [null, null]."""
-    for name, part in index.items():
+def index_of(folder: Path) -> Index:
+    """A folder's model_index.json; raises `ModelError`.
+
+    So it does unless every part is [library, class], or [null, null].
+    """
+    path = folder / "model_index.json"
+    found = read(Index, path)
+    for name, part in (found.model_extra or {}).items():
         if isinstance(part, list) and not _is_part(part):
             raise ModelError(f"{path}: {name} is {shown(part)}; a library and a class work")
-
-
-def lists_part(index: Mapping[str, Any], name: str) -> bool:
-    """Whether model_index.json lists a part of that name, and not as left out."""
-    part = index.get(name)
-    return isinstance(part, list) and part[0] is not None
+    return found
 
 
 def _is_part(part: list[Any]) -> bool:

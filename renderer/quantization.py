@@ -135,6 +135,11 @@ def as_computed(module: nn.Module) -> Iterator[None]:
             layer.to(hook.storage_dtype)
 
 
+def cast_layers(module: nn.Module) -> list[nn.Module]:
+    """Layers under layerwise casting."""
+    return [layer for layer, _ in _cast_layers(module)]
+
+
 def _cast_layers(module: nn.Module) -> list[tuple[nn.Module, Any]]:
     """Layers under layerwise casting, each with its hook."""
     hooks = ((layer, getattr(layer, "_diffusers_hook", None)) for layer in module.modules())

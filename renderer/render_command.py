@@ -33,7 +33,7 @@ from .progress import Progress, choose
 from .render import render as draw
 from .render import resume as finish
 from .spec import parse
-from .terminal import result
+from .terminal import remark, result
 
 if TYPE_CHECKING:
     from .spec import RenderSpec
@@ -127,12 +127,17 @@ def _print_plan(spec: RenderSpec, json: bool) -> None:
     from .plan import plan as planned
 
     made = planned(spec)
-    ample = None if json or made.is_estimated else budget.ample(made)
+    is_counted = json or made.is_estimated or spec.lora or spec.lora_2
+    ample = None if is_counted else budget.ample(made)
     if ample is not None:
         enough, memory = (size / GIB for size in ample)
-        remark = f"memory    less than {enough:.2f} GiB on each device, which has {memory:.1f}"
-        result(made, f"{remark}; --json counts it")
+        note = f"memory    less than {enough:.2f} GiB on each device, which has {memory:.1f}"
+        result(made, f"{note}; --json counts it")
         return
+    from . import weight_names
+
+    for text in weight_names.check(made.facts, made.spec):
+        remark(f"warning: {text}")
     estimate = made.estimate  # from here on the plan's text says it too
     result(as_json({**vars(made), "estimate": estimate}, event="plan") if json else made)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, PlanError
 from .library_errors import as_model_error
-from .model_configs import SchedulerConfig, parse
+from .model_configs import SchedulerConfig, index_of, parse
 from .model_files import read_json
 from .shifts import alpha_for, even_sigmas, flow_sigmas
 
@@ -142,8 +142,8 @@ def read_schedule(
 def _class_name(folder: Path, options: Mapping[str, Any]) -> str:
     """A pipeline makes the scheduler that its index names, whatever the config was saved from."""
     index = folder / "model_index.json"
-    named = read_json(index).get("scheduler") if index.is_file() else None
-    return str((isinstance(named, list) and named and named[-1]) or options.get("_class_name", ""))
+    named = index_of(folder).parts.get("scheduler") if index.is_file() else None
+    return str((named and named[-1]) or options.get("_class_name", ""))
 
 
 def _check_options(path: Path, name: str, flow: bool, options: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ leaves out the runs of layers whose equals have told all there is to know.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +31,15 @@ QUANTISED = {"bnb-8bit": 1.0, "bnb-4bit": 0.5 + 4 / 64, "torchao-int8": 1.0, "to
 
 @dataclass(frozen=True)
 class Skeleton:
-    """One part of a model on meta, what its weights take, and what a cast layer takes twice."""
+    """One part of a model on meta, what its weights take, and what a cast layer takes twice.
+
+    `shapes` are those of the weights that its files must have, by name.
+    """
 
     subfolder: str
     module: nn.Module
     weight_bytes: int
+    shapes: Mapping[str, tuple[int, ...]]
     cast_bytes: int = 0
 
 
@@ -65,6 +69,7 @@ def build(kind: Any, folder: Path, spec: RenderSpec, dtype: torch.dtype, denoise
     config = {k: v for k, v in read_json(folder / "config.json").items() if k not in _PRIVATE}
     with as_model_error(folder / "config.json", "be built from"), torch.device("meta"):
         module = kind.from_config(config)
+    shapes = {name: tuple(x.shape) for name, x in module.state_dict().items()}
     _cast(module, dtype)
     size, cast = weight_bytes(module), 0
     if denoiser and spec.quantization:
@@ -75,7 +80,7 @@ def build(kind: Any, folder: Path, spec: RenderSpec, dtype: torch.dtype, denoise
     if denoiser and (spec.quantization or spec.storage_dtype):  # LoRAs stay beside the weights
         entries = spec.lora_2 if folder.name == "transformer_2" else spec.lora
         size += sum(each.path.stat().st_size for each in lora.parse(entries))
-    parts.append(Skeleton(folder.name, module, size, cast))
+    parts.append(Skeleton(folder.name, module, size, shapes, cast))
     return module.eval().requires_grad_(False)
 
 

@@ -28,7 +28,7 @@ from frieze.cluster.phantom import phantom
 from frieze.kernels.tracing import tracing
 from frieze.kernels.workspace import workspace
 
-from . import loading, sampling
+from . import loading, lora, sampling
 from .decode import decode
 from .estimate import Estimate
 from .family import Guidance, Model, ModelFacts, Place, load_family
@@ -66,7 +66,7 @@ def estimate(
 
 def axes(facts: ModelFacts, spec: RenderSpec, place: Place) -> tuple[Axis, ...]:
     """The rotary axes of a model, without its weights."""
-    return _skeleton(facts, spec)[0].axes(place)
+    return skeleton(facts, spec)[0].axes(place)
 
 
 class Traced:
@@ -83,7 +83,7 @@ class Traced:
         self.facts, self.spec, self.mesh = facts, spec, mesh
         self.guidance, self.positions = guidance, positions
         self.kind = _device_kind(spec.device)
-        self.model, self.parts = _skeleton(facts, spec)
+        self.model, self.parts = skeleton(facts, spec)
         self.solver = sampling.solver(facts.schedule)
         needs_image = facts.takes_image and not facts.image_optional
         self.animates = needs_image or spec.image is not None
@@ -303,16 +303,21 @@ def _device_kind(device: str) -> str:
 _SKELETONS: dict[tuple[Any, ...], tuple[Model, list[Skeleton]]] = {}
 
 
-def _skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton]]:
+def skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton]]:
     """The model and its parts, the last one asked for at hand."""
     weights = (spec.dtype, spec.variant, spec.quantization, spec.storage_dtype)
-    key = (facts.family, facts.folder, spec.lora, spec.lora_2, *weights)
-    if key not in _SKELETONS:
-        _SKELETONS.clear()
+    entries = lora.parse(spec.lora + spec.lora_2)
+    files = [*Path(facts.folder).glob("*/config.json"), *(each.path for each in entries)]
+    times = tuple((file, file.stat().st_mtime_ns) for file in sorted(files))
+    key = (facts.family, facts.folder, spec.lora, spec.lora_2, *weights, times)
+    found = _SKELETONS.get(key)
+    if found is None:
         loading.quiet()
         with skeletons() as parts:
             model = load_family(facts.family).load(facts, spec, META)
         for part in parts:
             shorten(part.module)
-        _SKELETONS[key] = (model, parts)
-    return _SKELETONS[key]
+        found = (model, parts)
+        _SKELETONS.clear()  # other threads may be here as well
+        _SKELETONS[key] = found
+    return found

@@ -6,12 +6,14 @@ checkpoints beside the parts, a safety checker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .errors import ModelError
 from .model_files import read_json
+
+if TYPE_CHECKING:
+    from .model_configs import Index
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Of a pipeline's parts those that no picture needs, or not every family's; `component` checks
@@ -19,11 +21,10 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 UNUSED = frozenset({"safety_checker", "image_encoder"})
 
 
-def check_parts(folder: Path, index: Mapping[str, Any]) -> None:
+def check_parts(folder: Path, index: Index) -> None:
     """Refuse a checkpoint of which a part that model_index.json lists is unsafe (`ModelError`)."""
-    for name, part in index.items():
-        is_loaded = isinstance(part, list) and part and part[0] is not None and name not in UNUSED
-        if is_loaded and (folder / name).is_dir():
+    for name in index.parts:
+        if index.has(name) and name not in UNUSED and (folder / name).is_dir():
             check_part(folder / name)
 
 

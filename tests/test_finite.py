@@ -246,6 +246,7 @@ def test_a_weight_that_is_not_finite_is_named(
     save_file(weights, file, {"format": "pt"})
     with pytest.raises(ModelError, match=rf"model/{part}: weight .*{weight} holds NaN or inf"):
         render(spec(model, tmp_path / "a.zarr"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]  # nothing was done
 
 
 # ---- how it is told

@@ -27,7 +27,7 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis, trained
-from ..model_configs import Count, Heads, Index, PictureVae, Size, hints, read
+from ..model_configs import Count, Heads, Index, PictureVae, Size, hints, index_of, read
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Transformer(Heads):
 
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
-    index = read(Index, folder / "model_index.json")
+    index = index_of(folder)
     transformer = read(Transformer, folder / "transformer" / "config.json")
     vae = read(PictureVae, folder / "vae" / "config.json")
     told = hints(folder)

@@ -30,7 +30,7 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis
-from ..model_configs import Count, Heads, PictureVae, Size, Small, hints, lists_part, read
+from ..model_configs import Count, Heads, PictureVae, Size, Small, hints, index_of, read
 from ..model_files import read_json
 from ..schedules import Level, read_schedule, x0_from
 
@@ -91,8 +91,7 @@ def describe(folder: Path) -> ModelFacts:
 
 def _has_t5(folder: Path) -> bool:
     """The largest of the three encoders may be left out, in the index or just on disk."""
-    index = read_json(folder / "model_index.json")
-    return lists_part(index, "text_encoder_3") and (folder / "text_encoder_3").is_dir()
+    return index_of(folder).has("text_encoder_3") and (folder / "text_encoder_3").is_dir()
 
 
 def encode(

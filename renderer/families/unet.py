@@ -28,8 +28,7 @@ from ..family import (
     weight_bytes,
 )
 from ..method import Axis
-from ..model_configs import Config, Index, PictureVae, Size, Sizes, hints, read
-from ..model_files import read_json
+from ..model_configs import Config, PictureVae, Size, Sizes, Upcast, hints, index_of, read
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
@@ -55,6 +54,10 @@ class Unet(Config):
 
     block_out_channels: Sizes
     cross_attention_dim: Size
+    in_channels: Size | None = None
+    addition_embed_type: str | None = None
+    class_embed_type: str | None = None
+    time_cond_proj_dim: Size | None = None
     sample_size: Cells | Annotated[list[Cells], Field(min_length=1, max_length=2)] | None = None
 
     @property
@@ -73,10 +76,10 @@ class Added(Config):
 
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` for a UNet asked in another way."""
-    pipeline = read(Index, folder / "model_index.json").pipeline
+    pipeline = index_of(folder).pipeline
     unet = read(Unet, folder / "unet" / "config.json")
     vae = read(PictureVae, folder / "vae" / "config.json")
-    _check(folder, pipeline, vae)
+    _check(folder, pipeline, unet, vae)
     channels, downscale = unet.block_out_channels, vae.downscale
     encoders = ("text_encoder", "text_encoder_2") if pipeline == XL else ("text_encoder",)
     return ModelFacts(
@@ -103,9 +106,8 @@ def describe(folder: Path) -> ModelFacts:
     )
 
 
-def _check(folder: Path, pipeline: str, vae: PictureVae) -> None:
+def _check(folder: Path, pipeline: str, unet: Unet, vae: PictureVae) -> None:
     path, added = folder / "unet" / "config.json", "text_time" if pipeline == XL else None
-    unet = read_json(path)
     known = {
         "in_channels": vae.latent_channels,
         "addition_embed_type": added,
@@ -113,10 +115,11 @@ def _check(folder: Path, pipeline: str, vae: PictureVae) -> None:
         "time_cond_proj_dim": None,
     }
     for option, value in known.items():
-        if unet.get(option) != value:
-            raise ModelError(f"{path}: {option} is {unet.get(option)!r}; Frieze knows {value!r}")
+        if getattr(unet, option) != value:
+            given = getattr(unet, option)
+            raise ModelError(f"{path}: {option} is {given!r}; Frieze knows {value!r}")
     path = folder / "vae" / "config.json"
-    if read_json(path).get("latents_mean") is not None:
+    if vae.latents_mean is not None:
         raise ModelError(f"{path}: latents_mean is set; Frieze knows plain scaling_factor")
 
 
@@ -183,8 +186,8 @@ def _vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
 
     from .. import loading
 
-    vae = read_json(Path(facts.folder) / "vae" / "config.json")
-    overflows = facts.pipeline == XL and vae.get("force_upcast", True)
+    vae = read(Upcast, Path(facts.folder) / "vae" / "config.json")
+    overflows = facts.pipeline == XL and vae.force_upcast is not False
     return torch.float32 if overflows else loading.vae_dtype(facts, spec)
 
 

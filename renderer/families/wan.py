@@ -35,15 +35,13 @@ from ..model_configs import (
     Count,
     Heads,
     ImageEncoder,
-    Index,
     Size,
     Small,
     VideoVae,
     hints,
-    lists_part,
+    index_of,
     read,
 )
-from ..model_files import read_json
 from ..schedules import Level, read_schedule, x0_from
 
 if TYPE_CHECKING:
@@ -78,14 +76,13 @@ class Transformer(Heads):
 
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
-    listed = read_json(folder / "model_index.json")
-    index = read(Index, folder / "model_index.json")
+    index = index_of(folder)
     transformer = read(Transformer, folder / "transformer" / "config.json")
     vae = read(VideoVae, folder / "vae" / "config.json")
     told = hints(folder)
     _check_network(folder, transformer)
     names = ("transformer", "transformer_2", "vae", "text_encoder", "image_encoder")
-    parts = [name for name in names if lists_part(listed, name)]
+    parts = [name for name in names if index.has(name)]
     animates = index.pipeline == "WanImageToVideoPipeline"
     expands = bool(index.expand_timesteps)
     hidden = transformer.hidden
@@ -216,7 +213,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Wan:
         second = expert is not experts[0]
         loading.add_loras(expert, pipeline_class, facts, spec, second=second)
     vae = loading.component(diffusers.AutoencoderKLWan, facts, "vae", spec, dtype=torch.float32)
-    index = read(Index, Path(facts.folder) / "model_index.json")
+    index = index_of(Path(facts.folder))
     experts = [expert.to(device).eval() for expert in experts]
     vae = vae.to(device).eval()
     return Wan(facts, experts, vae, index.boundary_ratio, index.expand_timesteps)

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from checkpoints import build
-from frieze.renderer import loading, lora
+from frieze.renderer import RenderSpec, loading, lora, trace
 from frieze.renderer.errors import ModelError
+from frieze.renderer.family import describe, load_family
 from parts import Layout, error, facts, spec
 from shared import Once
 from tolerances import CONTROL, LORA
@@ -223,25 +224,27 @@ def encoders(folder: Path, file: str) -> Any:
 
 ALPHA = {"diffusion_model__blocks__0__self_attn__q__alpha": torch.tensor(1.0)}
 NORM = "diffusion_model__blocks__0__self_attn__norm_q__diff"
+NOBODY = "diffusion_model__blocks__0__self_attn__norm_z__diff"
 
 
 @pytest.mark.parametrize(
     ("extra", "says"),
     [
-        ({NORM: torch.ones(32)}, r"changes diffusion_model\.blocks\.0\.self_attn\.norm_q\.diff,"),
-        ({f"{NORM}_b": torch.ones(32)}, r"norm_q\.diff_b, which diffusers leaves out"),
-        (
-            {NORM: torch.ones(32), f"{NORM}_b": torch.ones(32)},
-            r"norm_q\.diff and 1 more, which diffusers leaves out",
-        ),
+        ({"diffusion_model__odd__weight": torch.ones(32)}, r"cannot be applied .*odd\.weight"),
+        ({NOBODY: torch.ones(32)}, r"norm_z\.diff, which names no weight of WanTransformer"),
+        ({f"{NORM}_b": torch.ones(32)}, r"norm_q\.diff_b, which names no weight"),
+        ({NORM: torch.ones(31)}, r"attn1\.norm_q\.weight is \[32\], its change \[31\]"),
         ({NORM: torch.full((32,), float("nan"))}, r"norm_q\.diff holds NaN or infinity"),
     ],
 )
-def test_a_part_that_diffusers_drops_is_refused_by_name(
-    folders: Asked, tmp_path: Path, extra: dict[str, Tensor], says: str
+@pytest.mark.parametrize("second", [False, True])
+def test_what_cannot_be_applied_is_refused_by_name_before_any_work(
+    folders: Asked, tmp_path: Path, extra: dict[str, Tensor], says: str, second: bool
 ) -> None:
+    name, field = ("wan22", "lora_2") if second else ("wan", "lora")
+    asked = RenderSpec(**{field: (wan_file(tmp_path / "a.safetensors", **extra),)})
     with pytest.raises(ModelError, match=says) as caught:
-        encoders(folders("wan"), wan_file(tmp_path / "a.safetensors", **extra))
+        trace.skeleton(describe(str(folders(name))), asked)
     assert "\n" not in str(caught.value)
 
 
@@ -249,7 +252,66 @@ def test_a_part_that_diffusers_drops_is_refused_by_name(
 def test_control_a_whole_file_and_zeros_that_change_nothing_are_taken(
     folders: Asked, tmp_path: Path, extra: dict[str, Tensor]
 ) -> None:
-    encoders(folders("wan"), wan_file(tmp_path / "a.safetensors", **extra))
+    file = wan_file(tmp_path / "a.safetensors", **extra)
+    trace.skeleton(describe(str(folders("wan"))), RenderSpec(lora=(file,)))
+    encoders(folders("wan"), file)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_differences_of_weights_and_biases_are_added_as_by_hand(
+    folders: Asked, tmp_path: Path, second: bool
+) -> None:
+    changes = {
+        "blocks.0.self_attn.norm_q.diff": "blocks.0.attn1.norm_q.weight",
+        "blocks.1.cross_attn.norm_k.diff": "blocks.1.attn2.norm_k.weight",
+        "blocks.1.norm3.diff": "blocks.1.norm2.weight",
+        "blocks.1.norm3.diff_b": "blocks.1.norm2.bias",
+        "blocks.0.modulation.diff": "blocks.0.scale_shift_table",
+        "head.modulation.diff": "scale_shift_table",
+        "time_projection.1.diff_b": "condition_embedder.time_proj.bias",
+    }
+    folder, field = folders("wan22" if second else "wan"), "lora_2" if second else "lora"
+    plain = wan_experts(folder, RenderSpec())[-1]
+    factors_alone = wan_file(tmp_path / "b.safetensors")
+    by_hand = wan_experts(folder, RenderSpec(**{field: (f"{factors_alone}=0.5",)}))[-1]
+    torch.manual_seed(5)
+    extra = {}
+    for theirs, ours in changes.items():
+        parameter = by_hand.get_parameter(ours)
+        extra[f"diffusion_model.{theirs}"] = torch.randn(parameter.shape)
+    file = wan_file(tmp_path / "a.safetensors", **extra)
+    for theirs, ours in changes.items():
+        by_hand.get_parameter(ours).data += 0.5 * extra[f"diffusion_model.{theirs}"]
+    drawn = wan_experts(folder, RenderSpec(**{field: (f"{file}=0.5",)}))[-1]
+    for name, parameter in by_hand.named_parameters():
+        assert torch.equal(drawn.get_parameter(name), parameter), name
+    other = wan_experts(folder, RenderSpec(**{field: (f"{file}=0.6",)}))[-1]  # the control
+    for ours in changes.values():
+        assert not torch.equal(other.get_parameter(ours), by_hand.get_parameter(ours)), ours
+        assert not torch.equal(plain.get_parameter(ours), by_hand.get_parameter(ours)), ours
+    told = lora.summary(lora.parse([file]))
+    assert told == [f"'a.safetensors' at 1: 16 layers, {len(changes)} weights by their differences"]
+
+
+def wan_experts(folder: Path, asked: RenderSpec) -> list[Any]:
+    found = describe(str(folder))
+    return list(load_family("wan").load(found, asked, torch.device("cpu")).experts)
+
+
+def test_a_difference_of_weights_in_few_bits_is_refused(folders: Asked, tmp_path: Path) -> None:
+    norm = {"diffusion_model__blocks__0__norm3__diff": torch.ones(32)}
+    asked = RenderSpec(
+        lora=(wan_file(tmp_path / "a.safetensors", **norm),), storage_dtype="float8_e4m3fn"
+    )
+    plain = wan_experts(folders("wan"), RenderSpec(storage_dtype="float8_e4m3fn"))[0]
+    drawn = wan_experts(folders("wan"), asked)[0]  # norms keep their precision
+    assert torch.equal(drawn.blocks[0].norm2.weight, plain.blocks[0].norm2.weight + 1)
+    linear = {"diffusion_model__blocks__0__ffn__0__diff": torch.ones(64, 32)}
+    file = wan_file(tmp_path / "a.safetensors", **linear)
+    with pytest.raises(
+        ModelError, match=r"ffn\.0\.diff, a whole weight, which is stored as float8"
+    ):
+        wan_experts(folders("wan"), RenderSpec(lora=(file,), storage_dtype="float8_e4m3fn"))
 
 
 def test_what_is_applied_is_told(tmp_path: Path) -> None:
