@@ -177,8 +177,18 @@ def variant_option(folder: Path, model: Path, variant: str | None) -> dict[str, 
     return {"variant": variant} if any(folder.rglob(pattern)) else {}
 
 
-def on_meta(kind: type, folder: Path, **options: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """A part that transformers loads, without its weights, and what its loader says of them."""
+def on_meta(
+    name: str, folder: Path, **options: Any
+) -> tuple[torch.nn.Module, dict[str, Any]] | None:
+    """A part of one of transformers' classes without its weights, and what its loader says of them.
+
+    None where that is no class of networks.
+    """
+    import transformers
+
+    kind: Any = getattr(transformers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        return None
     options |= {"device_map": "meta", "output_loading_info": True}
     module, info = _loaded(kind, folder, ignore_mismatched_sizes=True, **options)
     return module, info

@@ -86,14 +86,12 @@ def _check_encoder(folder: Path, model: Path, kind: str, variant: str | None) ->
 def _checked_encoder(
     folder: Path, model: Path, kind: str, variant: str | None, times: tuple[Any, ...]
 ) -> str:
-    import transformers
-
-    found: Any = getattr(transformers, kind, None)
-    is_network = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
-    if not is_network or _is_quantised(folder):
+    if _is_quantised(folder):
         return ""
-    option = loading.variant_option(folder, model, variant)
-    module, info = loading.on_meta(found, folder, **option)
+    found = loading.on_meta(kind, folder, **loading.variant_option(folder, model, variant))
+    if found is None:
+        return ""
+    module, info = found
     others = {name: (tuple(a), tuple(b)) for name, a, b in info["mismatched_keys"]}
     _refuse(folder, sorted(info["missing_keys"]), others)
     shapes = {name: tuple(x.shape) for name, x in module.state_dict().items()}

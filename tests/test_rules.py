@@ -32,7 +32,12 @@ DOORS = {
     "boto3": ("renderer/s3.py",),
     "diffusers": (
         *("renderer/families/", "renderer/demo/"),
-        *("renderer/adapters.py", "renderer/loading.py", "renderer/quantization.py"),
+        *(
+            "renderer/adapters.py",
+            "renderer/weight_differences.py",
+            "renderer/loading.py",
+            "renderer/quantization.py",
+        ),
         "renderer/schedules.py",
     ),
     "flash_attn": ("kernels/",),
