@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 from frieze.cluster.layout import Halo
-from frieze.cluster.messages import CommError, Like, Pending, check_like, pickled, unpickled
+from frieze.cluster.messages import (
+    MOST_BYTES,
+    CommError,
+    Like,
+    Pending,
+    check_like,
+    from_bytes,
+    in_bytes,
+)
 
 
 class Comm(ABC):
@@ -33,7 +41,7 @@ class Comm(ABC):
         self.rank = rank
         self.size = size
         self.timeout = timeout
-        self.device = torch.device(device)  # of the tensors that carry pickled objects
+        self.device = torch.device(device)  # of the tensors that carry JSON
         self.num_bytes_sent = 0
         self.seconds_waiting = 0.0  # for what others send, or their turns
 
@@ -201,7 +209,8 @@ class Comm(ABC):
     def broadcast(self, x: Tensor | None, source: int, like: Like | None = None) -> Tensor:
         """The source's tensor on every rank; `like` is given by all ranks or by none."""
         if like is None:
-            like = self.broadcast_object(None if x is None else Like.of(x), source)
+            told = self.broadcast_object(None if x is None else Like.of(x).as_json(), source)
+            like = Like.of(x) if x is not None else told and Like.from_json(told)
         if self.rank != source:
             return self.exchange({}, {source: like})[source]
         if x is None:
@@ -210,22 +219,24 @@ class Comm(ABC):
         return x
 
     def broadcast_object(self, obj: Any, source: int) -> Any:
-        """The source's picklable object on every rank; for small things between our own ranks."""
-        payload = pickled(obj, self.device) if self.rank == source else None
+        """The source's JSON value on every rank; for small things."""
+        payload = in_bytes(obj, self.device) if self.rank == source else None
         length = None if payload is None else torch.tensor([payload.numel()], device=self.device)
         length = self.broadcast(length, source, Like((1,), torch.int64, self.device))
         payload = self.broadcast(payload, source, self._bytes_like(length))
-        return obj if self.rank == source else unpickled(payload)
+        return obj if self.rank == source else from_bytes(payload)
 
     def all_gather_object(self, obj: Any) -> list[Any]:
-        """Every rank's picklable object in rank order; for small things between our own ranks."""
-        payload = pickled(obj, self.device)
+        """Every rank's JSON value in rank order; for small things."""
+        payload = in_bytes(obj, self.device)
         lengths = self.all_gather(torch.tensor([payload.numel()], device=self.device))
         gathered = self.all_gather(payload, [self._bytes_like(length) for length in lengths])
-        return [unpickled(part) for part in gathered]
+        return [from_bytes(part) for part in gathered]
 
     def _bytes_like(self, length: Tensor) -> Like:
-        return Like((int(length.item()),), torch.uint8, self.device)
+        if not 0 <= (size := int(length.item())) <= MOST_BYTES:
+            raise CommError(f"a rank announced {size} bytes of JSON; at most {MOST_BYTES} work")
+        return Like((size,), torch.uint8, self.device)
 
     def barrier(self) -> None:
         """Returns when every rank has called it."""

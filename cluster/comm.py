@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from frieze.cluster.collectives import Comm, SoloComm
@@ -31,13 +33,15 @@ def distributed(
     rank: int,
     size: int,
     *,
+    store: Any,
     address: str,
-    port: int,
     device: torch.device | str = "cpu",
     timeout: float = 60.0,
     backend: str | None = None,
 ) -> Comm:
-    """Joins a world of `size` processes; rank 0 keeps its store at `address`:`port`.
+    """Joins a world of `size` processes; they meet in a `store`, one of `torch.distributed`.
+
+    Who reaches the store can join. This rank listens for the others at its own `address`.
 
     `backend` is nccl for a CUDA device and gloo otherwise; gloo carries CUDA tensors through host
     memory, which lets several ranks share one device. RankLostError if a rank is missing after
@@ -46,5 +50,5 @@ def distributed(
     from frieze.cluster.distributed import DistributedComm
 
     return DistributedComm(
-        rank, size, address=address, port=port, device=device, timeout=timeout, backend=backend
+        rank, size, store=store, address=address, device=device, timeout=timeout, backend=backend
     )

@@ -1,11 +1,14 @@
 """Ranks as processes: torch.distributed's point-to-point calls (gloo or nccl) on a private store.
 
+A process that takes a rank's place on a connection is found out before anything else is said.
+
 No default process group is touched, so worlds may follow one another in one process. A rank
 that fails says why in the store and drops its connections; the others see either.
 """
 
 from __future__ import annotations
 
+import hmac
 import queue
 import threading
 import time
@@ -64,8 +67,8 @@ class DistributedComm(Comm):
         rank: int,
         size: int,
         *,
+        store: Any,
         address: str,
-        port: int,
         device: torch.device | str = "cpu",
         timeout: float = 60.0,
         backend: str | None = None,
@@ -79,16 +82,30 @@ class DistributedComm(Comm):
         self._group: Any = None
         self._waiter: queue.SimpleQueue[Posted | None] = queue.SimpleQueue()
         began = time.monotonic()
-        self._rendezvous = Rendezvous(rank, size, address, port, timeout)
+        self._rendezvous = Rendezvous(rank, size, store, timeout)
         try:
-            self._group = self._open_group()
-        except RuntimeError as error:
+            self._group = self._open_group(address)
+        except (RuntimeError, OSError) as error:
             raise self._fail(None, "connections to all ranks", began, one_line(error)) from None
         threading.Thread(target=_wait_for_posts, args=(self._waiter, timeout), daemon=True).start()
-        self.barrier()
+        self._prove()
         self.num_bytes_sent = 0
 
-    def _open_group(self) -> Any:
+    def _prove(self) -> None:
+        """Every rank shows every other that it has met all here, and returns when all have."""
+        began, proof = time.monotonic(), self._rendezvous.proof
+        sent = {
+            rank: torch.frombuffer(bytearray(proof(self.rank, rank)), dtype=torch.uint8)
+            for rank in range(self.size)
+            if rank != self.rank
+        }
+        sent = {rank: x.to(self.device) for rank, x in sent.items()}
+        likes = {rank: Like.of(x) for rank, x in sent.items()}
+        for rank, x in sorted(self.exchange(sent, likes).items()):
+            if not hmac.compare_digest(x.cpu().numpy().tobytes(), proof(rank, self.rank)):
+                raise self._fail(rank, f"rank {rank}", began, "another process took its place")
+
+    def _open_group(self, address: str) -> Any:
         limit = timedelta(seconds=self.timeout)
         if self._is_nccl:
             options = dist.ProcessGroupNCCL.Options()
@@ -99,7 +116,7 @@ class DistributedComm(Comm):
         gloo = dist.ProcessGroupGloo
         options = gloo._Options()  # type: ignore[attr-defined]
         options._timeout = limit
-        options._devices = [gloo.create_device(hostname=self._rendezvous.facing())]
+        options._devices = [gloo.create_device(hostname=address)]
         return gloo(self._rendezvous.prefixed("gloo"), self.rank, self.size, options)
 
     # ---- messages

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
+import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+MOST_BYTES = 2**20  # of what is said in JSON: sizes and names
 
 
 class CommError(RuntimeError):
@@ -38,6 +40,23 @@ class Like(NamedTuple):
         shape = list(self.shape)
         shape[dim] = size
         return self._replace(shape=tuple(shape))
+
+    def as_json(self) -> list[Any]:
+        """JSON from which `from_json` makes it again."""
+        return [self.shape, str(self.dtype).removeprefix("torch."), str(self.device)]
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """What `as_json` said; raises CommError where it is nothing of the kind."""
+        try:
+            shape, name, device = value
+            dtype = getattr(torch, name)
+            is_shape = all(type(n) is int and n >= 0 for n in shape)
+            if not isinstance(dtype, torch.dtype) or not is_shape:
+                raise ValueError(name)
+            return cls(tuple(shape), dtype, torch.device(device))
+        except (TypeError, ValueError, AttributeError, RuntimeError):
+            raise CommError(f"{str(value)[:100]!r} describes no tensor") from None
 
     def __str__(self) -> str:
         sizes = "x".join(map(str, self.shape)) or "scalar"
@@ -70,9 +89,17 @@ def check_like(x: Tensor, like: Like, source: int) -> None:
         raise CommError(f"rank {source} sent {Like.of(x)} where {like} was expected")
 
 
-def pickled(obj: Any, device: torch.device) -> Tensor:
-    return torch.frombuffer(bytearray(pickle.dumps(obj)), dtype=torch.uint8).to(device)
+def in_bytes(value: Any, device: torch.device) -> Tensor:
+    """A JSON value as a tensor of bytes: nothing that is read back can run code."""
+    payload = json.dumps(value).encode()
+    if len(payload) > MOST_BYTES:
+        raise CommError(f"{len(payload)} bytes of JSON; at most {MOST_BYTES} work")
+    return torch.frombuffer(bytearray(payload), dtype=torch.uint8).to(device)
 
 
-def unpickled(payload: Tensor) -> Any:
-    return pickle.loads(payload.cpu().numpy().tobytes())
+def from_bytes(payload: Tensor) -> Any:
+    """The JSON value that `in_bytes` was given; raises CommError where there is none."""
+    try:
+        return json.loads(payload.cpu().numpy().tobytes())
+    except (ValueError, RecursionError):
+        raise CommError(f"{payload.numel()} bytes of a rank are no JSON") from None

@@ -216,12 +216,12 @@ class RayFleet(Fleet):
         self._number += 1
         self._ended, self._streams, self._lost = None, {}, set()
         assert self._crew is not None
-        # Who reaches the ranks' store could speak for a rank: on one host nobody else shall.
-        first, address = self._crew.members[0], LOOPBACK if is_private() else self._places[0].node
-        port = first.answer("free_port", address, seconds=GRACE_SECONDS, who="rank 0")
-        where = {"address": address, "port": port, **self._group}
+        # Who reaches a rank's socket could be in the way: on one host nobody else shall.
+        how = ({"address": LOOPBACK} if is_private() else {}) | self._group
+        first = self._crew.members[0].actor
         jobs: dict[int, Job] = {
-            rank: ("meet", (self._number, rank, self.size, where)) for rank in range(self.size)
+            rank: ("meet", (self._number, rank, self.size, first if rank else None, how))
+            for rank in range(self.size)
         }
         self._collect("join", jobs, None)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from typing import Any
 
 from . import comm as comms
+from . import rendezvous
 from .fleet import FleetError
 from .seat import Report, Seat, failure
 
@@ -25,6 +27,8 @@ class RaySeat(Seat):
     def __init__(self) -> None:
         super().__init__()
         self._number = 0
+        self._keeping = threading.Lock()
+        self._kept: tuple[int, Any] = (0, None)
 
     def job(self, number: int, name: str, args: tuple[Any, ...]) -> Iterator[Report]:
         """One of the seat's jobs for a group, its reports made fit to travel."""
@@ -48,27 +52,65 @@ class RaySeat(Seat):
         node = ray.get_runtime_context().get_node_id()
         return ray.util.get_node_ip_address(), os.getpid(), node, version()
 
-    def free_port(self, address: str) -> int:
-        """A port that nobody uses on this node at the moment."""
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.bind((address, 0))
-            return int(probe.getsockname()[1])
+    def rendezvous(self, number: int, question: str, args: tuple[Any, ...]) -> Any:
+        """What the store says that a group meets in, of which this seat is rank 0."""
+        return rendezvous.answer(self._store_of(number), question, args)
 
-    def meet(self, number: int, rank: int, size: int, where: dict[str, Any]) -> Iterator[Report]:
-        """Joins a group of ranks, which meet at an address and port of rank 0's node."""
+    def meet(
+        self, number: int, rank: int, size: int, first: Any, how: dict[str, Any]
+    ) -> Iterator[Report]:
+        """Joins a group of ranks, which meet in the process of the `first`, over Ray's calls."""
         self._number = number
         try:
-            comm = comms.solo() if size == 1 else comms.distributed(rank, size, **where)
+            comm = comms.solo() if size == 1 else self._group(rank, size, first, how)
         except Exception as error:  # the boundary between a rank and its driver
             yield failure(error)
         else:
             yield from self.join(comm)
 
+    def _group(self, rank: int, size: int, first: Any, how: dict[str, Any]) -> comms.Comm:
+        import ray
+
+        number = self._number
+        if rank == 0:
+            store = self._store_of(number)
+        else:
+            store = rendezvous.RemoteStore(partial(_ask, first, number))
+        here = {"address": ray.util.get_node_ip_address()} | how
+        return comms.distributed(rank, size, store=store, **here)
+
+    def _store_of(self, number: int) -> Any:
+        """The store of a group; the groups before it have none any more."""
+        with self._keeping:
+            kept, store = self._kept
+            if number < kept:
+                raise FleetError(f"group {number} has ended")
+            if number > kept:
+                store = rendezvous.store()
+                self._kept = number, store
+            return store
+
     def abort(self, reason: str, number: int = 0) -> None:
         """Breaks the group of that number, if it is still there."""
         if number == self._number:
             super().abort(reason)
+
+
+def _ask(first: Any, number: int, question: str, *args: Any) -> Callable[[float], Any]:
+    """Asks the process of the `first` what a group's store holds; see `rendezvous.Ask`."""
+    import ray
+
+    call = first.rendezvous.options(concurrency_group="control").remote(number, question, args)
+
+    def wait(seconds: float) -> Any:
+        try:
+            return ray.get(call, timeout=seconds)
+        except ray.exceptions.GetTimeoutError:
+            raise TimeoutError("timed out") from None
+        except ray.exceptions.RayError as error:
+            raise ConnectionError(last_line(error)) from None
+
+    return wait
 
 
 def next_report(stream: Any) -> Report:

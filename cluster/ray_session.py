@@ -100,13 +100,15 @@ def _connect(size: int, address: str | None, num_cpus: float) -> bool:
 def start(**options: Any) -> None:
     """Starts a Ray on this machine, with options of `ray.init`; raises `FleetError`.
 
-    Ray gives a node half a minute to start, which is too little where much else runs.
+    It listens on the loopback interface alone: who reaches a Ray may run code there. Ray gives a
+    node half a minute to start, which is too little where much else runs.
     """
     import ray
 
     for turn in range(1, START_TRIES + 1):
         try:
-            ray.init(address="local", include_dashboard=False, **options)
+            with _on_loopback():
+                ray.init(address="local", include_dashboard=False, **options)
             return
         except Exception as error:  # Ray raises nothing narrower for a node that is late
             ray.shutdown()
@@ -116,6 +118,18 @@ def start(**options: Any) -> None:
                 told = last_line(error)
                 raise FleetError(f"Ray did not start here, {turn} times: {told}") from error
             raise
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """What starts inside has the address 127.0.0.1, as Ray does it on a Mac."""
+    from ray._private import ray_constants  # Ray refuses that address where it is asked for
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def is_private() -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import pickle
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from frieze.cluster.comm import Comm, distributed
 from tolerances import AMPLE
@@ -26,14 +29,14 @@ def run_processes(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "frieze.cluster.comm"])
-    port = free_port()
+    folder = tempfile.mkdtemp()
     source = (function.__code__.co_filename, function.__qualname__)
     readers, processes = [], []
     try:
         for rank in range(num_ranks):
             reader, writer = context.Pipe(duplex=False)
             readers.append(reader)
-            world = (rank, num_ranks, port, timeout)
+            world = (rank, num_ranks, f"{folder}/store", timeout)
             process = context.Process(target=_work, args=(writer, world, source, args), daemon=True)
             process.start()
             processes.append(process)
@@ -46,6 +49,12 @@ def run_processes(
             process.close()
         for reader in readers:
             reader.close()
+        shutil.rmtree(folder)
+
+
+def file_store(path: str, num_ranks: int) -> Any:
+    """A store in a file, in which ranks of this machine meet."""
+    return dist.FileStore(path, num_ranks)
 
 
 def free_port() -> int:
@@ -65,18 +74,19 @@ def _outcome(reader: Connection, seconds: float) -> Any:
 
 def _work(
     writer: Connection,
-    world: tuple[int, int, int, float],
+    world: tuple[int, int, str, float],
     source: tuple[str, str],
     args: tuple[Any, ...],
 ) -> None:
-    rank, num_ranks, port, timeout = world
+    rank, num_ranks, path, timeout = world
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
     comm: Comm | None = None
     try:
         function = _load(*source)
-        comm = distributed(rank, num_ranks, address="127.0.0.1", port=port, timeout=timeout)
+        store = file_store(path, num_ranks)
+        comm = distributed(rank, num_ranks, store=store, address="127.0.0.1", timeout=timeout)
         outcome: Any = function(comm, *args)
     except BaseException as error:
         if comm is not None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,11 +17,13 @@ from tolerances import AMPLE
 RANK = """
 import json, os, sys
 import torch
+import torch.distributed as dist
 from frieze.cluster.collectives import Like
 from frieze.cluster.distributed import DistributedComm
 
-rank, address, port, kib, rounds = (int(w) if w.isdigit() else w for w in sys.argv[1:])
-comm = DistributedComm(rank, 2, address=address, port=port, timeout=240.0)
+rank, address, path, kib, rounds = (int(w) if w.isdigit() else w for w in sys.argv[1:])
+store = dist.FileStore(path, 2)
+comm = DistributedComm(rank, 2, store=store, address=address, timeout=240.0)
 x = torch.full((kib, 256), float(rank))
 for _ in range(rounds):
     x = comm.ring_pass(x, Like.of(x)).only()
@@ -50,7 +53,7 @@ def in_hex(address: str) -> str:
 
 
 def test_ranks_meet_over_the_link_and_listen_on_their_own_addresses_only(
-    hosts: tuple[Host, Host],
+    hosts: tuple[Host, Host], tmp_path: Path
 ) -> None:
     kib, rounds = 1024, 5
     before = [host.sent() for host in hosts]
@@ -58,7 +61,7 @@ def test_ranks_meet_over_the_link_and_listen_on_their_own_addresses_only(
         subprocess.Popen(
             [
                 *(*host.inside, sys.executable, "-c", RANK, str(rank)),
-                *(hosts[0].address, "29500", str(kib), str(rounds)),
+                *(host.address, str(tmp_path / "store"), str(kib), str(rounds)),
             ],
             stdout=subprocess.PIPE,
             text=True,

@@ -127,8 +127,8 @@ def gathers_and_broadcasts_agree(comm: Comm) -> None:
         assert torch.equal(comm.broadcast(x, source, like), torch.full((source, 2), 7.0))
         thing = {"rank": source, "text": "x" * source}
         assert comm.broadcast_object(thing if comm.rank == source else None, source) == thing
-    assert comm.all_gather_object(("r" * comm.rank, comm.rank)) == [
-        ("r" * rank, rank) for rank in range(comm.size)
+    assert comm.all_gather_object(["r" * comm.rank, comm.rank]) == [
+        ["r" * rank, rank] for rank in range(comm.size)
     ]
     comm.barrier()
 

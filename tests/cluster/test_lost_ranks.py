@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from frieze.cluster.comm import (
     distributed,
     threads,
 )
-from processes import free_port
+from frieze.cluster.rendezvous import RemoteStore
+from processes import file_store
 from tolerances import AMPLE
 
 FOREVER = 3600.0  # a timeout that no test survives
@@ -137,6 +139,17 @@ def test_an_error_of_one_process_reaches_all(gloo_world: Callable, tmp_path: Pat
         assert "rank 1" in text
 
 
+def new_path(comm: Comm) -> str:
+    """A path at which nothing is, the same for all ranks."""
+    folder = tempfile.mkdtemp() if comm.rank == 0 else None
+    return f"{comm.broadcast_object(folder, 0)}/store"
+
+
+def another_world(comm: Comm, timeout: float) -> Comm:
+    store = file_store(new_path(comm), comm.size)
+    return distributed(comm.rank, comm.size, store=store, address="127.0.0.1", timeout=timeout)
+
+
 def one_world_after_another(comm: Comm) -> bool:
     """Whether this process ends with the threads and open files that it began with."""
 
@@ -146,8 +159,7 @@ def one_world_after_another(comm: Comm) -> bool:
     comm.barrier()
     before = held()
     for number in range(4):
-        port = comm.broadcast_object(free_port() if comm.rank == 0 else None, 0)
-        later = distributed(comm.rank, comm.size, address="127.0.0.1", port=port, timeout=AMPLE)
+        later = another_world(comm, timeout=AMPLE)
         later.barrier()
         if number % 2:
             later.abort("enough")
@@ -186,12 +198,12 @@ def test_an_abort_from_another_thread_ends_every_wait(gloo_world: Callable, tmp_
 
 
 def join_without_rank_1(comm: Comm) -> str:
-    port = comm.broadcast_object(free_port() if comm.rank == 0 else None, 0)
     if comm.rank == 1:
+        new_path(comm)
         comm.barrier()
         return ""
     with pytest.raises(RankLostError) as caught:
-        distributed(comm.rank, comm.size, address="127.0.0.1", port=port, timeout=3.0)
+        another_world(comm, timeout=3.0)
     comm.barrier()
     assert caught.value.rank == 1
     return str(caught.value)
@@ -199,11 +211,13 @@ def join_without_rank_1(comm: Comm) -> str:
 
 def test_a_rank_that_never_joins_is_named(gloo_world: Callable) -> None:
     for text in gloo_world(3, join_without_rank_1)[::2]:
-        assert "waited 3.0 s for rank 1 to join at 127.0.0.1:" in text
+        assert "waited 3.0 s for rank 1 to join: it did not come in time" in text
 
 
 def test_a_store_that_is_not_there_is_named() -> None:
-    port = free_port()
-    with pytest.raises(RankLostError, match=f"store at 127.0.0.1:{port}") as caught:
-        distributed(1, 2, address="127.0.0.1", port=port, timeout=1.0)
+    def nobody(*_: object) -> Callable[[float], object]:
+        raise ConnectionError("the actor died")
+
+    with pytest.raises(RankLostError, match="the store of rank 0: the actor died") as caught:
+        distributed(1, 2, store=RemoteStore(nobody), address="127.0.0.1", timeout=1.0)
     assert "\n" not in str(caught.value)
