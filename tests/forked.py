@@ -12,7 +12,7 @@ import time
 import traceback
 from pathlib import Path
 
-from frieze.renderer.__main__ import main
+from frieze.renderer.cli import main
 
 
 class Forked:

@@ -126,11 +126,12 @@ def test_commands_that_take_no_steps_end_at_once() -> None:
 
 
 IMPORTING = """
-import sys, time
+import os, signal, sys, time
+at, stop = sys.argv.pop(), getattr(signal, sys.argv.pop())
 class Slow:
     def find_spec(self, name, path=None, target=None):
-        if name == "typer":
-            print("busy", file=sys.stderr, flush=True)
+        if name == at:
+            os.kill(os.getpid(), stop)
             time.sleep(600)
 sys.meta_path.insert(0, Slow())
 from frieze.renderer.__main__ import main
@@ -138,11 +139,13 @@ main()
 """
 
 
-def test_a_command_line_that_is_still_imported_can_be_stopped() -> None:
-    words = [sys.executable, "-c", IMPORTING, "render", "x"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as asked:
-        assert asked.stderr is not None
-        assert asked.stderr.readline() == "busy\n"
-        asked.send_signal(signal.SIGINT)
-        assert asked.wait(timeout=AMPLE) == 130
-        assert asked.stderr.read() == "frieze: stopped\n"
+@pytest.mark.parametrize("stop", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("at", ["interrupts", "errors", "cli", "typer", "render_command", "spec"])
+def test_a_command_line_that_is_still_imported_can_be_stopped(at: str, stop: str) -> None:
+    name = at if at == "typer" else f"frieze.renderer.{at}"
+    words = [sys.executable, "-c", IMPORTING, "render", "x", "--json", stop, name]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=AMPLE)
+    assert done.stderr == "frieze: stopped\n"
+    assert done.returncode == 130
+    about = {"error": "RenderCancelledError", "message": "stopped", "exit_code": 130}
+    assert json.loads(done.stdout) == {"event": "error", **about}
