@@ -23,6 +23,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import torch
 
+from . import cancellation
 from . import comm as comms
 from .seat import Place, Report, Seat
 
@@ -194,6 +195,7 @@ class Fleet(ABC):
     def _listen(self, waiting: set[int], verb: str, limit: float) -> Iterator[tuple[int, Report]]:
         heard = time.monotonic()
         while waiting:
+            cancellation.check()
             for rank, report in self._poll(POLL_SECONDS):
                 if report.kind in ("error", "lost"):
                     raise self._verdict(verb, {rank: report}, waiting, "")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import cancellation
 from .fleet import GRACE_SECONDS, POLL_SECONDS, FleetError
 from .ray_reserve import Bundle, Reserve
 from .ray_seat import RaySeat, last_line, version
@@ -38,12 +39,13 @@ class Member:
         return getattr(self.actor, method).options(concurrency_group="control").remote(*args)
 
     def answer(self, method: str, *args: Any, seconds: float, who: str) -> Any:
-        """A call's answer, polled so that Ctrl-C works."""
+        """A call's answer, polled so that it can be cancelled."""
         import ray
 
         answer = self.ask(method, *args)
         deadline = time.monotonic() + seconds
         while not ray.wait([answer], timeout=POLL_SECONDS)[0]:
+            cancellation.check()
             if time.monotonic() > deadline:
                 raise FleetError(f"{who} did not start within {seconds:g} s")
         try:
@@ -152,6 +154,7 @@ class Crew:
         began = time.monotonic()
         self._num_failed, self.trouble = 0, ""
         while True:
+            cancellation.check()
             self.recruit()
             now, ready = time.monotonic(), self.ready()
             is_early = now - began <= patience

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import cancellation
 from .fleet import POLL_SECONDS, FleetError
 
 SETTLE_SECONDS = 1.0  # how long shares beyond the fewest may take where there is room for them
@@ -64,6 +65,7 @@ class Reserve:
         """Returns when the fewest are placed, and those beyond that have room already."""
         deadline = time.monotonic() + seconds
         while len(self.nodes()) < self._least:
+            cancellation.check()
             if time.monotonic() > deadline:
                 raise FleetError(self._shortage(seconds))
             time.sleep(POLL_SECONDS / 4)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from . import cancellation
 from .fleet import FleetError
 from .ray_seat import last_line
 
@@ -106,6 +107,7 @@ def start(**options: Any) -> None:
     import ray
 
     for turn in range(1, START_TRIES + 1):
+        cancellation.check()
         try:
             with _on_loopback():
                 ray.init(address="local", include_dashboard=False, **options)

@@ -39,7 +39,8 @@ def batch(
     ended, done or failed; one that fails does not stop the others. An item that broke in its work
     is tried `retries` times more. With `continued` a batch that was stopped goes on: what is done
     stays, what was half drawn is finished, what failed is tried again. `out` also gets
-    report.json and contact.png. Setting `cancel`, or leaving the iterator, stops at the next step.
+    report.json and contact.png. Setting `cancel`, or leaving the iterator, stops at the next
+    step, and a wait for workers at once.
 
     Raises `SpecError` before any work for a file with unknown keys, paths that leave `out` or
     outputs of two items that meet, and `PlanError` or `ModelError` if no item can be drawn;

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 
 from frieze.cluster import ray_session
+from frieze.cluster.cancellation import WaitCancelledError, cancelled_by
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError, WorkerLostError
 
@@ -145,9 +146,12 @@ class Batch:
         book, beside = PromptBook(), (phase.num_lanes - 1) * phase.width
         crews = [WarmCrew(book, ray=self.ray, beside=beside) for _ in range(phase.num_lanes)]
         try:
-            if self.ray:
-                check_room(phase.jobs[0].plan)
-            self._encode(book, phase, crews[0])
+            with cancelled_by(self.cancel):
+                if self.ray:
+                    check_room(phase.jobs[0].plan)
+                self._encode(book, phase, crews[0])
+        except WaitCancelledError:
+            return
         except (FleetError, CommError, FriezeError) as error:
             lost: FriezeError = RenderFailedError(f"the prompts could not be encoded: {error}")
             lost = error if isinstance(error, PlanError) else lost

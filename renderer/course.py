@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from frieze.cluster.bands import BandError
+from frieze.cluster.cancellation import cancelled_by
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError
 
@@ -235,13 +236,14 @@ class Course:
             size = f"{stage.canvas.width * unit}x{stage.canvas.height * unit}"
             self.listener.say("stage", made, stage_index, first_step, message=size)
             self._shown = stage_index
-        for step in range(first_step, stage.num_steps):
-            self._step(stage_index, step, is_saved=step == first_step)
-            self._now = (stage_index, step + 1)
-            self._call_back(stage_index, step)
-            self._stop_if_asked()
-            self._resize_if_better()
-        self._save()
+        with cancelled_by(None):  # a step is finished and saved
+            for step in range(first_step, stage.num_steps):
+                self._step(stage_index, step, is_saved=step == first_step)
+                self._now = (stage_index, step + 1)
+                self._call_back(stage_index, step)
+                self._stop_if_asked()
+                self._resize_if_better()
+            self._save()
 
     def _step(self, stage_index: int, step: int, *, is_saved: bool) -> None:
         """One step, while the state before it is written if its turn has come."""

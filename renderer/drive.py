@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from frieze.cluster.cancellation import WaitCancelledError, cancelled_by
 from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError, WorkerLostError
 
@@ -156,7 +157,7 @@ class Drive:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
         about = watch.of_plan(made, resumes=begun is not None)
         self.say("plan", message=str(made), facts=about)
-        with Deliveries(targets, made.spec.dpi) as self.deliveries:
+        with self._stoppable(made, begun), Deliveries(targets, made.spec.dpi) as self.deliveries:
             with ExitStack() as at_end:
                 if begun is not None:  # before what takes long: others see that it goes on
                     self._take(begun, at_end)
@@ -183,6 +184,16 @@ class Drive:
                 outputs.finish_live(targets)
             return self._deliver(made, targets, peak)
 
+    @contextmanager
+    def _stoppable(self, made: CanvasPlan, begun: Store | None) -> Iterator[None]:
+        """Waits for workers, and for what they do before a step, end when the caller says so."""
+        try:
+            with cancelled_by(self.listener.cancel):
+                yield
+        except WaitCancelledError as error:
+            how = f"; {how_to_resume(begun, made.spec)}" if begun else ", before any work"
+            raise RenderCancelledError(f"{error}{how}") from None
+
     def _take(self, store: Store, at_end: ExitStack) -> None:
         """Become the driver of a store, and keep the log there."""
         at_end.callback(store.journal.release)
@@ -199,6 +210,9 @@ class Drive:
         """
         try:
             yield
+        except WaitCancelledError as error:
+            how = how_to_resume(store, made.spec)
+            raise RenderCancelledError(f"{error}; {how}") from None
         except (RenderCancelledError, RenderFailedError, TakenOverError):
             raise
         except FriezeError as error:

@@ -32,8 +32,9 @@ def render(
     store while it is painted.
     `callback_on_step_end` is called after every step as diffusers' pipelines do, with a
     `RenderHandle` in the pipeline's place; setting `handle.interrupt` or `cancel` stops at the
-    next step with a store that `resume` finishes. If `continued`, a store that is there already
-    and is of this very picture is finished instead, with the workers that `spec` asks for.
+    next step with a store that `resume` finishes, and `cancel` ends a wait for workers at once. If
+    `continued`, a store that is there already and is of this very picture is finished instead, with
+    the workers that `spec` asks for.
 
     Raises `SpecError`, `ModelError`, `PlanError`, `StoreError`, `ExportError` before any work;
     `RenderCancelledError` or `RenderFailedError` during it, with the store left resumable.
