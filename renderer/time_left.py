@@ -5,8 +5,9 @@ and L blocks of width d (a transformer's matrix products and its attention's: Ka
 arXiv 2001.08361, sec. 2.1), for each prompt. Decoding is weighed as by an autoencoder of latent
 diffusion (arXiv 2112.10752) with C channels at full size, some 300 C^2 a pixel, and encoding half
 of that. Seconds are those of the last steps, in proportion: for stages to come, and for decoding
-until blocks come. What decoding needs before its first blocks does not come again, so that it is
-not in the pace of the rest. Start-up, and exports that end after the last block, are not counted.
+until blocks come. Where two stages were measured, what a step takes whatever it computes is seen.
+What decoding needs before its first blocks does not come again, so that it is not in the pace of
+the rest. Start-up, and exports that end after the last block, are not counted.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ class TimeLeft:
         self._stages, self._decoding = stages, decoding
         self._at = (0, 0)  # the stage, from 0, and its steps that are done
         self._steps: deque[float] = deque(maxlen=RECENT)  # seconds of this stage's
-        self._rate = 0.0  # seconds of an operation; 0: nothing was measured
+        self._measured: dict[float, float] = {}  # seconds of steps by their operations
+        self._newest = 0.0  # operations of the steps that were measured last; 0: none were
         self._blocks: _Blocks | None = None  # once decoding has begun
 
     def __call__(self, event: Event) -> Left | None:
@@ -126,11 +128,11 @@ class TimeLeft:
         """As things stand; None before anything was measured."""
         if self._blocks is not None and (measured := self._blocks.left()) is not None:
             return measured
-        if not self._rate:
+        if not self._newest:
             return None
         share = 1.0 if self._blocks is None else self._blocks.share
-        steps = self._operations() if self._blocks is None else 0.0
-        seconds = self._rate * (steps + share * self._decoding)
+        steps = self._steps_left() if self._blocks is None else 0.0
+        seconds = steps + share * self._decoding * self._rate
         return Left(seconds, "about" if self._decoding else "at least")
 
     def _hear_step(self, event: Event) -> None:
@@ -142,20 +144,38 @@ class TimeLeft:
             self._steps.clear()
         if event.kind == "step":
             self._steps.append(event.seconds + event.facts.get("driver", 0.0))
-            self._rate = statistics.median(self._steps) / self._cost(at[0])
+            self._newest = self._cost(at[0])
+            self._measured[self._newest] = statistics.median(self._steps)
+        elif event.kind == "resized":  # what other workers took is no measure beside new steps
+            self._measured = {k: v for k, v in self._measured.items() if k == self._newest}
 
     def _cost(self, stage: int) -> float:
         """Operations of a step, in proportion to pixels where the plan does not say."""
         told = self._stages[stage]
         return float(told.get("cost") or told["size"][0] * told["size"][1])
 
-    def _operations(self) -> float:
-        """Of all steps to come, and of what lies between them."""
+    @property
+    def _rate(self) -> float:
+        """Seconds of an operation in the steps that were measured last."""
+        return self._measured[self._newest] / self._newest
+
+    def _step_seconds(self, stage: int) -> float:
+        """Of one step of a stage: on the line through two stages, or in proportion to one."""
+        least, cost = min(self._measured), self._cost(stage)
+        seconds, slope = self._measured[self._newest], self._rate
+        if least < self._newest:
+            found = (seconds - self._measured[least]) / (self._newest - least)
+            slope = min(slope, found) if found > 0 else slope
+        return seconds + slope * (cost - self._newest)
+
+    def _steps_left(self) -> float:
+        """Seconds of all steps to come, and of what lies between stages."""
         stage, step = self._at
-        total = (self._stages[stage]["steps"] - step) * self._cost(stage)
+        total = (self._stages[stage]["steps"] - step) * self._step_seconds(stage)
         for number in range(stage + 1, len(self._stages)):
             told = self._stages[number]
-            total += told["steps"] * self._cost(number) + told.get("begin_cost", 0.0)
+            total += told["steps"] * self._step_seconds(number)
+            total += told.get("begin_cost", 0.0) * self._rate
         return total
 
 

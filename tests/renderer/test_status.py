@@ -16,6 +16,7 @@ from command_line import frieze, process, refused
 from contracts.export import make_store, picture
 from drawing import CASCADE, small_spec
 from frieze.renderer import Event, RenderCancelledError, RenderHandle, looking, render, resume
+from frieze.renderer.report import report
 from frieze.renderer.status import Status, status
 from frieze.renderer.time_left import span
 from s3_server import BUCKET, S3Server
@@ -85,6 +86,8 @@ def test_time_left_is_what_the_driver_told_last(
 
     def look(handle: RenderHandle, step: int, timestep: float, more: object) -> None:
         seen.append(status(out))
+        if step == 0:
+            report(out, tmp_path / "a.html")
         handle.interrupt = step == 3
 
     with pytest.raises(RenderCancelledError):
@@ -96,6 +99,8 @@ def test_time_left_is_what_the_driver_told_last(
     steps = [event.facts for event in told if event.kind == "step"]
     assert [(s.left, s.left_is) for s in seen] == [(f["left"], "about") for f in steps]
     assert all(f"about {span(s.left or 0)} left" in s.line() for s in seen)
+    page = (tmp_path / "a.html").read_text()
+    assert f"<dt>time left</dt><dd>about {span(seen[0].left or 0)}</dd>" in page
     # Each step to come of the second stage has four times the pixels.
     assert all((s.left or 0) > s.seconds_per_step * 4 * 3 for s in seen[:3])
     stopped = status(out)

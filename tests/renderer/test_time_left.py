@@ -120,6 +120,23 @@ def test_one_stall_does_not_count_and_a_smaller_fleet_does() -> None:
     assert found == Left(20.0, "at least")
 
 
+def test_what_a_step_takes_whatever_it_computes_is_seen_from_two_stages_on() -> None:
+    """Steps that take 1 s and 1 s more for each 1e9 operations."""
+    costs = (1e9, 3e9, 9e9)
+    facts = {"stages": [{"size": [64, 64], "steps": 2, "cost": cost} for cost in costs]}
+    left = TimeLeft(Clock())
+    left(Event("plan", facts=facts))
+    told = [
+        left(Event("step", stage=stage, step=step, num_steps=2, seconds=1 + costs[stage - 1] / 1e9))
+        for stage in (1, 2, 3)
+        for step in (1, 2)
+    ]
+    assert [found and found.seconds for found in told] == [
+        *(pytest.approx(seconds) for seconds in (2 + 12 + 36, 12 + 36)),  # in proportion
+        *(pytest.approx(seconds) for seconds in (4 + 20, 20, 10, 0)),
+    ]
+
+
 def test_what_comes_before_the_first_blocks_is_not_the_pace_of_the_rest() -> None:
     clock = Clock()
     left = TimeLeft(clock)
