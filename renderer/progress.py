@@ -166,6 +166,7 @@ class Bars(Progress):
         super().__init__()
         self._pace = Pace()
         self._task: TaskID | None = None
+        self._own_pace = ""  # what stays on its bar when it is over
         self._display = self._bars = _bars()
 
     def show(self, event: Event) -> None:
@@ -180,7 +181,10 @@ class Bars(Progress):
             show_on(self._bars.console, _title(event))
 
     def _begin(self, event: Event, done: int, total: int) -> None:
+        if self._task is not None:  # the newest bar alone says what is left
+            self._bars.update(self._task, pace=self._own_pace)
         self._pace.restart(done)
+        self._own_pace = ""
         self._task = self._bars.add_task(
             line(_title(event)), completed=done, total=total or None, unit="", pace=""
         )
@@ -191,12 +195,13 @@ class Bars(Progress):
         assert self._task is not None
         self._pace.count(done, event.seconds)
         left = _left(event)
+        self._own_pace = f"{self._pace}/{event.kind}"
         self._bars.update(
             self._task,
             completed=done,
             total=total,
             unit=f"{event.kind} {done}/{total}",
-            pace=f"{self._pace}/{event.kind}" + (f" · {left}" if left else ""),
+            pace=self._own_pace + (f" · {left}" if left else ""),
         )
 
 

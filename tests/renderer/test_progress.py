@@ -95,9 +95,9 @@ def test_a_whole_render_is_told(
     monkeypatch.setenv("COLUMNS", "120")
     with make() as show:
         show(Event("stage", stage=2, num_stages=3, num_steps=10, message="512x512"))
-        show(replace(step(10, seconds=0.25), facts={"left": 65.0, "left_is": "about"}))
+        show(step(10, seconds=0.25))
         show(Event("decode", num_blocks=4))
-        show(block(4))
+        show(replace(block(4), facts={"left": 65.0, "left_is": "about"}))
         show(Event("note", message="[no markup]"))
         show(Event("export", message="a.tif"))
         show(Event("done", seconds=65))
@@ -115,6 +115,18 @@ def test_a_whole_render_is_told(
         assert part in err
     assert "writing a.tif\n" in err
     assert "done in 1:05\n" in err
+
+
+def test_the_newest_bar_alone_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    show = Bars()
+    show(Event("stage", stage=1, num_stages=3, num_steps=10, message="256x256"))
+    show(replace(step(10, seconds=0.25), facts={"left": 65.0}))
+    assert [task.fields["pace"] for task in show._bars.tasks] == ["0.25 s/step · 1:05 left"]
+    show(Event("stage", stage=2, num_stages=3, num_steps=10, message="512x512"))
+    show(replace(step(1, seconds=0.5), facts={"left": 60.0}))
+    paces = [task.fields["pace"] for task in show._bars.tasks]
+    assert paces == ["0.25 s/step", "0.50 s/step · 1:00 left"]
 
 
 def test_json_lines_hold_what_was_said_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
