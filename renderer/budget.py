@@ -89,7 +89,7 @@ def _instead(made: CanvasPlan, memory: int, again: Callable[[RenderSpec], Canvas
         except FriezeError:
             return None
 
-    found = remedies(made.spec, memory, attempt)
+    found = remedies(made.spec, memory, attempt, made.estimate)
     if not found:
         return "draw a smaller picture, or use larger devices"
     return f"{' or '.join(found)} would do"

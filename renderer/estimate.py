@@ -80,19 +80,34 @@ def fits(needed: Estimate, device_memory: int, *, num_workers: int = 1) -> str |
 
 
 def remedies(
-    spec: RenderSpec, device_memory: int, attempt: Callable[[RenderSpec], Estimate | None]
+    spec: RenderSpec,
+    device_memory: int,
+    attempt: Callable[[RenderSpec], Estimate | None],
+    needed: Estimate | None = None,
 ) -> tuple[str, ...]:
-    """What would fit instead, found by trying; `attempt` gives None for a spec that cannot be."""
-    found = []
+    """What would fit instead, found by trying; `attempt` gives None for a spec that cannot be.
+
+    `needed` is what did not fit, if it is known. An attempt takes seconds; those of one precision
+    follow each other, for its model is built once for all of them.
+    """
     lighter = spec.model_copy(update={"storage_dtype": "float8_e4m3fn"})
     can_cast = spec.storage_dtype is None and spec.quantization is None
-    if can_cast and _does(attempt(lighter), device_memory):
+    workers = _enough(spec, device_memory, attempt)
+    more = f"--workers {workers} ({ALONE})" if workers else None
+    weighs = needed is None or _without_weights(needed) <= device_memory * USABLE
+    found = []
+    if can_cast and weighs and _does(attempt(lighter), device_memory):
         found.append(LIGHTER)
-    if workers := _enough(spec, device_memory, attempt):
-        found.append(f"--workers {workers} ({ALONE})")
+    if more:
+        found.append(more)
     if can_cast and not found and (workers := _enough(lighter, device_memory, attempt)):
         found.append(f"{LIGHTER} --workers {workers} ({ALONE})")
     return tuple(found)
+
+
+def _without_weights(needed: Estimate) -> int:
+    """What lighter weights leave as it is."""
+    return max(needed.denoise, needed.decode, needed.encode, needed.text)
 
 
 def _does(needed: Estimate | None, device_memory: int) -> bool:
@@ -102,13 +117,22 @@ def _does(needed: Estimate | None, device_memory: int) -> bool:
 def _enough(
     spec: RenderSpec, device_memory: int, attempt: Callable[[RenderSpec], Estimate | None]
 ) -> int | None:
-    """The fewest workers that would do, of 2, 4, 8, ... times as many; None where none would."""
-    workers = 2 * spec.workers
-    while workers <= MOST_WORKERS:
-        needed = attempt(spec.model_copy(update={"workers": workers}))
-        if _does(needed, device_memory):
-            return workers
+    """The fewest workers that would do, of 2, 4, 8, ... times as many; None where none would.
+
+    Each needs less the more there are, until there are too many for the picture, so that every
+    attempt halves the numbers that are left.
+    """
+    numbers = [spec.workers << n for n in range(1, 8) if spec.workers << n <= MOST_WORKERS]
+    found = None
+    while numbers:
+        middle = len(numbers) // 2
+        needed = attempt(spec.model_copy(update={"workers": numbers[middle]}))
         if needed and max(needed.weights, needed.text) > device_memory * USABLE:
             return None  # every worker holds all of these
-        workers *= 2
-    return None
+        if _does(needed, device_memory):
+            found = numbers[middle]
+        if needed is None or found == numbers[middle]:
+            numbers = numbers[:middle]
+        else:
+            numbers = numbers[middle + 1 :]
+    return found

@@ -32,7 +32,7 @@ def model(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Model:
     with _LOADING:
         if key not in _LOADED:
             _LOADED.clear()
-            loading.quiet()
+            loading.libraries(facts)
             _LOADED[key] = load_family(facts.family).load(facts, spec, device)
         return _LOADED[key]
 
@@ -67,7 +67,7 @@ def encode_many(
 @exactly
 def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioning]:
     spec, facts = plan.spec, plan.facts
-    loading.quiet()
+    loading.libraries(facts)
     remarks = weight_names.check(facts, spec)  # before any weight is read
 
     def encoded(prompt: str) -> Conditioning:

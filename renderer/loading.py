@@ -19,6 +19,7 @@ import torch
 
 from . import adapters, finite, lora, quantization, skeletons, truncation
 from .errors import ModelError
+from .imports import uncollected
 from .library_errors import as_model_error
 from .model_configs import Upcast, index_of, read
 from .weight_files import check_part, check_parts
@@ -200,6 +201,15 @@ def _loaded(kind: type, folder: Path, **options: Any) -> Any:
     load: Callable[..., Any] = kind.from_pretrained  # type: ignore[attr-defined]
     with as_model_error(folder, "be loaded"), _ONE_AT_A_TIME:
         return load(str(folder), use_safetensors=True, local_files_only=True, **options)
+
+
+def libraries(facts: ModelFacts) -> None:
+    """Import what the pipeline of a model is made of, and quiet it."""
+    with uncollected():
+        import diffusers
+
+        getattr(diffusers, facts.pipeline, None)  # its modules are imported when they are asked for
+        quiet()
 
 
 def quiet() -> None:

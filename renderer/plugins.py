@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import importlib
-from importlib import metadata, resources
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .errors import SpecError
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 FOLDERS = ("families", "methods", "exports")
 
 
 def names(folder: str) -> tuple[str, ...]:
     """The plugins of a folder, third parties' entry points (`frieze.FOLDER`) included."""
+    from importlib import resources
+
     files = resources.files(f"frieze.renderer.{folder}").iterdir()
     own = {f.name.removesuffix(".py") for f in files if f.name.endswith(".py")}
     return tuple(sorted((own | _others(folder).keys()) - {"__init__"}))
@@ -32,5 +37,7 @@ def load(folder: str, name: str) -> ModuleType:
 
 @functools.cache
 def _others(folder: str) -> dict[str, metadata.EntryPoint]:
+    from importlib import metadata
+
     # Every installed package is read for these: tens of milliseconds.
     return {point.name: point for point in metadata.entry_points(group=f"frieze.{folder}")}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import StoreError
 from .events import Event
+from .imports import uncollected
 from .listener import RenderResult, StepCallback
 from .locations import Location, location
 from .spec import RenderSpec
@@ -39,8 +40,9 @@ def render(
     Raises `SpecError`, `ModelError`, `PlanError`, `StoreError`, `ExportError` before any work;
     `RenderCancelledError` or `RenderFailedError` during it, with the store left resumable.
     """
-    from .attended import settled
-    from .drive import Drive
+    with uncollected():
+        from .attended import settled
+        from .drive import Drive
 
     drive = Drive(on_event, cancel, callback_on_step_end, settle=settled)
     return drive.go_on(spec, exports) if continued else drive.render(spec, exports)
@@ -68,7 +70,8 @@ def resume(
     Raises `StoreError` when there is no usable store, `FingerprintError` when the weights or
     the version have changed, and what `render` raises.
     """
-    from .drive import Drive
+    with uncollected():
+        from .drive import Drive
 
     place = {"workers": workers, "local": local, "address": address}
     changes = place | {"timeout": timeout, "wait": wait}

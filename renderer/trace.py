@@ -312,7 +312,7 @@ def skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton]
     key = (facts.family, facts.folder, spec.lora, spec.lora_2, *weights, times)
     found = _SKELETONS.get(key)
     if found is None:
-        loading.quiet()
+        loading.libraries(facts)
         with skeletons() as parts:
             model = load_family(facts.family).load(facts, spec, META)
         for part in parts:

@@ -23,7 +23,7 @@ from frieze.kernels.workspace import workspace
 from frieze.renderer import loaded, trace
 from frieze.renderer.budget import MARGIN, roughly
 from frieze.renderer.errors import PlanError
-from frieze.renderer.estimate import GIB, Estimate, fits, remedies
+from frieze.renderer.estimate import Estimate, fits
 from frieze.renderer.family import Conditioning, describe, family_names, load_family
 from frieze.renderer.plan import CanvasPlan, plan
 from frieze.renderer.saved import Saved
@@ -337,35 +337,6 @@ def test_a_plan_for_devices_that_it_does_not_fit_is_refused(tmp_path: Path) -> N
     )
     with pytest.raises(PlanError, match=r"decoding needs .* GiB on each device"):
         plan(spec)
-
-
-def test_what_would_fit_is_found_by_trying() -> None:
-    spec = RenderSpec(**DEMO, workers=2)
-    tried = []
-
-    def attempt(changed: RenderSpec) -> Estimate:
-        tried.append(changed.workers)
-        return Estimate(weights=GIB, denoise=8 * GIB // changed.workers, decode=GIB)
-
-    assert fits(attempt(spec), 4 * GIB) is not None
-    found = remedies(spec, 4 * GIB, attempt)
-    assert [each.split()[1] for each in found] == ["4"]
-    assert tried == [2, 2, 4]
-
-
-def test_lighter_weights_and_more_workers_are_tried_together_if_neither_does() -> None:
-    spec = RenderSpec(**DEMO)
-    tried = []
-
-    def attempt(changed: RenderSpec) -> Estimate:
-        tried.append((changed.storage_dtype is not None, changed.workers))
-        weights = 2 * GIB if changed.storage_dtype else 4 * GIB
-        return Estimate(weights=weights, denoise=8 * GIB // changed.workers, decode=GIB)
-
-    (found,) = remedies(spec, 4 * GIB, attempt)
-    assert found.startswith("--storage-dtype float8_e4m3fn --workers 8 ")
-    # Two workers hold weights of 4 GiB each: so would any number of them.
-    assert tried == [(True, 1), (False, 2), (True, 2), (True, 4), (True, 8)]
 
 
 def test_a_clip_to_redraw_counts_whether_or_not_the_model_could_animate_a_frame(
