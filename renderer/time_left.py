@@ -50,7 +50,9 @@ class Left:
 
 def of_facts(facts: Mapping[str, Any]) -> Left | None:
     """The time left that an event, or its line in a log, tells; None if it tells none."""
-    return Left(facts["left"], facts.get("left_is") or "") if "left" in facts else None
+    if facts.get("left") is None:
+        return None
+    return Left(facts["left"], facts.get("left_is") or "")
 
 
 def span(seconds: float) -> str:

@@ -11,6 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from drawing import CASCADE, small_spec
+from frieze.renderer import runlog
 from frieze.renderer.batch_time_left import BatchTimeLeft
 from frieze.renderer.events import Event
 from frieze.renderer.plan import plan
@@ -181,6 +182,17 @@ def test_it_is_told_with_how_sure_it_is(left: Left, text: str) -> None:
     assert str(left) == text
     assert of_facts(left.facts()) == left
     assert span(left.seconds) in text
+
+
+@pytest.mark.parametrize("told", ["null", '"soon"', "-1", "true", "[]", "NaN", "1e999", "1e300"])
+def test_nonsense_in_a_strangers_log_tells_no_time(tmp_path: Path, told: str) -> None:
+    (tmp_path / "frieze").mkdir()
+    line = '{{"time": 1, "event": "step", "stage": 1, "step": 1, "seconds": 1, "left": {}}}\n'
+    unsure = Left(3) if told == "null" else None
+    for known, expected in ((told, None), ("3", Left(3)), (f'3, "left_is": {told}', unsure)):
+        (tmp_path / "frieze" / "log.jsonl").write_text(line.format(known))
+        found = [of_facts(fields) for fields in runlog.read(tmp_path)]
+        assert found in ([expected], [expected] * (expected is not None)), known
 
 
 def test_a_batch_goes_by_its_items() -> None:
