@@ -32,7 +32,7 @@ from .events import Event
 from .initial import first_frame, keep_sources
 from .launching import Crew, Prompts, on_ray
 from .listener import Listener, RenderResult, StepCallback
-from .locations import Location, location
+from .locations import Location, output
 from .plan import CanvasPlan, plan
 from .record import FILES, fingerprint, identity, run_record, store_layout
 from .sources import Source
@@ -110,7 +110,7 @@ class Drive:
         if not Store.exists(path):
             return self.render(spec, exports)
         asked = spec.model_dump(mode="json", exclude={"out", "overwrite"})
-        wanted = (spec.out, *exports) if location(spec.out, ExportError) != path else exports
+        wanted = (spec.out, *exports) if output(spec.out, ExportError) != path else exports
         return self.resume(path, asked, wanted, overwrite=spec.overwrite)
 
     def resume(

@@ -58,6 +58,16 @@ def test_it_finishes_what_was_stopped_with_the_workers_asked_for(
     assert png.is_file()
 
 
+def test_a_relative_name_is_the_store_that_it_was(
+    tmp_path: Path, undisturbed: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stop_after(small_spec("a.zarr"), step=3, exports=(Path("a.png"),))
+    shown = frieze(*AGAIN, "--out", "a.zarr", "--also", "a.png")
+    assert shown.exit_code == 0, shown.output
+    assert np.array_equal(pixels(tmp_path / "a.zarr"), undisturbed)
+
+
 def test_what_is_finished_is_left_alone_and_only_missing_files_are_made(tmp_path: Path) -> None:
     tiff, png = tmp_path / "a.tif", tmp_path / "a.png"
     words = (*AGAIN, "--out", str(tiff), "--also", str(png))
