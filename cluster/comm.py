@@ -8,7 +8,7 @@ import torch
 
 from frieze.cluster.collectives import Comm, SoloComm
 from frieze.cluster.messages import CommError, Like, Pending, RankLostError
-from frieze.cluster.threads import line_up, run_threads, threads
+from frieze.cluster.threads import call_vector_math, line_up, run_threads, threads
 
 __all__ = [
     "Comm",
@@ -16,6 +16,7 @@ __all__ = [
     "Like",
     "Pending",
     "RankLostError",
+    "call_vector_math",
     "distributed",
     "line_up",
     "run_threads",

@@ -288,6 +288,7 @@ class LocalFleet(Fleet):
         park: Literal["host", "disk"] | None,
     ) -> None:
         self._group = {"timeout": self.timeout, "turns": turns, "park": park}
+        comms.call_vector_math()
         for thread in self._threads:
             thread.start()
         try:

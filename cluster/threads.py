@@ -158,6 +158,7 @@ def run_threads(
             comm.close()
 
     line_up(comms)
+    call_vector_math()
     workers = [threading.Thread(target=work, args=(comm,), daemon=True) for comm in comms]
     for worker in workers:
         worker.start()
@@ -165,6 +166,19 @@ def run_threads(
     if errors:
         _raise_first(errors)
     return results
+
+
+def call_vector_math() -> None:
+    """One small call of each vector function of the CPU, before threads make their first at once.
+
+    MKL chooses its kernels when a function is called first. Where several threads do so together,
+    on Intel with AVX-512, one of them may get wrong numbers, once (pytorch issue 188792).
+    """
+    for dtype in (torch.float32, torch.float64):
+        x = torch.linspace(0.1, 0.9, 64, dtype=dtype)
+        for function in (torch.exp, torch.log, torch.sin, torch.cos, torch.tanh, torch.erf):
+            function(x)
+        torch.sqrt(x)
 
 
 def _join(

@@ -17,12 +17,17 @@ MOST_TOLD = 400  # letters of the library's own words
 
 @contextmanager
 def as_model_error(what: Path, verb: str) -> Iterator[None]:
-    """Within this a library does with a file or folder what `verb` says, as "be loaded"."""
+    """Within this a library does with a file or folder what `verb` says, as "be loaded".
+
+    That there is too little memory is no fault of the files.
+    """
     try:
         yield
-    except FriezeError:
+    except (FriezeError, MemoryError):
         raise
     except Exception as error:  # of others' code
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            raise
         told = (str(error).strip().splitlines() or [""])[0][:MOST_TOLD]
         reason = f"{type(error).__name__}: {told}" if told else type(error).__name__
         raise ModelError(f"{what} cannot {verb} ({reason}); fetch the model anew") from error

@@ -14,6 +14,7 @@ import torch
 from . import finite, loading, truncation, weight_names
 from .errors import FriezeError
 from .family import Conditioning, Model, ModelFacts, load_family
+from .library_errors import as_model_error
 from .precision import exactly
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioni
     remarks = weight_names.check(facts, spec)  # before any weight is read
 
     def encoded(prompt: str) -> Conditioning:
-        with truncation.calls() as calls:
+        folder = Path(facts.folder)
+        with truncation.calls() as calls, as_model_error(folder, "encode the prompt"):
             found: Conditioning = load_family(facts.family).encode(
                 facts,
                 spec.model_copy(update={"prompt": prompt}),

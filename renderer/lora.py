@@ -191,6 +191,8 @@ def _fault(key: str, shape: tuple[int, ...], weights: Mapping[str, Shapes]) -> s
             return None
     if whole is None:
         return f"there is no {module}"
+    if min(len(whole), len(shape)) < 2:
+        return f"{module} is {list(whole)}, its change {list(shape)} ({factor}), which is no matrix"
     ours, dim = (1, 1) if factor in ("A", "down") else (0, 0)
     # diffusers pads a LoRA for plain pictures where the model takes more channels.
     fits = shape[dim] <= whole[ours] if module.endswith("x_embedder") else shape[dim] == whole[ours]

@@ -57,14 +57,21 @@ def check_clip(out: Location, layout: StoreLayout) -> None:
 
 
 def dpi_of(store: Store, asked: float | None) -> float:
-    """Dots per inch: as asked, else as the run's spec says, else 300."""
-    dpi = asked if asked is not None else store.run.get("spec", {}).get("dpi", DEFAULT_DPI)
-    is_number = isinstance(dpi, int | float) and not isinstance(dpi, bool)
-    if not (is_number and LEAST_DPI <= dpi <= MOST_DPI):
+    """Dots per inch: as asked, else as the run's spec says, else 300.
+
+    So they are where an old store has what no file should say. Raises `ExportError` of `asked`.
+    """
+    if asked is not None and not _is_dpi(asked):
         raise ExportError(
-            f"dpi {shown(dpi)} does not work; from {LEAST_DPI:g} to {MOST_DPI:g} does"
+            f"dpi {shown(asked)} does not work; from {LEAST_DPI:g} to {MOST_DPI:g} does"
         )
-    return float(dpi)
+    told: Any = (store.run.get("spec") or {}).get("dpi") if asked is None else asked
+    return float(told) if _is_dpi(told) else DEFAULT_DPI
+
+
+def _is_dpi(dpi: Any) -> bool:
+    is_number = isinstance(dpi, int | float) and not isinstance(dpi, bool)
+    return is_number and LEAST_DPI <= dpi <= MOST_DPI
 
 
 def software() -> str:

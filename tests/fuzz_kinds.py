@@ -6,15 +6,21 @@ from pathlib import Path
 
 from drawing import draw
 from frieze.renderer.spec import RenderSpec
+from fuzz_environment import on_environment, variables
 from fuzz_files import batch_texts, on_batch, on_preset, yaml_texts
-from fuzz_models import folders, on_folder
+from fuzz_loras import files, on_lora
+from fuzz_models import folders, on_drawing, on_folder, on_prompt
 from fuzz_specs import act_on_spec, methods, specs
 from fuzz_words import STORE, act_on_words, words
 from fuzzing import Kind
 
+# One of each kind of tokenizer, and of each kind of network.
+READ = ("flux", "sd15", "qwen", "flux2")
+DRAWN = ("flux", "sd15", "wan22-small")
+
 
 def kinds(folder: Path) -> list[Kind]:
-    """The kinds that need no model but the one that ships; what they name lies in the folder."""
+    """The kinds; what they name lies in the folder."""
     draw(folder / STORE, num_inference_steps=1)
     (folder / "jobs.yaml").write_text("- {prompt: a red sun, size: 64x64}")
     return [
@@ -24,4 +30,8 @@ def kinds(folder: Path) -> list[Kind]:
         Kind("YAML presets", yaml_texts(list(RenderSpec.model_fields)), on_preset(folder)),
         Kind("batch files", batch_texts(), on_batch(folder)),
         Kind("configs of model folders", folders(folder), on_folder(folder)),
+        Kind("files of tokenizers", folders(folder, READ, tokenizers=True), on_prompt(folder), 5),
+        Kind("models that are drawn with", folders(folder, DRAWN), on_drawing(folder), 10),
+        Kind("LoRA files", files(), on_lora(folder)),
+        Kind("variables of the environment", variables(), on_environment),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,20 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from checkpoints import build
+from frieze.renderer import loaded, render
+from frieze.renderer.errors import FriezeError, RenderFailedError
 from frieze.renderer.family import load_family
 from frieze.renderer.plan import _made
-from frieze.renderer.spec import parse
+from frieze.renderer.spec import RenderSpec, parse
 from fuzz_specs import GOOD
 from fuzz_values import seldom, values
 from shared import kept
 
 # One of each family, and of each scheduler.
-CHECKPOINTS = ("flux", "sd3", "qwen", "wan22", "wan-i2v", "sdxl", "sd15", "sd21", "flux2", "zimage")
+CHECKPOINTS = (
+    *("flux", "sd3", "qwen", "wan22", "wan-i2v", "sdxl", "sd15", "sd21", "flux2", "zimage"),
+    "wan22-small",
+)
 _ODD = [None, True, False, 0, 1, -1, 2, 3, 7, 1e-9, 0.5, 1e300, 10**9, 2**70, "", "x", [], [1], {}]
 
 
@@ -56,39 +61,80 @@ def changes_of(path: Path) -> SearchStrategy[dict[str, Any] | str]:
     return st.integers(0, 60).flatmap(lambda draw: broken if draw == 31 else some)
 
 
-def folders(folder: Path) -> SearchStrategy[tuple[str, str, Any]]:
-    """The name of a checkpoint, one of its JSON files, and what that holds."""
+def folders(
+    folder: Path, names: Sequence[str] = CHECKPOINTS, *, tokenizers: bool = False
+) -> SearchStrategy[tuple[str, str, Any]]:
+    """The name of a checkpoint, one of its JSON files, and what that holds.
+
+    With `tokenizers` it is a file of these, else another.
+    """
 
     def of(name: str) -> SearchStrategy[tuple[str, str, Any]]:
         made = originals(folder)[name]
         files = [made / "model_index.json", *sorted(made.glob("*/*config.json"))]
         read = [path for path in files if not path.parent.name.startswith("tokenizer")]
+        if tokenizers:
+            read = sorted(made.glob("tokenizer*/*.json"))
         return st.sampled_from(read).flatmap(
             lambda path: st.tuples(
                 st.just(name), st.just(str(path.relative_to(made))), changes_of(path)
             )
         )
 
-    return st.sampled_from(CHECKPOINTS).flatmap(of)
+    return st.sampled_from(names).flatmap(of)
 
 
 def on_folder(folder: Path) -> Callable[[tuple[str, str, Any]], object]:
     """Plan with the changed checkpoint, and build the part that was changed without its weights."""
 
     def act(example: tuple[str, str, Any]) -> object:
-        name, changed, content = example
-        target = folder / "changed"
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(originals(folder)[name], target, copy_function=_link)
-        (target / changed).unlink()
-        text = content if isinstance(content, str) else json.dumps(content)
-        (target / changed).write_text(text, encoding="latin-1" if text == "\xff" else "utf-8")
-        spec = parse({**GOOD, "model": str(target), "num_inference_steps": 2})
+        spec = _spec_of(folder, example)
         made = _made(spec, None, None, None)
         load_family(made.facts.family).text_shapes(made.facts, spec)
         return str(made)
 
     return act
+
+
+def on_prompt(folder: Path) -> Callable[[tuple[str, str, Any]], object]:
+    """Plan with the changed checkpoint, load what encodes, and encode a prompt."""
+
+    def act(example: tuple[str, str, Any]) -> object:
+        made = _made(_spec_of(folder, example), None, None, None)
+        return loaded.encode_prompts(made, None)
+
+    return act
+
+
+def on_drawing(folder: Path) -> Callable[[tuple[str, str, Any]], object]:
+    """Draw with the changed checkpoint: a picture, or nothing is left."""
+
+    def act(example: tuple[str, str, Any]) -> object:
+        out = folder / "drawn.zarr"
+        spec = _spec_of(folder, example).model_copy(update={"out": str(out)})
+        try:
+            return render(spec)
+        except RenderFailedError:
+            raise  # with a store that can be gone on with
+        except FriezeError:
+            assert not out.exists(), "a refusal left a store"
+            raise
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+
+    return act
+
+
+def _spec_of(folder: Path, example: tuple[str, str, Any]) -> RenderSpec:
+    """A spec of the changed checkpoint, whose files were laid out."""
+    name, changed, content = example
+    target = folder / "changed"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(originals(folder)[name], target, copy_function=_link)
+    (target / changed).unlink()
+    text = content if isinstance(content, str) else json.dumps(content)
+    (target / changed).write_text(text, encoding="latin-1" if text == "\xff" else "utf-8")
+    return parse({**GOOD, "model": str(target), "num_inference_steps": 2})
 
 
 def _link(source: str, target: str) -> None:

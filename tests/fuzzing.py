@@ -32,11 +32,15 @@ class HangingError(BaseException):
 
 @dataclass(frozen=True)
 class Kind:
-    """Examples, and what is done with one: it ends well or raises."""
+    """Examples, and what is done with one: it ends well or raises.
+
+    One costs as much time as `cost` others, so that as many fewer are tried.
+    """
 
     name: str
     examples: SearchStrategy[Any]
     act: Callable[[Any], object]
+    cost: int = 1
 
 
 @dataclass
@@ -86,11 +90,11 @@ class Tally:
 
 
 def tally(kind: Kind, number: int) -> Tally:
-    """The same `number` examples of a kind at every call."""
+    """The same `number` examples of a kind at every call, or so many fewer as one costs more."""
     found = Tally(kind.name)
 
     @settings(
-        max_examples=number,
+        max_examples=max(4, number // kind.cost),
         derandomize=True,
         database=None,
         deadline=None,

@@ -201,6 +201,40 @@ def test_a_store_begun_with_another_spec_is_not_resumed(stopped: Path) -> None:
     refused(frieze("resume", str(stopped)), "seed", "7", "8")
 
 
+# What was taken once and is out of bounds today.
+OLD = {
+    "guidance_scale": 1e30,
+    "num_inference_steps": 10**9,
+    "fps": 1e300,
+    "dpi": 1e12,
+    "shift": 1e9,
+}
+
+
+def test_an_old_store_with_values_out_of_bounds_is_read_and_not_resumed(
+    stopped: Path, tmp_path: Path
+) -> None:
+    for number, (field, value) in enumerate(OLD.items()):
+        stores.rewritten(stopped, lambda a, f=field, v=value: a["run"]["spec"].update({f: v}))
+        page = str(tmp_path / f"{number}.html")
+        for words in (("status",), ("status", "--json"), ("verify",), ("report", page)):
+            told = frieze(words[0], str(stopped), *words[1:])
+            assert told.exit_code == 0, (field, words, told.output)
+        refused(frieze("resume", str(stopped)), field)
+        stores.rewritten(stopped, lambda a, f=field: a["run"]["spec"].pop(f))
+
+
+def test_an_old_finished_store_with_values_out_of_bounds_is_exported(tmp_path: Path) -> None:
+    out = tmp_path / "a.zarr"
+    draw(out, num_inference_steps=1)
+    stores.rewritten(out, lambda about: about["run"]["spec"].update(OLD))
+    for words in (("status", str(out)), ("verify", str(out)), ("report", str(out), f"{out}.html")):
+        assert frieze(*words).exit_code == 0, words
+    for name in ("a.png", "a.tif", "b.zarr"):
+        told = frieze("export", str(out), str(tmp_path / name))
+        assert told.exit_code == 0, (name, told.output)
+
+
 def test_control_the_same_store_untouched_is_resumed(stopped: Path) -> None:
     assert frieze("resume", str(stopped)).exit_code == 0
     assert pixels(stopped).std() > 0

@@ -42,7 +42,8 @@ def report(found: list[Tally], number: int) -> str:
         "# Input that nobody meant",
         "",
         f"`.venv/bin/python tests/bench/fuzz.py {number}` on {platform.machine()}. Accepted input "
-        "was planned, not drawn; damaged pictures, clips and stores have tests of their own.",
+        "was planned, and of models that are drawn with drawn; damaged pictures, clips and "
+        "stores have tests of their own.",
         "",
         "| kind | tried | accepted | one line | traceback |",
         "|---|---|---|---|---|",

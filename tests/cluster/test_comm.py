@@ -21,7 +21,7 @@ from frieze.cluster.comm import (
 )
 from frieze.cluster.layout import Band, Halo, conv_rows, cut
 from poison import nan_filled
-from tolerances import CONTROL, EXACT_FLOAT64
+from tolerances import AMPLE, CONTROL, EXACT_FLOAT64
 
 FOREVER = 3600.0  # a timeout that no test survives
 CPU = torch.device("cpu")
@@ -286,3 +286,26 @@ def shapes_that_differ(comm: Comm) -> Any:
 def test_processes_never_take_one_shape_for_another(gloo_world: Callable) -> None:
     outcomes = gloo_world(2, shapes_that_differ, timeout=1.0)
     assert all(isinstance(outcome, RankLostError) for outcome in outcomes)
+
+
+def test_vector_math_is_called_before_ranks_that_are_threads_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from frieze.cluster import comm, threads
+    from frieze.cluster.fleet import LocalFleet
+
+    heard: list[str] = []
+
+    class Worker:
+        def __init__(self, *_: Any) -> None:
+            heard.append("rank")
+
+        def join(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setattr(threads, "call_vector_math", lambda: heard.append("math"))
+    threads.run_threads(lambda comm: heard.append("rank"), 2)
+    assert heard == ["math", "rank", "rank"]
+    monkeypatch.setattr(comm, "call_vector_math", lambda: heard.append("math"))
+    with LocalFleet.launch(Worker, 2, timeout=AMPLE):
+        assert heard[3:] == ["math", "rank", "rank"]
