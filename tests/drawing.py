@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import zarr
 
-from frieze.renderer import RenderResult, RenderSpec, render
+from frieze.renderer import Event, RenderCancelledError, RenderResult, RenderSpec, render
 from tolerances import AMPLE
 
 PROMPT = "a red sun over blue mountains at dusk"
+# The command line of a `small_spec`, but for its folder.
+DRAW = ("render", PROMPT, "--size", "256x256", "--num-inference-steps", "4", "--seed", "7")
 
 
 def small_spec(out: Path | str, **fields: Any) -> RenderSpec:
@@ -32,6 +36,18 @@ def small_spec(out: Path | str, **fields: Any) -> RenderSpec:
 def draw(out: Path, **fields: Any) -> RenderResult:
     """Render a `small_spec`."""
     return render(small_spec(out, **fields))
+
+
+def stop_after(spec: RenderSpec, step: int, exports: tuple[Path, ...] = ()) -> None:
+    """Render, and stop after so many steps."""
+    cancel = threading.Event()
+
+    def listen(event: Event) -> None:
+        if event.kind == "step" and event.step == step:
+            cancel.set()
+
+    with pytest.raises(RenderCancelledError):
+        render(spec, exports=exports, on_event=listen, cancel=cancel)
 
 
 def pixels(store: Path) -> np.ndarray:

@@ -9,26 +9,10 @@ import pytest
 from PIL import Image
 
 from command_line import frieze, refused
-from drawing import PROMPT, draw, pixels, small_spec
-from frieze.renderer import Event, RenderCancelledError, RenderSpec, render
+from drawing import DRAW, draw, pixels, small_spec, stop_after
 from frieze.renderer.store import Store
 
-DRAW = ("render", PROMPT, "--size", "256x256", "--num-inference-steps", "4", "--seed", "7")
 AGAIN = (*DRAW, "--local", "--continue", "--quiet")
-
-
-def stop_after(spec: RenderSpec, step: int, exports: tuple[Path, ...] = ()) -> None:
-    """Render, and stop after so many steps."""
-    import threading
-
-    cancel = threading.Event()
-
-    def listen(event: Event) -> None:
-        if event.kind == "step" and event.step == step:
-            cancel.set()
-
-    with pytest.raises(RenderCancelledError):
-        render(spec, exports=exports, on_event=listen, cancel=cancel)
 
 
 @pytest.fixture(scope="module")

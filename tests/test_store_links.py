@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from command_line import frieze, refused
-from drawing import PROMPT, small_spec
+from drawing import PROMPT, small_spec, stop_after
 from frieze.renderer import directory
-from test_continue import stop_after
 
 Lead = Callable[[Path, Path], None]
 

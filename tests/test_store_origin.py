@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from command_line import frieze, refused
-from drawing import pixels, small_spec
+from drawing import DRAW, pixels, small_spec, stop_after
 from frieze.renderer import commands, spec_origin
 from frieze.renderer.errors import ExportError, MediaError, SpecError
 from frieze.renderer.family import find
 from frieze.renderer.spec import RenderSpec
 from stores import rewritten
-from test_continue import DRAW, stop_after
 
 
 @pytest.fixture(scope="module")
