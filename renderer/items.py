@@ -160,11 +160,12 @@ def _path(root: Location, text: str, name: str, key: str) -> Location:
             f"{key} {shown(text)} leaves the output folder; give a path inside it, "
             "as suns/{name}.tif"
         )
-    if path.parts[0] in RESERVED:
-        raise SpecError(f"{key} {text!r} is the batch's own file; use another name")
     for target in (output(root / path, SpecError), (root / path).with_suffix(".zarr")):
         if not inside(root, target):
             raise SpecError(f"{key} {text!r} leads out of {root} by a link; use another name")
+        where: Any = real(target)
+        if where.relative_to(root).parts[0] in RESERVED:
+            raise SpecError(f"{key} {text!r} is the batch's own file; use another name")
     return root / path
 
 

@@ -137,8 +137,16 @@ def test_a_link_inside_the_folder_leads_nowhere_else(root: Path) -> None:
     assert made.main == root / "link/a.zarr"
 
 
-@pytest.mark.parametrize("out", ["frieze/a.zarr", "frieze", "report.json", "contact.png"])
+@pytest.mark.parametrize(
+    "out",
+    [
+        *("frieze/a.zarr", "frieze", "report.json", "contact.png"),
+        *("link/frieze/a.zarr", "link/contact.png", "own.png"),
+    ],
+)
 def test_the_batchs_own_files_are_no_outputs(root: Path, out: str) -> None:
+    (root / "link").symlink_to(".")
+    (root / "own.png").symlink_to("contact.png")
     assert "the batch's own file" in refused(root, SUN | {"out": out})
 
 

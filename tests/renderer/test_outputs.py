@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from contracts.export import make_store, picture
 from frieze.renderer import outputs
 from frieze.renderer.errors import ExportError
+from frieze.renderer.exports import png
 from frieze.renderer.locations import S3Path, location
+from frieze.renderer.report import report
 from frieze.renderer.store import StoreLayout
 
 PICTURE = StoreLayout(65, 64, (32, 64))
@@ -132,6 +135,24 @@ def test_one_place_named_twice_is_found_before_any_work(
             outputs.resumed(tmp_path / "a.zarr", had, (again,), overwrite=True)
     found = outputs.targets("a.tif", ("b.png", "sub/b.png", "old.png"), overwrite=True)
     assert len(found.exports) == 3, "control"
+
+
+@pytest.mark.parametrize("store", ["a.zarr", "there/a.zarr"])
+@pytest.mark.parametrize("out", ["a.zarr/b", "there/a.zarr/b", "there/there/a.zarr/b"])
+def test_nothing_is_written_into_a_store_by_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
+    (tmp_path / "there").symlink_to(tmp_path)
+    with pytest.raises(ExportError, match="lies in the store itself"):
+        outputs.export(store, f"{out}.png", overwrite=False)
+    with pytest.raises(ExportError, match="lies in the store itself"):
+        report(store, f"{out}.html")
+    with pytest.raises(ExportError, match="lies in the store itself"):
+        png.export(store, f"{out}.png")
+    report(store, "there/b.html")
+    outputs.export(store, "there/b.png", overwrite=False)
 
 
 def test_what_lies_beside_a_store_moves_with_it(tmp_path: Path) -> None:
