@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
     from .lora import Lora
 
-FAILURES = (OSError, ValueError, LookupError, RuntimeError, ImportError)
+# Of libraries over a file that nobody's trainer wrote; they assert that names are all of one kind.
+FAILURES = (
+    *(OSError, ValueError, LookupError, RuntimeError, ImportError),
+    *(AssertionError, AttributeError, TypeError, ArithmeticError),
+)
 
 
 def add_to_denoiser(denoiser: Any, pipeline_class: Any, loras: Sequence[Lora]) -> bool:
@@ -59,10 +63,7 @@ def check(denoiser: Any, pipeline_class: Any, loras: Sequence[Lora], folder: Pat
     """
     _, part = _denoiser_of(pipeline_class)
     for each in loras:
-        try:
-            state, left = converted(each.path, pipeline_class, getattr(denoiser, "config", None))
-        except FAILURES as error:
-            raise _misfit(each.path, error) from None
+        state, left = converted(each.path, pipeline_class, getattr(denoiser, "config", None))
         _of_part(state, part, pipeline_class, each.path)
         lora.check_converted(each.path, {k: tuple(v.shape) for k, v in state.items()}, folder)
         weight_differences.named(denoiser, each.path, left)
@@ -81,7 +82,10 @@ def converted(
 
     Raises `ModelError` where it leaves out anything else.
     """
-    return check_whole(path, pipeline.lora_state_dict, _options(pipeline, unet_config))
+    try:
+        return check_whole(path, pipeline.lora_state_dict, _options(pipeline, unet_config))
+    except FAILURES as error:
+        raise _misfit(path, error) from None
 
 
 def _options(pipeline: Any, unet_config: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """PNG, JPEG, WebP, AVIF and HEIF as RGB floats, upright, on white.
 
-libpng reads PNG, pillow-heif HEIF, Pillow the others: AVIF therefore to 8 bits. Of what moves the
-first picture counts. Colour profiles, gamma and gain maps are not applied.
+libpng reads PNG, pillow-heif HEIF, libavif AVIF of more than 8 bits, Pillow the others. Of what
+moves the first picture counts. Colour profiles, gamma and gain maps are not applied.
 Shape suffixes: C channels, H rows, W columns.
 """
 
@@ -57,6 +57,10 @@ def read(path: Path, kind: str) -> np.ndarray:
         pixels, bits = _png(data)
     elif kind == "heif":
         pixels, bits, premultiplied = _heif(path, data)
+    elif kind == "avif" and (bits := _avif_bits(data)) > 8:
+        import imagecodecs  # libavif; Pillow keeps 8 bits
+
+        pixels = imagecodecs.avif_decode(data)
     else:
         with _open(data, kind) as image:
             mode = "RGBA" if image.has_transparency_data else "RGB"
@@ -128,6 +132,13 @@ def _turn(chunk: bytes) -> int:
     header, rest = pixel.getvalue()[:HEADER_END], pixel.getvalue()[HEADER_END:]
     with PngImagePlugin.PngImageFile(io.BytesIO(header + chunk + rest)) as image:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
+
+
+def _avif_bits(data: bytes) -> int:
+    """Bits of an AVIF's samples, as its first configuration says (AV1-ISOBMFF, sec. 2.3.3)."""
+    at = data.find(b"av1C")
+    flags = data[at + 6] if 0 <= at < len(data) - 6 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
 def _open_heif(path: Path, data: bytes) -> Any:

@@ -30,8 +30,8 @@ def kinds(folder: Path) -> list[Kind]:
         Kind("YAML presets", yaml_texts(list(RenderSpec.model_fields)), on_preset(folder)),
         Kind("batch files", batch_texts(), on_batch(folder)),
         Kind("configs of model folders", folders(folder), on_folder(folder)),
-        Kind("files of tokenizers", folders(folder, READ, tokenizers=True), on_prompt(folder), 5),
-        Kind("models that are drawn with", folders(folder, DRAWN), on_drawing(folder), 10),
+        Kind("files of tokenizers", folders(folder, READ, tokenizers=True), on_prompt(folder), 10),
+        Kind("models that are drawn with", folders(folder, DRAWN), on_drawing(folder), 16),
         Kind("LoRA files", files(), on_lora(folder)),
         Kind("variables of the environment", variables(), on_environment),
     ]

@@ -314,6 +314,19 @@ def test_a_difference_of_weights_in_few_bits_is_refused(folders: Asked, tmp_path
         wan_experts(folders("wan"), RenderSpec(lora=(file,), storage_dtype="float8_e4m3fn"))
 
 
+def test_names_of_several_kinds_in_one_file_are_one_line(folders: Asked, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    ours = "lora_transformer_transformer_blocks_0_attn_to_v"
+    theirs = "double_blocks.0.img_attn.norm.query_norm"
+    factors = {"A": torch.ones(2, 32), "B": torch.ones(32, 2)}
+    tensors = {f"{theirs}.lora_{name}.weight": value for name, value in factors.items()}
+    for name, value in {"down": factors["A"], "up": factors["B"]}.items():
+        tensors[f"{ours}.lora_{name}.weight"] = value.clone()
+    save_file(tensors, path)
+    with pytest.raises(ModelError, match=r"a\.safetensors cannot be applied"):
+        trace.skeleton(describe(str(folders("flux"))), RenderSpec(lora=(str(path),)))
+
+
 def test_what_is_applied_is_told(tmp_path: Path) -> None:
     path = wan_file(tmp_path / "a.safetensors", **ALPHA)
     assert lora.summary(lora.parse([f"{path}=0.5"])) == ["'a.safetensors' at 0.5: 16 layers"]

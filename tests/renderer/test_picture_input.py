@@ -10,6 +10,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pillow_heif
 import pytest
@@ -169,6 +170,28 @@ def test_avif_is_what_was_written(tmp_path: Path, mode: str, orientation: int) -
     with Image.open(tmp_path / "a.avif") as saved:
         rgba_HWC = np.asarray(ImageOps.exif_transpose(saved).convert("RGBA")) / 255
     np.testing.assert_allclose(read(tmp_path / "a.avif"), on_white(rgba_HWC), atol=EXACT)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize("samples", [1, 3, 4])
+def test_avif_keeps_all_its_bits(tmp_path: Path, bits: int, samples: int) -> None:
+    dtype = np.uint8 if bits == 8 else np.uint16
+    top = 2**bits - 1
+    chance = np.random.default_rng(bits)
+    samples_HWC = chance.integers(0, top + 1, (32, 48, samples)).astype(dtype)
+    written = samples_HWC[..., 0] if samples == 1 else samples_HWC
+    data = imagecodecs.avif_encode(written, level=100, bitspersample=bits)
+    unit_HWC = samples_HWC / top
+    colours_HWC = np.broadcast_to(unit_HWC[..., :3] if samples > 1 else unit_HWC, (32, 48, 3))
+    alpha_HWC = unit_HWC[..., 3:] if samples == 4 else np.ones((32, 48, 1))
+    expected_HWC = colours_HWC * alpha_HWC + 1 - alpha_HWC
+    found_HWC = read(tmp_path / "a.avif", data)
+    np.testing.assert_allclose(found_HWC, expected_HWC, atol=EXACT)
+    with Image.open(tmp_path / "a.avif") as seen:  # to 8 bits
+        theirs_HWC = on_white(np.asarray(seen.convert("RGBA")) / 255)
+    np.testing.assert_allclose(found_HWC, theirs_HWC, atol=1.01 / 255)
+    if bits > 8:  # the control: 8 bits are not enough
+        assert np.abs(theirs_HWC - expected_HWC).max() > 0.2 / 255
 
 
 @pytest.mark.parametrize("tile_size", [0, 64])
