@@ -114,6 +114,15 @@ def _vae() -> Any:
     return AutoencoderKL
 
 
+def test_a_head_that_makes_words_is_not_needed(folders: Asked, tmp_path: Path) -> None:
+    def headless(weights: dict[str, Any]) -> str:
+        del weights["lm_head.weight"]
+        return ""
+
+    spoilt(folders("qwen"), tmp_path / "a", "text_encoder", headless)
+    assert checked(tmp_path / "a") == ()
+
+
 def test_shards_are_read_by_their_index_and_one_that_is_gone_is_named(
     folders: Asked, tmp_path: Path
 ) -> None:
