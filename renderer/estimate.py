@@ -92,7 +92,7 @@ def remedies(
     """
     lighter = spec.model_copy(update={"storage_dtype": "float8_e4m3fn"})
     can_cast = spec.storage_dtype is None and spec.quantization is None
-    workers = _enough(spec, device_memory, attempt)
+    workers = _enough(spec, device_memory, attempt, needed)
     more = f"--workers {workers} ({ALONE})" if workers else None
     weighs = needed is None or _without_weights(needed) <= device_memory * USABLE
     found = []
@@ -100,7 +100,7 @@ def remedies(
         found.append(LIGHTER)
     if more:
         found.append(more)
-    if can_cast and not found and (workers := _enough(lighter, device_memory, attempt)):
+    if can_cast and not found and (workers := _enough(lighter, device_memory, attempt, needed)):
         found.append(f"{LIGHTER} --workers {workers} ({ALONE})")
     return tuple(found)
 
@@ -115,24 +115,25 @@ def _does(needed: Estimate | None, device_memory: int) -> bool:
 
 
 def _enough(
-    spec: RenderSpec, device_memory: int, attempt: Callable[[RenderSpec], Estimate | None]
+    spec: RenderSpec,
+    device_memory: int,
+    attempt: Callable[[RenderSpec], Estimate | None],
+    needed: Estimate | None,
 ) -> int | None:
     """The fewest workers that would do, of 2, 4, 8, ... times as many; None where none would.
 
-    Each needs less the more there are, until there are too many for the picture, so that every
-    attempt halves the numbers that are left.
+    Numbers that would not do if `needed` fell with their square are not tried: it falls with the
+    number, and what attention holds of pairs of tokens with the square.
     """
-    numbers = [spec.workers << n for n in range(1, 8) if spec.workers << n <= MOST_WORKERS]
-    found = None
-    while numbers:
-        middle = len(numbers) // 2
-        needed = attempt(spec.model_copy(update={"workers": numbers[middle]}))
-        if needed and max(needed.weights, needed.text) > device_memory * USABLE:
-            return None  # every worker holds all of these
-        if _does(needed, device_memory):
-            found = numbers[middle]
-        if needed is None or found == numbers[middle]:
-            numbers = numbers[:middle]
-        else:
-            numbers = numbers[middle + 1 :]
-    return found
+    usable = device_memory * USABLE
+    most = max(needed.denoise, needed.decode, needed.encode) if needed else 0
+    workers = 2 * spec.workers
+    while workers <= MOST_WORKERS:
+        if most * (spec.workers / workers) ** 2 <= usable:
+            tried = attempt(spec.model_copy(update={"workers": workers}))
+            if _does(tried, device_memory):
+                return workers
+            if tried and max(tried.weights, tried.text) > usable:
+                return None  # every worker holds all of these
+        workers *= 2
+    return None
