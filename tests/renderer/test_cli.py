@@ -300,9 +300,10 @@ def test_a_dry_run_prints_the_plan_and_draws_nothing(
 ) -> None:
     class Plan(str):
         estimate = "asked for"
-        is_estimated = True
+        is_estimated, facts, spec = True, None, None
 
     module = importlib.import_module("frieze.renderer.plan")
+    monkeypatch.setattr("frieze.renderer.weight_names.check", lambda *_: ())
     monkeypatch.setattr(module, "plan", lambda spec: Plan(f"bands for {spec.height} rows"))
     assert frieze("render", "x", "--height", "64", "--dry-run").stdout == "bands for 64 rows\n"
     assert frieze("plan", "--height", "64").stdout == "bands for 64 rows\n"
