@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from frieze.kernels.backends import TABLE, Backend, preferred
-from frieze.kernels.reference import finite, wide
+from .backends import TABLE, Backend, preferred
+from .reference import finite, wide
 
 _log = logging.getLogger("frieze.kernels")
 

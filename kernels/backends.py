@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frieze.kernels import reference
-from frieze.kernels.meta import device_type
+from . import reference
+from .meta_tensors import device_type
 
 Result = tuple[Tensor, Tensor]
 
@@ -249,7 +249,7 @@ def _triton_refusal(q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor) -> str | Non
 
 
 def _run_triton(q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor, scale: float) -> Result:
-    from frieze.kernels import flash
+    from . import flash
 
     return flash.attend(q_BHSD, k_BHKD, v_BHKE, scale=scale)[:2]
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from frieze.kernels import reference
-from frieze.kernels.attention import AttentionPartial
-from frieze.kernels.backends import TABLE
+from . import reference
+from .attention import AttentionPartial
+from .backends import TABLE
 
 _log = logging.getLogger("frieze.kernels")
 
@@ -150,7 +150,7 @@ def _fused(
         return None
     if triton.missing() or triton.refusal(q_BHSD, k_BHKD, v_BHKE):
         return None
-    from frieze.kernels import flash
+    from . import flash
 
     scale = q_BHSD.shape[-1] ** -0.5 if scale is None else scale
     decay = (frames.factor_F.to(q_BHSD.device), frames.q_S, frames.k_K)

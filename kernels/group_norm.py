@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frieze.kernels.meta import device_type
-from frieze.kernels.reference import wide
+from .meta_tensors import device_type
+from .reference import wide
 
 # Deviations from the mean are held for this many elements at a time: a cache's worth on a CPU,
 # and never a float32 twin of a large activation on an accelerator.

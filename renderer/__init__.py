@@ -8,12 +8,12 @@ imports torch, ray, diffusers or zarr before work begins.
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .batch import batch
+    from .api import batch, render, resume
+    from .batches.item_states import ItemEvent, ItemResult
+    from .driver.caller import RenderHandle, RenderResult
     from .errors import (
         ExportError,
         FingerprintError,
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
         StoreError,
     )
     from .events import Event
-    from .ledger import ItemEvent, ItemResult
-    from .listener import RenderHandle, RenderResult
-    from .plan import CanvasPlan, plan
-    from .render import render, resume
-    from .spec import RenderSpec, StageSpec
+    from .planning.canvas_plan import CanvasPlan
+    from .planning.plan import plan
+    from .spec.render_spec import RenderSpec, StageSpec
 
 __all__ = [
     "CanvasPlan",
@@ -58,18 +56,18 @@ __all__ = [
 
 # Modules by the names that they give; those whose names end in Error are all in one.
 _MODULES = {
-    "CanvasPlan": "plan",
+    "CanvasPlan": "planning.canvas_plan",
     "Event": "events",
-    "ItemEvent": "ledger",
-    "ItemResult": "ledger",
-    "RenderHandle": "listener",
-    "RenderResult": "listener",
-    "RenderSpec": "spec",
-    "StageSpec": "spec",
-    "batch": "batch",
-    "plan": "plan",
-    "render": "render",
-    "resume": "render",
+    "ItemEvent": "batches.item_states",
+    "ItemResult": "batches.item_states",
+    "RenderHandle": "driver.caller",
+    "RenderResult": "driver.caller",
+    "RenderSpec": "spec.render_spec",
+    "StageSpec": "spec.render_spec",
+    "batch": "api",
+    "plan": "planning.plan",
+    "render": "api",
+    "resume": "api",
 }
 
 
@@ -83,15 +81,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """A package of which a verb and a module bear one name: `plan` is the verb."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        """The import of a module sets the package's attribute; a verb's stays the verb."""
-        is_module = isinstance(value, ModuleType) and name in __all__
-        super().__setattr__(name, getattr(value, name) if is_module else value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -21,7 +21,7 @@ def _stopped(number: int, frame: object) -> None:
 for _stop in (signal.SIGINT, signal.SIGTERM):
     signal.signal(_stop, _stopped)
 
-from . import interrupts  # noqa: E402
+from .terminal import interrupts  # noqa: E402
 
 
 def main() -> None:
@@ -30,9 +30,9 @@ def main() -> None:
 
 
 def _command_line() -> None:
-    from . import cli
+    from .cli import app
 
-    cli.main()
+    app.main()
 
 
 if __name__ == "__main__":

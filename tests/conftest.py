@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import environment  # noqa: F401  first: sets what torch reads when it is imported
+from support import environment  # noqa: F401  first: sets what torch reads when it is imported
 
 # isort: split
 import functools
@@ -19,10 +19,10 @@ import pytest
 import torch
 
 from frieze.cluster.comm import run_threads
-from poison import nan_filled
-from processes import run_processes
-from ray_fixture import _fleets, ray_cluster, ray_fleet  # noqa: F401  fixtures for every test
-from s3_server import s3  # noqa: F401  the same
+from support.poison import nan_filled
+from support.processes import run_processes
+from support.ray_fixture import _fleets, ray_cluster, ray_fleet  # noqa: F401  fixtures for every test
+from support.s3_server import s3  # noqa: F401  the same
 from tolerances import AMPLE
 
 
@@ -62,7 +62,10 @@ def _forgetful(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def _models() -> Iterator[dict[Any, Any]]:
     """What this process has loaded, with weights and without."""
-    for module, name in (("loaded", "_LOADED"), ("trace", "_SKELETONS")):
+    for module, name in (
+        ("worker.model_cache", "_LOADED"),
+        ("planning.memory_trace", "_SKELETONS"),
+    ):
         if found := sys.modules.get(f"frieze.renderer.{module}"):
             yield getattr(found, name)
 
@@ -122,7 +125,7 @@ def _text(path: str) -> str:
 @pytest.fixture(scope="module")
 def kept_encoders() -> Iterator[None]:
     """Renders of a file of tests load what encodes their prompts once, as those of a batch do."""
-    from frieze.renderer import loading
+    from frieze.renderer.models import loading
 
     with loading.kept_encoders():
         yield

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cases import CASES, Case
 from frieze.cluster.bands import BandMode, Marks, mark
 from frieze.cluster.comm import Comm, run_threads
 from frieze.cluster.layout import Band, Mesh, cut
-from processes import run_processes
-from shared import kept
+from support.cases import CASES, Case
+from support.processes import run_processes
+from support.shared import kept
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64
 
 DTYPES = {torch.float64: EXACT_FLOAT64, torch.float32: EXACT_FLOAT32}

@@ -24,8 +24,8 @@ FOLDERS = ("renderer", "cluster", "kernels", "configs")
 # Code that a user's process meets: `demo` trains, `__main__` and `doctor` are run, not imported.
 IMPORTED = (
     "frieze.renderer",
-    "frieze.renderer.cli",
-    "frieze.renderer.spec",
+    "frieze.renderer.cli.app",
+    "frieze.renderer.spec.render_spec",
     "frieze.cluster.layout",
     "frieze.kernels.reference",
 )
@@ -112,8 +112,9 @@ def test_editable_install_imports_the_sources(tmp_path: Path, module: str) -> No
 
 def test_wheel_finds_its_presets_and_plugins(installed: Path, tmp_path: Path) -> None:
     code = (
-        "from frieze.renderer import plugins, spec; import frieze.renderer as r;"
-        "spec.parse(spec.preset('demo'));"
+        "from frieze.renderer import plugins; import frieze.renderer as r;"
+        "from frieze.renderer.spec import presets, render_spec as spec;"
+        "spec.parse(presets.preset('demo'));"
         "print(r.__file__, *(n for f in plugins.FOLDERS for n in plugins.names(f)))"
     )
     file, *names = run_python(code, installed, cwd=tmp_path).split()

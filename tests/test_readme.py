@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from frieze.renderer import cli, plugins
-from frieze.renderer.spec import preset_names
+from frieze.renderer import plugins
+from frieze.renderer.cli import app
+from frieze.renderer.spec.presets import preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ("README.md", "CONTRIBUTING.md", "configs/batches/example.yaml")
@@ -22,7 +23,7 @@ OTHERS = {"--help", "--install-completion"}
 
 
 def group() -> Any:
-    return get_command(cli.app)
+    return get_command(app.app)
 
 
 def commands(text: str) -> Iterator[list[str]]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-import stores
-from command_line import frieze, process, refused
-from drawing import draw, pixels, small_spec
 from frieze.renderer import Event, RenderCancelledError, render
+from frieze.renderer.checkpoints.checkpoint import describe, find
 from frieze.renderer.errors import ModelError
-from frieze.renderer.family import describe, find
+from support import stores
+from support.command_line import frieze, process, refused
+from support.drawing import draw, pixels, small_spec
 
 DRAW = ("render", "a red sun over blue mountains at dusk", "--size", "256x256", "--local")
 

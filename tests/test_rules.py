@@ -20,7 +20,9 @@ import yaml
 from typer.main import get_command
 
 import frieze.renderer
-from frieze.renderer import cli, flags, plugins, spec
+from frieze.renderer import plugins
+from frieze.renderer.cli import app, spec_options
+from frieze.renderer.spec import presets, render_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -28,53 +30,54 @@ FOLDERS = ("renderer", "cluster", "kernels", "configs")
 
 # A library may be imported by these files only: a path, or a folder that ends in "/".
 DOORS = {
-    "av": ("renderer/exports/video.py", "renderer/clip_input.py"),
-    "boto3": ("renderer/s3.py",),
+    "av": ("renderer/exports/video.py", "renderer/inputs/clips.py"),
+    "boto3": ("renderer/files/s3.py",),
     "diffusers": (
         *("renderer/families/", "renderer/demo/"),
         *(
-            "renderer/adapters.py",
-            "renderer/weight_differences.py",
-            "renderer/loading.py",
-            "renderer/quantization.py",
+            "renderer/models/lora_loading.py",
+            "renderer/models/weight_differences.py",
+            "renderer/models/loading.py",
+            "renderer/models/quantization.py",
         ),
-        "renderer/schedules.py",
+        "renderer/sampling/schedule_table.py",
     ),
     "flash_attn": ("kernels/",),
-    "huggingface_hub": ("renderer/families/", "renderer/hub.py"),
-    "jinja2": ("renderer/report.py",),
-    "obstore": ("renderer/buckets.py", "renderer/s3.py", "renderer/uploads.py"),
-    "pillow_heif": ("renderer/picture_input.py",),
+    "huggingface_hub": ("renderer/families/", "renderer/checkpoints/hub.py"),
+    "jinja2": ("renderer/monitoring/report.py",),
+    "obstore": ("renderer/files/bucket.py", "renderer/files/s3.py", "renderer/outputs/upload.py"),
+    "pillow_heif": ("renderer/inputs/pictures.py",),
     "pickle": (),
-    "ray": tuple(
-        f"cluster/ray_{name}.py"
-        for name in ("crew", "fleet", "jobs", "metrics", "pulse", "reserve", "seat", "session")
-    ),
-    "rich": tuple(f"renderer/{name}.py" for name in ("doctor", "progress", "roster", "terminal")),
+    "ray": ("cluster/ray/",),
+    "rich": ("renderer/terminal/", "renderer/cli/machine.py"),
     "tifffile": (
         *("renderer/exports/tiff.py", "renderer/exports/frames.py"),
-        *("renderer/tiff_input.py", "renderer/tiff_tags.py"),
+        *("renderer/inputs/tiff.py", "renderer/inputs/tiff_tags.py"),
     ),
-    "torchao": ("renderer/quantization.py",),
-    "torch.distributed": ("cluster/distributed.py", "cluster/rendezvous.py", "renderer/demo/"),
-    "transformers": ("renderer/families/", "renderer/demo/", "renderer/loading.py"),
+    "torchao": ("renderer/models/quantization.py",),
+    "torch.distributed": (
+        "cluster/comm/processes.py",
+        "cluster/comm/rendezvous.py",
+        "renderer/demo/",
+    ),
+    "transformers": ("renderer/families/", "renderer/demo/", "renderer/models/loading.py"),
     "triton": ("kernels/",),
-    "typer": (
-        *("renderer/arguments.py", "renderer/cli.py", "renderer/flags.py", "renderer/looking.py"),
-        *("renderer/batch_command.py", "renderer/config_command.py", "renderer/oneline.py"),
-        "renderer/doctor_command.py",
-        "renderer/submit_command.py",
-    ),
+    "typer": ("renderer/cli/", "renderer/terminal/error_lines.py"),
     "xformers": ("kernels/",),
-    "yaml": ("renderer/values.py",),
-    "zarr": ("renderer/arrays.py", "renderer/objects.py"),
+    "yaml": ("renderer/spec/values.py",),
+    "zarr": ("renderer/store/arrays.py", "renderer/store/zarr_bucket.py"),
 }
 # Where an error of others' code crosses a thread or process: any of them is caught, as a value.
 # And where nobody is left who could: it is told to the user.
 CATCHES_ALL = (
-    *("renderer/oneline.py", "renderer/library_errors.py"),
-    *("cluster/fleet.py", "cluster/ray_seat.py", "cluster/seat.py", "cluster/threads.py"),
-    *("renderer/attempts.py", "renderer/writer.py"),
+    *("renderer/terminal/error_lines.py", "renderer/files/library_errors.py"),
+    *(
+        "cluster/fleet/thread_fleet.py",
+        "cluster/ray/worker_actor.py",
+        "cluster/fleet/worker_host.py",
+        "cluster/comm/threads.py",
+    ),
+    *("renderer/batches/attempts.py", "renderer/worker/block_writer.py"),
 )
 EMPTY_NAMES = {"utils", "helpers", "common", "base", "manager", "handler"}
 SPEC_FIELDS = [
@@ -202,7 +205,7 @@ def broad_catches(path: str, text: str) -> list[str]:
 
 def pickles(path: str, text: str) -> list[str]:
     """Loads that run code from the file they read; what travels by Ray excepted."""
-    if path in DOORS["pickle"] + DOORS["ray"]:
+    if path in DOORS.get("pickle", ()) or path.startswith("cluster/ray/"):
         return []
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     loading = re.compile(r"(torch|pickle|cloudpickle|joblib|dill)\.loads?\(")
@@ -213,7 +216,7 @@ def pickles(path: str, text: str) -> list[str]:
 
 def prints(path: str, text: str) -> list[str]:
     """Text that reaches a terminal past the one place that makes it printable."""
-    if path == "renderer/terminal.py" or path.startswith("renderer/demo/"):
+    if path == "renderer/terminal/text.py" or path.startswith("renderer/demo/"):
         return []
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     printing = re.compile(r"(print|.*\.print|(sys\.)?std(out|err)\.write|typer\.echo)\(")
@@ -250,19 +253,23 @@ Rule = Callable[[str, str], list[str]]
 @pytest.mark.parametrize(
     ("rule", "path", "text"),
     [
-        (second_doors, "renderer/plan.py", "def f():\n    from torch import distributed"),
-        (second_doors, "renderer/plan.py", "import torch\ntorch.distributed.barrier()"),
-        (second_doors, "renderer/plan.py", "importlib.import_module('ray.util')"),
+        (second_doors, "renderer/planning/plan.py", "def f():\n    from torch import distributed"),
+        (second_doors, "renderer/planning/plan.py", "import torch\ntorch.distributed.barrier()"),
+        (second_doors, "renderer/planning/plan.py", "importlib.import_module('ray.util')"),
         (second_doors, "renderer/zarrs.py", "import zarr"),
-        (top_level_names, "renderer/plan.py", "from kernels.attention import attend"),
-        (broad_catches, "renderer/plan.py", "try:\n    f()\nexcept (OSError, Exception):\n    g()"),
-        (broad_catches, "renderer/plan.py", "try:\n    f()\nexcept:\n    g()"),
-        (pickles, "renderer/plan.py", "torch.load('x')"),
-        (prints, "renderer/plan.py", "print(path, file=sys.stderr)"),
-        (prints, "renderer/plan.py", "self.console.print(path)"),
-        (ends_ray, "cluster/ray_fleet.py", "subprocess.run(['ray', 'stop', '--force'])"),
-        (unfinished, "renderer/plan.py", "raise NotImplemented" + "Error"),
-        (too_long, "renderer/plan.py", "\n" * 401),
+        (top_level_names, "renderer/planning/plan.py", "from kernels.attention import attend"),
+        (
+            broad_catches,
+            "renderer/planning/plan.py",
+            "try:\n    f()\nexcept (OSError, Exception):\n    g()",
+        ),
+        (broad_catches, "renderer/planning/plan.py", "try:\n    f()\nexcept:\n    g()"),
+        (pickles, "renderer/planning/plan.py", "torch.load('x')"),
+        (prints, "renderer/planning/plan.py", "print(path, file=sys.stderr)"),
+        (prints, "renderer/planning/plan.py", "self.console.print(path)"),
+        (ends_ray, "cluster/ray/actor_fleet.py", "subprocess.run(['ray', 'stop', '--force'])"),
+        (unfinished, "renderer/planning/plan.py", "raise NotImplemented" + "Error"),
+        (too_long, "renderer/planning/plan.py", "\n" * 401),
         (empty_names, "cluster/ring_utils.py", ""),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -277,7 +284,7 @@ def test_every_door_is_a_file() -> None:
 
 
 def test_a_door_is_no_second_door() -> None:
-    assert second_doors("renderer/arrays.py", "import zarr, zarrs") == []
+    assert second_doors("renderer/store/arrays.py", "import zarr, zarrs") == []
 
 
 @pytest.mark.parametrize(
@@ -328,7 +335,7 @@ def test_kernels_and_configs_stay_namespaces() -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "presets").iterdir()))
 def test_every_preset_is_a_spec(file: Path) -> None:
     assert file.suffix == ".yaml"
-    spec.parse(spec.preset(file.stem))
+    render_spec.parse(presets.preset(file.stem))
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda f: f.name)
@@ -353,12 +360,12 @@ def test_every_plugin_loads() -> None:
 
 
 def test_spec_fields_are_frozen() -> None:
-    assert list(spec.RenderSpec.model_fields) == SPEC_FIELDS
+    assert list(render_spec.RenderSpec.model_fields) == SPEC_FIELDS
 
 
 def test_commands_and_flags_are_frozen() -> None:
-    commands = get_command(cli.app).commands
-    fields = set(SPEC_FIELDS) - flags.WITHOUT_FLAG
+    commands = get_command(app.app).commands
+    fields = set(SPEC_FIELDS) - spec_options.WITHOUT_FLAG
     expected = {name: set(own) for name, own in COMMANDS.items()}
     expected = {
         n: own | fields if n in ("render", "plan", "config") else own for n, own in expected.items()
@@ -372,10 +379,10 @@ WEIGHTY = {"torch", "ray", "diffusers", "transformers", "zarr", "tifffile", "num
 @pytest.mark.parametrize(
     ("module", "libraries"),
     [
-        ("frieze.renderer.cli", WEIGHTY),
+        ("frieze.renderer.cli.app", WEIGHTY),
         ("frieze.renderer.RenderSpec", WEIGHTY),
         ("frieze.cluster.layout", {"torch", "ray"}),
-        ("frieze.cluster.fleet", {"ray", "diffusers"}),
+        ("frieze.cluster.fleet.fleet", {"ray", "diffusers"}),
         ("frieze.kernels.attention", {"triton", "xformers", "ray", "diffusers"}),
     ],
 )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from frieze.renderer import resample
-from poison import nan_filled
-from shared import Once, kept, patched
+from frieze.renderer.worker import upsampling
+from support.poison import nan_filled
+from support.shared import Once, kept, patched
 
 LONG = 5.0
 
@@ -53,9 +53,9 @@ def test_what_the_renderer_keeps_is_not_kept_of_a_changed_one(
     monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Whichever of the two comes first, the other finds nothing of it."""
-    assert resample.weights.cache_info().currsize == 0
+    assert upsampling.weights.cache_info().currsize == 0
     monkeypatch.setattr("torch.nn.functional.interpolate", lambda x, **_: x)
-    assert resample.weights(4, 4)[0, 0] == 1
+    assert upsampling.weights(4, 4)[0, 0] == 1
 
 
 def test_every_shared_reference_is_kept_so() -> None:

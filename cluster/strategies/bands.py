@@ -8,11 +8,9 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from frieze.cluster.attention import AxisComms
-from frieze.cluster.bands import Marks, band_mode
-from frieze.cluster.comm import Comm
-from frieze.cluster.layout import Band, Canvas, cut
-from frieze.cluster.tuning import Tuning
+from ..bands import Marks, Tuning, band_mode
+from ..comm import AxisComms, Comm
+from ..layout import Band, Canvas, cut
 
 Level = TypeVar("Level")
 

@@ -17,7 +17,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from frieze.renderer.demo import scenes
+from . import scenes
 
 TEXT_WIDTH = 64
 WORDS = ("a", "sun", "moon", "over", "mountains", "at")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from frieze.renderer.demo.scenes import LIGHT, MOUNTAINS, SKIES, SUNS, parse
+from .scenes import LIGHT, MOUNTAINS, SKIES, SUNS, parse
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]

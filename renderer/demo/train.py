@@ -13,17 +13,11 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 from tqdm import tqdm
 
-from frieze.renderer.demo import oracle, scenes
-from frieze.renderer.demo.models import new_text, new_transformer
-from frieze.renderer.demo.parallel import launch
-from frieze.renderer.demo.train_transformer import (
-    TEXT_TOKENS,
-    Model,
-    Plan,
-    fill_bank,
-    train_transformer,
-)
-from frieze.renderer.demo.train_vae import WHOLE, pictures, psnr, train_decoder, train_vae
+from . import oracle, scenes
+from .models import new_text, new_transformer
+from .parallel import launch
+from .train_transformer import TEXT_TOKENS, Model, Plan, fill_bank, train_transformer
+from .train_vae import WHOLE, pictures, psnr, train_decoder, train_vae
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 KEPT = ("README.md",)

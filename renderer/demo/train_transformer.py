@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from frieze.renderer.demo import oracle, scenes
-from frieze.renderer.demo.models import Text, embed, new_text, new_transformer
-from frieze.renderer.demo.parallel import agree, backward
-from frieze.renderer.demo.train_vae import WHOLE, follow, pictures
+from . import oracle, scenes
+from .models import Text, embed, new_text, new_transformer
+from .parallel import agree, backward
+from .train_vae import WHOLE, follow, pictures
 
 SIDE = WHOLE // 16
 TEXT_TOKENS, LONG_TEXT_TOKENS = 32, 128

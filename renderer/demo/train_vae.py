@@ -14,8 +14,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
 
-from frieze.renderer.demo import scenes
-from frieze.renderer.demo.parallel import agree, backward
+from . import scenes
+from .parallel import agree, backward
 
 BATCH_OF_CROPS, CROP, WHOLE = 8, 64, 256
 KL_WEIGHT = 1e-4

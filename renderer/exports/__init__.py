@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..writer import Sink
+    from ..store.layout import Sink
 
 
 def sinks(picture_path: str | None) -> list[Sink]:

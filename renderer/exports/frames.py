@@ -16,12 +16,12 @@ from pathlib import Path
 import tifffile
 
 from ..errors import ExportError
-from ..folders import Folder
-from ..following import Follow
-from ..locations import Location, S3Path
-from ..pixels import BYTES_OF, StoreLayout
-from ..provenance import check_clip, dpi_of, source, tiff_tags
-from ..whole import check_space, whole_folder
+from ..files.atomic import check_space, whole_folder
+from ..files.folder import Folder
+from ..files.location import Location, S3Path
+from ..store.follower import Follow
+from ..store.layout import BYTES_OF, StoreLayout
+from ..store.provenance import check_clip, dpi_of, source, tiff_tags
 
 suffixes = (".frames",)
 last, others = "frieze.json", re.compile(r"\d{6,}\.tif")

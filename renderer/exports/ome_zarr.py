@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import ZarrArray, create_picture, write_rows
-from ..directory import StoreFolder
 from ..errors import ExportError
-from ..following import Follow
-from ..locations import Location, S3Path
-from ..pixels import StoreLayout, required_bytes
-from ..provenance import dpi_of, source
-from ..store import Store
-from ..whole import check_space, whole_folder
+from ..files.atomic import check_space, whole_folder
+from ..files.location import Location, S3Path
+from ..store.arrays import ZarrArray, create_picture, write_rows
+from ..store.directory import StoreFolder
+from ..store.follower import Follow
+from ..store.layout import StoreLayout, required_bytes
+from ..store.provenance import dpi_of, source
+from ..store.store import Store
 
 suffixes = (".zarr",)
 last, others = "zarr.json", re.compile(r"\d+")

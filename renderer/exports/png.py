@@ -20,12 +20,12 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import ExportError
-from ..following import Follow
-from ..locations import Location, S3Path
-from ..pixels import StoreLayout
-from ..provenance import as_json, check_picture, dpi_of, parameters, software, source, xmp
-from ..store import Store
-from ..whole import whole_file
+from ..files.atomic import whole_file
+from ..files.location import Location, S3Path
+from ..store.follower import Follow
+from ..store.layout import StoreLayout
+from ..store.provenance import as_json, check_picture, dpi_of, parameters, software, source, xmp
+from ..store.store import Store
 
 suffixes = (".png",)
 

@@ -20,12 +20,12 @@ import numpy as np
 import tifffile
 
 from ..errors import ExportError
-from ..following import Follow
-from ..locations import Location, S3Path
-from ..pixels import StoreLayout
-from ..provenance import DEFAULT_DPI, check_picture, dpi_of, source, tiff_tags
-from ..store import Store
-from ..whole import check_space, whole_file
+from ..files.atomic import check_space, whole_file
+from ..files.location import Location, S3Path
+from ..store.follower import Follow
+from ..store.layout import StoreLayout
+from ..store.provenance import DEFAULT_DPI, check_picture, dpi_of, source, tiff_tags
+from ..store.store import Store
 
 suffixes = (".tif", ".tiff")
 

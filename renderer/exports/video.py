@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from ..clip_input import BT709, INSTALL
 from ..errors import ExportError
-from ..following import Follow
-from ..locations import Location, S3Path
-from ..pixels import BYTES_OF, StoreLayout
-from ..provenance import TRAINED_MODEL, as_json, check_clip, parameters, software, source
-from ..store import Store
-from ..whole import whole_file
+from ..files.atomic import whole_file
+from ..files.location import Location, S3Path
+from ..inputs.clips import BT709, INSTALL
+from ..store.follower import Follow
+from ..store.layout import BYTES_OF, StoreLayout
+from ..store.provenance import TRAINED_MODEL, as_json, check_clip, parameters, software, source
+from ..store.store import Store
 
 suffixes = (".mp4", ".mov", ".mkv")
 

@@ -14,21 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..autoencoders import PictureVAE
-from ..family import (
-    Conditioning,
-    Cost,
-    Guidance,
-    GuidanceFacts,
-    LatentSpec,
-    ModelFacts,
-    Place,
-    linear_guided,
-    weight_bytes,
-)
-from ..method import Axis
-from ..model_configs import Count, Heads, PictureVae, Size, hints, read
-from ..schedules import Level, read_schedule, x0_from
+from ..autoencoders.picture_vae import PictureVAE
+from ..checkpoints.configs import Count, Heads, PictureVae, Size, hints, read
+from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
+from ..checkpoints.scheduler_config import read_schedule
+from ..checkpoints.weight_files import weight_bytes
+from ..models.family import Conditioning, Guidance, Place, linear_guided
+from ..models.positions import Axis
+from ..sampling.noise_levels import Level, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +29,9 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
     from torch import Tensor
 
-    from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import Context, Marks
 
-    from ..spec import RenderSpec
+    from ..spec.render_spec import RenderSpec
 
 pipelines = ("FluxPipeline",)
 THETA = 10000.0
@@ -98,7 +90,7 @@ def encode(
     """The prompts through CLIP and T5, loaded for this call only and then let go."""
     from diffusers import FluxPipeline
 
-    from .. import loading
+    from ..models import loading
 
     pipeline = loading.text_pipeline(FluxPipeline, facts, spec, transformer=None, vae=None)
     pipeline.to(device)
@@ -128,7 +120,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux:
     """The transformer and the VAE on one device."""
     from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 
-    from .. import loading
+    from ..models import loading
 
     transformer = loading.component(
         FluxTransformer2DModel, facts, "transformer", spec, denoiser=True
@@ -146,7 +138,7 @@ class Flux(PictureVAE):
     ) -> None:
         from frieze.cluster.bands import mark
 
-        from ..rotary import AngleRope
+        from ..models.rotary import AngleRope
 
         super().__init__(vae)
         self.facts = facts
@@ -173,7 +165,7 @@ class Flux(PictureVAE):
         """x0 = x - sigma v, with v the transformer's velocity."""
         import torch
 
-        from ..rotary import band_angles
+        from ..models.rotary import band_angles
 
         x_BCHW, embeds = x_BCTHW.squeeze(2), tensors["embeds"]
         self._thread.num_text_tokens = embeds.shape[1]
@@ -195,7 +187,7 @@ class Flux(PictureVAE):
 
     def axes(self, place: Place) -> tuple[Axis, ...]:
         """Rotary axes in the order of a head's channels."""
-        from ..rotary import picture_axes
+        from ..models.rotary import picture_axes
 
         return picture_axes(self.facts, place, self.axes_dim, THETA)
 
@@ -207,7 +199,7 @@ class Flux(PictureVAE):
 
     def _context(self, *_: object) -> Context:
         """Text comes first in double and single blocks alike."""
-        from frieze.cluster.attention import Context
+        from frieze.cluster.bands import Context
 
         return Context(self._thread.num_text_tokens, "front")
 

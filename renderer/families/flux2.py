@@ -14,31 +14,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..autoencoders import PictureVAE
-from ..family import (
-    Conditioning,
-    Cost,
-    Guidance,
-    GuidanceFacts,
-    LatentSpec,
-    ModelFacts,
-    Place,
-    linear_guided,
-    weight_bytes,
-)
-from ..method import Axis, trained
-from ..model_configs import Count, Heads, Index, PictureVae, Size, hints, index_of, read
-from ..schedules import Level, read_schedule, x0_from
+from ..autoencoders.picture_vae import PictureVAE
+from ..checkpoints.configs import Count, Heads, Index, PictureVae, Size, hints, index_of, read
+from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
+from ..checkpoints.scheduler_config import read_schedule
+from ..checkpoints.weight_files import weight_bytes
+from ..models.family import Conditioning, Guidance, Place, linear_guided
+from ..models.positions import Axis, trained
+from ..sampling.noise_levels import Level, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
 
-    from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import Context, Marks
 
-    from ..spec import RenderSpec
+    from ..spec.render_spec import RenderSpec
 
 pipelines = ("Flux2KleinPipeline", "Flux2Pipeline")
 # Cells of the autoencoder on a side of one cell here.
@@ -105,7 +97,7 @@ def encode(
     """The prompts through three layers of Qwen3 (klein) or Mistral 3 (dev), padded as trained."""
     import diffusers
 
-    from .. import loading
+    from ..models import loading
 
     kind = getattr(diffusers, facts.pipeline)
     pipeline = loading.text_pipeline(kind, facts, spec).to(device)
@@ -130,7 +122,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux2:
     """The transformer and the VAE on one device."""
     import diffusers
 
-    from .. import loading
+    from ..models import loading
 
     transformer = loading.component(
         diffusers.Flux2Transformer2DModel, facts, "transformer", spec, denoiser=True
@@ -148,7 +140,7 @@ class Flux2(PictureVAE):
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
         from frieze.cluster.bands import mark
 
-        from ..rotary import AngleRope
+        from ..models.rotary import AngleRope
 
         super().__init__(vae)
         self.facts = facts
@@ -163,7 +155,7 @@ class Flux2(PictureVAE):
 
     def _context(self, *_: object) -> Context:
         """Text comes first in double and single blocks alike."""
-        from frieze.cluster.attention import Context
+        from frieze.cluster.bands import Context
 
         return Context(self._thread.num_text_tokens, "front")
 
@@ -200,7 +192,7 @@ class Flux2(PictureVAE):
 
     def axes(self, place: Place) -> tuple[Axis, ...]:
         """Rotary axes in the order of a head's channels; the last is the text's, as trained."""
-        from ..rotary import picture_axes
+        from ..models.rotary import picture_axes
 
         text = Axis("text", self.dims[3], self.theta, 1, 1)
         return (*picture_axes(self.facts, place, self.dims, self.theta), text)
@@ -234,7 +226,7 @@ class Flux2(PictureVAE):
         """Rotary angles of this band's tokens, float64 [S, A]; 0 on the axis of the text."""
         import torch
 
-        from ..rotary import band_angles
+        from ..models.rotary import band_angles
 
         image_SA = band_angles(place, self.axes(place)[:3], sigma, device)
         return torch.cat([image_SA, image_SA.new_zeros(len(image_SA), self.dims[3] // 2)], dim=1)

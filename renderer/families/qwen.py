@@ -14,32 +14,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..causal_vae import CausalVAE
+from ..autoencoders.video_vae import CausalVAE
+from ..checkpoints.configs import Count, Heads, Size, Small, VideoVae, hints, read
+from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
+from ..checkpoints.scheduler_config import read_schedule
+from ..checkpoints.weight_files import weight_bytes
 from ..errors import ModelError
-from ..family import (
-    Conditioning,
-    Cost,
-    Guidance,
-    GuidanceFacts,
-    LatentSpec,
-    ModelFacts,
-    Place,
-    linear_guided,
-    weight_bytes,
-)
-from ..method import Axis
-from ..model_configs import Count, Heads, Size, Small, VideoVae, hints, read
-from ..schedules import Level, read_schedule, x0_from
+from ..models.family import Conditioning, Guidance, Place, linear_guided
+from ..models.positions import Axis
+from ..sampling.noise_levels import Level, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
 
-    from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import Context, Marks
 
-    from ..spec import RenderSpec
+    from ..spec.render_spec import RenderSpec
 
 pipelines = ("QwenImagePipeline",)
 THETA = 10000.0
@@ -104,7 +96,7 @@ def encode(
     """The prompts through Qwen2.5-VL, in the pipeline's template, which is then cut off."""
     from diffusers import QwenImagePipeline
 
-    from .. import loading
+    from ..models import loading
 
     pipeline = loading.text_pipeline(QwenImagePipeline, facts, spec).to(device)
     length = spec.max_sequence_length or facts.max_sequence_length
@@ -131,7 +123,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Qwen:
     """The transformer and the autoencoder on one device."""
     from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransformer2DModel
 
-    from .. import loading
+    from ..models import loading
 
     transformer = loading.component(
         QwenImageTransformer2DModel, facts, "transformer", spec, denoiser=True
@@ -147,7 +139,7 @@ class Qwen(CausalVAE):
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
         from frieze.cluster.bands import mark
 
-        from ..rotary import TurnRope
+        from ..models.rotary import TurnRope
 
         super().__init__(vae)
         self.facts = facts
@@ -160,7 +152,7 @@ class Qwen(CausalVAE):
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
 
     def _context(self, *_: object) -> Context:
-        from frieze.cluster.attention import Context
+        from frieze.cluster.bands import Context
 
         return Context(self._thread.num_text_tokens, "front")
 
@@ -195,7 +187,7 @@ class Qwen(CausalVAE):
 
     def axes(self, place: Place) -> tuple[Axis, ...]:
         """Rotary axes in the order of a head's channels."""
-        from ..rotary import picture_axes
+        from ..models.rotary import picture_axes
 
         return picture_axes(self.facts, place, self.dims, THETA)
 
@@ -218,7 +210,7 @@ class Qwen(CausalVAE):
         """Rotary angles of this band's tokens [S, A] and of the text's [L, A], float64."""
         import torch
 
-        from ..rotary import band_angles
+        from ..models.rotary import band_angles
 
         axes = self.axes(place)
         image_SA = band_angles(place, axes, sigma, device, centred=True)

@@ -17,32 +17,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from ..autoencoders import PictureVAE
-from ..family import (
-    Conditioning,
-    Cost,
-    Guidance,
-    GuidanceFacts,
-    LatentSpec,
-    ModelFacts,
-    Place,
-    linear_guided,
-    weight_bytes,
+from ..autoencoders.picture_vae import PictureVAE
+from ..checkpoints.configs import (
+    Count,
+    Heads,
+    PictureVae,
+    Size,
+    Small,
+    hints,
+    index_of,
+    read,
+    read_json,
 )
-from ..method import Axis
-from ..model_configs import Count, Heads, PictureVae, Size, Small, hints, index_of, read
-from ..model_files import read_json
-from ..schedules import Level, read_schedule, x0_from
+from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
+from ..checkpoints.scheduler_config import read_schedule
+from ..checkpoints.weight_files import weight_bytes
+from ..models.family import Conditioning, Guidance, Place, linear_guided
+from ..models.positions import Axis
+from ..sampling.noise_levels import Level, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
 
-    from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import Context, Marks
 
-    from ..spec import RenderSpec
+    from ..spec.render_spec import RenderSpec
 
 pipelines = ("StableDiffusion3Pipeline",)
 NUM_CLIP_TOKENS = 77
@@ -107,7 +108,7 @@ def encode(
     """
     from diffusers import StableDiffusion3Pipeline
 
-    from .. import loading
+    from ..models import loading
 
     folder = Path(facts.folder)
     left_out = {} if _has_t5(folder) else {"text_encoder_3": None, "tokenizer_3": None}
@@ -145,7 +146,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> SD3:
     """The transformer and the VAE on one device."""
     from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 
-    from .. import loading
+    from ..models import loading
 
     transformer = loading.component(
         SD3Transformer2DModel, facts, "transformer", spec, denoiser=True
@@ -161,7 +162,7 @@ class SD3(PictureVAE):
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
         from frieze.cluster.bands import mark
 
-        from ..sine_table import SineTable
+        from ..models.sine_positions import SineTable
 
         super().__init__(vae)
         self.facts = facts
@@ -214,7 +215,7 @@ class SD3(PictureVAE):
 
     def _context(self, *_: object) -> Context:
         """Text comes behind the picture."""
-        from frieze.cluster.attention import Context
+        from frieze.cluster.bands import Context
 
         return Context(self._thread.num_text_tokens, "rear")
 

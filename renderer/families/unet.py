@@ -14,22 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from ..autoencoders import PictureVAE
+from ..autoencoders.picture_vae import PictureVAE
+from ..checkpoints.configs import Config, PictureVae, Size, Sizes, Upcast, hints, index_of, read
+from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
+from ..checkpoints.scheduler_config import read_schedule
+from ..checkpoints.weight_files import weight_bytes
 from ..errors import ModelError
-from ..family import (
-    Conditioning,
-    Cost,
-    Guidance,
-    GuidanceFacts,
-    LatentSpec,
-    ModelFacts,
-    Place,
-    linear_guided,
-    weight_bytes,
-)
-from ..method import Axis
-from ..model_configs import Config, PictureVae, Size, Sizes, Upcast, hints, index_of, read
-from ..schedules import Level, read_schedule, x0_from
+from ..models.family import Conditioning, Guidance, Place, linear_guided
+from ..models.positions import Axis
+from ..sampling.noise_levels import Level, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +31,7 @@ if TYPE_CHECKING:
 
     from frieze.cluster.bands import Marks
 
-    from ..spec import RenderSpec
+    from ..spec.render_spec import RenderSpec
 
 PLAIN, XL = "StableDiffusionPipeline", "StableDiffusionXLPipeline"
 pipelines = (PLAIN, XL)
@@ -131,7 +124,7 @@ def encode(
     image: np.ndarray | None = None,
 ) -> Conditioning:
     """The prompts through one or two CLIPs; SDXL takes zeros for a negative prompt not given."""
-    from .. import loading
+    from ..models import loading
 
     options: dict[str, Any] = {
         "device": device,
@@ -165,7 +158,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> UNet:
     """The UNet and the VAE on one device."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    from .. import loading
+    from ..models import loading
 
     unet = loading.component(UNet2DConditionModel, facts, "unet", spec, denoiser=True)
     loading.add_loras(unet, _pipeline_class(facts), facts, spec)
@@ -184,7 +177,7 @@ def _vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
     """SDXL's autoencoder overflows in half precision, unless its config says that it was mended."""
     import torch
 
-    from .. import loading
+    from ..models import loading
 
     vae = read(Upcast, Path(facts.folder) / "vae" / "config.json")
     overflows = facts.pipeline == XL and vae.force_upcast is not False

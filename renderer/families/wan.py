@@ -17,21 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from ..causal_vae import CausalVAE
-from ..errors import ModelError
-from ..family import (
-    Conditioning,
-    Cost,
-    Guidance,
-    GuidanceFacts,
-    LatentSpec,
-    ModelFacts,
-    Place,
-    linear_guided,
-    weight_bytes,
-)
-from ..method import Axis
-from ..model_configs import (
+from ..autoencoders.video_vae import CausalVAE
+from ..checkpoints.configs import (
     Count,
     Heads,
     ImageEncoder,
@@ -42,7 +29,13 @@ from ..model_configs import (
     index_of,
     read,
 )
-from ..schedules import Level, read_schedule, x0_from
+from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
+from ..checkpoints.scheduler_config import read_schedule
+from ..checkpoints.weight_files import weight_bytes
+from ..errors import ModelError
+from ..models.family import Conditioning, Guidance, Place, linear_guided
+from ..models.positions import Axis
+from ..sampling.noise_levels import Level, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +44,7 @@ if TYPE_CHECKING:
 
     from frieze.cluster.bands import Marks
 
-    from ..spec import RenderSpec
+    from ..spec.render_spec import RenderSpec
 
 pipelines = ("WanPipeline", "WanImageToVideoPipeline")
 THETA = 10000.0
@@ -143,7 +136,7 @@ def encode(
     import torch.nn.functional as F
     import transformers
 
-    from .. import loading
+    from ..models import loading
 
     sees = read(Transformer, Path(facts.folder) / "transformer" / "config.json").image_dim
     parts: dict[str, Any] = {}
@@ -203,7 +196,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Wan:
     import diffusers
     import torch
 
-    from .. import loading
+    from ..models import loading
 
     kind = diffusers.WanTransformer3DModel
     names = [name for name in ("transformer", "transformer_2") if name in facts.cost.weight_bytes]
@@ -235,7 +228,7 @@ class Wan(CausalVAE):
         boundary_ratio: float | None = None,
         expands: bool | None = False,
     ) -> None:
-        from ..rotary import ClipRope
+        from ..models.rotary import ClipRope
 
         super().__init__(vae)
         self.facts = facts
@@ -344,7 +337,7 @@ class Wan(CausalVAE):
 
     def _angles(self, device: torch.device) -> Sequence[Tensor]:
         """Rotary angles of the thread's frames, rows and columns, float64, each [number, F]."""
-        from ..rotary import clip_angles
+        from ..models.rotary import clip_angles
 
         place = self._thread.place
         return clip_angles(place, self.axes(place), self._thread.sigma, device)

@@ -18,31 +18,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from ..autoencoders import PictureVAE
-from ..family import (
-    Conditioning,
-    Cost,
-    Guidance,
-    GuidanceFacts,
-    LatentSpec,
-    ModelFacts,
-    Place,
-    linear_guided,
-    weight_bytes,
-)
-from ..method import Axis
-from ..model_configs import Config, Count, PictureVae, Size, Small, hints, read
-from ..schedules import Level, read_schedule, x0_from
+from ..autoencoders.picture_vae import PictureVAE
+from ..checkpoints.configs import Config, Count, PictureVae, Size, Small, hints, read
+from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
+from ..checkpoints.scheduler_config import read_schedule
+from ..checkpoints.weight_files import weight_bytes
+from ..models.family import Conditioning, Guidance, Place, linear_guided
+from ..models.positions import Axis
+from ..sampling.noise_levels import Level, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
 
-    from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import Context, Marks
 
-    from ..spec import RenderSpec
+    from ..spec.render_spec import RenderSpec
 
 pipelines = ("ZImagePipeline",)
 # The network was trained with sequences of this many tokens, or a multiple.
@@ -101,7 +93,7 @@ def encode(
     """The prompts through Qwen3, in its chat template, without the tokenizer's padding."""
     from diffusers import ZImagePipeline
 
-    from .. import loading
+    from ..models import loading
 
     pipeline = loading.text_pipeline(ZImagePipeline, facts, spec).to(device)
     length = spec.max_sequence_length or facts.max_sequence_length
@@ -127,7 +119,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> ZImage:
     """The transformer and the VAE on one device."""
     from diffusers import AutoencoderKL, ZImagePipeline, ZImageTransformer2DModel
 
-    from .. import loading
+    from ..models import loading
 
     transformer = loading.component(
         ZImageTransformer2DModel, facts, "transformer", spec, denoiser=True
@@ -151,7 +143,7 @@ class ZImage(PictureVAE):
     """A loaded Z-Image checkpoint."""
 
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
-        from ..rotary import turns
+        from ..models.rotary import turns
 
         super().__init__(vae)
         self.facts = facts
@@ -174,12 +166,12 @@ class ZImage(PictureVAE):
         return sequences
 
     def _padding(self, *_: object) -> Context:
-        from frieze.cluster.attention import Context
+        from frieze.cluster.bands import Context
 
         return Context(self._sequences.num_pads, "rear")
 
     def _rear(self, *_: object) -> Context:
-        from frieze.cluster.attention import Context
+        from frieze.cluster.bands import Context
 
         return Context(self._sequences.num_pads + self._sequences.num_text, "rear")
 
@@ -216,7 +208,7 @@ class ZImage(PictureVAE):
 
     def axes(self, place: Place) -> tuple[Axis, ...]:
         """Rotary axes in the order of a head's channels."""
-        from ..rotary import picture_axes
+        from ..models.rotary import picture_axes
 
         return picture_axes(self.facts, place, self.dims, self.theta)
 
@@ -255,7 +247,7 @@ class ZImage(PictureVAE):
         """
         import torch
 
-        from ..rotary import band_angles
+        from ..models.rotary import band_angles
 
         at = self._sequences
         axes = self.axes(at.place)

@@ -37,24 +37,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .. import options
-from ..correction import candidates, corrected
-from ..family import ModelFacts
-from ..heads import concentration
-from ..method import (
-    Axis,
-    Focus,
-    Method,
-    PositionPolicy,
-    Stage,
-    begun,
-    frequencies,
-    interpolated,
-    squeeze,
-    stages_of,
-    trained,
-)
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import begun, stages_of
+from ..extrapolation.concentration import concentration
+from ..extrapolation.frequency_correction import candidates, corrected
+from ..extrapolation.method import Focus, Method, Stage
+from ..models.positions import Axis, PositionPolicy, frequencies, interpolated, squeeze, trained
+from ..spec import method_options
+from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +79,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     Models that rotate no positions have them rescaled where they are added, and no head is
     concentrated.
     """
-    options.read(spec, {})
+    method_options.read(spec, {})
     if _is_known(spec, facts):
         return Method(
             stages=stages_of(spec, (Stage(),)), note="the plain model, no larger than trained"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import options
-from ..family import ModelFacts
-from ..frequencies import aware_factor, ntk, policy, stretch
-from ..method import Axis, Method, Stage, stages_of
-from ..options import Option
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.frequencies import aware_factor, ntk, policy, stretch
+from ..extrapolation.method import Method, Stage
+from ..models.positions import Axis
+from ..spec import method_options
+from ..spec.method_options import Option
+from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +25,7 @@ OPTIONS = {"a": Option(1.0, above=0)}
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; every axis longer than trained is stretched."""
-    a = options.read(spec, OPTIONS)["a"]
+    a = method_options.read(spec, OPTIONS)["a"]
 
     def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
         return ntk(omega_F, aware_factor(len(omega_F), a * stretch(axis) - (a - 1)))

@@ -10,12 +10,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import options
-from ..family import ModelFacts
-from ..frequencies import aware_factor, kappa, ntk, policy, stretch, temperature, vision_yarn
-from ..method import Axis, Method, Spectrum, Stage, stages_of
-from ..options import Option
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.frequencies import (
+    aware_factor,
+    kappa,
+    ntk,
+    policy,
+    stretch,
+    temperature,
+    vision_yarn,
+)
+from ..extrapolation.method import Method, Spectrum, Stage
+from ..models.positions import Axis
+from ..spec import method_options
+from ..spec.method_options import Option
+from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +40,7 @@ OPTIONS = {
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; frequencies are made anew at every step. tau, of yarn, does not fade."""
-    found = options.read(spec, OPTIONS)
+    found = method_options.read(spec, OPTIONS)
     form, strength = found["form"], found["strength"]
     if strength is None:
         strength = 1.0 if form == "yarn" else 2.0

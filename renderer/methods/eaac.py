@@ -9,18 +9,19 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from .. import options
-from ..family import ModelFacts
-from ..heads import concentration
-from ..method import Focus, Method, Stage, stages_of
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.concentration import concentration
+from ..extrapolation.method import Focus, Method, Stage
+from ..spec import method_options
+from ..spec.render_spec import RenderSpec
 
 OPTIONS: dict[str, Any] = {"least": 1.0, "most": 1.3, "power": 2.0, "pooled": 0}
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """The plain model with concentrated heads; `pooled` blocks of that side, 0: tokens."""
-    chosen = dict(options.read(spec, OPTIONS))
+    chosen = dict(method_options.read(spec, OPTIONS))
     pooled = int(chosen.pop("pooled")) or None
     focus = Focus(scale=partial(concentration, **chosen), pooled=pooled)
     return Method(stages=stages_of(spec, (Stage(),)), focus=focus)

@@ -12,14 +12,16 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from .. import options
-from ..family import ModelFacts
-from ..frequencies import PICTURE, ntk, policy, stretch
-from ..guides import Flow
-from ..method import Axis, Method, Stage, stages_of, trained
-from ..options import Option
-from ..shifts import alpha_for, shifted
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.frequencies import PICTURE, ntk, policy, stretch
+from ..extrapolation.guides import Flow
+from ..extrapolation.method import Method, Stage
+from ..models.positions import Axis, trained
+from ..sampling.timestep_shift import alpha_for, shifted
+from ..spec import method_options
+from ..spec.method_options import Option
+from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +42,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     Models without rotary positions are guided only.
     """
-    found = options.read(spec, OPTIONS)
+    found = method_options.read(spec, OPTIONS)
 
     def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
         return ntk(omega_F, found["factor"]).maximum(omega_F / stretch(axis))

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import options
-from ..family import ModelFacts
-from ..frequencies import PICTURE, ntk, policy, stretch
-from ..guides import SCHEDULES, Resolution
-from ..heads import proportional
-from ..method import Axis, Focus, Method, from_trained_size, stages_of, trained
-from ..options import Option
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import from_trained_size, stages_of
+from ..extrapolation.concentration import proportional
+from ..extrapolation.frequencies import PICTURE, ntk, policy, stretch
+from ..extrapolation.guides import SCHEDULES, Resolution
+from ..extrapolation.method import Focus, Method
+from ..models.positions import Axis, trained
+from ..spec import method_options
+from ..spec.method_options import Option
+from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +36,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     Models without rotary positions are guided only.
     """
-    found = options.read(spec, OPTIONS)
+    found = method_options.read(spec, OPTIONS)
 
     def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
         return ntk(omega_F, found["factor"]).maximum(omega_F / stretch(axis))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .. import options
-from ..family import ModelFacts
-from ..method import Method, Stage, stages_of
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.method import Method, Stage
+from ..spec import method_options
+from ..spec.render_spec import RenderSpec
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """The identity; it has no options."""
-    options.read(spec, {})
+    method_options.read(spec, {})
     return Method(stages=stages_of(spec, (Stage(),)))

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .. import options
+from ..checkpoints.facts import ModelFacts
 from ..errors import SpecError
-from ..family import ModelFacts
-from ..frequencies import PICTURE, aware_factor, ntk, policy, stretch
-from ..method import Axis, Method, Stage, stages_of
-from ..options import Option
-from ..spec import RenderSpec
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.frequencies import PICTURE, aware_factor, ntk, policy, stretch
+from ..extrapolation.method import Method, Stage
+from ..models.positions import Axis
+from ..spec import method_options
+from ..spec.method_options import Option
+from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +35,7 @@ OPTIONS = {
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; `factor` leaves the frames of a clip alone, as CineScale does."""
-    found = options.read(spec, OPTIONS)
+    found = method_options.read(spec, OPTIONS)
     by_factor = found["convention"] == "factor"
     if found["factor"] is not None and not by_factor:
         raise SpecError(f"option factor = {found['factor']:g} needs option convention=factor")

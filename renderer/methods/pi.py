@@ -7,10 +7,12 @@ enlarged and noised to `start`, which keeps the layout and leaves the detail to 
 
 from __future__ import annotations
 
-from .. import options
-from ..family import ModelFacts
-from ..method import Method, Stage, doubling, interpolated, squeeze, stages_of
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import doubling, stages_of
+from ..extrapolation.method import Method, Stage
+from ..models.positions import interpolated, squeeze
+from ..spec import method_options
+from ..spec.render_spec import RenderSpec
 
 OPTIONS = {"cascade": True}
 # Sigma at which the second and every later stage restarts.
@@ -22,6 +24,6 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     `cascade=false` draws at the picture's size only.
     """
-    cascade = options.read(spec, OPTIONS)["cascade"]
+    cascade = method_options.read(spec, OPTIONS)["cascade"]
     stages = stages_of(spec, doubling(spec, facts, STARTS) if cascade else (Stage(),))
     return Method(stages=stages, positions=interpolated, absolute=squeeze)

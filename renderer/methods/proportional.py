@@ -6,14 +6,15 @@ and HiFlow use it with positions of their own.
 
 from __future__ import annotations
 
-from .. import options
-from ..family import ModelFacts
-from ..heads import proportional
-from ..method import Focus, Method, Stage, stages_of
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.concentration import proportional
+from ..extrapolation.method import Focus, Method, Stage
+from ..spec import method_options
+from ..spec.render_spec import RenderSpec
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """The plain model with the logits of every head scaled alike."""
-    options.read(spec, {})
+    method_options.read(spec, {})
     return Method(stages=stages_of(spec, (Stage(),)), focus=Focus(constant=proportional))

@@ -6,14 +6,15 @@ and columns each by itself; all others stay, and with them the detail.
 
 from __future__ import annotations
 
-from .. import options
-from ..correction import OPTIONS, corrected_positions
-from ..family import ModelFacts
-from ..method import Method, Stage, stages_of
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.frequency_correction import OPTIONS, corrected_positions
+from ..extrapolation.method import Method, Stage
+from ..spec import method_options
+from ..spec.render_spec import RenderSpec
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage at the picture's size; the options are those of `correction.OPTIONS`."""
-    positions = corrected_positions(options.read(spec, OPTIONS))
+    positions = corrected_positions(method_options.read(spec, OPTIONS))
     return Method(stages=stages_of(spec, (Stage(),)), positions=positions)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import options
-from ..correction import corrected
+from ..checkpoints.facts import ModelFacts
 from ..errors import PlanError, SpecError
-from ..family import ModelFacts
-from ..frequencies import PICTURE, dominant, periods, policy
-from ..method import Axis, Method, Stage, stages_of
-from ..options import Option
-from ..spec import RenderSpec
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.frequencies import PICTURE, dominant, periods, policy
+from ..extrapolation.frequency_correction import corrected
+from ..extrapolation.method import Method, Stage
+from ..models.positions import Axis
+from ..spec import method_options
+from ..spec.method_options import Option
+from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +35,7 @@ OPTIONS = {
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; raises `PlanError` for pictures, which have no frames."""
-    found = options.read(spec, OPTIONS)
+    found = method_options.read(spec, OPTIONS)
     if found["along"] == "frames" and not facts.video:
         raise PlanError(
             f"method riflex is for the frames of clips, and {facts.family} draws pictures; "

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import options
-from ..family import ModelFacts
-from ..frequencies import PICTURE, ntk, policy, stretch
-from ..method import Axis, Method, Spectrum, Stage, stages_of
-from ..options import Option
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.frequencies import PICTURE, ntk, policy, stretch
+from ..extrapolation.method import Method, Spectrum, Stage
+from ..models.positions import Axis
+from ..spec import method_options
+from ..spec.method_options import Option
+from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +27,9 @@ OPTIONS = {"kappa": Option(0.08, least=0)}
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; rows and columns only."""
-    from ..spectrum import gains
+    from ..extrapolation.spectrum import gains
 
-    kappa = options.read(spec, OPTIONS)["kappa"]
+    kappa = method_options.read(spec, OPTIONS)["kappa"]
 
     def gain(axis: Axis, sigma: float, spectrum: Spectrum | None) -> Tensor | float:
         if axis.name not in PICTURE or axis.length <= axis.trained:
@@ -46,6 +48,6 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
 def strong_base(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
     """Frequencies of the base theta * s^(2d / (d - 2)) / (1 + 0.1 ln s)."""
-    from ..spectrum import base_factor
+    from ..extrapolation.spectrum import base_factor
 
     return ntk(omega_F, base_factor(len(omega_F), stretch(axis)))

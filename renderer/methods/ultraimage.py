@@ -13,16 +13,20 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from .. import correction, options
-from ..family import ModelFacts
-from ..guides import FORMS, SCHEDULES, Guide, Resolution, View
-from ..heads import concentration
-from ..method import Focus, Method, Stage, from_trained_size, stages_of
-from ..options import Option
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation import frequency_correction
+from ..extrapolation.cascade import from_trained_size, stages_of
+from ..extrapolation.concentration import concentration
+from ..extrapolation.guides import FORMS, SCHEDULES, Guide, Resolution, View
+from ..extrapolation.method import Focus, Method, Stage
+from ..spec import method_options
+from ..spec.method_options import Option
+from ..spec.render_spec import RenderSpec
 
 # The correction's own `mode` is `rdfc_mode` here.
-CORRECTION = {("rdfc_mode" if n == "mode" else n): o for n, o in correction.OPTIONS.items()}
+CORRECTION = {
+    ("rdfc_mode" if n == "mode" else n): o for n, o in frequency_correction.OPTIONS.items()
+}
 CONCENTRATION = {"least": 1.0, "most": 1.3, "power": 2.0}
 EXTREMES = {"lowest": Option(None, "number"), "highest": Option(None, "number")}
 GUIDE = {
@@ -42,12 +46,15 @@ OPTIONS = {**GUIDE, **CORRECTION, **CONCENTRATION, **EXTREMES, "pooled": Option(
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """Options are those of the modes, of `correction.OPTIONS` and of `heads.concentration`."""
-    found = options.read(spec, OPTIONS)
-    chosen = {name: found["rdfc_mode" if name == "mode" else name] for name in correction.OPTIONS}
+    found = method_options.read(spec, OPTIONS)
+    chosen = {
+        name: found["rdfc_mode" if name == "mode" else name]
+        for name in frequency_correction.OPTIONS
+    }
     scale = partial(concentration, **{name: found[name] for name in (*CONCENTRATION, *EXTREMES)})
     return Method(
         stages=_stages(spec, facts, found),
-        positions=correction.corrected_positions(chosen),
+        positions=frequency_correction.corrected_positions(chosen),
         focus=Focus(scale=scale, pooled=found["pooled"] or None),
         guide=_guide(found),
     )

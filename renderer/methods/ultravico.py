@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import options
+from ..checkpoints.facts import ModelFacts
 from ..errors import PlanError, SpecError
-from ..family import ModelFacts
-from ..method import Axis, Method, Stage, stages_of
-from ..options import Option
-from ..spec import RenderSpec
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.method import Method, Stage
+from ..models.positions import Axis
+from ..spec import method_options
+from ..spec.method_options import Option
+from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from frieze.kernels.decay import Decay
@@ -32,7 +34,7 @@ OPTIONS = {
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; positions stay. Raises `PlanError` for pictures, which have no frames."""
-    found = options.read(spec, OPTIONS)
+    found = method_options.read(spec, OPTIONS)
     if not facts.video:
         raise PlanError(
             f"method ultravico is for the frames of clips, and {facts.family} draws pictures; "

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import options
-from ..family import ModelFacts
-from ..frequencies import policy, stretch, temperature, vision_yarn
-from ..method import Axis, Method, Spectrum, Stage, stages_of
-from ..spec import RenderSpec
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.cascade import stages_of
+from ..extrapolation.frequencies import policy, stretch, temperature, vision_yarn
+from ..extrapolation.method import Method, Spectrum, Stage
+from ..models.positions import Axis
+from ..spec import method_options
+from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +26,7 @@ OPTIONS = {"temperature": True}
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; `temperature=false` leaves cos and sin as they are."""
-    warm = options.read(spec, OPTIONS)["temperature"]
+    warm = method_options.read(spec, OPTIONS)["temperature"]
     return Method(
         stages=stages_of(spec, (Stage(),)),
         positions=policy(bands, steady=True),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from drawing import PROMPT, pixels
+from support.drawing import PROMPT, pixels
 
 NUM_RENDERS = int(sys.argv[1]) if len(sys.argv) > 1 else 24
 WORKERS = 2

@@ -17,7 +17,7 @@ from PIL import Image
 
 from frieze.renderer import RenderSpec, render
 from frieze.renderer.demo import oracle, scenes
-from frieze.renderer.store import Store
+from frieze.renderer.store.store import Store
 
 NATIVE_STEPS = 24
 STEPS = (10, 8)

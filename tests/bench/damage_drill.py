@@ -14,12 +14,12 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import environment  # noqa: F401  first: sets what torch reads when it is imported
+from support import environment  # noqa: F401  first: sets what torch reads when it is imported
 
 # isort: split
 import torch
 
-from damage import CONDITIONS, DELETED, ENDS, KINDS, SWAPPED, WAYS, Drill, Outcome, what
+from support.damage import CONDITIONS, DELETED, ENDS, KINDS, SWAPPED, WAYS, Drill, Outcome, what
 
 RESULTS = Path(__file__).parent / "results" / "damage_drill.md"
 EVERY = 100  # cases between two writings of the report

@@ -41,8 +41,8 @@ def decode_once(height: int, num_bands: int) -> tuple[int, float]:
     """(peak private bytes, seconds) of decoding noise of height x 512 pixels."""
     from frieze.cluster.comm import line_up, solo, threads
     from frieze.cluster.layout import Canvas, cut
-    from frieze.renderer.decode import decode
-    from frieze.renderer.family import describe, load_family
+    from frieze.renderer.autoencoders.decoding import decode
+    from frieze.renderer.checkpoints.checkpoint import describe, load_family
 
     facts = describe("demo")
     model = load_family(facts.family).load(facts, "float32", torch.device("cpu"))

@@ -8,7 +8,7 @@ tells the first tensor that differs, and exits with 1 if any did.
 
 from __future__ import annotations
 
-import environment  # noqa: F401  first: sets what torch reads when it is imported
+from support import environment  # noqa: F401  first: sets what torch reads when it is imported
 
 # isort: split
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from renders import KINDS, Renders, difference, other_work, side_work
+from support.renders import KINDS, Renders, difference, other_work, side_work
 
 BUSY = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: sum(range(10**4))"
 

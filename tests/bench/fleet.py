@@ -17,9 +17,9 @@ from pathlib import Path
 
 import ray
 
-from fleet_workers import Worker
 from frieze.cluster.fleet import WorkerLostError
-from frieze.cluster.ray_fleet import RayFleet
+from frieze.cluster.ray.actor_fleet import RayFleet
+from support.fleet_workers import Worker
 
 RANKS = (1, 2, 4)
 CALLS = 200

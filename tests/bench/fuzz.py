@@ -12,13 +12,13 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import environment  # noqa: F401  first: sets what torch reads when it is imported
+from support import environment  # noqa: F401  first: sets what torch reads when it is imported
 
 # isort: split
 import torch
 
-from fuzz_kinds import kinds
-from fuzzing import Tally, tally
+from support.fuzz_kinds import kinds
+from support.fuzzing import Tally, tally
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.md"
 

@@ -16,13 +16,13 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import environment  # noqa: F401  first: sets what torch reads when it is imported
+from support import environment  # noqa: F401  first: sets what torch reads when it is imported
 
 # isort: split
 import ray
 
-from drill import FAULTS, Wholes, drill
-from story import Story
+from support.drill import FAULTS, Wholes, drill
+from support.story import Story
 
 RESULTS = Path(__file__).parent / "results" / "kill_drill.md"
 STORIES = RESULTS.with_suffix(".jsonl")

@@ -15,10 +15,10 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import environment  # noqa: F401  first: sets what torch reads when it is imported
+from support import environment  # noqa: F401  first: sets what torch reads when it is imported
 
 # isort: split
-from kills import Kills, Outcome, kinds
+from support.kills import Kills, Outcome, kinds
 
 RESULTS = Path(__file__).parent / "results" / "kills.md"
 

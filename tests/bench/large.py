@@ -26,9 +26,10 @@ import torch
 from diffusers import FluxPipeline
 from diffusers.models.transformers.transformer_flux import FluxPosEmbed
 
-from frieze.renderer import Event, RenderSpec, loaded, render
-from frieze.renderer.family import describe
-from frieze.renderer.store import Store
+from frieze.renderer import Event, RenderSpec, render
+from frieze.renderer.checkpoints.checkpoint import describe
+from frieze.renderer.store.store import Store
+from frieze.renderer.worker import model_cache
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.policy_models import flux_whole
@@ -83,7 +84,7 @@ def ours(folder: Path, width: int, height: int, steps: int) -> Figures:
 
 def peak() -> int:
     """Bytes, of the device where it counts them."""
-    return loaded.peak_bytes(torch.device(DEVICE))
+    return model_cache.peak_bytes(torch.device(DEVICE))
 
 
 def spec(folder: Path, width: int, height: int, steps: int, out: str) -> RenderSpec:
@@ -168,7 +169,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="frieze-large-") as place:
         folder = flux_whole(Path(place) / "flux", BLOCKS, DEVICE, DTYPE)
         facts, first = describe(str(folder)), spec(Path(folder), 256, 256, 1, f"{place}/a.zarr")
-        model: Any = loaded.model(facts, first, torch.device(DEVICE))
+        model: Any = model_cache.model(facts, first, torch.device(DEVICE))
         # The decoder that Frieze loaded hands out what its last norm takes.
         shared = {"transformer": model.transformer, "dtype": DTYPE}
         pipeline = FluxPipeline.from_pretrained(folder, **shared).to(DEVICE)

@@ -36,7 +36,7 @@ from policy_models import clip, flux, wide
 from policy_stand import Stand, one_thread
 
 from frieze.renderer import plugins
-from frieze.renderer.spec import RenderSpec
+from frieze.renderer.spec.render_spec import RenderSpec
 
 PROMPT = "a red sun over blue mountains at dusk"
 # The probe is paid once in a render of so many steps.

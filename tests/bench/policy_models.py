@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel, WanTransformer3DModel
 
 from checkpoints import build
-from frieze.renderer.family import describe
+from frieze.renderer.checkpoints.checkpoint import describe
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs_full"
 

@@ -19,12 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from frieze.cluster.comm import solo
-from frieze.renderer import loaded, outputs
-from frieze.renderer.plan import plan
-from frieze.renderer.record import fingerprint, identity, run_record, store_layout
-from frieze.renderer.shard import Shard
-from frieze.renderer.spec import RenderSpec
-from frieze.renderer.store import Store
+from frieze.renderer.driver.fingerprint import fingerprint, identity, run_record
+from frieze.renderer.driver.store_arrays import store_layout
+from frieze.renderer.outputs import targets as outputs
+from frieze.renderer.planning.plan import plan
+from frieze.renderer.spec.render_spec import RenderSpec
+from frieze.renderer.store.store import Store
+from frieze.renderer.worker import prompt_encoding
+from frieze.renderer.worker.shard import Shard
 
 # What a tuning and a guide do at a step.
 TUNED = ("enter", "saw", "tuned", "factor")
@@ -44,7 +46,7 @@ class Stand:
         self.shard.join(solo())
         self.shard.arrange(made)
         self.shard.load()
-        for prompt, encoded in loaded.encode_prompts(made, None).items():
+        for prompt, encoded in prompt_encoding.encode_prompts(made, None).items():
             self.shard.condition(encoded, prompt)
         for index in range(len(made.stages)):
             self._stage(index)

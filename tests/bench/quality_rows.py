@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 from bench import quality_tiles
 from frieze.renderer import RenderSpec, plugins, render
+from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.demo import scenes
 from frieze.renderer.errors import FriezeError
-from frieze.renderer.family import describe
-from frieze.renderer.method import Method, load_method
-from frieze.renderer.store import Store
+from frieze.renderer.extrapolation.method import Method
+from frieze.renderer.planning.plan import load_method
+from frieze.renderer.store.store import Store
 
 Pixels = NDArray[np.uint8]
 NATIVE, TOKEN = 256, 16

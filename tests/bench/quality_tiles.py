@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from frieze.renderer import family
+from frieze.renderer.checkpoints import checkpoint
 from frieze.renderer.families.flux import pack, unpack
 
 Pixels = NDArray[np.uint8]
@@ -37,7 +37,7 @@ def stock() -> Any:
     """The demo model as diffusers loads it."""
     from diffusers import FluxPipeline
 
-    folder = family.find("demo")
+    folder = checkpoint.find("demo")
     pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")

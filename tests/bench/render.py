@@ -18,8 +18,8 @@ import torch
 from diffusers import FluxPipeline
 
 from frieze.renderer import Event, RenderSpec, render
-from frieze.renderer.family import describe, find
-from frieze.renderer.store import Store
+from frieze.renderer.checkpoints.checkpoint import describe, find
+from frieze.renderer.store.store import Store
 
 PROMPT = "a red sun over blue mountains at dusk"
 SIDE = 512

@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from frieze.renderer.pixels import LatentArray, StoreLayout
-from frieze.renderer.saving import NUM_SLOTS, Saving
-from frieze.renderer.store import Store
+from frieze.renderer.driver.state_slots import NUM_SLOTS
+from frieze.renderer.store.layout import LatentArray, StoreLayout
+from frieze.renderer.store.store import Store
+from frieze.renderer.worker.state_writer import Saving
 
 CHANNELS, SIDE = 16, 1024  # of the latents of 8192 x 8192 pixels
 STEP_SECONDS = 5.0

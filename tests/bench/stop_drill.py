@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import environment  # noqa: F401  first: sets what torch reads when it is imported
+from support import environment  # noqa: F401  first: sets what torch reads when it is imported
 
 # isort: split
-from kills import Kills
-from s3_server import S3Server, without_variables
-from stops import Ending, one, stops
+from support.kills import Kills
+from support.s3_server import S3Server, without_variables
+from support.stops import Ending, one, stops
 
 RESULTS = Path(__file__).parent / "results" / "stop_drill.md"
 

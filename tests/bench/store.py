@@ -17,7 +17,8 @@ import numpy as np
 import tifffile
 
 from frieze.renderer.exports import ome_zarr, png, tiff
-from frieze.renderer.store import Store, StoreLayout
+from frieze.renderer.store.layout import StoreLayout
+from frieze.renderer.store.store import Store
 
 SIDE = 2048
 BLOCK = 512

@@ -29,7 +29,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 from torch import Tensor
 
-from shared import whole
+from support.shared import whole
 
 # Which pipeline redraws a picture or a clip with the same checkpoint.
 REDRAW = {

@@ -23,7 +23,8 @@ from PIL import Image
 
 from frieze.renderer import plugins
 from frieze.renderer.errors import ExportError, FriezeError, StoreError
-from frieze.renderer.store import LatentArray, Store, StoreLayout
+from frieze.renderer.store.layout import LatentArray, StoreLayout
+from frieze.renderer.store.store import Store
 from tolerances import AMPLE, VIDEO_PSNR
 
 NAMES = plugins.names("exports")

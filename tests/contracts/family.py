@@ -25,13 +25,13 @@ from frieze.renderer import (
     PlanError,
     RenderCancelledError,
     SpecError,
-    loaded,
     plan,
     render,
     resume,
 )
-from frieze.renderer.family import describe, family_names, load_family
-from frieze.renderer.method import Axis, trained
+from frieze.renderer.checkpoints.checkpoint import describe, family_names, load_family
+from frieze.renderer.models.positions import Axis, trained
+from frieze.renderer.worker import prompt_encoding
 from tolerances import HALF_LATENTS
 
 TAKE_IMAGES = ("wan-i2v", "wan22-i2v", "wan22-small")
@@ -94,7 +94,7 @@ def draws_the_same_on_ranks(gallery: Gallery, name: str, **ranks: int) -> None:
 
 def needs_the_band_mode(gallery: Gallery, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = gallery.drawn(name)
-    for module in ("frieze.cluster.strategies.bands", "frieze.renderer.decode"):
+    for module in ("frieze.cluster.strategies.bands", "frieze.renderer.autoencoders.decoding"):
         monkeypatch.setattr(f"{module}.band_mode", lambda *a, **k: nullcontext())
     differ(gallery.fresh(name, workers=2), whole)
 
@@ -204,7 +204,7 @@ def tells_what_its_encoders_do_not_read(gallery: Gallery, name: str) -> None:
     tokenizers = {path.name for path in folder.glob("tokenizer*")}
     long = "a red sun, " * 200 + "a moon"
     made = plan(gallery.spec(name, prompt=long, negative_prompt=None))
-    cuts = loaded.encode_prompts(made, None)[long].cuts
+    cuts = prompt_encoding.encode_prompts(made, None)[long].cuts
     assert {cut.tokenizer for cut in cuts} == tokenizers
     for cut in cuts:
         assert long.endswith(cut.text)
@@ -212,7 +212,7 @@ def tells_what_its_encoders_do_not_read(gallery: Gallery, name: str) -> None:
         assert str(cut).startswith(f"{cut.tokenizer} reads {cut.limit} tokens of the prompt; cut")
     made = plan(gallery.spec(name, prompt="a sun", negative_prompt=None))
     if name != "flux2-dev":  # a text of its own comes before every prompt, longer than it reads
-        assert loaded.encode_prompts(made, None)["a sun"].cuts == ()
+        assert prompt_encoding.encode_prompts(made, None)["a sun"].cuts == ()
 
 
 def refuses_a_sequence_length_that_means_nothing(gallery: Gallery, name: str) -> None:
@@ -231,7 +231,7 @@ def refuses_a_tokenizer_without_its_vocabulary(gallery: Gallery, name: str, fold
             (model / part / file).unlink(missing_ok=True)
         made = plan(gallery.spec(name, model=str(model)))
         with pytest.raises(ModelError, match=rf"{part}( has a vocabulary|.*cannot be loaded)"):
-            loaded.encode_prompts(made, None)
+            prompt_encoding.encode_prompts(made, None)
 
 
 def upcasts_an_autoencoder_that_says_so(gallery: Gallery, name: str) -> None:

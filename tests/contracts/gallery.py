@@ -19,9 +19,9 @@ from torch import Tensor
 
 import checkpoints
 from frieze.renderer import RenderSpec, render
-from frieze.renderer.family import describe
-from frieze.renderer.store import Store
-from shared import Once
+from frieze.renderer.checkpoints.checkpoint import describe
+from frieze.renderer.store.store import Store
+from support.shared import Once
 from tolerances import CONTROL, GREY_LEVELS, STOCK_LATENTS
 
 # Five or more rows of patches: two and three ranks get unequal bands.

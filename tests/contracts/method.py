@@ -10,11 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frieze.renderer.checkpoints.checkpoint import describe
+from frieze.renderer.checkpoints.facts import ModelFacts
 from frieze.renderer.errors import PlanError, SpecError
-from frieze.renderer.family import ModelFacts, describe
-from frieze.renderer.method import Axis, Method, Spectrum, load_method, trained
-from frieze.renderer.spec import RenderSpec
-from shared import kept
+from frieze.renderer.extrapolation.method import Method, Spectrum
+from frieze.renderer.models.positions import Axis, trained
+from frieze.renderer.planning.plan import load_method
+from frieze.renderer.spec.render_spec import RenderSpec
+from support.shared import kept
 
 NAMES = ("frame", "row", "column", "text")
 SIGMAS = (1.0, 0.5, 0.01, 0.0)

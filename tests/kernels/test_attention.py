@@ -16,14 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from frieze.kernels import reference
-from frieze.kernels.attention import (
-    AttentionPartial,
-    attend,
-    backends,
-    choose,
-    entropy,
-    mean_logit,
-)
+from frieze.kernels.attention import AttentionPartial, attend, backends, choose, entropy, mean_logit
 from frieze.kernels.backends import TABLE, Backend
 from tolerances import CONTROL, EXACT_FLOAT32, EXACT_FLOAT64, HALF
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from frieze.kernels import attention, decay, reference
 from frieze.kernels.decay import Decay, Frames
-from kernel_errands import attend_and_count
+from support.kernel_errands import attend_and_count
 from tolerances import CONTROL, EXACT_FLOAT32, EXACT_FLOAT64, HALF
 
 DECAY = Decay(window=3, alpha=0.9, beta=0.6, gamma=1, periods=(6,))

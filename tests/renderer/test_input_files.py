@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from frieze.renderer import batch_file, family, lora, media, model_files, parcel, spec
+from frieze.renderer.batches import batch_file
+from frieze.renderer.checkpoints import configs, lora, weight_files
+from frieze.renderer.cli import job_files
 from frieze.renderer.errors import FriezeError
 from frieze.renderer.input_files import fault
+from frieze.renderer.inputs import media
+from frieze.renderer.spec import presets
 
 
 def fifo(path: Path) -> Path:
@@ -63,13 +67,13 @@ KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "media.read": (".png", media.read),
     "media.peek": (".png", media.peek),
-    "preset": (".yaml", lambda path: spec.preset(str(path))),
+    "preset": (".yaml", lambda path: presets.preset(str(path))),
     "batch of YAML": (".yaml", lambda path: list(batch_file.read(path))),
     "batch of lines": (".jsonl", lambda path: list(batch_file.read(path))),
     "LoRA": (".safetensors", lora.shapes),
-    "weights": (".safetensors", family.check_weights),
-    "config": (".json", model_files.read_json),
-    "job": (".png", lambda path: parcel.local_files([("--init", path.name)])),
+    "weights": (".safetensors", weight_files.check_weights),
+    "config": (".json", configs.read_json),
+    "job": (".png", lambda path: job_files.local_files([("--init", path.name)])),
 }
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from contracts.export import clip, make_store, picture
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import frames
-from peaks import peak_bytes
+from support.peaks import peak_bytes
 
 
 @pytest.mark.parametrize("bits", [8, 16])

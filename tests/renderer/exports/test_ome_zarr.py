@@ -14,8 +14,8 @@ import zarr
 from contracts.export import clip, make_store, picture
 from frieze.renderer.errors import ExportError, StoreError
 from frieze.renderer.exports import ome_zarr
-from frieze.renderer.pixels import halve
-from frieze.renderer.store import LatentArray, Store
+from frieze.renderer.store.layout import LatentArray, halve
+from frieze.renderer.store.store import Store
 
 
 def test_it_holds_all_levels_and_nothing_else(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from contracts.export import make_store, picture
-from frieze.renderer import provenance
 from frieze.renderer.exports import png
+from frieze.renderer.store import provenance
 
 
 def chunks(path: Path) -> list[tuple[bytes, bytes]]:

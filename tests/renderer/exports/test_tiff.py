@@ -17,8 +17,8 @@ from PIL import Image
 from contracts.export import RUN, make_store, picture
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import tiff
-from frieze.renderer.pixels import halve
-from frieze.renderer.store import Store, StoreLayout
+from frieze.renderer.store.layout import StoreLayout, halve
+from frieze.renderer.store.store import Store
 from tolerances import AMPLE
 
 # What a 16384 x 16384 export may hold, interpreter and libraries included.

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from contracts.export import clip, make_store, picture, psnr, read
-from frieze.renderer import media
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import video
-from frieze.renderer.store import StoreLayout
-from peaks import peak_bytes
+from frieze.renderer.inputs import media
+from frieze.renderer.store.layout import StoreLayout
+from support.peaks import peak_bytes
 from tolerances import PRORES_PSNR, VIDEO_PSNR
 
 LAYOUT = StoreLayout(64, 64, (32, 64), frames=5, fps=8)

@@ -14,12 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import denoising
-from denoising import CPU, LEVEL, Studio, distance, latents, noise, rows_of, whole
 from frieze.cluster.layout import Band, Canvas
+from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.families import flux2
-from frieze.renderer.family import Guidance, Place, describe
-from frieze.renderer.method import Axis, trained
+from frieze.renderer.models.family import Guidance, Place
+from frieze.renderer.models.positions import Axis, trained
+from support import denoising
+from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, rows_of, whole
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

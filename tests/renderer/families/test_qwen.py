@@ -14,13 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import denoising
-from denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
 from frieze.cluster.layout import Band, Canvas
-from frieze.renderer import ModelError, rotary
+from frieze.renderer import ModelError
+from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.families import qwen
-from frieze.renderer.family import Guidance, Place, describe, linear_guided
-from frieze.renderer.method import Axis, trained
+from frieze.renderer.models import rotary
+from frieze.renderer.models.family import Guidance, Place, linear_guided
+from frieze.renderer.models.positions import Axis, trained
+from support import denoising
+from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT32
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import denoising
-from denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
 from frieze.cluster.bands import BandMode
 from frieze.cluster.comm import solo
 from frieze.cluster.layout import Band, Canvas
+from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.families import sd3
-from frieze.renderer.family import Guidance, Place, describe
-from frieze.renderer.method import trained
+from frieze.renderer.models.family import Guidance, Place
+from frieze.renderer.models.positions import trained
+from support import denoising
+from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT32
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -13,16 +13,19 @@ from typing import Any
 import pytest
 import torch
 
-import denoising
-from denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
 from frieze.cluster.bands import BandMode
 from frieze.cluster.comm import solo
 from frieze.cluster.layout import Band, Canvas
 from frieze.renderer import ModelError
+from frieze.renderer.checkpoints.checkpoint import describe
+from frieze.renderer.checkpoints.scheduler_config import read_schedule
 from frieze.renderer.families import unet
-from frieze.renderer.family import Guidance, Place, describe
-from frieze.renderer.method import trained
-from frieze.renderer.schedules import read_schedule, table, x0_from
+from frieze.renderer.models.family import Guidance, Place
+from frieze.renderer.models.positions import trained
+from frieze.renderer.sampling.noise_levels import x0_from
+from frieze.renderer.sampling.schedule_table import table
+from support import denoising
+from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT32
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from frieze.cluster.bands import BandError
 from frieze.cluster.layout import Band
-from frieze.renderer.family import Guidance, Place
-from frieze.renderer.method import Axis, trained
-from frieze.renderer.schedules import Level
-from tolerances import CONTROL, EXACT_FLOAT32
-from wan_parts import (
+from frieze.renderer.models.family import Guidance, Place
+from frieze.renderer.models.positions import Axis, trained
+from frieze.renderer.sampling.noise_levels import Level
+from support.wan_parts import (
     CANVAS,
     CUTS,
     HIGH,
@@ -32,6 +31,7 @@ from wan_parts import (
     rows_of,
     tensors,
 )
+from tolerances import CONTROL, EXACT_FLOAT32
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -17,16 +17,16 @@ from PIL import Image
 
 from frieze.cluster.layout import Band
 from frieze.renderer import ModelError, PlanError, plan
+from frieze.renderer.checkpoints.checkpoint import describe
+from frieze.renderer.driver.initial_pictures import first_frame as first_frame_of
+from frieze.renderer.driver.initial_pictures import keep_sources
+from frieze.renderer.driver.store_arrays import store_layout
 from frieze.renderer.families import wan
-from frieze.renderer.family import Guidance, Place, describe
-from frieze.renderer.initial import first_frame as first_frame_of
-from frieze.renderer.initial import keep_sources
-from frieze.renderer.method import trained
-from frieze.renderer.record import store_layout
-from frieze.renderer.spec import parse
-from frieze.renderer.store import Store
-from tolerances import CONTROL, EXACT_FLOAT32
-from wan_parts import (
+from frieze.renderer.models.family import Guidance, Place
+from frieze.renderer.models.positions import trained
+from frieze.renderer.spec.render_spec import parse
+from frieze.renderer.store.store import Store
+from support.wan_parts import (
     CANVAS,
     CPU,
     CUTS,
@@ -40,6 +40,7 @@ from wan_parts import (
     on_bands,
     tensors,
 )
+from tolerances import CONTROL, EXACT_FLOAT32
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-import denoising
-from denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
 from frieze.cluster.bands import BandMode
 from frieze.cluster.comm import solo
 from frieze.cluster.layout import Band, Canvas
 from frieze.renderer import PlanError
 from frieze.renderer.families import zimage
-from frieze.renderer.family import Guidance, Place
-from frieze.renderer.method import Axis, trained
-from frieze.renderer.plan import plan
+from frieze.renderer.models.family import Guidance, Place
+from frieze.renderer.models.positions import Axis, trained
+from frieze.renderer.planning.plan import plan
+from support import denoising
+from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT32
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

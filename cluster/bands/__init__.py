@@ -1,0 +1,15 @@
+"""Torch functions on a band: halos, merged statistics, canvas attention."""
+
+from .attention_entropy import canvas_entropy as canvas_entropy
+from .attention_modifier import Tuning as Tuning
+from .attention_override import Diversion as Diversion
+from .band_mode import BandMode as BandMode
+from .band_mode import band_mode as band_mode
+from .canvas_attention import Context as Context
+from .canvas_attention import canvas_attention as canvas_attention
+from .layer_marks import Marks as Marks
+from .layer_marks import innermost as innermost
+from .layer_marks import mark as mark
+from .row_mixers import ROW_MIXERS as ROW_MIXERS
+from .row_mixers import row_mixer as row_mixer
+from .tensor_shapes import BandError as BandError

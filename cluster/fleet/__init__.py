@@ -1,0 +1,20 @@
+"""Ranks under one driver: threads, this process, and what any fleet can do."""
+
+from .cancellation import WaitCancelledError as WaitCancelledError
+from .cancellation import cancelled_by as cancelled_by
+from .fleet import GRACE_SECONDS as GRACE_SECONDS
+from .fleet import POLL_SECONDS as POLL_SECONDS
+from .fleet import Fleet as Fleet
+from .fleet import FleetError as FleetError
+from .fleet import Job as Job
+from .fleet import T as T
+from .fleet import WorkerLostError as WorkerLostError
+from .resizing import Bounds as Bounds
+from .resizing import next_size as next_size
+from .solo_fleet import SoloFleet as SoloFleet
+from .thread_fleet import LocalFleet as LocalFleet
+from .worker_host import Errand as Errand
+from .worker_host import Place as Place
+from .worker_host import Report as Report
+from .worker_host import Seat as Seat
+from .worker_host import failure as failure

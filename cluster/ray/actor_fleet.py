@@ -1,0 +1,345 @@
+"""Ranks as Ray actors in placement groups: with the other `ray_` files, the door to ray.
+
+Ray starts, places and watches the processes; tensors travel between them by `comm.distributed`.
+Nothing here stops a Ray that this fleet did not start.
+"""
+
+from __future__ import annotations
+
+import atexit
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from ..fleet import (
+    GRACE_SECONDS,
+    POLL_SECONDS,
+    Bounds,
+    Errand,
+    Fleet,
+    FleetError,
+    Job,
+    Place,
+    Report,
+    T,
+    next_size,
+)
+from .actor_pool import Crew, Member
+from .heartbeat import Pulse
+from .placement import Reserve, share_of
+from .session import connect, disconnect, is_private, threads_of
+from .worker_actor import next_report
+
+START_SECONDS = 60.0  # the least that a process may take to start: it imports torch
+LOOPBACK = "127.0.0.1"
+BRIEF_SECONDS = 5.0  # how long a share may take to be placed anew where enough ranks are left
+LOOK_SECONDS = 1.0  # between looks at the cluster
+
+
+class RayFleet(Fleet):
+    """Ranks as actors, one per share of the cluster; ranks of one node are neighbours."""
+
+    @classmethod
+    def launch(
+        cls,
+        worker: type,
+        size: int,
+        *args: Any,
+        most: int | None = None,
+        unit: int = 1,
+        prepare: str | None = None,
+        address: str | None = None,
+        num_cpus: float = 1.0,
+        num_gpus: float = 0.0,
+        timeout: float = 600.0,
+        wait: float = 60.0,
+        beside: int = 0,
+    ) -> Self:
+        """Places `size` workers, each with `num_cpus` and `num_gpus`, and builds their group.
+
+        Up to `most`, a multiple of `unit`, are taken if there is room, and asked of the cluster
+        if there is not; `size` then says how many there are. Those that come later run the verb
+        `prepare` before they join. The Ray used is the one this process is connected to, else
+        `address`, else RAY_ADDRESS, else a private one started for this fleet. Raises `FleetError`
+        when the workers cannot be placed and started within `wait` seconds each. `timeout`
+        (seconds) is how long a rank may stay silent in a verb or wait for another in a collective;
+        one whose process does not answer at all is lost after 30 s at most.
+        On a private Ray the host's threads are shared out evenly, to `beside` workers of other
+        fleets too.
+        """
+        fleet = cls(worker, size, timeout)
+        fleet._beside = beside
+        fleet._bounds = Bounds(size, most or size, unit)
+        fleet._preparation = (worker, args, prepare)
+        fleet._staff(worker, args, address, num_cpus, num_gpus, wait)
+        return fleet
+
+    @classmethod
+    def apart(
+        cls,
+        function: Callable[..., T],
+        *args: Any,
+        address: str | None = None,
+        num_cpus: float = 1.0,
+        num_gpus: float = 0.0,
+        timeout: float = 600.0,
+        wait: float = 60.0,
+    ) -> T:
+        """Runs a function in an actor of its own, which has ended when its result is here.
+
+        Errors are those of a verb, and of `launch`, whose Ray this uses. A result should be on the
+        CPU. A private Ray is started for this call alone, unless a `session` keeps one.
+        """
+        fleet = cls(Errand, 1, timeout)
+        fleet._call_it(getattr(function, "__name__", "function"))
+        fleet._staff(Errand, (), address, num_cpus, num_gpus, wait)
+        with fleet:
+            result: T = fleet.one("apart", function, *args)
+        return result
+
+    def __init__(self, worker: type, size: int, timeout: float) -> None:
+        super().__init__(worker, size, timeout)
+        self._call_it(worker.__name__)
+        self._bounds = Bounds(size, size)
+        self._wait = START_SECONDS
+        self._preparation: tuple[Any, ...] = (worker, (), None)
+        self._owns_ray = False
+        self._beside = 0
+        self._reserve: Reserve | None = None
+        self._crew: Crew | None = None
+        self._number = 0  # of the group
+        self._group: dict[str, Any] = {}  # how it communicates
+        self._device = "cpu"
+        self._next: list[Member] = []
+        self._looked, self._change_seconds = 0.0, 2.0
+        self._places: tuple[Place, ...] = ()
+        self._streams: dict[Any, int] = {}
+        self._lost: set[int] = set()
+        self._pulse = Pulse(timeout)
+        self._environment = {
+            # An allocator chosen for the driver (cudaMallocAsync, say) must not reach NCCL workers.
+            "PYTORCH_CUDA_ALLOC_CONF": "",
+            "PYTORCH_ALLOC_CONF": "",
+        }
+        atexit.register(self.close)
+
+    def _call_it(self, title: str) -> None:
+        """The title that Ray's dashboard shows."""
+        self._title = title
+        self._name = f"{title}-{uuid.uuid4().hex[:6]}"
+
+    def take(self, worker: type, *args: Any) -> None:
+        """Those that come later build the new worker too."""
+        if self._crew is not None:
+            *_, verb = self._crew.preparation
+            self._crew.preparation = (worker, args, verb)
+        super().take(worker, *args)
+
+    def describe(self) -> tuple[Place, ...]:
+        """Where each rank runs, in rank order."""
+        return self._places
+
+    def close(self) -> None:
+        """Kills the actors, gives back their places and ends a Ray that this fleet started."""
+        import ray
+
+        atexit.unregister(self.close)
+        self._end("closed")
+        crew, self._crew = self._crew, None
+        reserve, self._reserve = self._reserve, None
+        owns_ray, self._owns_ray = self._owns_ray, False
+        if not ray.is_initialized():
+            return
+        try:
+            if crew is not None:
+                crew.dismiss([*crew.members, *crew.newcomers])
+            if reserve is not None:
+                reserve.close()
+        finally:
+            if owns_ray:
+                disconnect()
+
+    # ---- the beginning
+
+    def _staff(
+        self,
+        worker: type,
+        args: tuple[Any, ...],
+        address: str | None,
+        num_cpus: float,
+        num_gpus: float,
+        wait: float,
+    ) -> None:
+        share = share_of(num_cpus, num_gpus)
+        self._wait = wait
+        try:
+            self._owns_ray = connect(self._bounds.most, address, num_cpus)
+            self._environment |= threads_of(self._bounds.most + self._beside)
+            if num_gpus:
+                self._device = "cuda"
+            else:
+                self._environment["CUDA_VISIBLE_DEVICES"] = ""
+            # NCCL refuses two ranks on one device; gloo carries their tensors through the host.
+            backend = "gloo" if 0 < num_gpus < 1 else None
+            self._group = {"device": self._device, "timeout": self.timeout, "backend": backend}
+            self._reserve = Reserve(self._name, share, self._bounds.least, self._bounds.most)
+            self._reserve.wait(wait)
+            options = {
+                "num_cpus": num_cpus,
+                "num_gpus": num_gpus,
+                "runtime_env": {"env_vars": self._environment},
+            }
+            self._crew = Crew(self._name, self._reserve, options, self._preparation)
+            self._occupy(self._crew, max(wait, START_SECONDS))
+            jobs = dict.fromkeys(range(self.size), ("build", (worker, args)))
+            self._collect("__init__", jobs, None)
+            self._meet(self._crew.members)
+        except BaseException:
+            self.close()
+            raise
+
+    def _occupy(self, crew: Crew, wait: float) -> None:
+        """Starts the first ranks."""
+        bundles = list(crew.reserve.nodes())
+        members = [crew.hire(bundle) for bundle in bundles[: self._bounds.fit(len(bundles))]]
+        crew.members = members
+        for rank, member in enumerate(members):
+            member.arrived(member.answer("whereabouts", seconds=wait, who=f"rank {rank}"))
+        self._seat(members)
+
+    def _seat(self, members: list[Member]) -> None:
+        """Numbers the ranks, node by node."""
+        assert self._crew is not None
+        order = {bundle: index for index, bundle in enumerate(self._crew.reserve.bundles)}
+        nodes = {m.node: order[m.bundle] for m in sorted(members, key=lambda m: -order[m.bundle])}
+        members = sorted(members, key=lambda m: (nodes[m.node], order[m.bundle]))
+        self._crew.members, self.size = members, len(members)
+        self._places = tuple(
+            Place(rank, member.address, member.pid, self._device)
+            for rank, member in enumerate(members)
+        )
+
+    def _meet(self, members: list[Member]) -> None:
+        """Builds a group of ranks, whichever they were before."""
+        self._seat(members)
+        self._number += 1
+        self._ended, self._streams, self._lost = None, {}, set()
+        assert self._crew is not None
+        # Who reaches a rank's socket could be in the way: on one host nobody else shall.
+        how = ({"address": LOOPBACK} if is_private() else {}) | self._group
+        first = self._crew.members[0].actor
+        jobs: dict[int, Job] = {
+            rank: ("meet", (self._number, rank, self.size, first if rank else None, how))
+            for rank in range(self.size)
+        }
+        self._collect("join", jobs, None)
+
+    # ---- another number of ranks
+
+    def mend(self) -> None:
+        """Keeps the ranks that answer, replaces those that do not, or goes on without them."""
+        crew, before = self._crew, self.size
+        if crew is None:
+            raise FleetError("this fleet is closed")
+        ranks = list(crew.members)
+        crew.part_with({ranks[rank] for rank in self._lost})
+        crew.part_with(crew.mute())
+        # Only now may those speak up that waited for the ones who could not.
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self._streams and time.monotonic() < deadline:
+            list(self._poll(POLL_SECONDS))
+        crew.part_with({ranks[rank] for rank in (*self._lost, *self._streams.values())})
+        self._streams, wanted = {}, max(before, self._bounds.least)
+        is_enough = self._bounds.least < self._bounds.most and (
+            len(crew.members) >= self._bounds.least
+        )
+        patience = BRIEF_SECONDS if is_enough else self._wait
+        crew.refill(wanted, patience, self.timeout)
+        if not crew.members and not crew.ready():
+            why = crew.trouble or f"none came within {patience:g} s"
+            raise FleetError(f"no worker is left, and {why}")
+        self._take(crew.ready()[: max(0, wanted - len(crew.members))])
+
+    def wants_change(self, seconds_left: float) -> bool:
+        """Looks, now and then, for newcomers that would pay, and for nodes that leave."""
+        crew, now = self._crew, time.monotonic()
+        if crew is None or now - self._looked < LOOK_SECONDS:
+            return False
+        if self._bounds.least == self.size == self._bounds.most:
+            return False
+        self._looked = now
+        crew.recruit()
+        leaving = crew.reserve.leaving()
+        staying, ready = [m for m in crew.members if m.node not in leaving], crew.ready()
+        size = next_size(
+            self._bounds,
+            size=self.size,
+            staying=len(staying),
+            ready=len(ready),
+            seconds_left=seconds_left,
+            change_seconds=self._change_seconds,
+        )
+        is_same = size == self.size and (len(staying) == size or len(staying) + len(ready) < size)
+        self._next = crew.members if is_same else [*staying, *ready][:size]
+        return not is_same
+
+    def change(self) -> None:
+        """Makes the change that was wanted: a new group, with what the ranks that stay hold."""
+        began, crew = time.monotonic(), self._crew
+        assert crew is not None
+        gone = [member for member in crew.members if member not in self._next]
+        crew.members = [member for member in crew.members if member in self._next]
+        crew.dismiss(gone)
+        for member in gone:
+            crew.reserve.renew(member.bundle)
+        self._take([member for member in self._next if member not in crew.members])
+        self._change_seconds = time.monotonic() - began
+
+    def _take(self, newcomers: list[Member]) -> None:
+        assert self._crew is not None
+        for newcomer in newcomers:
+            self._crew.newcomers.remove(newcomer)
+        self._meet([*self._crew.members, *newcomers])
+
+    # ---- jobs and reports
+
+    def _start(self, rank: int, job: Job, title: str) -> None:
+        assert self._crew is not None
+        actor = self._crew.members[rank].actor
+        call = actor.job.options(num_returns="streaming", name=title)
+        self._streams[call.remote(self._number, *job)] = rank
+
+    def _poll(self, seconds: float) -> Iterator[tuple[int, Report]]:
+        import ray
+
+        if not self._streams:
+            time.sleep(seconds)
+            return
+        ready, _ = ray.wait(list(self._streams), timeout=seconds, fetch_local=False)
+        for stream in ready:
+            rank = self._streams.pop(stream)
+            report = next_report(stream)
+            if report.kind == "item":
+                self._streams[stream] = rank  # at the end of the queue: ranks take turns
+            if report.kind == "lost":
+                self._lost.add(rank)
+            yield rank, report
+        yield from self._silent()
+
+    def _silent(self) -> Iterator[tuple[int, Report]]:
+        """Ranks whose processes do not answer while their verbs run are lost."""
+        assert self._crew is not None
+        running = {rank: stream for stream, rank in self._streams.items()}
+        for rank in self._pulse.silent(self._crew.members):
+            if rank in running:
+                del self._streams[running[rank]]
+                self._lost.add(rank)
+                yield rank, Report("lost", f"it did not answer for {self._pulse.limit:g} s")
+
+    def _abort(self, reason: str) -> None:
+        import ray
+
+        if ray.is_initialized() and self._crew is not None:
+            for member in self._crew.members:
+                member.ask("abort", reason, self._number)

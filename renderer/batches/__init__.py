@@ -1,0 +1,1 @@
+"""Many pictures on workers that stay warm."""

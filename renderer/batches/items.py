@@ -1,0 +1,198 @@
+"""Items of a batch: a file or a list of mappings becomes named specs under one output folder.
+
+What a file says can neither leave the output folder nor meet another item's outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import SpecError, shown
+from ..files.location import MOST_NAME, Location, location, output, real
+from ..spec.render_spec import RenderSpec, height_width, nearest, parse
+from . import batch_file
+from .batch_file import SHARED, Values, flat, slug
+
+MOST_ITEM = MOST_NAME - len(".zarr") - 10  # bytes of an item's name; a number may be added
+# An item's keys besides the spec's fields.
+OWN = ("name", "preset", "size", "priority", "also")
+KNOWN = (*(f for f in RenderSpec.model_fields if f not in SHARED and f != "max_workers"), *OWN)
+RESERVED = frozenset({"frieze", "report.json", "contact.png"})  # the batch's own, in its folder
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a batch; `spec.out` and `also` are absolute, inside the output folder.
+
+    `workers` is the number of ranks that the item asks for; None leaves it to the batch.
+    """
+
+    name: str
+    spec: RenderSpec
+    also: tuple[Location, ...]
+    priority: int
+    workers: int | None
+
+    @property
+    def main(self) -> Location:
+        """The picture."""
+        return location(self.spec.out, SpecError)
+
+    @property
+    def outputs(self) -> tuple[Location, ...]:
+        """Everything that the item writes: its store, its picture, its further files."""
+        return tuple(dict.fromkeys((self.main.with_suffix(".zarr"), self.main, *self.also)))
+
+    @property
+    def digest(self) -> str:
+        """Tells whether an item of that name is still the same picture in the same files."""
+        about = [self.spec.picture(), *map(str, self.outputs)]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read(source: str | Path | Iterable[Values], root: Location, shared: Values) -> tuple[Item, ...]:
+    """The items of a file or of mappings; `root` is a real path, or a prefix of a bucket.
+
+    `shared` is what the batch decides.
+
+    Raises `SpecError` that names the item, the key and what would work.
+    """
+    if isinstance(source, str | Path):
+        title, listed = f"{source}: ", list(batch_file.read(Path(source)))
+    else:
+        title, listed = "", list(source)
+    if not listed:
+        raise SpecError(f"{title or 'the batch: '}no items; give at least one, with a prompt")
+    if len(listed) > batch_file.MOST:
+        raise SpecError(f"{title}{len(listed)} items; a batch holds {batch_file.MOST} at the most")
+    items, taken = [], set[str]()
+    for number, values in enumerate(listed, 1):
+        try:
+            item = _item(values, root, shared, taken)
+        except SpecError as error:
+            raise SpecError(f"{title}item {number}{_called(values)}: {error}") from None
+        taken.add(item.name)
+        items.append(item)
+    _refuse_duplicates(items, root, title)
+    return tuple(items)
+
+
+def inside(root: Location, path: Location) -> bool:
+    """Whether a path lies in a folder, links followed; `root` is a real path."""
+    return root in real(path).parents
+
+
+def _item(values: Any, root: Location, shared: Values, taken: set[str]) -> Item:
+    if not isinstance(values, dict):
+        raise SpecError(f"{shown(values)} is no mapping of keys; give at least a prompt")
+    fields = flat(values)
+    _check_keys(fields)
+    own = {key: fields.pop(key) for key in OWN if key in fields}
+    if "prompt" not in fields:
+        raise SpecError("no prompt; give one")
+    if "size" in own:
+        if both := [key for key in ("height", "width") if key in fields]:
+            raise SpecError(f"size and {both[0]} both given; use one")
+        fields |= height_width(str(own["size"]))
+    name = _name(own, fields, taken)
+    out = _path(root, str(fields.get("out", "{name}.zarr")), name, "out")
+    also = tuple(_path(root, text, name, "also") for text in _texts(own.get("also", [])))
+    spec = parse({**fields, **shared, "out": str(out)})
+    if spec.max_workers is not None:
+        raise SpecError(f"workers = {shown(fields['workers'])}: an item takes one number of them")
+    priority = own.get("priority", 0)
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise SpecError(f"priority = {shown(priority)} is no whole number; larger ones come first")
+    workers = spec.workers if "workers" in fields else None
+    return Item(name, spec, also, priority, workers)
+
+
+def _check_keys(values: Values) -> None:
+    for key in values:
+        if key in SHARED:
+            raise SpecError(f"{key!r} is for the whole batch: frieze batch --{key}")
+        if key not in KNOWN:
+            raise SpecError(f"unknown field {shown(key)}; the nearest is {nearest(key, KNOWN)!r}")
+
+
+def _name(own: Values, fields: Values, taken: set[str]) -> str:
+    """The item's own name, else the first words of its prompt; a number tells equals apart."""
+    told = own.get("name")
+    name = slug(str(fields.get("prompt", ""))) or "item" if told is None else str(told)
+    if not re.fullmatch(r"[^\W_][\w .,+=-]{0,119}", name):
+        raise SpecError(
+            f"name {shown(name)} does not work: letters, digits, spaces and . , + = - _, "
+            "at most 120, the first a letter or digit"
+        )
+    if (size := len(name.encode())) > MOST_ITEM:
+        raise SpecError(f"name {name!r} has {size} bytes; at most {MOST_ITEM} work")
+    numbers = itertools.count(2)
+    free = name
+    while told is None and free in taken:
+        free = f"{name}-{next(numbers)}"
+    if free in taken:
+        raise SpecError(f"name {name!r} is another item's; give each its own")
+    return free
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise SpecError(f"also = {shown(value)} is no list of files, such as [{{name}}.png]")
+    return value
+
+
+def _path(root: Location, text: str, name: str, key: str) -> Location:
+    """A path inside the output folder; `{name}` in it is the item's name."""
+    path = PurePosixPath(text.replace("{name}", name))
+    goes_down = path.parts and not path.is_absolute() and ".." not in path.parts
+    is_plain = text.isprintable() and not re.search(r"^~|\\|://", text)
+    if not (goes_down and is_plain):
+        raise SpecError(
+            f"{key} {shown(text)} leaves the output folder; give a path inside it, "
+            "as suns/{name}.tif"
+        )
+    for target in (output(root / path, SpecError), (root / path).with_suffix(".zarr")):
+        if not inside(root, target):
+            raise SpecError(f"{key} {text!r} leads out of {root} by a link; use another name")
+        where: Any = real(target)
+        if where.relative_to(root).parts[0] in RESERVED:
+            raise SpecError(f"{key} {text!r} is the batch's own file; use another name")
+    return root / path
+
+
+def _refuse_duplicates(items: Iterable[Item], root: Any, title: str) -> None:
+    """No file of an item may be, or lie in, another or another item's, links followed."""
+    owners: dict[Any, str] = {}
+    for item in items:
+        named = (*dict.fromkeys((item.main.with_suffix(".zarr"), item.main)), *item.also)
+        places = set(map(real, named))
+        if len(places) < len(named):
+            raise SpecError(f"{title}{item.name!r} writes one of its files twice; name each once")
+        for path in places:
+            if path in owners:
+                raise SpecError(
+                    f"{title}{owners[path]!r} and {item.name!r} both write "
+                    f"{path.relative_to(root)}; give each its own out"
+                )
+            owners[path] = item.name
+    for path, name in owners.items():
+        for parent in path.parents:
+            if parent in owners:
+                raise SpecError(
+                    f"{title}{path.relative_to(root)} of {name!r} would lie in "
+                    f"{parent.relative_to(root)}, which {owners[parent]!r} writes; use another out"
+                )
+
+
+def _called(values: Any) -> str:
+    name = values.get("name") if isinstance(values, dict) else None
+    return f" ({name})" if isinstance(name, str) else ""

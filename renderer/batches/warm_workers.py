@@ -1,0 +1,141 @@
+"""A crew that stays: workers keep their weights from item to item, prompts are encoded before.
+
+The workers' memory is taken while they wait, so that all prompts of a phase go first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from frieze.cluster.fleet import Errand, Fleet, FleetError, LocalFleet
+
+from ..driver.initial_pictures import first_frame
+from ..driver.workers import Crew, Prompts, apart, launch, on_actors, shard_of
+from ..errors import FriezeError, PlanError
+from ..outputs import targets as outputs
+from ..planning.canvas_plan import CanvasPlan
+from ..worker import model_cache, prompt_encoding
+from ..worker.shard import Shard
+from .scheduling import Job
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class NoWorkersError(PlanError):
+    """The workers of a lane cannot be had, at least not now."""
+
+
+class WarmCrew(Crew):
+    """The workers of one lane; `ray` says whether they are actors, `beside` counts the others'."""
+
+    def __init__(self, prompts: PromptBook, *, ray: bool, beside: int) -> None:
+        self._prompts = prompts
+        self._ray = ray
+        self._beside = beside
+        self._fleet: Fleet | None = None
+
+    def session(self, made: CanvasPlan) -> AbstractContextManager[None]:
+        """The batch's own, which is open."""
+        return nullcontext()
+
+    def check_room(self, made: CanvasPlan) -> None:
+        """Nothing to do: who is there or was asked for is the batch's to know."""
+
+    def prompts(self, made: CanvasPlan, image: np.ndarray | None) -> Prompts:
+        """What was encoded before; raises what that was refused with."""
+        return self._prompts.of(made)
+
+    @contextmanager
+    def fleet(self, made: CanvasPlan, targets: outputs.Targets) -> Iterator[Fleet]:
+        """The fleet of the last render, if it is still able; `NoWorkersError` where none starts."""
+        yield self._taken(made, targets) or self._launched(made, targets)
+
+    def apart(self, made: CanvasPlan, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function before weights are loaded, where its memory is free again afterwards.
+
+        On Ray in the worker of this lane, if it has one: another process would spend as long on
+        its start and its imports as many small pictures take.
+        """
+        if not self._ray or made.spec.workers > 1:
+            return apart(made, function, *arguments, ray=self._ray)
+        self.close()
+        self._fleet = on_actors(Errand, made.spec, beside=self._beside)
+        try:
+            return self._fleet.one("apart", LocalFleet.apart, function, *arguments)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets the workers go."""
+        fleet, self._fleet = self._fleet, None
+        if fleet is not None:
+            fleet.close()
+
+    def _taken(self, made: CanvasPlan, targets: outputs.Targets) -> Fleet | None:
+        fleet = self._fleet
+        if fleet is None or fleet.has_ended:
+            return None
+        try:
+            fleet.take(Shard, *shard_of(made, targets))
+        except FleetError:  # a worker was lost while it waited
+            return None
+        return fleet
+
+    def _launched(self, made: CanvasPlan, targets: outputs.Targets) -> Fleet:
+        self.close()
+        try:
+            self._fleet = launch(made, targets, ray=self._ray, beside=self._beside)
+        except FleetError as error:
+            raise NoWorkersError(str(error)) from error
+        return self._fleet
+
+
+class PromptBook:
+    """Encoded prompts by what decides them; those of seeds and sizes are the same."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[object, ...], Prompts | FriezeError] = {}
+
+    def encode(self, jobs: Sequence[Job], crew: WarmCrew) -> None:
+        """Encode the prompts of these jobs in one go, with a crew that has loaded nothing yet."""
+        missing = {prompt_key(job.plan): job.plan for job in jobs}
+        plans = sorted(missing.values(), key=model_cache.weights)
+        asked = [(each, _image(each)) for each in plans]
+        if asked:
+            found = crew.apart(asked[0][0], prompt_encoding.encode_many, asked)
+            self._found = dict(zip(map(prompt_key, plans), found, strict=True))
+
+    def of(self, made: CanvasPlan) -> Prompts:
+        """The prompts of a plan; raises what they were refused with."""
+        found = self._found[prompt_key(made)]
+        if isinstance(found, FriezeError):
+            raise found
+        return found
+
+
+def prompt_key(made: CanvasPlan) -> tuple[object, ...]:
+    """All that decides what the text encoders say."""
+    spec, image = made.spec, made.sources.get("image")
+    return (
+        model_cache.weights(made),
+        made.prompts,
+        spec.negative_prompt,
+        spec.max_sequence_length,
+        made.guidance.num_halves,
+        image and (image.digest, made.size(-1)),
+    )
+
+
+def on_ray(num_workers: int, address: str | None, *, local: bool) -> bool:
+    """Whether a batch's workers are Ray actors; one worker and no cluster needs no Ray."""
+    alone = num_workers == 1 and address is None and "RAY_ADDRESS" not in os.environ
+    return not (local or alone)
+
+
+def _image(made: CanvasPlan) -> np.ndarray | None:
+    return first_frame(made, None) if "image" in made.sources else None

@@ -1,0 +1,1 @@
+"""A checkpoint on disk: found, described, its files checked; nothing is loaded."""

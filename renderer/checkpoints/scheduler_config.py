@@ -1,0 +1,105 @@
+"""scheduler_config.json as a noise schedule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from ..sampling.noise_levels import SPACINGS, Schedule
+from .configs import SchedulerConfig, index_of, parse, read_json
+
+# Scheduler classes of diffusers, and the solver in sampling/solvers.py that steps as they do.
+SOLVER_OF = {
+    "DDIMScheduler": "euler",
+    "DPMSolverMultistepScheduler": "dpm",
+    "EulerAncestralDiscreteScheduler": "ancestral",
+    "EulerDiscreteScheduler": "euler",
+    "FlowMatchEulerDiscreteScheduler": "euler",
+    "PNDMScheduler": "plms",
+    "UniPCMultistepScheduler": "unipc",
+}
+
+
+# What their networks predict, in our words.
+PREDICTED = {
+    "epsilon": "epsilon",
+    "flow_prediction": "velocity",
+    "original_sample": "sample",
+    "sample": "sample",
+    "v_prediction": "v_prediction",
+}
+
+
+# Options that change what a step is and that no solver of ours knows: what they may be.
+ALLOWED: Mapping[str, tuple[object, ...]] = {
+    "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", "deis"),
+    "invert_sigmas": (False, None),
+    "predict_x0": (True,),
+    "prediction_type": tuple(PREDICTED),
+    "solver_p": (None, [None, None]),
+    "stochastic_sampling": (False, None),
+    "thresholding": (False, None),
+    "time_shift_type": ("exponential", "linear"),
+    "variance_type": (None, "fixed_small", "fixed_large"),
+}
+
+
+def read_schedule(
+    folder: Path,
+    *,
+    explicit_sigmas: bool = False,
+    mu: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+) -> Schedule:
+    """The schedule of a model folder: scheduler_config.json, as the class that its index names.
+
+    Stock pipelines differ in what they pass to their flow scheduler, which no file records; a
+    family says it here. `explicit_sigmas`: the pipeline passes linspace(1, 1/N, N) as sigmas
+    (FLUX, FLUX.2, Qwen-Image, Z-Image); else it leaves the spacing to the scheduler (SD3, Wan).
+    `mu` "flux2": the pipeline computes mu by FLUX.2's fit to tokens and steps; None: by the
+    config's line from base_shift to max_shift. Other schedulers ignore both. `fixed`: options that
+    the pipeline sets whatever the file says, where the scheduler has them.
+    Raises `ModelError`: no such file, a scheduler class or an option that is not known.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    options = {**read_json(path), **(fixed or {})}
+    parse(SchedulerConfig, options, path)
+    assert mu in (None, "flux2")
+    name = _class_name(folder, options)
+    options["_class_name"] = name
+    if name not in SOLVER_OF:
+        known = ", ".join(sorted(SOLVER_OF))
+        raise ModelError(f"{path} names {name or 'no scheduler'}; Frieze knows {known}")
+    flow = name.startswith("FlowMatch") or bool(options.get("use_flow_sigmas"))
+    _check_options(path, name, flow, options)
+    fallback = "flow_prediction" if name.startswith("FlowMatch") else "epsilon"
+    prediction = PREDICTED[options.get("prediction_type", fallback)]
+    return Schedule(SOLVER_OF[name], flow, prediction, options, explicit_sigmas, mu)
+
+
+def _class_name(folder: Path, options: Mapping[str, Any]) -> str:
+    """A pipeline makes the scheduler that its index names, whatever the config was saved from."""
+    index = folder / "model_index.json"
+    named = index_of(folder).parts.get("scheduler") if index.is_file() else None
+    return str((named and named[-1]) or options.get("_class_name", ""))
+
+
+def _check_options(path: Path, name: str, flow: bool, options: Mapping[str, Any]) -> None:
+    for option, allowed in ALLOWED.items():
+        if option in options and options[option] not in allowed:
+            known = " or ".join(json.dumps(value) for value in allowed)
+            raise ModelError(f"{path}: {option} is {options[option]!r}; Frieze knows {known}")
+    if name == "PNDMScheduler" and not options.get("skip_prk_steps", False):
+        raise ModelError(f"{path}: skip_prk_steps is false; Frieze knows true")
+    if name == "DDIMScheduler" and options.get("clip_sample", True):
+        raise ModelError(f"{path}: clip_sample is true, which is for pixels; Frieze knows false")
+    if options.get("algorithm_type") == "sde-dpmsolver++" and options.get("solver_order", 2) > 2:
+        raise ModelError(f"{path}: sde-dpmsolver++ of order 3; solver_order 1 or 2 works")
+    if flow and not name.startswith("FlowMatch"):
+        spaced = [key for key in SPACINGS if options.get(key)]
+        if spaced or options.get("final_sigmas_type", "zero") != "zero":
+            odd = " and ".join(spaced) or "final_sigmas_type " + options["final_sigmas_type"]
+            raise ModelError(f"{path}: use_flow_sigmas with {odd}; without it works")

@@ -1,0 +1,94 @@
+"""`frieze batch`: draws a batch before the user's eyes, and says how it ended."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import RenderCancelledError, RenderFailedError, SpecError, printable
+from ..files.location import location
+from ..monitoring import commands
+from ..spec.merging import checked
+from ..terminal.interrupts import interruptible
+from ..terminal.text import result
+from . import completions
+from .arguments import Json, Quiet
+from .spec_options import takes_fields
+
+
+@takes_fields(
+    *("workers", "local", "park", "address", "device", "device_memory", "timeout", "wait")
+)
+def batch(
+    jobs: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOBS",
+            help="a .yaml or .jsonl file of items",
+            autocompletion=completions.jobs,
+        ),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(help="a folder or s3://...; default: the file's name without its suffix"),
+    ] = None,
+    continued: Annotated[
+        bool, typer.Option("--continue", help="go on with the batch that is in --out")
+    ] = False,
+    retries: Annotated[
+        int,
+        typer.Option(min=0, show_default=False, help="attempts after one that broke; default 1"),
+    ] = 1,
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Draw many pictures: prompts, sizes, seeds and models, on workers that stay warm.
+
+    What is done stays, what fails does not stop the rest; see configs/batches/example.yaml.
+    """
+    folder = out or Path(jobs).stem
+    options = {**checked(fields), "continued": continued, "retries": retries}
+    _run(jobs, folder, options, json=json, quiet=quiet)
+
+
+def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: bool) -> None:
+    """Draw a file of items into a folder; raises `RenderFailedError` if any failed."""
+    from ..api import batch as draw
+    from ..files.operations import is_taken
+    from ..terminal import batch_progress
+
+    shown = batch_progress.choose(json=json, quiet=quiet)
+    place = {name: options[name] for name in ("workers", "local", "address") if name in options}
+    again = commands.batch(jobs, out, **place)
+
+    def told() -> str:
+        return f"aborted; go on with: {again}" if shown.began else "stopped before any work"
+
+    # Ray says on stdout that a worker died; stdout is for results.
+    with shown, interruptible(shown, told) as cancel, redirect_stdout(sys.stderr):
+        try:
+            drawn = draw(jobs, out=out, on_event=shown.item, cancel=cancel, **options)
+            with closing(drawn):
+                states = Counter(result.state for result in drawn)
+        except KeyboardInterrupt:
+            raise RenderCancelledError(told()) from None
+    folder = location(out, SpecError)
+    report, sheet = folder / "report.json", folder / "contact.png"
+    files = [str(path) for path in (report, sheet) if is_taken(path)]
+    if json:
+        result(jsonlib.dumps({"event": "result", **states, "files": files}))
+    elif not quiet:
+        result(*map(printable, files))
+    if states["failed"]:
+        raise RenderFailedError(
+            f"{states['failed']} of {states.total()} items failed, as {report} says; "
+            f"try them again with: {again}"
+        )

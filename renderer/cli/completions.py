@@ -1,0 +1,167 @@
+"""Values that a shell completes: presets, methods, models, stores, files by their formats.
+
+Typer asks for them at every press of the tab key, so nothing here imports more than it must, or
+looks at more than `MOST_SEEN` names. Names that a shell would have to be told in quotes are left
+out: what a stranger called a folder is put into a command line here.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from .. import plugins
+from ..spec.presets import preset_names
+from ..spec.render_spec import RenderSpec
+
+Values = Callable[..., list[str]]
+
+MOST_SEEN, MOST_DEEP = 2000, 3  # names, and folders in folders, that are looked at
+STORES, JOBS, PRESETS = (".zarr",), (".yaml", ".yml", ".json", ".jsonl"), (".yaml", ".yml")
+_PLAIN = re.compile(r"~?[\w./+,@%-]*", re.ASCII)  # of what no shell makes something else
+
+
+def presets(incomplete: str) -> list[str]:
+    """Presets by name, and YAML files."""
+    return [*preset_names(), *_ending(incomplete, PRESETS)]
+
+
+def methods() -> list[str]:
+    """Methods, those of other packages too."""
+    return list(plugins.names("methods"))
+
+
+def models(incomplete: str) -> list[str]:
+    """The shipped model, and folders in diffusers' layout."""
+    return ["demo", *_found(incomplete, lambda path: (path / "model_index.json").is_file())]
+
+
+def devices() -> list[str]:
+    """Kinds of devices."""
+    return ["auto", "cpu", "cuda"]
+
+
+def quantizations() -> list[str]:
+    """Ways to quantise weights."""
+    from ..models.quantization import KINDS
+
+    return list(KINDS)
+
+
+def addresses() -> list[str]:
+    """Words that an address of a Ray cluster may be."""
+    return ["auto", "local"]
+
+
+def stores(incomplete: str) -> list[str]:
+    """Folders that are called as stores are."""
+    return _found(incomplete, lambda path: path.suffix in STORES and path.is_dir())
+
+
+def jobs(incomplete: str) -> list[str]:
+    """Files that may be a batch's."""
+    return _ending(incomplete, JOBS)
+
+
+def pictures(ctx: Any, incomplete: str) -> list[str]:
+    """A file to be made, in each format: called as was begun, else as the store or --out is."""
+    given = ctx.params.get("store") or ctx.params.get("out") or "picture.zarr"
+    own = os.path.splitext(os.path.basename(str(given).rstrip("/")))[0]
+    begun, suffix = os.path.splitext(incomplete)
+    name = os.path.basename(begun) if suffix or incomplete[-1:] not in ("", "/") else own
+    place = os.path.dirname(begun)
+    stem = os.path.join(place, name) if name else incomplete
+    return [stem + known for known in _suffixes() if _PLAIN.fullmatch(stem)]
+
+
+def pages(ctx: Any, incomplete: str) -> list[str]:
+    """A report to be written."""
+    begun = os.path.splitext(incomplete)[0]
+    own = os.path.splitext(os.path.basename(str(ctx.params.get("store") or "report")))[0]
+    return [f"{begun or own}.html"]
+
+
+# What completes the fields of a spec; those of a few words that are known complete themselves.
+OF_FIELD: dict[str, Values] = {
+    "model": models,
+    "method": methods,
+    "device": devices,
+    "quantization": quantizations,
+    "address": addresses,
+    "out": pictures,
+}
+
+
+def of_field(name: str) -> Values | None:
+    """What completes a field's option; None for numbers and free text."""
+    words = _words(RenderSpec.model_fields[name].annotation)
+    return OF_FIELD.get(name) or ((lambda: list(words)) if words else None)
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """The words of a Literal, or of one that may be None."""
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, kinds))
+    return _words(kinds[0]) if len(kinds) == 1 else ()
+
+
+def _suffixes() -> tuple[str, ...]:
+    """What files of each format end in, as the plugins state it; they are not imported."""
+    return tuple(suffix for name in plugins.names("exports") for suffix in _stated(name))
+
+
+def _stated(name: str) -> tuple[str, ...]:
+    spec = find_spec(f"frieze.renderer.exports.{name}")
+    if spec is None or not spec.origin:  # of another package
+        return ()
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    values = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "suffixes"
+    )
+    return tuple(suffix for value in values for suffix in ast.literal_eval(value))
+
+
+def _ending(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
+    return _found(incomplete, lambda path: path.suffix in suffixes and path.is_file())
+
+
+def _found(incomplete: str, is_one: Callable[[Path], bool]) -> list[str]:
+    """Paths that begin as was typed and are such a one, in folders below as well."""
+    place, begun = os.path.split(incomplete)
+    start = os.path.expanduser(place) if place else "."
+    seen = 0
+    found: list[str] = []
+    waiting = [(start, place, 0)]
+    while waiting:
+        folder, shown, depth = waiting.pop(0)
+        for entry in _entries(folder):
+            seen += 1
+            path = os.path.join(shown, entry.name)
+            if seen > MOST_SEEN:
+                return found
+            if (depth == 0 and not entry.name.startswith(begun)) or not _PLAIN.fullmatch(path):
+                continue
+            if entry.name.startswith(".") and not (depth == 0 and begun):
+                continue
+            if is_one(Path(entry.path)):
+                found.append(path)
+            elif depth + 1 < MOST_DEEP and entry.is_dir(follow_symlinks=False):
+                waiting.append((entry.path, path, depth + 1))
+    return found
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return

@@ -1,0 +1,201 @@
+"""`frieze render`, `plan` and `resume`: flags become one RenderSpec, and others do the work."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+from ..api import render as draw
+from ..api import resume as finish
+from ..driver.caller import RenderResult
+from ..errors import RenderCancelledError, RenderFailedError, SpecError, StoreError, printable
+from ..files.location import Location, S3Path, location
+from ..spec.merging import checked, merge
+from ..spec.render_spec import parse
+from ..terminal.error_lines import expected
+from ..terminal.interrupts import interruptible
+from ..terminal.progress import Progress, choose
+from ..terminal.text import remark, result
+from .arguments import (
+    Also,
+    Continue,
+    DryRun,
+    Json,
+    Overwrite,
+    Preset,
+    Prompt,
+    Quiet,
+    Size,
+    StorePath,
+    as_json,
+)
+from .spec_options import takes_fields
+
+if TYPE_CHECKING:
+    from ..spec.render_spec import RenderSpec
+
+
+@takes_fields()
+def render(
+    prompt: Prompt = None,
+    preset: Preset = None,
+    size: Size = None,
+    also: Also = None,
+    continued: Continue = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Draw a picture.
+
+    Options that are not given fall back to the preset, then to the defaults.
+    """
+    from ..outputs.targets import store_of
+
+    spec = merge(preset, prompt, size, fields)
+    if dry_run:
+        _print_plan(spec, json)
+        return
+    if not spec.prompt and prompt is None:
+        raise SpecError('no prompt; give one, as frieze render "a red sun over blue mountains"')
+
+    if continued and spec.overwrite:
+        raise SpecError("--continue keeps what is at --out and --overwrite replaces it; use one")
+
+    def work(progress: Progress, cancel: threading.Event) -> RenderResult:
+        return draw(spec, exports=also or (), continued=continued, on_event=progress, cancel=cancel)
+
+    _show(work, store_of(spec.out), {}, json=json, quiet=quiet)
+
+
+@takes_fields()
+def plan(
+    prompt: Prompt = None,
+    preset: Preset = None,
+    size: Size = None,
+    json: Json = False,
+    **fields: Any,
+) -> None:
+    """Say how a picture would be drawn: bands, blocks, memory, time. Draws nothing.
+
+    Takes the options of `frieze render`.
+    """
+    _print_plan(merge(preset, prompt, size, fields), json)
+
+
+@takes_fields(
+    *("workers", "local", "address", "timeout", "wait", "trace_digests"),
+    left_out="as it was begun",
+)
+def resume(
+    store: StorePath,
+    also: Also = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Finish a picture that was stopped; the same pixels, on as many workers as you like.
+
+    Options that are not given are those the picture was begun with.
+    """
+
+    changes = checked(fields)
+
+    def work(progress: Progress, cancel: threading.Event) -> RenderResult:
+        return finish(
+            store,
+            **changes,
+            exports=also or (),
+            overwrite=overwrite,
+            on_event=progress,
+            cancel=cancel,
+        )
+
+    _show(work, location(store, StoreError), changes, json=json, quiet=quiet)
+
+
+def _print_plan(spec: RenderSpec, json: bool) -> None:
+    """Print a plan; bytes are counted, in seconds, for JSON and where they may be short."""
+    from ..planning import memory_check
+    from ..planning.estimate import GIB
+    from ..planning.plan import plan as planned
+
+    made = planned(spec)
+    is_counted = json or made.is_estimated or spec.lora or spec.lora_2
+    ample = None if is_counted else memory_check.ample(made)
+    if ample is not None:
+        enough, memory = (size / GIB for size in ample)
+        note = f"memory    less than {enough:.2f} GiB on each device, which has {memory:.1f}"
+        result(made, f"{note}; --json counts it")
+        return
+    from ..planning import weight_names
+
+    for text in weight_names.check(made.facts, made.spec):
+        remark(f"warning: {text}")
+    estimate = made.estimate  # from here on the plan's text says it too
+    result(as_json({**vars(made), "estimate": estimate}, event="plan") if json else made)
+
+
+def _show(
+    work: Callable[[Progress, threading.Event], RenderResult],
+    store: Location,
+    given: Mapping[str, Any],
+    *,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Do the work before the user's eyes; print where the picture is, or how to go on.
+
+    `given` are fields of the spec that a resume is to be told again.
+    """
+    progress = choose(json=json, quiet=quiet)
+
+    def told() -> str:
+        return _with_resume(
+            "aborted" if progress.began else "stopped before any work", store, given
+        )
+
+    # Ray says on stdout that a worker died; stdout is for results.
+    with progress, interruptible(progress, told) as cancel, redirect_stdout(sys.stderr):
+        try:
+            drawn = work(progress, cancel)
+        except KeyboardInterrupt:
+            raise RenderCancelledError(told()) from None
+        except RenderCancelledError as error:
+            raise RenderCancelledError(_with_resume(str(error), store, given)) from None
+        except expected() as error:
+            if not progress.began:
+                raise
+            raise RenderFailedError(_with_resume(str(error), store, given)) from error
+    if json:
+        places = {"path": str(drawn.path), "outputs": [str(path) for path in drawn.outputs]}
+        result(as_json({**vars(drawn), **places}, event="result"))
+    elif not quiet:
+        result(*map(printable, drawn.outputs))
+
+
+def _with_resume(message: str, store: Location, given: Mapping[str, Any]) -> str:
+    """A message, and how to go on if there is anything to go on with."""
+    from ..monitoring import commands
+
+    how = f"finish with: frieze resume {shlex.quote(str(store.absolute()))}"
+    if "frieze resume" in message:
+        return message
+    if isinstance(store, S3Path):  # to ask takes longer than a stop may
+        return f"{message}; if {store} was begun, {how}"
+    try:
+        run = jsonlib.loads((store / "frieze" / "run.json").read_text(encoding="utf-8"))["run"]
+        spec = parse({**run["spec"], **given})
+        how = f"finish with: {commands.resume(store, spec, run['outputs'])}"
+    except FileNotFoundError:
+        return message
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # the command without what the store is too damaged to say
+    return f"{message}; {how}"

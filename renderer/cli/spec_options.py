@@ -1,0 +1,162 @@
+"""RenderSpec's fields as options of the command line, and options back into a RenderSpec."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from ..spec.render_spec import RenderSpec
+from .completions import of_field
+
+# The prompt is the argument of `render`; a cascade does not fit into a flag, and --workers says
+# both of its bounds.
+WITHOUT_FLAG = frozenset({"prompt", "stages", "max_workers"})
+
+
+# Shorter words than diffusers' own; those work as well.
+ALSO_CALLED = {"num_frames": "--frames", "method_options": "--option"}
+
+
+# The order of the help; every field is in one of them.
+PANELS = {
+    "Picture": (
+        "negative_prompt",
+        "height",
+        "width",
+        "num_frames",
+        "fps",
+        "seed",
+        "num_inference_steps",
+        "guidance_scale",
+        "guidance_scale_2",
+        "true_cfg_scale",
+        "init",
+        "strength",
+        "image",
+    ),
+    "Model": (
+        "model",
+        "revision",
+        "variant",
+        "lora",
+        "lora_2",
+        "method",
+        "method_options",
+        "shift",
+        "max_sequence_length",
+        "dtype",
+        "quantization",
+        "storage_dtype",
+    ),
+    "Work": (
+        "workers",
+        "local",
+        "park",
+        "address",
+        "device",
+        "device_memory",
+        "guidance_ranks",
+        "ulysses",
+        "chunk",
+        "save_every",
+        "timeout",
+        "wait",
+        "trace_digests",
+    ),
+    "Output": ("out", "overwrite", "bits", "dpi"),
+}
+
+
+def takes_fields(
+    *names: str, left_out: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace a command's `**fields` by one option per field; no names mean every field.
+
+    An option that is not given arrives as None: the preset decides, then the default; or it means
+    what the help shall say of it, `left_out`.
+    """
+
+    def replace(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [
+            p.replace(kind=p.KEYWORD_ONLY)
+            for p in signature.parameters.values()
+            if p.kind is not p.VAR_KEYWORD
+        ]
+        new = [_parameter(name, panel, left_out) for name, panel in _fields(names)]
+        # Within a panel the preset and the size come before the fields, --also and --json after.
+        first = [p for p in own if _panel(p) == "Picture"]
+        parameters = sorted(first + new + [p for p in own if p not in first], key=_place)
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return replace
+
+
+def _fields(names: tuple[str, ...]) -> list[tuple[str, str | None]]:
+    """Fields and the panels of the help that they are in; some alone are in none."""
+    panels = {field: panel for panel, fields in PANELS.items() for field in fields}
+    known = [field for field in RenderSpec.model_fields if field not in WITHOUT_FLAG]
+    if names:
+        return [(field, None) for field in names]
+    return [(field, panels[field]) for field in sorted(known, key=list(panels).index)]
+
+
+def _parameter(name: str, panel: str | None, left_out: str | None) -> inspect.Parameter:
+    field = RenderSpec.model_fields[name]
+    kind = _without_none(field.annotation)
+    flag = "--" + name.replace("_", "-")
+    also = (ALSO_CALLED[name],) if name in ALSO_CALLED else ()
+    if get_origin(kind) in (tuple, dict):  # given again and again
+        kind = list[str]
+    option = typer.Option(
+        *also,
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+        help=_help(field, left_out),
+        rich_help_panel=panel,
+        autocompletion=of_field(name),
+        # Text stays text: the spec reads numbers, and names the value that is none.
+        parser=str if kind in (int, float) else None,
+    )
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType):
+        (kept,) = (kind for kind in get_args(annotation) if kind is not NoneType)
+        return kept
+    return annotation
+
+
+def _help(field: FieldInfo, left_out: str | None) -> str:
+    """What a field is, and what it is when it is left out: its description says so, or this."""
+    text = field.description or ""
+    if left_out is not None:
+        return f"{text.partition('; default')[0]}; default: {left_out}"
+    if "default" in text:
+        return text
+    default = "off" if field.default is False else field.default
+    return (
+        f"{text}; default {default:g}"
+        if isinstance(default, float)
+        else f"{text}; default {default}"
+    )
+
+
+def _panel(parameter: inspect.Parameter) -> str | None:
+    (option,) = parameter.annotation.__metadata__
+    panel: str | None = option.rich_help_panel
+    return panel
+
+
+def _place(parameter: inspect.Parameter) -> int:
+    return [None, *PANELS].index(_panel(parameter))

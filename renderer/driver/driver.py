@@ -1,0 +1,277 @@
+"""The driver: a render from spec to finished picture, step by step and in order.
+
+The driver holds no latents and no pixels. It tells the fleet what to do next, writes the journal,
+and is the only one who does; so the journal says exactly what can be resumed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from frieze.cluster.comm import CommError
+from frieze.cluster.fleet import FleetError, WaitCancelledError, WorkerLostError, cancelled_by
+
+from ..errors import (
+    ExportError,
+    FriezeError,
+    PlanError,
+    RenderCancelledError,
+    RenderFailedError,
+    TakenOverError,
+    line,
+)
+from ..events import Event
+from ..files.location import Location, output
+from ..inputs.sources import Source
+from ..monitoring import observers
+from ..monitoring.observers import Watch
+from ..outputs import targets as outputs
+from ..outputs.background_exports import Deliveries
+from ..planning import devices
+from ..planning.canvas_plan import CanvasPlan
+from ..planning.plan import plan
+from ..spec.render_spec import RenderSpec, parse
+from ..store.store import Store
+from ..store.upstream import is_last
+from ..store.verification import mend, told
+from .caller import Listener, RenderResult, StepCallback
+from .fingerprint import FILES, fingerprint, identity, run_record
+from .initial_pictures import first_frame, keep_sources
+from .render_loop import MOST_FAILURES, Course, how_to_resume
+from .spec_origin import of_store, with_whole_paths
+from .store_arrays import store_layout
+from .workers import Crew, Prompts, on_ray
+
+# (plan, who is told) -> the plan to draw.
+Settle = Callable[[CanvasPlan, Listener], CanvasPlan]
+
+
+def unchanged(made: CanvasPlan, listener: Listener) -> CanvasPlan:
+    """The plan as it is."""
+    return made
+
+
+class Drive:
+    """One render or resume, from what is asked for to what is delivered."""
+
+    def __init__(
+        self,
+        on_event: Callable[[Event], None] | None,
+        cancel: threading.Event | None,
+        callback: StepCallback | None,
+        crew: Crew | None = None,
+        settle: Settle = unchanged,
+    ) -> None:
+        """`settle` gives the plan that is drawn, where its method asks for what a look shows."""
+        self.watch = Watch(on_event)
+        self.listener = Listener(self._hear, cancel, callback)
+        self.say = self.listener.say
+        self.crew = crew or Crew()
+        self.settle = settle
+        self.deliveries: Deliveries | None = None
+        self.began = time.monotonic()
+        self.is_working = False  # a step or a decode has begun
+
+    def _hear(self, event: Event) -> None:
+        """Exports are begun with the pixels: before a caller hears of these, and may raise."""
+        self.is_working = self.is_working or event.kind in ("stage", "decode")
+        if event.kind == "decode" and self.deliveries is not None:
+            self.deliveries.begin()
+        self.watch(event)
+
+    def render(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
+        """Plan, create the store, draw."""
+        spec = with_whole_paths(spec)
+        made = plan(spec)
+        devices.check_here(spec)
+        targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite)
+        layout = store_layout(made)
+        outputs.check(targets, layout)
+        Store.check(targets.store, layout, overwrite=spec.overwrite)
+        made = self.settle(made, self.listener)
+        about = identity(made)
+
+        def create() -> Store:
+            return Store.create(
+                targets.store,
+                layout,
+                fingerprint=fingerprint(about),
+                run=run_record(made, targets, about),
+                overwrite=spec.overwrite,
+            )
+
+        with self.watch:
+            return self._draw(made, create, targets, None)
+
+    def go_on(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
+        """What `resume` does if there is a store of this very picture; else what `render` does."""
+        spec, path = with_whole_paths(spec), outputs.store_of(spec.out)
+        if not Store.exists(path):
+            return self.render(spec, exports)
+        asked = spec.model_dump(mode="json", exclude={"out", "overwrite"})
+        wanted = (spec.out, *exports) if output(spec.out, ExportError) != path else exports
+        return self.resume(path, asked, wanted, overwrite=spec.overwrite)
+
+    def resume(
+        self,
+        path: Location,
+        changes: Mapping[str, Any],
+        exports: Sequence[str | Location],
+        overwrite: bool,
+    ) -> RenderResult:
+        """Open the store, plan the rest for the workers at hand, draw what is missing."""
+        store = Store.open(path, mends=True)
+        spec = of_store(parse({**store.recorded("spec"), **changes}), changes)
+        sources: dict[str, Source] | None = None
+        if not FILES & changes.keys():  # files that are named again count by what they hold now
+            begun_from = store.recorded("sources")
+            sources = {name: Source(**values) for name, values in begun_from.items()}
+        detected = store.run.get("detected")
+        made = plan(spec, block=store.layout.block[0], sources=sources, detected=detected)
+        about = identity(made, store.run)
+        # A model counts by what is in it, not by where it lies.
+        about["picture"]["model"] = store.recorded("picture").get("model")
+        store.check_fingerprint(fingerprint(about), about)
+        targets = outputs.resumed(path, store.recorded("outputs"), exports, overwrite=overwrite)
+        outputs.check(targets, store.layout)
+        with ExitStack() as at_end:
+            if not store.is_complete:
+                at_end.callback(store.journal.release)
+                store.journal.claim()  # what another process draws is not damaged
+            for remark in (*targets.left_out, *told(mend(store))):
+                self.say("note", message=remark)
+            if store.is_complete:
+                outputs.finish_live(targets)
+                return self._deliver(made, targets, 0)
+            with self.watch:
+                return self._draw(made, lambda: store, targets, store)
+
+    def _draw(
+        self,
+        made: CanvasPlan,
+        open_store: Callable[[], Store],
+        targets: outputs.Targets,
+        begun: Store | None,
+    ) -> RenderResult:
+        """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
+        about = observers.of_plan(made, resumes=begun is not None)
+        self.say("plan", message=str(made), facts=about)
+        with self._stoppable(made, begun), Deliveries(targets, made.spec.dpi) as self.deliveries:
+            with ExitStack() as at_end:
+                if begun is not None:  # before what takes long: others see that it goes on
+                    self._take(begun, at_end)
+                with self.crew.session(made):
+                    if on_ray(made.spec):
+                        self.watch.measure(targets.store.stem)
+                    num_steps = [stage.num_steps for stage in made.stages]
+                    is_drawn = begun is not None and is_last(num_steps, begun.last_state())
+                    prompts = None if is_drawn else self._prompts(made, begun)
+                    with self.crew.fleet(made, targets) as fleet:
+                        places = fleet.describe()
+                        where = "; ".join(map(str, places))
+                        self.say("workers", message=where, facts=observers.of_workers(places))
+                        store = open_store()
+                        if begun is None:
+                            self._take(store, at_end)
+                        with self._nothing_left(made, store, targets, begun):
+                            outputs.prepare_live(
+                                targets, made, store.provenance, anew=begun is None
+                            )
+                            keep_sources(made, store)
+                            peak = Course(fleet, made, store, prompts, self.listener).run()
+                store.finish()
+                outputs.finish_live(targets)
+            return self._deliver(made, targets, peak)
+
+    @contextmanager
+    def _stoppable(self, made: CanvasPlan, begun: Store | None) -> Iterator[None]:
+        """Waits for workers, and for what they do before a step, end when the caller says so."""
+        try:
+            with cancelled_by(self.listener.cancel):
+                yield
+        except WaitCancelledError as error:
+            how = f"; {how_to_resume(begun, made.spec)}" if begun else ", before any work"
+            raise RenderCancelledError(f"{error}{how}") from None
+
+    def _take(self, store: Store, at_end: ExitStack) -> None:
+        """Become the driver of a store, and keep the log there."""
+        at_end.callback(store.journal.release)
+        store.journal.claim()
+        self.watch.keep(store.path)
+
+    @contextmanager
+    def _nothing_left(
+        self, made: CanvasPlan, store: Store, targets: outputs.Targets, begun: Store | None
+    ) -> Iterator[None]:
+        """An error before the first step leaves no store that was not there before.
+
+        Where the new store took an old one's place, the error is one of the work, with a way on.
+        """
+        try:
+            yield
+        except WaitCancelledError as error:
+            how = how_to_resume(store, made.spec)
+            raise RenderCancelledError(f"{error}; {how}") from None
+        except (RenderCancelledError, RenderFailedError, TakenOverError):
+            raise
+        except FriezeError as error:
+            if begun is not None or self.is_working:
+                raise
+            if targets.overwrite:
+                how = how_to_resume(store, made.spec)
+                raise RenderFailedError(f"{error}; {how}") from error
+            outputs.discard_live(targets)
+            self.watch.leave()
+            store.directory.discard()
+            raise
+
+    def _prompts(self, made: CanvasPlan, begun: Store | None) -> Prompts:
+        """The encoded prompts, from a worker that lives no longer than that."""
+        image = None
+        if "image" in made.sources:
+            image = first_frame(made, begun)
+        self.crew.check_room(made)
+        self.say("note", message="encoding the prompt")
+        failed: Exception | None = None
+        for _ in range(MOST_FAILURES):
+            try:
+                return self._with_cuts_told(self.crew.prompts(made, image))
+            except (WorkerLostError, CommError) as error:
+                failed = error
+                self.say("failure", message=line(error))
+            except FleetError as error:
+                raise PlanError(str(error)) from error
+        raise RenderFailedError(f"the prompt could not be encoded: {failed}") from failed
+
+    def _with_cuts_told(self, prompts: Prompts) -> Prompts:
+        """The same; what of them no encoder reads is told, and kept out of the log; and remarks."""
+        for cut in dict.fromkeys(cut for each in prompts.values() for cut in each.cuts):
+            facts = {
+                "cut": {"tokenizer": cut.tokenizer, "limit": cut.limit, "letters": len(cut.text)}
+            }
+            self.say("note", message=f"warning: {cut}", facts=facts)
+        for remark in dict.fromkeys(text for each in prompts.values() for text in each.remarks):
+            self.say("note", message=f"warning: {remark}")
+        return prompts
+
+    def _deliver(self, made: CanvasPlan, targets: outputs.Targets, peak: int) -> RenderResult:
+        """Exports of the finished store, most of them begun before, and the account of it all."""
+        deliveries = self.deliveries or Deliveries(targets, made.spec.dpi)
+        for target in targets.exports:
+            self.say("export", message=str(target))
+            deliveries.finish(target)
+        seconds = time.monotonic() - self.began
+        facts = {"peak_bytes": peak}
+        self.say("done", seconds=seconds, message=str(targets.main), facts=facts)
+        return RenderResult(
+            path=targets.main,
+            outputs=targets.all,
+            seconds=seconds,
+            peak_bytes=peak,
+            estimated_bytes=made.estimate.bytes_per_device if made.is_estimated else None,
+            num_blocks=made.num_blocks,
+        )

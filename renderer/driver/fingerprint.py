@@ -1,0 +1,138 @@
+"""What a store remembers of a run: its arrays, and a digest of all that decides its pixels."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import lora
+from ..outputs.targets import Targets
+from ..planning.canvas_plan import CanvasPlan
+from ..sampling.schedule_table import sampler
+
+FULL_DIGEST = 256 * 2**20
+
+
+SAMPLE = 2**20
+
+
+WEIGHTS = frozenset({".safetensors", ".json"})
+
+
+TEXTS = frozenset({".txt", ".model", ".jinja"})
+
+
+# What identities of earlier stores do not have.
+ADDED = frozenset({"texts"})
+
+
+FILES = frozenset({"lora", "lora_2", "init", "image"})
+
+
+def run_record(made: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the store remembers of a run: enough to resume it and to say what drew the picture.
+
+    Guidance scales are those in use, as the family's pipeline counts them.
+    """
+    scale = made.guidance.scale + made.facts.guidance.neutral - 1
+    return {
+        "sampler": sampler(made.facts.schedule),
+        "guidance": {"cfg": scale, "embedded": made.guidance.embedded},
+        "spec": made.spec.model_dump(mode="json"),
+        "outputs": targets.record(),
+        "sources": {name: source.as_json() for name, source in made.sources.items()},
+        **about,
+    }
+
+
+def identity(made: CanvasPlan, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All that decides the pixels: picture fields, stages, weights, version.
+
+    `like` is the identity in a store, which may be older than some of these facts.
+    """
+    about = _identity(made)
+    added_later = set() if like is None else ADDED - like.keys()
+    return {name: value for name, value in about.items() if name not in added_later}
+
+
+def _identity(made: CanvasPlan) -> dict[str, Any]:
+    return {
+        # Files count by what is in them, not by where they lie.
+        "picture": {k: v for k, v in made.spec.picture().items() if k not in FILES},
+        "weights": weights_digest(Path(made.facts.folder)),
+        "texts": texts_digest(Path(made.facts.folder)),
+        "version": metadata.version("frieze"),
+        "loras": lora.identity(lora.parse(made.spec.lora)),
+        "loras_2": lora.identity(lora.parse(made.spec.lora_2)),
+        **({} if made.detected is None else {"detected": list(made.detected)}),
+        "starts_from": {name: source.digest for name, source in made.sources.items()},
+        "stages": [
+            {
+                "height": stage.canvas.height,
+                "width": stage.canvas.width,
+                "levels": [[level.timestep, level.alpha, level.sigma] for level in stage.levels],
+                "enlarge": stage.enlarge,
+            }
+            for stage in made.stages
+        ],
+    }
+
+
+def fingerprint(about: Mapping[str, Any]) -> str:
+    """A digest of the run's identity."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digest(folder: Path) -> str:
+    """A digest of a model folder's weights and configs, of those behind links too.
+
+    Files past 256 MiB enter by size, first and last MiB: a full read of 24 GB would cost more
+    than it protects from. Files that did not change are not read again.
+    """
+    return _of_files(folder, WEIGHTS)
+
+
+def texts_digest(folder: Path) -> str:
+    """A digest of what else tokenizers read: merges, sentence pieces, chat templates."""
+    return _of_files(folder, TEXTS)
+
+
+def _of_files(folder: Path, kinds: frozenset[str]) -> str:
+    files = sorted(path for path in _files(folder) if path.suffix in kinds and path.is_file())
+    stamps = (path.stat() for path in files)
+    return _digest(
+        folder, tuple((p, s.st_size, s.st_mtime_ns) for p, s in zip(files, stamps, strict=True))
+    )
+
+
+def _files(folder: Path, inside: tuple[str, ...] = ()) -> Iterator[Path]:
+    """All that lies below a folder, links to folders followed, but not round in a circle."""
+    real = os.path.realpath(folder)
+    if real in inside:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files(path, (*inside, real))
+        else:
+            yield path
+
+
+@functools.lru_cache(maxsize=16)
+def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, size, _ in files:
+        digest.update(f"{path.relative_to(folder)}:{size}:".encode())
+        with path.open("rb") as file:
+            if size <= FULL_DIGEST:
+                digest.update(file.read())
+            else:
+                digest.update(file.read(SAMPLE))
+                file.seek(-SAMPLE, 2)
+                digest.update(file.read())
+    return digest.hexdigest()

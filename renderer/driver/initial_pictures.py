@@ -1,0 +1,71 @@
+"""What a render starts from, kept in its store, so that a resume needs no other file.
+
+Shape suffixes: C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..inputs.sources import Source, fitted
+from ..planning.canvas_plan import CanvasPlan
+from ..store.store import Store
+from ..store.upstream import needed_beside
+
+
+def keep_sources(made: CanvasPlan, store: Store) -> None:
+    """Put what the render starts from into the store, at the sizes at which it is needed.
+
+    What is there whole stays, and what is needed no more is left alone; raises `MediaError` where
+    a file is gone that is needed again.
+    """
+    newest, held = store.last_state(), store.journal.inventory().kept
+    if newest is not None and not store.journal.is_sealed:
+        return
+    needed = {name for name, _ in needed_beside(store.layout, store.num_steps, newest)}
+    for name, source, (height, width), rows, frames in source_arrays(made):
+        if (name, 0) in held or name not in needed:
+            continue
+        array = made.array(name)
+        digests: list[dict[int, str]] = []
+        for index, frame_CHW in enumerate(fitted(source, height, width, frames)):
+            for top in range(0, height, rows):
+                span = slice(top, min(top + rows, height))
+                frame = slice(index, index + 1)
+                rows_CTHW = frame_CHW[:, None, span]
+                digests.append(store.save_latents(array, 0, span, rows_CTHW, frames=frame))
+        store.confirm_kept(name, 0, digests)
+
+
+def source_arrays(made: CanvasPlan) -> Iterator[tuple[str, Source, tuple[int, int], int, int]]:
+    """(array, source, size, rows of a chunk, frames) of all that is filled before work starts."""
+
+    def rows(index: int) -> int:
+        return made.stages[index].align * made.facts.latent.downscale
+
+    if "init" in made.sources:
+        yield "init", made.sources["init"], made.size(0), rows(0), made.spec.num_frames
+    if "image" in made.sources:
+        source = made.sources["image"]
+        yield "image", source, (source.height, source.width), source.height, 1
+        for index in range(len(made.stages)):
+            yield f"{index}-image", source, made.size(index), rows(index), 1
+
+
+def first_frame(made: CanvasPlan, begun: Store | None) -> np.ndarray:
+    """The frame to animate at its own size, [H, W, 3] in [0, 1]: what the encoder of it sees."""
+    source = made.sources["image"]
+    if begun is None or not _is_kept(begun):
+        frame_CHW = next(iter(fitted(source, source.height, source.width, 1)))
+    else:
+        frame_CHW = begun.load_latents(made.array("image"), 0, slice(0, source.height))[:, 0]
+    return np.ascontiguousarray(frame_CHW.transpose(1, 2, 0) / 2 + 0.5)
+
+
+def _is_kept(store: Store) -> bool:
+    """Whether the frame to animate is whole in the store."""
+    if store.journal.is_sealed:
+        return ("image", 0) in store.journal.inventory().kept
+    return store.last_state() is not None

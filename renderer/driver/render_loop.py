@@ -1,0 +1,399 @@
+"""The course of a render: all steps and all pixels, whatever becomes of the workers.
+
+There is one way to go on, from a stopped render as from a lost worker or on another number of
+workers: take up the newest saved state and do what is missing.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from frieze.cluster.bands import BandError
+from frieze.cluster.comm import CommError
+from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError, cancelled_by
+
+from ..errors import (
+    NotFiniteError,
+    PlanError,
+    RenderCancelledError,
+    RenderFailedError,
+    StoreError,
+    TakenOverError,
+    line,
+)
+from ..events import StepReport
+from ..journal.inventory import State
+from ..models import finite
+from ..monitoring import commands, observers
+from ..planning import canvas_plan
+from ..planning.canvas_plan import CanvasPlan
+from ..planning.estimate import GIB
+from ..spec.render_spec import RenderSpec
+from ..store.store import Store
+from ..store.upstream import is_last
+from ..worker.state_writer import Digests
+from .caller import Listener, RenderHandle
+from .state_slots import Slots
+from .verb_timeouts import Patience
+from .workers import Prompts, note_numerics, replanned
+
+# So many failures in a row at one place end a render.
+MOST_FAILURES = 3
+# What may go better the next time; a worker's own exceptions would only be raised again.
+PASSING = (WorkerLostError, CommError, StoreError)
+
+
+class Resized(Exception):
+    """Other workers go on from here."""
+
+
+class Course:
+    """The steps of one plan on one fleet, written to one store."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        made: CanvasPlan,
+        store: Store,
+        prompts: Prompts | None,
+        listener: Listener,
+    ) -> None:
+        self.fleet = fleet
+        self.asked = made
+        self.made = made
+        self.store = store
+        self.prompts = prompts
+        self.listener = listener
+        self.slots = Slots(store.states())
+        self._written = set(store.done())
+        self._failures: list[tuple[int, int, int]] = []  # where each of those in a row was
+        self._seconds: list[float] = []  # of this stage's steps since it was taken up
+        self._patience = Patience(fleet.timeout)
+        self._shown = -1  # the stage whose beginning was told
+        self._called = 0  # steps that the callback knows of
+        self._now = (0, 0)  # the stage and the steps of it that are done
+
+    def run(self) -> int:
+        """Everything that is missing; returns the largest worker's peak memory in bytes."""
+        failed: Exception | None = None
+        while True:
+            try:
+                if failed is not None:
+                    self._mend(failed)
+                self.made = self._arranged()
+                self._denoise()
+                self._decode()
+                return max(self._all("memory"))
+            except Resized:
+                failed = None
+            except TakenOverError:
+                raise
+            except PASSING as error:
+                self._count(error)
+                failed = error
+            except NotFiniteError as error:
+                kept = f"{error}; {self.store.path} keeps what was finite"
+                raise NotFiniteError(kept) from error
+            except (FleetError, BandError) as error:
+                raise self._failed(error) from error
+
+    # ---- what went wrong
+
+    def _count(self, error: Exception) -> None:
+        """Raise an error that may not pass: too many in a row where the render stands."""
+        newest = self.slots.newest
+        stage, step = (newest.stage, newest.step) if newest else (0, 0)
+        place = (stage, step, len(self._written))
+        self._failures = [*(p for p in self._failures if p == place), place]
+        if len(self._failures) < MOST_FAILURES:
+            self.listener.say("failure", self.made, *self._now, message=line(error))
+            return
+        if isinstance(error, StoreError):
+            raise error
+        raise self._failed(error, f", {MOST_FAILURES} times in a row") from error
+
+    def _mend(self, failed: Exception) -> None:
+        """A new group of the workers that are left and of those that took the lost ones' places."""
+        began = time.monotonic()
+        self.slots.give_up()
+        try:
+            self.fleet.mend()
+        except WorkerLostError:
+            raise
+        except FleetError as error:
+            raise self._failed(failed, f"; {error}") from error
+        newest, size = self.slots.newest, self.fleet.size
+        stage, step = (newest.stage, newest.step) if newest else (0, 0)
+        again = f"step {step + 1} of stage {stage + 1}"
+        if self._is_drawn:
+            again = "what was not decoded"
+        who = "1 worker goes" if size == 1 else f"{size} workers go"
+        self.listener.say(
+            "recovered",
+            self.made,
+            stage,
+            step,
+            seconds=time.monotonic() - began,
+            message=f"{line(failed)}; {who} on with {again}",
+            facts={"steps_redone": self._redone(stage, step), **observers.of_fleet(self.fleet)},
+        )
+
+    def _redone(self, stage: int, step: int) -> int:
+        """Steps that were done, or under way, and will be done again."""
+        if self._is_drawn:
+            return 0
+        before = [each.num_steps for each in self.made.stages]
+        return sum(before[: self._now[0]]) + self._now[1] + 1 - sum(before[:stage]) - step
+
+    def _failed(self, error: Exception, more: str = "") -> RenderFailedError:
+        how = how_to_resume(self.store, self.asked.spec)
+        return RenderFailedError(f"{error}{more}; {how}")
+
+    # ---- verbs
+
+    def _all(self, verb: str, *args: Any, stage: int | None = None) -> list[Any]:
+        """A verb on all ranks, which hangs when it is silent for much longer than such verbs were.
+
+        `stage` is the one whose canvas it works on, if not the one the render stands at.
+        """
+        began, area = time.monotonic(), self._area(self._now[0] if stage is None else stage)
+        results = self.fleet.all(verb, *args, timeout=self._patience.limit(verb, area))
+        self._patience.took(verb, area, time.monotonic() - began)
+        return results
+
+    def _area(self, stage: int) -> int:
+        canvas = self.made.stages[stage].canvas
+        return canvas.height * canvas.width * canvas.frames
+
+    # ---- denoising
+
+    def _arranged(self) -> CanvasPlan:
+        """The plan for as many workers as there are, told to them; they are measured anew."""
+        made, self._patience = self.made, Patience(self.fleet.timeout)
+        if made.spec.workers != self.fleet.size:
+            try:
+                made = replanned(self.asked, self.fleet.size)
+            except PlanError as error:
+                raise self._failed(error) from error
+        self.fleet.all("arrange", made)
+        return made
+
+    @property
+    def _is_drawn(self) -> bool:
+        return is_last([stage.num_steps for stage in self.made.stages], self.slots.newest)
+
+    def _denoise(self) -> None:
+        fleet, made, state = self.fleet, self.made, self.slots.newest
+        if self._shown < 0:
+            gib = sum(made.facts.cost.weight_bytes.values()) / GIB
+            self.listener.say("note", message=f"loading weights, {gib:.2f} GiB")
+        fleet.all("load")
+        note_numerics(self.fleet, self.store.journal, self.listener)
+        if self._is_drawn:
+            assert state is not None
+            self._restore(state)
+            return
+        assert self.prompts is not None
+        for prompt, conditioning in self.prompts.items():
+            fleet.all("condition", conditioning, prompt)
+        for stage_index in range(state.stage if state else 0, len(made.stages)):
+            if state and state.stage == stage_index:
+                self._restore(state)
+                first_step = state.step
+                if measured := self.store.journal.entropies(stage_index):
+                    self._all("concentrate", measured)
+            else:
+                if stage_index - 1 in made.painted:
+                    self._keep(f"{stage_index - 1}-picture", 0, self._all("paint"))
+                newest = self.slots.newest
+                slot = newest.slot if newest else None
+                begun = self._all("begin", stage_index, slot, stage=stage_index)
+                self._check([fault for _, fault in begun], stage_index, 0)
+                self._keep(f"{stage_index}-guide", 0, [kept for kept, _ in begun])
+                first_step = 0
+            self.listener.trace(fleet, made, stage_index, first_step)
+            self._stage(stage_index, first_step)
+
+    def _restore(self, state: State) -> None:
+        faults = self.fleet.all("restore", state.stage, state.slot, state.step)
+        self._check(faults, state.stage, state.step)
+
+    def _check(self, faults: Sequence[str], stage_index: int, step: int) -> None:
+        """Raise `NotFiniteError` for what the workers found, of which all say the same."""
+        if faults[0]:
+            where = canvas_plan.at_step(self.made, stage_index, step)
+            raise finite.error(faults[0], where, self.made.spec)
+
+    def _stage(self, stage_index: int, first_step: int) -> None:
+        """All steps of one stage; its last state is on disk at the end."""
+        made, stage = self.made, self.made.stages[stage_index]
+        self._now, self._seconds = (stage_index, first_step), []
+        if self._shown != stage_index:
+            unit = made.facts.latent.downscale
+            size = f"{stage.canvas.width * unit}x{stage.canvas.height * unit}"
+            self.listener.say("stage", made, stage_index, first_step, message=size)
+            self._shown = stage_index
+        with cancelled_by(None):  # a step is finished and saved
+            for step in range(first_step, stage.num_steps):
+                self._step(stage_index, step, is_saved=step == first_step)
+                self._now = (stage_index, step + 1)
+                self._call_back(stage_index, step)
+                self._stop_if_asked()
+                self._resize_if_better()
+            self._save()
+
+    def _step(self, stage_index: int, step: int, *, is_saved: bool) -> None:
+        """One step, while the state before it is written if its turn has come."""
+        slot = None
+        if not is_saved and step % self.made.spec.save_every == 0:
+            slot = self._slot()
+        began = time.monotonic()
+        reports: Sequence[StepReport] = self._all("step", step, slot)
+        facts = observers.of_step(reports, time.monotonic() - began)
+        if slot is not None:
+            saving = max(report.saving for report in reports)
+            self._confirm(State(stage_index, step, slot), [r.state for r in reports], saving)
+        self._check([report.fault for report in reports], stage_index, step + 1)
+        self._keep(f"{stage_index}-clean", step, [r.kept for r in reports])
+        self.listener.trace(self.fleet, self.made, stage_index, step + 1)
+        if is_saved:  # the first one since the workers were arranged
+            note_numerics(self.fleet, self.store.journal, self.listener)
+        if step == 0:
+            self._concentrate(stage_index)
+        self._seconds.append(max(report.seconds for report in reports))
+        self.listener.say(
+            "step",
+            self.made,
+            stage_index,
+            step + 1,
+            seconds=self._seconds[-1],
+            facts=facts,
+        )
+
+    def _resize_if_better(self) -> None:
+        """Between two steps, let others in or go where the fleet sees a reason."""
+        stage_index, step = self._now
+        stage = self.made.stages[stage_index]
+        if not self.fleet.wants_change((stage.num_steps - step) * statistics.median(self._seconds)):
+            return
+        self._save()
+        before, began = self.fleet.size, time.monotonic()
+        self.fleet.change()
+        self.listener.say(
+            "resized",
+            self.made,
+            stage_index,
+            step,
+            seconds=time.monotonic() - began,
+            message=f"{before} workers become {self.fleet.size} after step {step}",
+            facts=observers.of_fleet(self.fleet),
+        )
+        raise Resized
+
+    def _slot(self) -> int:
+        """Where the next state goes; raises `StoreError` if the store has another driver by now.
+
+        One that was silent for too long must not write over its successor's states.
+        """
+        self.store.journal.claim()
+        stage_index = self._now[0]
+        return self.slots.take(stage_index, self.store.layout.latents[stage_index].shape[0])
+
+    def _save(self) -> None:
+        """Have the state that the workers stand at on disk, if it is not."""
+        stage_index, step = self._now
+        newest = self.slots.newest
+        if newest is None or (newest.stage, newest.step) != self._now:
+            slot, began = self._slot(), time.monotonic()
+            parts = self._all("save", slot)
+            self._confirm(State(stage_index, step, slot), parts, time.monotonic() - began)
+
+    def _confirm(self, state: State, parts: Sequence[Digests], seconds: float) -> None:
+        """Every worker has written its rows of a state: now it counts.
+
+        `parts` are the digests of what each wrote; `seconds` those that writing took from the work.
+        """
+        focus = self._measures and self.store.journal.entropies(state.stage) is not None
+        self.store.confirm_state(state, parts, focus=focus)
+        self.slots.newest = state
+        facts = observers.of_save(self.store.layout, state.stage)
+        self.listener.say("save", self.made, state.stage, state.step, seconds=seconds, facts=facts)
+
+    def _keep(self, name: str, slot: int, parts: Sequence[Digests]) -> None:
+        """Every worker has written its rows of an array that the plan may have beside states."""
+        if name in self.made.arrays:
+            self.store.confirm_kept(name, slot, parts)
+
+    @property
+    def _measures(self) -> bool:
+        """Whether a stage's first step is measured."""
+        focus = self.made.method.focus
+        return focus is not None and focus.scale is not None
+
+    def _concentrate(self, stage_index: int) -> None:
+        """Hand the entropies that the first step measured to every worker, and to a resume."""
+        if not self._measures:
+            return
+        found = dict(reversed(self._all("entropies")))
+        halves = [entropies for place in sorted(found) for entropies in found[place]]
+        if all(halves):
+            event = {"event": "focus", "stage": stage_index, "entropies": halves}
+            self.store.journal.append(event)
+            self._all("concentrate", halves)
+
+    def _call_back(self, stage_index: int, step: int) -> None:
+        """Once for each step, even if it had to be done again."""
+        made, callback = self.made, self.listener.callback
+        number = sum(stage.num_steps for stage in made.stages[:stage_index]) + step
+        if callback is None or number < self._called:
+            return
+        self._called = number + 1
+
+        def latents() -> torch.Tensor:
+            parts = sorted(self._all("latents"), key=lambda part: part[0])
+            return torch.cat([latents for _, latents in parts], dim=-2)
+
+        handle = RenderHandle(made.spec, latents)
+        callback(handle, number, made.stages[stage_index].levels[step].timestep, {})
+        if handle.interrupt:
+            self.listener.cancel.set()
+
+    # ---- pixels
+
+    def _decode(self) -> None:
+        made, last, written = self.made, len(self.made.stages) - 1, self._written
+        counts = {"num_blocks": made.num_blocks}
+        self._now = (last, made.stages[last].num_steps)
+        if self._shown <= last:
+            self.listener.say("decode", made, last, blocks=len(written), **counts)
+            self._shown = last + 1
+        if len(written) == made.num_blocks:
+            return
+        since = time.monotonic()
+        limit = self._patience.limit("decode", self._area(last))
+        for rank, ids in self.fleet.stream("decode", timeout=limit):
+            self.store.journal.append({"event": "block", "ids": ids})
+            written.update(ids)
+            now = time.monotonic()
+            facts = observers.of_blocks(self.store.layout, ids, rank, now - since)
+            since = now
+            self.listener.say("block", made, last, blocks=len(written), facts=facts, **counts)
+            self._stop_if_asked()
+        self.listener.trace(self.fleet, made, *self._now)
+
+    def _stop_if_asked(self) -> None:
+        if self.listener.cancel.is_set():
+            if not self._is_drawn:
+                self._save()
+            how = how_to_resume(self.store, self.asked.spec)
+            raise RenderCancelledError(f"stopped as asked; {how}")
+
+
+def how_to_resume(store: Store, spec: RenderSpec) -> str:
+    """The end of every message about an unfinished store."""
+    return f"finish with: {commands.resume(store.path, spec, store.run['outputs'])}"

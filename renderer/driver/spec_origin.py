@@ -1,0 +1,54 @@
+"""What a spec means away from where it was written: its paths, and the address that it names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from frieze.cluster.ray import session
+
+from ..errors import SpecError
+from ..spec.render_spec import RenderSpec
+
+# Of an address in a store these are this machine's own, whoever wrote it.
+HERE = (None, "auto", "local")
+# Ray unpacks a job's files under such a name, in a folder that goes away with the job.
+_OF_A_JOB = "_ray_pkg_"
+
+
+def with_whole_paths(spec: RenderSpec) -> RenderSpec:
+    """The spec with absolute paths of what it reads, so that a store resumes from any folder."""
+    if _OF_A_JOB in os.getcwd():
+        return spec
+    model = Path(spec.model).expanduser()
+    changes: dict[str, Any] = {
+        "lora": tuple(map(_whole, spec.lora)),
+        "lora_2": tuple(map(_whole, spec.lora_2)),
+        "init": None if spec.init is None else _whole(spec.init),
+        "image": None if spec.image is None else _whole(spec.image),
+    }
+    if spec.model != "demo" and model.is_dir():
+        changes["model"] = str(model.absolute())
+    return spec.model_copy(update=changes)
+
+
+def _whole(name: str) -> str:
+    """A file's name, which a weight may follow, as an absolute path."""
+    return str(Path(name).expanduser().absolute())
+
+
+def of_store(spec: RenderSpec, given: Mapping[str, Any]) -> RenderSpec:
+    """The spec of a store, which a stranger may have made, with what was `given` here.
+
+    No address of a cluster is called on that was not given here; `SpecError` says how.
+    """
+    if spec.address in HERE or given.get("address") is not None or spec.local:
+        return spec
+    if session.is_connected() or os.environ.get("RAY_ADDRESS"):
+        return spec.model_copy(update={"address": None})
+    raise SpecError(
+        f"the store was begun on the Ray at {spec.address!r}, which is not called on unasked; add "
+        f"--address {spec.address} to go on there, --address local or --local to go on here"
+    )

@@ -1,0 +1,156 @@
+"""How a stage is guided by the one before it: recipes, and where their pictures lie.
+
+Every guide says what becomes of x0, the clean latents that the network estimates, so that it
+works with any solver and, since x = alpha x0 + sigma eps at every level, any family. Rectified
+flow's velocity is v = (x - x0) / sigma, so v + w (v' - v) is x0 + w (x0' - x0).
+Sizes are latent cells. What a guide does to a band is in worker/stage_guides.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ..errors import PlanError
+
+if TYPE_CHECKING:
+    from frieze.cluster.layout import Canvas
+
+
+Schedule = Literal["cosine_decay", "cosine_shift", "constant", "off"]
+
+
+SCHEDULES: tuple[Schedule, ...] = ("cosine_decay", "cosine_shift", "constant", "off")
+
+
+Form = Literal["noisy", "feathered", "projected"]
+
+
+FORMS: tuple[Form, ...] = ("noisy", "feathered", "projected")
+
+
+def weight(schedule: Schedule, index: int, num_steps: int) -> float:
+    """c_i of step i of n: (1 + cos(pi i / n)) / 2, or the same at every step."""
+    if schedule in ("cosine_decay", "cosine_shift"):
+        return 0.5 * (1 + math.cos(math.pi * index / num_steps))
+    return 1.0 if schedule == "constant" else 0.0
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The enlarged picture g governs the low band (projected flow of I-Max, arXiv 2410.07536;
+    guided resolution of UltraImage, arXiv 2512.04504).
+
+    x0 <- x0 + c LP(g - x0), LP the low band of one level of Haar; `cosine_shift` adds g itself
+    first: x0 + c (g - x0) + (1 - c) LP(g - x0). `strength` multiplies what is added. With
+    `half_token` the grid of tokens lies half a token off at every other step, so that its seams
+    do not add up.
+    """
+
+    schedule: Schedule = "cosine_decay"
+    strength: float = 1.0
+    half_token: bool = True
+
+    array: ClassVar[Literal["guide", "clean"]] = "guide"
+    num_memory: ClassVar[int] = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is done at all."""
+        return self.strength > 0 and self.schedule != "off"
+
+
+@dataclass(frozen=True)
+class Region:
+    """Rows and columns of a canvas, in latent cells."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class View:
+    """The small picture g stays at a place of the larger canvas, which is painted around it
+    (guided view of UltraImage, arXiv 2512.04504).
+
+    `noisy`: before each of the first steps the place holds (alpha g + sigma eps), eps being the
+    stage's first noise; `feathered` the same with edges that fade over `feather` tokens;
+    `projected`: the low band of x0 there is drawn to g's with falling weight, at all steps.
+    `share` is the part of the steps that the first two forms last, 11 of 30 as released; a large
+    timestep shift leaves so much noise by then that more of them are needed to keep the view.
+    `top` and `left` are the place's corner as parts of the canvas' height and width; None centres.
+    """
+
+    form: Form = "noisy"
+    top: float | None = None
+    left: float | None = None
+    share: float = 11 / 30
+    feather: int = 4
+    schedule: Schedule = "cosine_decay"
+
+    array: ClassVar[Literal["guide", "clean"]] = "guide"
+    num_memory: ClassVar[int] = 0
+
+    def lasts(self, num_steps: int) -> int:
+        """Steps at which the place is held."""
+        return max(1, round(self.share * num_steps)) if self.share else 0
+
+    def region(self, inner: Canvas, outer: Canvas, patch: int) -> Region:
+        """Where the small canvas lies, on whole tokens; raises `PlanError` if that is outside."""
+        sides = (
+            ("top", self.top, inner.height, outer.height),
+            ("left", self.left, inner.width, outer.width),
+        )
+        top, left = (_edge(*side, patch) for side in sides)
+        return Region(top, left, inner.height, inner.width)
+
+
+def _edge(name: str, part: float | None, length: int, whole: int, patch: int) -> int:
+    if length > whole:
+        raise PlanError(
+            f"a view of {length} latent cells does not lie inside a canvas of {whole}; "
+            "give the stage before it a smaller scale"
+        )
+    if part is None:
+        return (whole - length) // 2 // patch * patch
+    most = (whole - length) / whole
+    edge = round(part * whole / patch) * patch if math.isfinite(part) else -1
+    if not 0 <= edge <= whole - length:
+        raise PlanError(
+            f"a view at {name} {part:g} that is {length / whole:.3g} of the canvas does not lie "
+            f"inside it; {name} from 0 to {math.floor(most * 1000) / 1000:g} works"
+        )
+    return edge
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Aligned with the stage before, step by step (HiFlow, arXiv 2504.06232).
+
+    With r, the x0 of that stage at the same time, enlarged: x0 <- x0 + a_i L(r - x0), L a
+    Butterworth low-pass; then the way from x0 to r is to shrink as it did there: velocities
+    v <- v + b_i (v_before + v_r - v_r,before - v). a_i and b_i fall evenly from `align` (one for
+    each stage after the first) and `accelerate` to 0. `cutoff` is in parts of Nyquist's frequency.
+    """
+
+    align: tuple[float, ...] = (1.0, 0.25)
+    accelerate: float = 0.5
+    cutoff: float = 0.2
+    order: int = 4
+
+    array: ClassVar[Literal["guide", "clean"]] = "clean"
+
+    @property
+    def num_memory(self) -> int:
+        """r - x0 of the step before."""
+        return 1 if self.accelerate else 0
+
+    def alignment(self, stage_index: int) -> float:
+        """What a_i starts from; the last one given holds for all later stages."""
+        return self.align[min(stage_index - 1, len(self.align) - 1)]
+
+
+Guide = Resolution | View | Flow

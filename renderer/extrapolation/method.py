@@ -1,0 +1,88 @@
+"""Method: an extrapolation recipe as an immutable record of optional slots.
+
+`Method()` is the plain model. A file in `methods/` defines `method(spec, facts) -> Method`.
+Shape suffixes: S tokens, F frequencies of one axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ..models.positions import AbsolutePolicy, Axis, PositionPolicy, trained
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from frieze.kernels.decay import Decay
+
+    from .guides import Guide
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One resolution of a cascade: size relative to the picture, and the sigma it starts from.
+
+    `enlarge` says in which space the stage before is enlarged: `pixels` (decoded, bicubic,
+    encoded again) keeps edges clean; `latents` spares the decoder. `prompt` and `guidance_scale`
+    are the stage's own, None the picture's.
+    """
+
+    scale: float = 1.0
+    start: float = 1.0
+    steps: int | None = None
+    shift: float | None = None
+    enlarge: Literal["latents", "pixels"] = "pixels"
+    prompt: str | None = None
+    guidance_scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Power of the latent tokens of a whole canvas, by frequency bin, the same on every rank."""
+
+    row: Tensor
+    column: Tensor
+    radial: Tensor
+
+
+# (axis, sigma, spectrum) -> what cos and sin of the axis are multiplied by, in queries and keys:
+# one number, or one for each frequency.
+GainPolicy = Callable[["Axis", float, "Spectrum | None"], "Tensor | float"]
+
+
+# (frame axis, longer than trained) -> how logits decay with the distance between its frames.
+DecayPolicy = Callable[["Axis"], "Decay"]
+
+
+@dataclass(frozen=True)
+class Focus:
+    """How strongly heads concentrate.
+
+    `scale` makes factors on the logits, one for each head [layers, heads], from the entropies of
+    the first step in nats; `pooled` is the side of the blocks that these are pooled over, if they
+    are. `constant` makes one factor for all from (tokens, trained tokens).
+    """
+
+    scale: Callable[[Tensor], Tensor] | None = None
+    constant: Callable[[int, int], float] | None = None
+    pooled: int | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a recipe changes; every slot left alone means the plain model.
+
+    `note` is what the plan says beside its name.
+    """
+
+    stages: tuple[Stage, ...] = (Stage(),)
+    positions: PositionPolicy = trained
+    absolute: AbsolutePolicy | None = None
+    gains: GainPolicy | None = None
+    needs_spectrum: bool = False
+    focus: Focus | None = None
+    decay: DecayPolicy | None = None
+    guide: Guide | None = None  # of every stage but the first, by the one before it
+    note: str = ""

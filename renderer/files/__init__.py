@@ -1,0 +1,1 @@
+"""Files in a folder or an S3 bucket: atomic writes, leases."""

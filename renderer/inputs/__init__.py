@@ -1,0 +1,1 @@
+"""Pictures and clips that users hand in."""

@@ -1,0 +1,1 @@
+"""What happened to a store, one event a line, in a file or a bucket."""

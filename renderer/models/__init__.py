@@ -1,0 +1,1 @@
+"""A checkpoint in memory: loaded, quantised, with LoRAs; and the contract of a family."""

@@ -1,0 +1,130 @@
+"""What a model family must state, and what the renderer may ask of a loaded model.
+
+A file in `families/` defines `pipelines` (the class names in model_index.json it serves),
+`describe(folder)`, `load(facts, spec, device)` and `encode(facts, spec, device, halves, image)`.
+`describe` reads only small JSON files, so that planning needs neither weights nor torch.
+
+Latents and pixels are [B, C, T, H, W] throughout; T is 1 for pictures.
+Shape suffixes: B batch, C channels, T frames, H rows of a band, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from frieze.cluster.layout import Band, Canvas
+
+from ..checkpoints.facts import ModelFacts
+from ..sampling.noise_levels import Level
+from .positions import AbsolutePolicy, Axis, PositionPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor, nn
+
+    from frieze.cluster.bands import Marks
+
+    from .truncation import Cut
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Guidance as one render uses it: at `scale` 1 there is no negative half."""
+
+    scale: float = 1.0
+    embedded: float = 0.0
+    scale_2: float | None = None
+
+    @property
+    def num_halves(self) -> int:
+        """Evaluations of the network a step: 2 with classifier-free guidance."""
+        return 2 if self.scale != 1.0 else 1
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """The encoded prompts, (positive,) or (positive, negative); the same tensors on every rank.
+
+    `cuts` are the parts of them that their encoders do not read, `remarks` what else is to be told.
+    """
+
+    halves: tuple[Mapping[str, Tensor], ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def on(self, device: Any) -> Conditioning:
+        """The same on a device."""
+        halves = tuple({k: v.to(device) for k, v in h.items()} for h in self.halves)
+        return replace(self, halves=halves)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where on which canvas a band of latents lies, and what positions mean there."""
+
+    band: Band
+    canvas: Canvas
+    positions: PositionPolicy
+    absolute: AbsolutePolicy | None = None
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The decoder's last layers, whose normalisation is the last thing that mixes rows widely."""
+
+    norm: nn.GroupNorm
+    activation: nn.Module
+    conv: nn.Conv2d
+
+
+class Model(Protocol):
+    """A loaded checkpoint on one device; one object may serve many rank threads."""
+
+    facts: ModelFacts
+    decoder_marks: Sequence[Marks]
+    encoder_marks: Sequence[Marks]
+    # None: the decoder normalises no canvas, and gives pixels frame group by frame group.
+    tail: Tail | None
+    # What makes tokens of latents, where positions are rotary: their spectrum may be asked for.
+    embedders: Sequence[nn.Module]
+
+    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+        """The marks of the network that serves this noise level."""
+
+    def axes(self, place: Place) -> tuple[Axis, ...]:
+        """Rotary axes in the order of a head's channels; none where positions are not rotary."""
+
+    def denoised(
+        self,
+        x_BCTHW: Tensor,
+        level: Level,
+        tensors: Mapping[str, Tensor],
+        place: Place,
+        guidance: Guidance,
+    ) -> Tensor:
+        """The estimate of this band's clean latents (always x0) under one half's conditioning."""
+
+    def guided(
+        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+    ) -> Tensor:
+        """Both halves' x0 as one: classifier-free guidance (arXiv 2207.12598)."""
+
+    def features(self, x_BCTHW: Tensor) -> Tensor:
+        """The decoder up to, and without, its tail: [B, C, H, W]."""
+
+    def frames(self, x_BCTHW: Tensor) -> Sequence[Callable[[], Tensor]]:
+        """Without a tail: what gives the pixels [B, 3, t, H, W] of the next t frames, in order."""
+
+    def encoded(self, pixels_BCTHW: Tensor) -> Tensor:
+        """Latents of this band's pixels in [-1, 1]: the mode of the posterior."""
+
+    def image_condition(self, pixels_BCTHW: Tensor, place: Place) -> Mapping[str, Tensor]:
+        """What a first frame [B, 3, 1, H, W] adds to both halves' tensors, for this band."""
+
+
+def linear_guided(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """negative + scale (positive - negative): the same for x0, velocity and noise."""
+    return negative + scale * (positive - negative)

@@ -1,0 +1,56 @@
+"""Rotary axes, and what positions mean: policies from positions to angles.
+
+Shape suffixes: S tokens, F frequencies of one axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One rotary axis: `dim` channels, base `theta`, `trained` and present length in tokens."""
+
+    name: str
+    dim: int
+    theta: float
+    trained: int
+    length: int
+
+
+# (axis, position_S in tokens, sigma) -> angle_SF in radians.
+PositionPolicy = Callable[["Axis", "Tensor", float], "Tensor"]
+
+
+def frequencies(axis: Axis, like: Tensor) -> Tensor:
+    """omega_j = theta^(-2j/dim), zero-based (RoPE, arXiv 2104.09864 eq. 15), float64."""
+    import torch
+
+    j = torch.arange(0, axis.dim, 2, dtype=torch.float64, device=like.device)
+    return 1.0 / axis.theta ** (j / axis.dim)
+
+
+def trained(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    """The angles the model was trained with, continued beyond the trained length."""
+    return position_S.double()[:, None] * frequencies(axis, position_S)[None, :]
+
+
+def squeeze(trained_length: int, length: int) -> float:
+    """What positions are divided by: length / trained length, and never less than 1."""
+    return max(1.0, length / trained_length)
+
+
+def interpolated(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    """Angles at positions squeezed into the trained range; the identity at the trained length."""
+    return trained(axis, position_S.double() / squeeze(axis.trained, axis.length), sigma)
+
+
+# (trained, present length of an axis in tokens) -> what coordinates are divided by, in models that
+# add positions to their tokens instead of rotating.
+AbsolutePolicy = Callable[[int, int], float]

@@ -1,0 +1,1 @@
+"""Progress of a render: log, metrics, status, report."""

@@ -1,0 +1,160 @@
+"""Everybody who hears of a render: its caller, the log of its store, and Ray's metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import platform
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import metadata
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RenderCancelledError
+from ..events import Event, StepReport
+from ..files.location import Location
+from .metrics import METRICS, Meter
+from .run_log import RunLog
+from .time_left import TimeLeft, decoding_cost, stages
+
+if TYPE_CHECKING:
+    from frieze.cluster.fleet import Fleet, Place
+
+    from ..planning.canvas_plan import CanvasPlan
+    from ..store.layout import StoreLayout
+
+
+class Watch:
+    """Passes events on, from any thread, one at a time.
+
+    As a context it sees the render end: an error that leaves it is the last line of the log.
+    """
+
+    def __init__(self, on_event: Callable[[Event], None] | None) -> None:
+        self._tell = on_event
+        self._log = RunLog()
+        self._left = TimeLeft()
+        self._meter: Meter | None = None
+        self._turn = threading.RLock()
+
+    def __call__(self, event: Event) -> None:
+        """Tell the caller last: what it raises must not hide what happened."""
+        with self._turn:
+            if (left := self._left(event)) is not None:
+                event = replace(event, facts={**event.facts, **left.facts()})
+            is_private = event.kind == "plan" or "cut" in event.facts  # has words of the prompt
+            logged = replace(event, message="") if is_private else event
+            self._log.write(logged.as_json())
+            if self._meter is not None:
+                self._meter(event)
+            if self._tell is not None:
+                self._tell(event)
+
+    def keep(self, store_path: Location) -> None:
+        """There is a store now, and this process draws it: the log goes there."""
+        with self._turn:
+            self._log.keep(store_path)
+
+    def leave(self) -> None:
+        """The store is gone again, and its log with it."""
+        with self._turn:
+            self._log.leave()
+
+    def measure(self, render: str) -> None:
+        """This process is connected to Ray: figures go to its metrics, tagged with a name."""
+        from frieze.cluster.ray.metrics import RayMetrics
+
+        self._meter = Meter(RayMetrics(METRICS, render))
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        is_asked = isinstance(error, (RenderCancelledError, KeyboardInterrupt))
+        reason = " ".join(str(error).split()) or type(error).__name__
+        facts = {"error": type(error).__name__, "is_asked": is_asked}
+        self(Event("ended", message=reason, facts=facts))
+
+
+def of_plan(made: CanvasPlan, *, resumes: bool) -> dict[str, Any]:
+    """What a log says of a plan: sizes and counts, nothing of the prompt."""
+    spec = made.spec
+    return {
+        "resumes": resumes,
+        "version": metadata.version("frieze"),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "size": [spec.width, spec.height],
+        "frames": spec.num_frames,
+        "stages": stages(made),
+        "decoding_cost": decoding_cost(made),
+        "blocks": made.num_blocks,
+        "num_workers": spec.workers,
+    }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Of the libraries that decide pixels and places."""
+    found = {}
+    for name in ("torch", "diffusers", "transformers", "ray", "zarr"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def of_workers(places: Sequence[Place]) -> dict[str, Any]:
+    """Where each rank runs."""
+    return {"workers": [vars(place) for place in places]}
+
+
+def of_fleet(fleet: Fleet) -> dict[str, Any]:
+    """How many workers there are, and where."""
+    return {"num_workers": fleet.size, **of_workers(fleet.describe())}
+
+
+def of_step(reports: Sequence[StepReport], wall: float) -> dict[str, Any]:
+    """A step's seconds by part, of the rank that was slowest, and the bytes that were moved.
+
+    `wall` are the driver's seconds from its word to the last rank's answer.
+    """
+    slowest = max(reports, key=lambda report: report.seconds)
+    return {
+        "compute": max(0.0, slowest.seconds - slowest.waiting - slowest.saving),
+        "exchange": slowest.waiting,
+        "saving": slowest.saving,
+        "driver": max(0.0, wall - slowest.seconds),
+        "moved_bytes": sum(report.bytes_sent for report in reports),
+        "ranks": [
+            {k: v for k, v in vars(r).items() if v != "" and not isinstance(v, dict)}
+            for r in reports
+        ],
+    }
+
+
+def of_save(layout: StoreLayout, stage_index: int) -> dict[str, Any]:
+    """Bytes of one saved state: float32, all ranks together."""
+    _, *sides = layout.latents[stage_index].shape
+    return {"bytes": 4 * math.prod(sides)}
+
+
+def of_blocks(layout: StoreLayout, ids: Sequence[str], rank: int, elapsed: float) -> dict[str, Any]:
+    """Blocks that a rank finished, and their pixels' bytes before compression.
+
+    `elapsed` are the seconds since the last ones, or since decoding began.
+    """
+    size = sum(layout.block_bytes(block) for block in ids)
+    return {"rank": rank, "new": len(ids), "bytes": size, "elapsed": elapsed}

@@ -1,0 +1,1 @@
+"""Files that a render hands back."""

@@ -1,0 +1,97 @@
+"""A file made from a store, by its suffix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePath, PurePosixPath
+from types import ModuleType
+from typing import Any
+
+from .. import plugins
+from ..errors import ExportError, StoreError
+from ..files.atomic import is_there
+from ..files.location import Location, S3Path, location, output, real
+from ..files.scratch import scratch
+from . import upload
+
+
+def export(
+    store: str | Location, out: str | Location, *, overwrite: bool, **options: Any
+) -> Location:
+    """Write a store as the format that `out`'s suffix names; returns where it is."""
+    where = output(out, ExportError)
+    _check_apart(location(store, StoreError).absolute(), (where,))
+    module = exporter(where)
+    if isinstance(where, Path):
+        made = module.export(store, str(out), overwrite=overwrite, **options)
+        assert isinstance(made, Path)
+        return made
+    _check(where, overwrite=overwrite)
+    with scratch(name="frieze-export") as folder:
+        made = module.export(store, str(folder / where.name), **options)
+        if kind := _of_folder(module):
+            upload.send_folder(made, where, kind, overwrite=overwrite)
+        else:
+            upload.send_file(made, where, overwrite=overwrite)
+    return where
+
+
+def exporter(out: Location) -> ModuleType:
+    """The export plugin for a path's suffix; raises `ExportError` that lists the suffixes."""
+    known: dict[str, ModuleType] = {}
+    for name in plugins.names("exports"):
+        module = plugins.load("exports", name)
+        known |= dict.fromkeys(module.suffixes, module)
+    if out.suffix.lower() not in known:
+        raise ExportError(f"{out}: no format {out.suffix!r}; there are {', '.join(sorted(known))}")
+    return known[out.suffix.lower()]
+
+
+def _check_apart(store: Location, files: Sequence[Location]) -> None:
+    """Raise `ExportError` if two of these are one place, or one lies in another, links followed."""
+    seen = [store]
+    for path in files:
+        for other in seen:
+            what = "the store itself" if other is store else str(other)
+            if _is_same(path, other):
+                fault = "is the store itself" if other is store else f"is {other} once more"
+                raise ExportError(f"{path} {fault}; give each file a name of its own")
+            if real(other) in real(path).parents:
+                raise ExportError(f"{path} lies in {what}; use another name")
+            if real(path) in real(other).parents:
+                raise ExportError(f"{path} would hold {what}; use another name")
+        seen.append(path)
+
+
+def _is_same(one: Location, other: Location) -> bool:
+    if real(one) == real(other):
+        return True
+    both = isinstance(one, Path) and isinstance(other, Path)
+    return both and one.exists() and other.exists() and os.path.samefile(one, other)  # type: ignore[union-attr,arg-type]
+
+
+def _pure(where: Location) -> PurePath:
+    return PurePosixPath(where.key) if isinstance(where, S3Path) else where
+
+
+def _of_folder(module: Any) -> upload.FolderFormat | None:
+    """The format, if it is a folder's."""
+    return module if hasattr(module, "last") else None
+
+
+def _check(path: Location, *, overwrite: bool) -> None:
+    if isinstance(path, S3Path):
+        if kind := _of_folder(exporter(path)):
+            upload.check_folder(path, kind, overwrite=overwrite)
+        else:
+            upload.check_file(path, overwrite=overwrite)
+        return
+    if path.suffix != ".zarr":
+        exporter(path)
+    if not path.parent.is_dir():
+        raise ExportError(f"{path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ExportError(f"{path}: the folder {path.parent} cannot be written; choose another")
+    if is_there(path) and not overwrite:
+        raise ExportError(f"{path} is already there; use --overwrite or another name")

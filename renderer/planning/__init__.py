@@ -1,0 +1,1 @@
+"""A spec becomes a plan, or is refused with what would work."""

@@ -1,0 +1,173 @@
+"""All that is decided before work starts, and the table that `frieze plan` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from frieze.cluster.layout import Mesh
+
+from ..checkpoints import lora
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.method import Method
+from ..inputs.sources import Source
+from ..models.family import Guidance
+from ..spec.render_spec import RenderSpec
+from .estimate import GIB, Estimate
+from .stage_plan import StagePlan
+
+
+def at_step(made: CanvasPlan, stage_index: int, step: int) -> str:
+    """Where a render stood, as told to people: steps count from 1, and 0 is before the first."""
+    of_step = f"step {step} of {made.stages[stage_index].num_steps}"
+    return f"{of_step if step else 'the start'} of stage {stage_index + 1} of {len(made.stages)}"
+
+
+def arrays(method: Method, num_stages: int) -> tuple[str, ...]:
+    """Names of what is kept for guidance: guiding latents, or every step's x0 of a stage."""
+    guide = method.guide
+    if guide is None:
+        return ()
+    guided = range(1, num_stages)
+    return tuple(f"{i if guide.array == 'guide' else i - 1}-{guide.array}" for i in guided)
+
+
+@dataclass(frozen=True)
+class CanvasPlan:
+    """Everything that is decided before work starts. `str(plan)` is the table `plan` prints."""
+
+    spec: RenderSpec
+    facts: ModelFacts
+    method: Method
+    guidance: Guidance
+    stages: tuple[StagePlan, ...]
+    mesh: Mesh
+    block: tuple[int, int]
+    sources: Mapping[str, Source]
+    # Frequencies that drafts of the picture showed to repeat; None: not looked for, or not yet.
+    detected: tuple[int, ...] | None = None
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Bytes on each device: the model's own modules run on tensors without memory.
+
+        Takes about a second, and imports diffusers; so it is made when it is asked for.
+        """
+        from .memory_trace import estimate
+
+        return estimate(
+            self.facts,
+            self.spec,
+            self.stages,
+            self.mesh,
+            guidance=self.guidance,
+            positions=self.method.positions,
+            rows_per_block=self.block[0],
+        )
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether the estimate was made."""
+        return "estimate" in self.__dict__
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.num_steps for stage in self.stages)
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a clip; None for a picture."""
+        return self.spec.num_frames if self.spec.num_frames > 1 else None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts of all stages, each once."""
+        return tuple(dict.fromkeys(stage.prompt for stage in self.stages))
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the finished picture or clip."""
+        rows, columns = self.block
+        still = -(-self.spec.height // rows) * -(-self.spec.width // columns)
+        return still * self.spec.num_frames
+
+    @property
+    def painted(self) -> tuple[int, ...]:
+        """Stages whose picture the next one enlarges; it is kept in the store."""
+        later = enumerate(self.stages[1:])
+        return tuple(index for index, stage in later if stage.enlarge == "pixels")
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The store's arrays besides the finished pixels, by name and in order."""
+        stages = range(len(self.stages))
+        first = ("init",) if "init" in self.sources else ()
+        frames = ("image", *(f"{i}-image" for i in stages)) if "image" in self.sources else ()
+        kept = arrays(self.method, len(self.stages))
+        pictures = (f"{i}-picture" for i in self.painted)
+        return (*map(str, stages), *pictures, *first, *frames, *kept)
+
+    def array(self, name: str) -> int:
+        """Where one of the `arrays` lies in the store."""
+        return self.arrays.index(name)
+
+    def size(self, stage_index: int) -> tuple[int, int]:
+        """A stage's height and width in pixels."""
+        canvas, downscale = self.stages[stage_index].canvas, self.facts.latent.downscale
+        return canvas.height * downscale, canvas.width * downscale
+
+    def __str__(self) -> str:
+        return "\n".join(_table(self))
+
+
+def _table(made: CanvasPlan) -> list[str]:
+    spec, latent = made.spec, made.facts.latent
+    kind, clip = "picture", ""
+    if made.frames:
+        kind, clip = "clip", f", {made.frames} frames at {spec.fps:g} a second"
+    lines = [
+        f"{kind:<9} {spec.width} x {spec.height} px{clip}, {spec.bits} bit, seed {spec.seed}",
+        f"model     {made.facts.family}, trained at {made.facts.training_size} px "
+        f"({made.facts.folder})",
+        f"method    {spec.method}" + (f": {made.method.note}" if made.method.note else ""),
+        *(f"lora      {line}" for line in lora.summary(lora.parse(spec.lora + spec.lora_2))),
+        *_warning(made),
+        f"workers   {spec.workers} (ring {made.mesh.ring} x ulysses {made.mesh.ulysses}"
+        + (f" x guidance {made.mesh.guidance})" if made.mesh.guidance > 1 else ")")
+        + (f", up to {spec.max_workers} where there is room" if spec.max_workers else ""),
+        f"blocks    {made.num_blocks} of {made.block[1]} x {made.block[0]} px",
+    ]
+    for number, stage in enumerate(made.stages, 1):
+        width, height = (
+            stage.canvas.width * latent.downscale,
+            stage.canvas.height * latent.downscale,
+        )
+        rows = " + ".join(str(band.rows * latent.downscale) for band in stage.bands)
+        lines.append(
+            f"stage {number}   {width} x {height} px, {stage.num_steps} steps from sigma "
+            f"{stage.start:g}{_shift(stage)}, bands of {rows} rows"
+        )
+    if made.is_estimated:
+        parts = (
+            f"{name.replace('_', ' ')} {size / GIB:.2f}" for name, size in made.estimate.rows()
+        )
+        total = made.estimate.bytes_per_device / GIB
+        lines.append(f"memory    {total:.2f} GiB on each device: {', '.join(parts)}")
+    return lines
+
+
+def _warning(made: CanvasPlan) -> list[str]:
+    """That a method was asked for a size which the model knows."""
+    spec, size = made.spec, made.facts.training_size
+    is_known = max(spec.height, spec.width) <= size
+    if spec.method in ("none", "auto") or not is_known:
+        return []
+    if spec.num_frames > made.facts.training_frames:
+        return []
+    return [f"warning   method {spec.method} changes nothing up to the trained {size} px"]
+
+
+def _shift(stage: StagePlan) -> str:
+    return "" if stage.table.shift is None else f", shift {stage.table.shift:.3g}"

@@ -1,0 +1,126 @@
+"""What is asked for and cannot be drawn: refused before any work, with what would work instead.
+
+All raise `PlanError`, or `ModelError` for what the model's folder lacks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..checkpoints.facts import ModelFacts
+from ..errors import ModelError, PlanError
+from ..extrapolation.guides import Flow, Resolution, View
+from ..extrapolation.method import Method
+from ..models.positions import trained
+from ..spec.render_spec import RenderSpec
+
+if TYPE_CHECKING:
+    from .stage_plan import StagePlan
+
+
+def check_model(spec: RenderSpec, facts: ModelFacts) -> None:
+    """Sizes, frames and prompts are such as the model can be given."""
+    unit = facts.latent.unit
+    for name, value in (("height", spec.height), ("width", spec.width)):
+        if value % unit:
+            near = max(unit, round(value / unit) * unit)
+            raise PlanError(
+                f"{name} {value} is no multiple of {unit}, which {facts.family} needs; "
+                f"the nearest that works is {near}"
+            )
+    _check_frames(spec, facts)
+    length, most = spec.max_sequence_length, facts.max_sequence_length
+    if length is not None and facts.fixed_sequence_length:
+        raise PlanError(
+            f"max_sequence_length {length}: the encoders of {facts.family} read {most} tokens, "
+            "no more and no fewer; leave it out"
+        )
+    if length is not None and length > max(most, 512):
+        raise PlanError(
+            f"max_sequence_length {length} is more than {facts.family} reads; use {most}"
+        )
+
+
+def check_variant(spec: RenderSpec, facts: ModelFacts) -> None:
+    """The weights are there as the variant asked for, or without one as plain files."""
+    model = Path(facts.folder)
+    if spec.variant is not None:
+        if not any(model.rglob(f"*.{spec.variant}[.-]*safetensors")):
+            raise ModelError(
+                f"{model} holds no {spec.variant!r} weights; drop --variant, or fetch them"
+            )
+        return
+    for component in facts.cost.weight_bytes:
+        found = [_VARIANT.search(file.name) for file in (model / component).glob("*.safetensors")]
+        variants = sorted({each[1] for each in found if each})
+        if variants and all(found):
+            raise ModelError(
+                f"{model / component} holds {' and '.join(variants)} weights only; use --variant "
+                f"{variants[0]}, and --dtype for what to compute in"
+            )
+
+
+# MODEL.fp16.safetensors, MODEL.fp16-00001-of-00002.safetensors: how diffusers names variants.
+_VARIANT = re.compile(r"\.([A-Za-z0-9_]+)(?:-\d{5}-of-\d{5})?\.safetensors$")
+
+
+def _check_frames(spec: RenderSpec, facts: ModelFacts) -> None:
+    frames, temporal = spec.num_frames, facts.latent.temporal
+    if frames > 1 and not facts.video:
+        raise PlanError(f"num_frames {frames}: {facts.family} draws pictures; leave it at 1")
+    if (frames - 1) % temporal:
+        near = max(1, round((frames - 1) / temporal) * temporal + 1)
+        raise PlanError(
+            f"num_frames {frames} is not 1 more than a multiple of {temporal}, which "
+            f"{facts.family} needs; the nearest that works is {near}"
+        )
+
+
+def check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
+    """A method that moves or weighs rotary positions does nothing where there are none."""
+    if facts.rotary:
+        return
+    weighs = method.gains is not None or method.focus is not None
+    if weighs or (method.positions is not trained and method.absolute is None):
+        raise PlanError(
+            f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
+            "none, auto, pi, imax and hiflow work with it"
+        )
+
+
+def check_block(size: int, spec: RenderSpec, facts: ModelFacts) -> None:
+    """Blocks of `size` pixels fit the model, and there is a row of them for each worker."""
+    unit = facts.latent.unit
+    if size % unit or size & (size - 1):
+        raise PlanError(f"chunk {size} does not work; a power of two from {unit} to 512 does")
+    rows = spec.height // size
+    workers = spec.most_workers
+    if workers > rows:
+        raise PlanError(
+            f"{workers} workers are more than the {rows} rows of {size}-pixel blocks in a "
+            f"height of {spec.height}; use at most {rows} workers"
+            + (" or a smaller chunk" if size > unit else "")
+        )
+
+
+def check(method: Method, stages: Sequence[StagePlan], patch: int, *, animates: bool) -> None:
+    """Raises `PlanError` for a guide that these stages cannot have.
+
+    `animates`: there is a first frame, whose conditioning lies on the grid of whole tokens.
+    """
+    guide = method.guide
+    if isinstance(guide, Resolution) and guide.is_on and guide.half_token and animates:
+        raise PlanError("half_token True: a first frame lies on whole tokens; use false")
+    for before, stage in itertools.pairwise(stages):
+        if isinstance(guide, View):
+            guide.region(before.canvas, stage.canvas, patch)
+        most = stage.canvas.width // 2 + 1
+        if isinstance(guide, Flow) and len(stage.bands) > most:
+            raise PlanError(
+                f"{len(stage.bands)} bands are more than the {most} column frequencies of a "
+                f"stage of {stage.canvas.width} latent columns; use fewer workers"
+            )

@@ -1,0 +1,109 @@
+"""Whether the devices of a render have the memory that it needs, and what would need less."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import FriezeError, PlanError
+from ..inputs.host_memory import memory_bytes
+from ..spec.render_spec import RenderSpec
+from .devices import has_cuda, on_cluster
+from .estimate import GIB, Estimate, fits, remedies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .canvas_plan import CanvasPlan
+
+# A render that needs so many times less than there is, by a rough guess, is not traced: that
+# takes about a second, and the guess is never wrong by as much.
+MARGIN = 4
+HOPELESS = 64  # nor is one that would need so many times more
+# [tokens, hidden] in a transformer's block, the prompt's, keys and values in flight included.
+LIVE_TENSORS = 24
+# [pixels, channels] at a decoder's end; some autoencoders work in float32 whatever is asked.
+LIVE_PIXELS, PIXEL_BYTES = 12, 4
+BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def check(made: CanvasPlan, again: Callable[[RenderSpec], CanvasPlan]) -> None:
+    """Raises `PlanError` where a plan does not fit; `again` plans a spec that might.
+
+    A cluster's devices are not ours to see: there it is checked if `device_memory` says of them.
+    """
+    spec = made.spec
+    memory = available(spec)
+    if memory is None:
+        return
+    sharing = _sharing(spec)
+    guess = sharing * roughly(made)
+    workers = "1 worker" if spec.workers == 1 else f"{spec.workers} workers"
+    asked = f"{spec.width}x{spec.height} {made.facts.family} on {workers} does not fit"
+    if guess > HOPELESS * memory:
+        raise PlanError(
+            f"{asked}: it needs about {guess / GIB:.0f} GiB on each device, which has "
+            f"{memory / GIB:.1f}; draw a smaller picture"
+        )
+    if ample(made) is not None:
+        return
+    reason = fits(made.estimate, memory, num_workers=sharing)
+    if reason is not None:
+        raise PlanError(f"{asked}: {reason}; {_instead(made, memory, again)}")
+
+
+def ample(made: CanvasPlan) -> tuple[int, int] | None:
+    """Bytes that are enough on each device, and those that it has, where that is clear at once.
+
+    None where it is not, and what is needed must be counted.
+    """
+    memory = available(made.spec)
+    enough = MARGIN * _sharing(made.spec) * roughly(made)
+    return (enough, memory) if memory is not None and enough < memory else None
+
+
+def available(spec: RenderSpec) -> int | None:
+    """Bytes of each device, as told or as found here; None where nobody knows."""
+    if spec.device_memory is not None:
+        return int(spec.device_memory * GIB)
+    if on_cluster(spec):
+        return None
+    if spec.device != "cpu" and has_cuda():
+        import torch
+
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return memory_bytes()
+
+
+def _sharing(spec: RenderSpec) -> int:
+    """Workers that hold memory of one device at the same time."""
+    if spec.park is not None:
+        return 1
+    on_this_cpu = spec.device_memory is None and not on_cluster(spec) and spec.device == "cpu"
+    return spec.workers if spec.local or on_this_cpu else 1
+
+
+def _instead(made: CanvasPlan, memory: int, again: Callable[[RenderSpec], CanvasPlan]) -> str:
+    def attempt(changed: RenderSpec) -> Estimate | None:
+        try:
+            return again(changed).estimate
+        except FriezeError:
+            return None
+
+    found = remedies(made.spec, memory, attempt, made.estimate)
+    if not found:
+        return "draw a smaller picture, or use larger devices"
+    return f"{' or '.join(found)} would do"
+
+
+def roughly(made: CanvasPlan) -> int:
+    """Bytes of one worker, guessed from a few sizes; more than a `MARGIN`th of what it needs."""
+    facts, size = made.facts, BYTES_OF[made.spec.dtype]
+    latent, cost = facts.latent, facts.cost
+    most, num_text = 0, made.spec.max_sequence_length or facts.max_sequence_length
+    for stage in made.stages:
+        cells = max(band.rows for band in stage.bands) * stage.canvas.width
+        tokens = stage.canvas.frames * cells // latent.patch**2 + num_text
+        pixels = cells * latent.downscale**2 * latent.temporal
+        decode = pixels * LIVE_PIXELS * cost.decoder_channels * PIXEL_BYTES
+        most = max(most, LIVE_TENSORS * tokens * cost.hidden * size, decode)
+    return most + sum(cost.weight_bytes.values())

@@ -1,0 +1,326 @@
+"""A model run for its memory: its own modules on meta tensors, on one rank of a phantom world.
+
+Nothing is computed and nothing is held, yet every tensor that a worker would make is made, with
+its halos, its keys and values on their way around the ring and its merges, and counted while it
+lives. Equal layers are run three times and then stood in for by the shapes of their results.
+
+Shape suffixes: B batch, C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from frieze.cluster.bands import band_mode
+from frieze.cluster.comm import axis_comms, phantom
+from frieze.cluster.layout import Band, Canvas, Mesh
+from frieze.kernels.live_bytes import LiveBytes, Peak
+from frieze.kernels.meta_attention import tracing
+from frieze.kernels.operator_workspace import workspace
+
+from ..autoencoders.decoding import decode
+from ..checkpoints import lora
+from ..checkpoints.checkpoint import load_family
+from ..checkpoints.facts import ModelFacts
+from ..files.library_errors import as_model_error
+from ..models import loading
+from ..models.family import Guidance, Model, Place
+from ..models.meta_models import Skeleton, shorten, skeletons
+from ..models.positions import Axis
+from ..sampling import solvers
+from .estimate import Estimate
+
+if TYPE_CHECKING:
+    from ..models.positions import PositionPolicy
+    from ..spec.render_spec import RenderSpec
+    from .stage_plan import StagePlan
+
+META = torch.device("meta")
+NUM_FRAME_GROUPS = 3  # after which a causal decoder holds no more than before
+NUM_PIECES = 2
+
+
+def estimate(
+    facts: ModelFacts,
+    spec: RenderSpec,
+    stages: Sequence[StagePlan],
+    mesh: Mesh,
+    *,
+    guidance: Guidance,
+    positions: PositionPolicy,
+    rows_per_block: int,
+) -> Estimate:
+    """What the render of a plan needs on each device; raises `ModelError` for a config that fails.
+
+    A device of the spec's kind need not be there.
+    """
+    with as_model_error(Path(facts.folder), "be run as its configs say"):
+        return Traced(facts, spec, mesh, guidance, positions).estimate(stages, rows_per_block)
+
+
+def axes(facts: ModelFacts, spec: RenderSpec, place: Place) -> tuple[Axis, ...]:
+    """The rotary axes of a model, without its weights."""
+    return skeleton(facts, spec)[0].axes(place)
+
+
+class Traced:
+    """A model without weights, and one worker's place among those that draw with it."""
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        spec: RenderSpec,
+        mesh: Mesh,
+        guidance: Guidance,
+        positions: PositionPolicy,
+    ) -> None:
+        self.facts, self.spec, self.mesh = facts, spec, mesh
+        self.guidance, self.positions = guidance, positions
+        self.kind = _device_kind(spec.device)
+        self.model, self.parts = skeleton(facts, spec)
+        self.solver = solvers.solver(facts.schedule)
+        needs_image = facts.takes_image and not facts.image_optional
+        self.animates = needs_image or spec.image is not None
+
+    def estimate(self, stages: Sequence[StagePlan], rows_per_block: int) -> Estimate:
+        """The most that any stage needs on the worker with the tallest band."""
+        largest = _largest(stages)
+        denoise = max(
+            (self.denoise(stage, rank) for stage in largest for rank in self.heaviest(stage.bands)),
+            key=_size,
+        )
+        pairs = [pair for pair in itertools.pairwise(stages) if pair[1].enlarge == "pixels"]
+        painted = _largest([before for before, _ in pairs])
+        encoded = [stage for _, stage in pairs] + list(stages[: self.spec.init is not None])
+        decode = [
+            self.decode(stages[-1], rows_per_block),
+            *(self.decode(s, s.align * self.facts.latent.downscale) for s in painted),
+        ]
+        encode = [self.encode(stage) for stage in _largest(encoded)]
+        if self.animates:
+            encode += [self.animate(stage) for stage in largest]
+        return Estimate(
+            weights=sum(part.weight_bytes for part in self.parts),
+            denoise=denoise.num_bytes + max(part.cast_bytes for part in self.parts),
+            in_flight=denoise.parts.get("in flight", 0),
+            decode=max(decode, key=_size).num_bytes,
+            encode=max(map(_size, encode), default=0),
+            text=text_bytes(self.facts, self.spec),
+            host=self._noise_bytes(stages[-1].canvas),
+            parts={part.subfolder: part.weight_bytes for part in self.parts},
+        )
+
+    def heaviest(self, bands: Sequence[Band]) -> set[int]:
+        """The ranks that may hold most: by the rows of their band, and by their heads."""
+        ulysses = self.mesh.ulysses
+        groups = [bands[i : i + ulysses] for i in range(0, len(bands), ulysses)]
+        spans = [Band(group[0].start, group[-1].stop) for group in groups]
+        # Where heads do not share out evenly, the first rank of a group has more of them.
+        return {tallest(bands), tallest(spans) * ulysses}
+
+    @torch.no_grad()
+    def denoise(self, stage: StagePlan, rank: int) -> Peak:
+        """Peak of one step on the rank that draws this band."""
+        band = stage.bands[rank]
+        with self._watched() as live:
+            comm = phantom(rank, self.mesh.world_size, receiving=lambda: live.part("in flight"))
+            comms = axis_comms(comm, self.mesh)
+            twins = comm.group(self.mesh.group(rank, "guidance"))
+            with live.part("state"):
+                x, history, halves = self._state(stage, band)
+            index = min(self.solver.num_history, stage.num_steps - 1)
+            level = stage.levels[index]
+
+            def x0() -> Tensor:
+                place = Place(band, stage.canvas, self.positions)
+                clean = []
+                for tensors in halves[: 1 if twins.size > 1 else None]:
+                    with band_mode(comms, stage.bands, canvas=stage.canvas):
+                        each = self.model.denoised(x, level, tensors, place, self.guidance)
+                    clean.append(each)
+                if twins.size > 1:
+                    clean = twins.all_gather(clean[0])
+                if len(clean) == 1:
+                    return clean[0]
+                return self.model.guided(x, level, clean[0], clean[1], self.guidance)
+
+            draw = (lambda: torch.empty_like(x)) if self.solver.needs_noise else None
+            self.solver.step(index, stage.levels, x, x0(), history, draw)
+        return live.peak
+
+    @torch.no_grad()
+    def decode(self, stage: StagePlan, rows_per_block: int, rank: int | None = None) -> Peak:
+        """Peak of decoding a share: pictures to their first pieces, clips to three groups."""
+        rank = tallest(stage.shares) if rank is None else rank
+        with self._watched() as live:
+            with live.part("state"):
+                state = self._state(stage, stage.shares[rank])
+            comm = phantom(rank, len(stage.shares), receiving=lambda: live.part("in flight"))
+            pieces = decode(
+                self.model,
+                state[0],
+                stage.shares,
+                stage.canvas,
+                comm,
+                rows_per_block=rows_per_block,
+            )
+            frames: set[int] = set()
+            for index, piece in enumerate(pieces, start=1):
+                frames.add(piece.frame)
+                if self.model.tail is not None and index == NUM_PIECES:
+                    break
+                if len(frames) > NUM_FRAME_GROUPS:
+                    break
+        return live.peak
+
+    @torch.no_grad()
+    def encode(self, stage: StagePlan, rank: int | None = None) -> Peak:
+        """Peak of encoding a share of a picture or clip."""
+        return self._encoding(stage, rank, self._num_frames(stage))
+
+    @torch.no_grad()
+    def animate(self, stage: StagePlan, rank: int | None = None) -> Peak:
+        """Peak of making a share's conditioning of a first frame."""
+        return self._encoding(stage, rank, None)
+
+    def _encoding(self, stage: StagePlan, rank: int | None, num_frames: int | None) -> Peak:
+        """Of so many frames, or of a first one."""
+        rank = tallest(stage.shares) if rank is None else rank
+        share = stage.shares[rank]
+        with self._watched() as live:
+            comm = phantom(rank, len(stage.shares), receiving=lambda: live.part("in flight"))
+            pixels = self._pixels(stage, share, num_frames or 1)
+            with band_mode(comm, stage.shares, canvas=stage.canvas):
+                if num_frames:
+                    self.model.encoded(pixels)
+                else:
+                    self.model.image_condition(pixels, Place(share, stage.canvas, self.positions))
+        return live.peak
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[LiveBytes]:
+        """A count of all but the weights, which layers that cast them replace and bring back."""
+        live = LiveBytes(workspace)
+        if self.spec.storage_dtype is not None:
+            live.adopt(x for part in self.parts for x in part.module.parameters())
+        with live, tracing(self.kind):
+            yield live
+
+    def _state(
+        self, stage: StagePlan, band: Band
+    ) -> tuple[Tensor, tuple[Tensor, ...], list[dict[str, Tensor]]]:
+        """Latents, the solver's memory, and the conditioning of every half."""
+        canvas = stage.canvas
+        shape = (1, self.facts.latent.channels, canvas.frames, band.rows, canvas.width)
+        x = torch.empty(shape, device=META)
+        history = tuple(torch.empty_like(x) for _ in range(self.solver.num_history))
+        shapes = load_family(self.facts.family).text_shapes(self.facts, self.spec)
+        dtype = getattr(torch, self.spec.dtype)
+        image = {name: torch.empty_like(x) for name, x in self._image(stage, band).items()}
+        halves = [
+            {name: torch.empty(shape, dtype=dtype, device=META) for name, shape in shapes.items()}
+            for _ in range(self.guidance.num_halves)
+        ]
+        return x, history, [half | image for half in halves]
+
+    def _image(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
+        """What a first frame adds for a band; its making is not counted here."""
+        if not self.animates:
+            return {}
+        place = Place(band, stage.canvas, self.positions)
+        with _disable_current_modes(), tracing(self.kind):
+            return self.model.image_condition(self._pixels(stage, band, 1), place)
+
+    def _pixels(self, stage: StagePlan, band: Band, num_frames: int) -> Tensor:
+        downscale = self.facts.latent.downscale
+        rows, columns = band.rows * downscale, stage.canvas.width * downscale
+        return torch.empty((1, 3, num_frames, rows, columns), device=META)
+
+    def _num_frames(self, stage: StagePlan) -> int:
+        return (stage.canvas.frames - 1) * self.facts.latent.temporal + 1
+
+    def _noise_bytes(self, canvas: Canvas) -> int:
+        cells = self.facts.latent.channels * canvas.frames * canvas.height * canvas.width
+        size = 4 if self.facts.float32_noise else getattr(torch, self.spec.dtype).itemsize
+        return cells * size
+
+
+def _largest(stages: Sequence[StagePlan]) -> list[StagePlan]:
+    """The stages that no other exceeds on every side: the others need no more than that one."""
+    extents = [(s.canvas.frames, *(b.rows for b in s.bands), s.canvas.width) for s in stages]
+
+    def is_within(one: int, other: int) -> bool:
+        if extents[one] == extents[other]:
+            return one > other
+        return all(a <= b for a, b in zip(extents[one], extents[other], strict=True))
+
+    numbers = range(len(stages))
+    return [stages[n] for n in numbers if not any(is_within(n, m) for m in numbers if m != n)]
+
+
+def tallest(bands: Sequence[Band]) -> int:
+    """The band with most rows, and of those one with neighbours on both sides."""
+    last = len(bands) - 1
+    return max(range(len(bands)), key=lambda i: (bands[i].rows, 0 < i < last))
+
+
+def text_bytes(facts: ModelFacts, spec: RenderSpec) -> int:
+    """Bytes of the encoders' weights in the spec's precision, from the files' headers.
+
+    A picture's encoder is float32.
+    """
+    folder = Path(facts.folder)
+    sizes = {"text_encoder*": getattr(torch, spec.dtype).itemsize, "image_encoder": 4}
+    return sum(
+        size * _num_weights(file)
+        for part, size in sizes.items()
+        for file in folder.glob(f"{part}/*.safetensors")
+    )
+
+
+def _num_weights(file: Path) -> int:
+    with safe_open(file, framework="numpy") as opened:
+        shapes = (opened.get_slice(key).get_shape() for key in opened.keys())  # noqa: SIM118  it is no dict
+        return sum(int(torch.Size(shape).numel()) for shape in shapes)
+
+
+def _size(peak: Peak) -> int:
+    return peak.num_bytes
+
+
+def _device_kind(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device).type
+
+
+_SKELETONS: dict[tuple[Any, ...], tuple[Model, list[Skeleton]]] = {}
+
+
+def skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton]]:
+    """The model and its parts, the last one asked for at hand."""
+    weights = (spec.dtype, spec.variant, spec.quantization, spec.storage_dtype)
+    entries = lora.parse(spec.lora + spec.lora_2)
+    files = [*Path(facts.folder).glob("*/config.json"), *(each.path for each in entries)]
+    times = tuple((file, file.stat().st_mtime_ns) for file in sorted(files))
+    key = (facts.family, facts.folder, spec.lora, spec.lora_2, *weights, times)
+    found = _SKELETONS.get(key)
+    if found is None:
+        loading.libraries(facts)
+        with skeletons() as parts:
+            model = load_family(facts.family).load(facts, spec, META)
+        for part in parts:
+            shorten(part.module)
+        found = (model, parts)
+        _SKELETONS.clear()  # other threads may be here as well
+        _SKELETONS[key] = found
+    return found

@@ -1,0 +1,189 @@
+"""spec + model facts + method -> CanvasPlan: bands, blocks, noise levels, bytes.
+
+What cannot be drawn is refused here, before any work, with what would work instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
+
+from ..checkpoints import lora
+from ..checkpoints.checkpoint import describe
+from ..checkpoints.facts import ModelFacts
+from ..errors import PlanError
+from ..extrapolation.method import Method, Stage
+from ..inputs.sources import Source, look
+from ..models.family import Guidance
+from ..sampling.noise_levels import Table
+from ..sampling.schedule_table import table
+from ..spec import method_options
+from ..spec.render_spec import RenderSpec
+from . import checks, devices, memory_check
+from .canvas_plan import CanvasPlan
+from .guidance_scales import of_stage, strength
+from .stage_plan import StagePlan
+
+BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
+
+
+def plan(
+    spec: RenderSpec,
+    *,
+    block: int | None = None,
+    sources: Mapping[str, Source] | None = None,
+    detected: Sequence[int] | None = None,
+) -> CanvasPlan:
+    """Decide bands, blocks and noise levels for a spec.
+
+    `block` fixes the block size in pixels, `sources` what the render started from and `detected`
+    the frequencies that its drafts showed to repeat, as a resumed store must. Raises `PlanError`,
+    `ModelError`, `SpecError`.
+    """
+    devices.check(spec)
+    made = _made(spec, block, sources, detected)
+    memory_check.check(made, lambda changed: _made(changed, block, made.sources, detected))
+    return made
+
+
+def _made(
+    spec: RenderSpec,
+    block: int | None,
+    sources: Mapping[str, Source] | None,
+    detected: Sequence[int] | None,
+) -> CanvasPlan:
+    """The plan of a spec, whatever memory it needs."""
+    facts = describe(spec.model, spec.revision, spec.variant)
+    method = load_method(_settled(spec, detected), facts)
+    checks.check_method(spec, facts, method)
+    checks.check_model(spec, facts)
+    checks.check_variant(spec, facts)
+    lora.check(lora.parse(spec.lora + spec.lora_2), facts)
+    guidance = strength(spec, facts)
+    mesh = _mesh(spec, guidance)
+    size = block or spec.chunk or _block_size(spec, facts)
+    checks.check_block(size, spec, facts)
+    found = _sources(spec, facts) if sources is None else sources
+    stages = tuple(
+        _stage(index, method, spec, facts, mesh, size) for index in range(len(method.stages))
+    )
+    checks.check(method, stages, facts.latent.patch, animates="image" in found)
+    return CanvasPlan(
+        spec=spec,
+        facts=facts,
+        method=method,
+        guidance=guidance,
+        stages=stages,
+        mesh=mesh,
+        block=(size, spec.width if spec.num_frames > 1 else min(size, spec.width)),
+        sources=found,
+        detected=None if detected is None else tuple(detected),
+    )
+
+
+def _settled(spec: RenderSpec, detected: Sequence[int] | None) -> RenderSpec:
+    """The spec with what was detected where its method wishes for that."""
+    if detected is None:
+        return spec
+    found = method_options.settled(spec.method_options, detected)
+    return spec.model_copy(update={"method_options": found})
+
+
+def _sources(spec: RenderSpec, facts: ModelFacts) -> dict[str, Source]:
+    """The picture or clip to redraw, the frame to animate."""
+    if facts.takes_image and not facts.image_optional and spec.image is None:
+        raise PlanError(f"{facts.pipeline} animates a first frame; give it with image")
+    if spec.image is not None and not facts.takes_image:
+        raise PlanError(
+            f"image {spec.image!r}: {facts.pipeline} starts from no frame; init redraws a picture"
+        )
+    found = {}
+    if spec.init is not None:
+        found["init"] = look(spec.init, "init", num_frames=spec.num_frames)
+    if spec.image is not None:
+        found["image"] = look(spec.image, "image", num_frames=1)
+    return found
+
+
+def _mesh(spec: RenderSpec, guidance: Guidance) -> Mesh:
+    if spec.park is not None and not spec.local:
+        raise PlanError(f"park {spec.park!r} is for bands of one process; use it with --local")
+    halves = spec.guidance_ranks
+    if halves > guidance.num_halves:
+        raise PlanError(
+            f"guidance_ranks {halves}: there is one prompt to evaluate; give a negative_prompt "
+            "and a guidance scale above 1, or use 1"
+        )
+    if spec.workers % halves:
+        raise PlanError(f"guidance_ranks {halves} does not divide {spec.workers} workers")
+    ranks = spec.workers // halves
+    if ranks % spec.ulysses:
+        raise PlanError(
+            f"ulysses {spec.ulysses} does not divide {ranks} workers; "
+            f"use one of {[n for n in range(1, ranks + 1) if ranks % n == 0]}"
+        )
+    return Mesh(guidance=halves, ring=ranks // spec.ulysses, ulysses=spec.ulysses)
+
+
+def _block_size(spec: RenderSpec, facts: ModelFacts) -> int:
+    """The largest block that leaves a row of blocks to each worker, and four rows in all."""
+    wanted = max(4, spec.most_workers)
+    unit = facts.latent.unit
+    sizes = [size for size in BLOCK_SIZES if size % unit == 0] or [unit]
+    for size in sizes:
+        if spec.height // size >= wanted:
+            return size
+    return sizes[-1]
+
+
+def _stage(
+    index: int, method: Method, spec: RenderSpec, facts: ModelFacts, mesh: Mesh, block: int
+) -> StagePlan:
+    stage, last = method.stages[index], index + 1 == len(method.stages)
+    unit, latent = facts.latent.unit, facts.latent
+    if last and stage.scale != 1.0:
+        raise PlanError(f"the last stage has scale {stage.scale}; the picture itself is scale 1")
+    height, width = (
+        max(1, round(side * stage.scale / unit)) * latent.patch
+        for side in (spec.height, spec.width)
+    )
+    canvas = Canvas(latent.frames(spec.num_frames), height, width)
+    # Rows that are saved together: the picture's blocks at the end, at most 64 files before.
+    patch_rows = latent.patch * max(1, height // (64 * latent.patch))
+    align = block // latent.downscale if last else patch_rows
+    try:
+        shares = cut(height, spec.workers, align=align)
+    except LayoutError as error:
+        raise PlanError(f"a stage of {height * latent.downscale} rows: {error}") from None
+    twins = [shares[i : i + mesh.guidance] for i in range(0, len(shares), mesh.guidance)]
+    bands = tuple(Band(each[0].start, each[-1].stop) for each in twins)
+    redrawn = spec.strength if index == 0 and spec.init is not None else 1.0
+    levels = _levels(stage, spec, facts, canvas, redrawn)
+    prompt = spec.prompt if stage.prompt is None else stage.prompt
+    told = of_stage(stage.guidance_scale, spec, facts)
+    return StagePlan(canvas, bands, shares, align, levels, stage.start, stage.enlarge, prompt, told)
+
+
+def _levels(
+    stage: Stage, spec: RenderSpec, facts: ModelFacts, canvas: Canvas, strength: float
+) -> Table:
+    patch = facts.latent.patch
+    return table(
+        facts.schedule,
+        stage.steps or spec.num_inference_steps,
+        tokens=canvas.frames * (canvas.height // patch) * (canvas.width // patch),
+        training_tokens=facts.training_tokens,
+        shift=stage.shift or spec.shift,
+        start=stage.start,
+        strength=strength,
+    )
+
+
+def load_method(spec: RenderSpec, facts: ModelFacts) -> Method:
+    """The `Method` of the file named `spec.method`."""
+    from .. import plugins
+
+    method = plugins.load("methods", spec.method).method(spec, facts)
+    assert isinstance(method, Method)
+    return method

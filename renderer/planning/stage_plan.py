@@ -1,0 +1,39 @@
+"""What is decided of one stage: its canvas, bands and noise levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from frieze.cluster.layout import Band, Canvas
+
+from ..models.family import Guidance
+from ..sampling.noise_levels import Level, Table
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage: its canvas in latent cells, who draws which rows, and its noise levels.
+
+    `shares` are the rows that each worker keeps, saves and decodes; `bands` those that it
+    denoises: the same, unless two workers draw one band for two prompts, and keep half of it each.
+    """
+
+    canvas: Canvas
+    bands: tuple[Band, ...]
+    shares: tuple[Band, ...]
+    align: int
+    table: Table
+    start: float
+    enlarge: str
+    prompt: str
+    guidance: Guidance
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Noise levels, one more than steps."""
+        return self.table.levels
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of this stage: intervals between noise levels."""
+        return len(self.levels) - 1

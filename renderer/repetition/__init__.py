@@ -1,0 +1,1 @@
+"""Find the rotary frequencies that would make a picture repeat."""

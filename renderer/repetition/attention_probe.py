@@ -1,0 +1,103 @@
+"""One step at the trained size, listened to: which frequencies the model's attention hangs on.
+
+Unlike drafts it draws nothing at the picture's size, so that it takes as long at any; it looks at
+pure noise. One worker does it, with the model to itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from frieze.cluster.comm import solo
+from frieze.cluster.layout import Band
+from frieze.cluster.strategies.bands import predict
+
+from ..driver.workers import apart, session
+from ..errors import PlanError
+from ..models import finite
+from ..models.family import Place
+from ..models.positions import trained
+from ..planning.canvas_plan import CanvasPlan
+from ..planning.plan import plan
+from ..sampling.solvers import stage_seed
+from ..worker import model_cache, prompt_encoding
+from ..worker.precision import exactly
+from . import logit_amplitudes
+from .drafts import Tell, rotary_axes
+from .logit_amplitudes import Amplitudes, Ear
+
+
+def attend(made: CanvasPlan, tell: Tell = lambda text: None) -> tuple[Amplitudes, ...]:
+    """What dominates on the axes of a plan's picture that are longer than trained.
+
+    Raises `PlanError` for models without rotary positions, and for those that animate a picture.
+    """
+    axes = rotary_axes(made)
+    if not axes:
+        raise PlanError(
+            f"{made.facts.family} has no rotary positions whose frequencies could be found"
+        )
+    if not can_attend(made):
+        raise PlanError(
+            "detector attention: a model that animates a first frame is not listened to; "
+            "draft works"
+        )
+    if all(axis.length <= axis.trained for axis in axes):
+        return ()
+    small = _small(made)
+    tell(f"one step at {small.spec.width}x{small.spec.height}, listened to")
+    with session(small):
+        return logit_amplitudes.amplitudes(apart(small, listened, small), axes)
+
+
+def can_attend(made: CanvasPlan) -> bool:
+    """Whether a model draws from its prompt alone, and can be listened to."""
+    needs_image = made.facts.takes_image and not made.facts.image_optional
+    return not needs_image and "image" not in made.sources
+
+
+def _small(made: CanvasPlan) -> CanvasPlan:
+    """The same prompt at the trained size, one picture on one worker."""
+    side = made.facts.training_size // made.facts.latent.unit * made.facts.latent.unit
+    changes: dict[str, Any] = {
+        "height": side,
+        "width": side,
+        "num_frames": 1,
+        "init": None,
+        "method": "none",
+        "method_options": {},
+        "stages": None,
+        "workers": 1,
+        "max_workers": None,
+        "ulysses": 1,
+        "guidance_ranks": 1,
+    }
+    return plan(made.spec.model_copy(update=changes))
+
+
+@exactly
+def listened(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
+    """By axis every frequency's share of the mean logit's amplitude, at the first step."""
+    spec, stage = small.spec, small.stages[0]
+    device, canvas, level = model_cache.device_of(spec), stage.canvas, stage.levels[0]
+    prompt = prompt_encoding.encode_prompts(small, None)[stage.prompt].on(device)
+    model = model_cache.model(small.facts, spec, device)
+    shape = (1, small.facts.latent.channels, canvas.frames, canvas.height, canvas.width)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(stage_seed(spec.seed, 0)))
+    band = Band(0, canvas.height)
+    place = Place(band, canvas, trained)
+    ear = Ear(model.axes(place))
+    x0 = predict(
+        lambda x, at: model.denoised(x, at, prompt.halves[0], place, stage.guidance),
+        noise.to(device) * stage.table.scale,
+        level,
+        solo(),
+        bands=(band,),
+        marks=model.denoiser_marks(level),
+        tuning=ear,
+    )
+    if not finite.is_finite([x0]):
+        raise finite.error("the model's estimate", f"a step at {spec.width}x{spec.height}", spec)
+    return ear.shares()

@@ -1,0 +1,57 @@
+"""Which frequencies of a picture are to be corrected, found by attention or by drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..driver.caller import Listener
+from ..planning.canvas_plan import CanvasPlan
+from ..planning.plan import plan
+from . import drafts, logit_amplitudes
+from .attention_probe import attend, can_attend
+from .drafts import Tell
+
+
+def examine(made: CanvasPlan, detector: str | None, tell: Tell) -> dict[str, Any]:
+    """What attention and drafts say of a plan's picture; by default both, unless drafts take long.
+
+    By "attention" `Amplitudes` of each axis, by "rounds" those of drafts.
+    """
+    found: dict[str, Any] = {}
+    if detector == "attention" or (detector is None and can_attend(made)):
+        found["attention"] = attend(made, tell)
+    if detector == "draft" or not found or (detector is None and drafts.are_cheap(made)):
+        found["rounds"] = drafts.detect(made, tell)
+    elif detector is None:
+        tell("no drafts at this size, where they take long; --detector draft makes them")
+    return found
+
+
+def report(found: Mapping[str, Any]) -> list[str]:
+    """What was found, in lines, with plots."""
+    lines = []
+    if "attention" in found:
+        lines += logit_amplitudes.report(found["attention"])
+    if "rounds" in found:
+        lines += drafts.report(found["rounds"])
+    return lines
+
+
+def settled(made: CanvasPlan, listener: Listener) -> CanvasPlan:
+    """The plan with the frequencies that are found to repeat, if its method asks for them."""
+    if not drafts.detects(made):
+        return made
+
+    def tell(text: str) -> None:
+        listener.say("note", message=text)
+
+    if made.spec.method_options.get("detector") == "attention":
+        shares = attend(made, tell)
+        lines, detected = logit_amplitudes.report(shares), logit_amplitudes.corrected(shares)
+    else:
+        rounds = drafts.detect(made, tell, listener.cancel)
+        lines, detected = drafts.report(rounds), rounds[-1].corrected
+    for text in lines:
+        tell(text)
+    return plan(made.spec, sources=made.sources, detected=detected)

@@ -1,0 +1,1 @@
+"""Noise levels and solvers: mathematics without files, models or ranks."""

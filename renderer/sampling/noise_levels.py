@@ -1,0 +1,68 @@
+"""Noise levels: x = alpha x0 + sigma eps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+
+
+@dataclass(frozen=True)
+class Level:
+    """One noise level; `timestep` is what the network is told, on the scheduler's own scale."""
+
+    timestep: float
+    alpha: float
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Facts of scheduler_config.json.
+
+    `solver` is a key of `sampling.SOLVERS`; `prediction` is velocity, epsilon, v_prediction or
+    sample; `options` is the config. `explicit_sigmas` and `mu`: see `read_schedule`.
+    """
+
+    solver: str
+    flow: bool
+    prediction: str
+    options: Mapping[str, Any]
+    explicit_sigmas: bool = False
+    mu: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Falling noise: step i goes from levels[i] to levels[i + 1].
+
+    `scale` multiplies the initial noise; `shift` is the timestep shift alpha, None where there
+    is none.
+    """
+
+    levels: tuple[Level, ...]
+    scale: float
+    shift: float | None
+
+
+def x0_from(prediction: str, x: Tensor, output: Tensor, level: Level) -> Tensor:
+    """The clean latents that a network's output means at a level (arXiv 2202.00512, app. D).
+
+    `prediction` is a `Schedule.prediction`; velocity is eps - x0 (arXiv 2209.03003).
+    """
+    match prediction:
+        case "velocity":
+            return x - level.sigma * output
+        case "epsilon":
+            return (x - level.sigma * output) / level.alpha
+        case "v_prediction":
+            return level.alpha * x - level.sigma * output
+        case "sample":
+            return output
+    raise AssertionError(prediction)

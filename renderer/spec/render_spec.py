@@ -1,0 +1,298 @@
+"""RenderSpec: everything that says what to draw and where, as one frozen record.
+
+The CLI's flags and a preset's keys are this record's fields and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..errors import SpecError, shown
+from .values import checked, is_text
+
+# Bounds of what is asked for: wide enough for any picture, and what they let through can be counted
+# with. More pixels than this a side are a wall 88 m wide at 300 dpi.
+MOST_PIXELS, MOST_FRAMES = 2**20, 2**20
+
+
+MOST_WORKERS = 4096
+
+
+MOST_SECONDS = 2e6  # 23 days; poll(2) takes no more
+
+
+LEAST_DPI, MOST_DPI = 1.0, 1e5
+
+
+LEAST_SHIFT, MOST_SHIFT = 0.01, 1000.0
+
+
+MOST_GUIDANCE = 1000.0  # numbers much larger end in infinities
+
+
+# Fields that say where and how the work is done; all others decide the picture and are
+# part of the store's fingerprint.
+PLACE_FIELDS = frozenset(
+    {
+        "out",
+        "overwrite",
+        "workers",
+        "max_workers",
+        "local",
+        "park",
+        "address",
+        "device",
+        "device_memory",
+        "guidance_ranks",
+        "ulysses",
+        "chunk",
+        "save_every",
+        "timeout",
+        "wait",
+        "trace_digests",
+        "dpi",
+    }
+)
+
+
+# Validators are built when the first spec is made: `--help` makes none.
+CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+
+class StageSpec(BaseModel):
+    """One resolution of a cascade.
+
+    `scale` is the stage's size relative to the picture; `start` the noise level (sigma) it
+    is restarted from: 1 is pure noise, less continues the stage before, which is enlarged as
+    `pixels` or as `latents`; `prompt` and `guidance_scale` the stage's own, if they are not the
+    picture's.
+    """
+
+    model_config = CONFIG
+
+    scale: float = Field(default=1.0, gt=0, le=1)
+    start: float = Field(default=1.0, ge=0.001, le=1)
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    shift: float | None = Field(default=None, ge=LEAST_SHIFT, le=MOST_SHIFT)
+    enlarge: Literal["latents", "pixels"] = "pixels"
+    prompt: str | None = None
+    guidance_scale: float | None = Field(default=None, ge=0, le=MOST_GUIDANCE)
+
+
+class RenderSpec(BaseModel):
+    """What to draw, with which model, how large, and where to put it.
+
+    Sizes are pixels, `seed` any 64-bit integer, `timeout` seconds. Arguments that diffusers'
+    pipelines have carry diffusers' names. Raises `SpecError` through `parse`.
+    """
+
+    model_config = CONFIG
+
+    prompt: str = Field(default="", description="what the picture shows")
+    negative_prompt: str | None = Field(
+        default=None, description="what it must not show; default: nothing"
+    )
+    model: str = Field(default="demo", description="'demo', a diffusers folder, or a hub id")
+    revision: str | None = Field(
+        default=None, description="branch, tag or commit of a hub id; default: its main branch"
+    )
+    variant: str | None = Field(
+        default=None, description="weight files' variant, as fp16; default: the plain files"
+    )
+    lora: tuple[str, ...] = Field(
+        default=(), description="LoRA file, or FILE=WEIGHT; repeatable; default: none"
+    )
+    lora_2: tuple[str, ...] = Field(
+        default=(), description="the same for Wan 2.2's low-noise expert; default: none"
+    )
+    quantization: str | None = Field(
+        default=None,
+        description="quantise the denoiser's weights while loading; default: as they are",
+    )
+    storage_dtype: Literal["float8_e4m3fn", "float8_e5m2"] | None = Field(
+        default=None,
+        description="keep the denoiser's weights so, cast layer by layer; default: as --dtype",
+    )
+    height: int = Field(default=1024, ge=16, le=MOST_PIXELS, description="pixels")
+    width: int = Field(default=1024, ge=16, le=MOST_PIXELS, description="pixels")
+    num_frames: int = Field(default=1, ge=1, le=MOST_FRAMES, description="frames of a clip")
+    fps: float = Field(default=16.0, ge=0.01, le=1000, description="frames a second of a clip")
+    init: str | None = Field(
+        default=None, min_length=1, description="picture or clip to redraw; default: none"
+    )
+    strength: float = Field(default=0.6, ge=0.001, le=1, description="how much of --init to redraw")
+    image: str | None = Field(
+        default=None, min_length=1, description="first frame to animate; default: none"
+    )
+    num_inference_steps: int = Field(default=20, ge=1, le=1000, description="steps of a stage")
+    guidance_scale: float | None = Field(
+        default=None, ge=0, le=MOST_GUIDANCE, description="guidance strength; default: the family's"
+    )
+    guidance_scale_2: float | None = Field(
+        default=None,
+        ge=0,
+        le=MOST_GUIDANCE,
+        description="the same for Wan 2.2's low-noise expert; default: the first one's",
+    )
+    true_cfg_scale: float | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_GUIDANCE,
+        description="classifier-free guidance of FLUX and Qwen-Image; default: the family's",
+    )
+    max_sequence_length: int | None = Field(
+        default=None, ge=1, le=2**20, description="prompt tokens; default: the family's"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="decides the noise")
+    method: str = Field(default="auto", description="extrapolation recipe: auto, none, pi, ...")
+    method_options: dict[str, Any] = Field(
+        default_factory=dict, description="NAME=VALUE of the method; repeatable; default: its own"
+    )
+    stages: tuple[StageSpec, ...] | None = Field(
+        default=None, min_length=1, max_length=100, description="cascade; preset only"
+    )
+    shift: float | None = Field(
+        default=None,
+        ge=LEAST_SHIFT,
+        le=MOST_SHIFT,
+        description="timestep shift of every stage; default: by its size",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="precision of the weights and of the work"
+    )
+    bits: Literal[8, 16] = Field(default=8, description="bits per channel of the picture")
+    out: str = Field(
+        default="picture.zarr", min_length=1, description=".zarr, .tif, .png, .mp4, .mov ..."
+    )
+    overwrite: bool = Field(default=False, description="replace what is at --out")
+    workers: int = Field(
+        default=1, ge=1, le=MOST_WORKERS, description="ranks the canvas is cut over: 4, or 2..8"
+    )
+    max_workers: int | None = Field(
+        default=None, ge=1, le=MOST_WORKERS, description="the most, if there is room"
+    )
+    local: bool = Field(default=False, description="threads of this process instead of Ray")
+    park: Literal["host", "disk"] | None = Field(
+        default=None,
+        description="with --local: where waiting bands leave their memory; default: they keep it",
+    )
+    address: str | None = Field(default=None, description="Ray cluster; default: start one here")
+    device: str = Field(default="auto", description="auto, cpu or cuda")
+    guidance_ranks: Literal[1, 2] = Field(
+        default=1, description="2: half of the workers for each prompt"
+    )
+    device_memory: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="GiB of each device, for the plan; default: as found",
+    )
+    ulysses: int = Field(
+        default=1, ge=1, le=MOST_WORKERS, description="ranks that share heads; the rest ring"
+    )
+    chunk: int | None = Field(
+        default=None,
+        ge=16,
+        le=2**16,
+        description="rows and columns of one block; default: by the size",
+    )
+    save_every: int = Field(default=1, ge=1, le=10**6, description="steps between saved states")
+    timeout: float = Field(
+        default=600.0, gt=0, le=MOST_SECONDS, description="seconds without a sign of life"
+    )
+    wait: float = Field(
+        default=60.0,
+        gt=0,
+        le=MOST_SECONDS,
+        description="seconds for the cluster to make room for workers",
+    )
+    trace_digests: bool = Field(
+        default=False, description="log digests of all that steps take and make"
+    )
+    dpi: float = Field(
+        default=300.0, ge=LEAST_DPI, le=MOST_DPI, description="dots per inch written to the file"
+    )
+
+    @field_validator("method_options")
+    @classmethod
+    def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return dict(checked(options, any_number=True))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _range(cls, values: Any) -> Any:
+        """`workers` as "2..8": at least two, and up to eight where and when there is room."""
+        workers = values.get("workers") if isinstance(values, Mapping) else None
+        if not (isinstance(workers, str) and ".." in workers):
+            return values
+        least, _, most = workers.partition("..")
+        return {**values, "workers": least, "max_workers": most}
+
+    @model_validator(mode="after")
+    def _names(self) -> RenderSpec:
+        """No field holds what a path, a word of a command or a file in UTF-8 could not."""
+        for name, value in self:
+            told = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(text, str) and not is_text(text) for text in told):
+                raise ValueError(f"{name} = {shown(value)}: no text in UTF-8, or with a zero byte")
+        return self
+
+    @model_validator(mode="after")
+    def _ascends(self) -> RenderSpec:
+        if self.max_workers is None:
+            return self
+        if self.max_workers < self.workers:
+            raise ValueError(f"workers {self.workers}..{self.max_workers}: the fewest come first")
+        if self.local:
+            raise ValueError(f"workers {self.workers}..{self.max_workers} come and go on Ray only")
+        return self
+
+    @property
+    def most_workers(self) -> int:
+        """The most workers that may draw at the same time."""
+        return self.max_workers or self.workers
+
+    def picture(self) -> dict[str, Any]:
+        """The fields that decide the picture's pixels, as JSON values."""
+        return self.model_dump(mode="json", exclude=set(PLACE_FIELDS))
+
+
+def parse(values: Mapping[str, Any]) -> RenderSpec:
+    """RenderSpec from plain values; raises `SpecError` that names the field and what would work."""
+    try:
+        return RenderSpec.model_validate(dict(values))
+    except ValidationError as error:
+        raise SpecError(_explain(error)) from None
+
+
+def height_width(size: str, called: str = "size") -> dict[str, int]:
+    """{"height": ..., "width": ...} of WIDTHxHEIGHT in pixels; raises `SpecError`."""
+    found = re.fullmatch(r"([0-9]{1,9})[xX\u00d7]([0-9]{1,9})", size.strip())
+    if not found:
+        raise SpecError(
+            f"{called} {shown(size)} is not WIDTHxHEIGHT in pixels, for example 1024x768"
+        )
+    return {"width": int(found[1]), "height": int(found[2])}
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """The known word that is most like a mistyped one."""
+    return difflib.get_close_matches(str(word)[:100], list(known), n=1, cutoff=0.0)[0]
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(_explain_one(dict(item)) for item in error.errors())
+
+
+def _explain_one(item: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = list(StageSpec.model_fields if "stages" in field else RenderSpec.model_fields)
+        return f"unknown field {shown(field)}; the nearest is {nearest(item['loc'][-1], known)!r}"
+    reason = item["msg"].removeprefix("Value error, ")
+    return f"{field} = {shown(item['input'])}: {reason}" if field else reason

@@ -1,0 +1,1 @@
+"""The working store of one render: pixels, states, journal."""

@@ -1,0 +1,147 @@
+"""What a delivered file says of itself: who drew it, from what, and that a model did."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from ..errors import ExportError, shown
+from ..files.location import Location, S3Path
+from ..spec.render_spec import LEAST_DPI, MOST_DPI
+from .layout import StoreLayout
+from .store import Store
+
+DEFAULT_DPI = 300.0
+XMP_TAG = 700
+TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+# Fields that galleries show, by the names that AUTOMATIC1111's web UI gave them.
+_SHOWN = (
+    ("num_inference_steps", "Steps"),
+    ("guidance_scale", "CFG scale"),
+    ("seed", "Seed"),
+    ("model", "Model"),
+)
+
+
+def source(store_path: str | os.PathLike[str] | S3Path, out_path: str | os.PathLike[str]) -> Store:
+    """The store to export from; raises `ExportError` if the file would land in it."""
+    store = Store.open(store_path)
+    out = Path(os.path.realpath(out_path))
+    if store.path in (out, *out.parents):
+        raise ExportError(f"{out_path} lies in the store itself; use another name")
+    return store
+
+
+def check_picture(out: Location, layout: StoreLayout) -> None:
+    """Raise `ExportError` where a clip is to go into a picture's format."""
+    if layout.frames is not None:
+        raise ExportError(
+            f"{out} would hold one picture, and the store holds a clip of {layout.frames} frames; "
+            "use .mp4, .mov, .mkv, .frames (numbered TIFFs) or .zarr"
+        )
+
+
+def check_clip(out: Location, layout: StoreLayout) -> None:
+    """Raise `ExportError` where a picture is to go into a clip's format."""
+    if layout.frames is None:
+        raise ExportError(
+            f"{out} would hold a clip, and the store holds a picture; use .tif, .png or .zarr, "
+            "or draw more frames"
+        )
+
+
+def dpi_of(store: Store, asked: float | None) -> float:
+    """Dots per inch: as asked, else as the run's spec says, else 300.
+
+    So they are where an old store has what no file should say. Raises `ExportError` of `asked`.
+    """
+    if asked is not None and not _is_dpi(asked):
+        raise ExportError(
+            f"dpi {shown(asked)} does not work; from {LEAST_DPI:g} to {MOST_DPI:g} does"
+        )
+    told: Any = (store.run.get("spec") or {}).get("dpi") if asked is None else asked
+    return float(told) if _is_dpi(told) else DEFAULT_DPI
+
+
+def _is_dpi(dpi: Any) -> bool:
+    is_number = isinstance(dpi, int | float) and not isinstance(dpi, bool)
+    return is_number and LEAST_DPI <= dpi <= MOST_DPI
+
+
+def software() -> str:
+    """Name and version of the program."""
+    return f"frieze {metadata.version('frieze')}"
+
+
+def tiff_tags(dpi: float, description: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Tags of a TIFF's first page, as tifffile takes them.
+
+    Deterministic, so that the same picture makes the same file.
+    """
+    packet = xmp().encode()
+    return {
+        "photometric": "rgb",
+        "metadata": None,
+        "resolution": (dpi, dpi),
+        "resolutionunit": "INCH",
+        "software": software(),
+        "description": as_json(description or {}),
+        "extratags": [(XMP_TAG, "B", len(packet), packet, True)],
+    }
+
+
+def as_json(about: Mapping[str, Any]) -> str:
+    """Generation parameters as one line of ASCII."""
+    return json.dumps(dict(about), ensure_ascii=True, separators=(", ", ": "))
+
+
+def parameters(store: Store) -> str:
+    """Generation parameters in the text form that image galleries read."""
+    about = store.provenance
+    picture, guidance = about.get("picture", {}), about.get("guidance", {})
+    shown = {name: picture[field] for field, name in _SHOWN if picture.get(field) is not None}
+    if "cfg" in guidance:
+        shown.pop("CFG scale", None)
+    layout = store.layout
+    clip = {} if layout.frames is None else {"Frames": layout.frames, "FPS": layout.fps}
+    facts = {
+        "Steps": shown.pop("Steps", "?"),
+        # A store of an earlier version does not say.
+        **({"Sampler": about["sampler"]} if "sampler" in about else {}),
+        **({"CFG scale": f"{guidance['cfg']:g}"} if "cfg" in guidance else {}),
+        **(
+            {"Distilled CFG Scale": f"{guidance['embedded']:g}"} if guidance.get("embedded") else {}
+        ),
+        **{name: value for name, value in shown.items() if name != "Model"},
+        "Size": f"{layout.width}x{layout.height}",
+        **clip,
+        **{name: value for name, value in shown.items() if name == "Model"},
+        "Fingerprint": about["fingerprint"],
+        "Version": software(),
+    }
+    lines = [str(picture.get("prompt", ""))]
+    if picture.get("negative_prompt"):
+        lines.append(f"Negative prompt: {picture['negative_prompt']}")
+    lines.append(", ".join(f"{name}: {value}" for name, value in facts.items()))
+    return "\n".join(lines)
+
+
+def xmp() -> str:
+    """An XMP packet with the IPTC digital source type of pictures that a trained model made."""
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about=""'
+        ' xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+        ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+        f' xmp:CreatorTool="{escape(software())}"'
+        f' Iptc4xmpExt:DigitalSourceType="{TRAINED_MODEL}"/>'
+        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    )

@@ -1,0 +1,212 @@
+"""What a store remembers of its run: what of it is published, and how two runs differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import StoreError
+from ..journal import checksums
+
+# Fields of a run that say where it happened, with paths and addresses: never published.
+UNPUBLISHED = frozenset({"spec", "outputs", "sources"})
+
+
+# What damaged metadata or data raise, from JSON, numpy and zarr.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError)
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store of ours, whole or left half made."""
+    return (path / "frieze").is_dir() and are_ours(entry.name for entry in path.iterdir())
+
+
+def are_ours(names: Iterable[str]) -> bool:
+    """Whether these are the names at the top of a store."""
+    found = set(names)
+    return "frieze" in found and all(
+        name in ("frieze", "zarr.json") or name.isdigit() for name in found
+    )
+
+
+def damaged(where: object, error: BaseException) -> StoreError:
+    """The error to raise for whatever damaged files made a library raise."""
+    if isinstance(error, StoreError):
+        return error
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return StoreError(f"{where} is damaged ({reason}); restore it from a copy or draw it again")
+
+
+def published(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run without what no reader of the picture should learn."""
+    shown = {name: value for name, value in run.items() if name not in UNPUBLISHED}
+    picture = shown.get("picture")
+    if isinstance(picture, Mapping):
+        shown["picture"] = {name: _placeless(name, value) for name, value in picture.items()}
+    return shown
+
+
+def _placeless(name: str, value: Any) -> Any:
+    """A field of a picture without the folders of this machine: a file's name is enough."""
+    if name in ("init", "image") and value is not None:
+        return Path(str(value)).name
+    if name in ("lora", "lora_2") and value:
+        return [_placeless("model", file) for file in value]
+    if name in ("model", "lora") and str(value).startswith(("/", "~", ".")):
+        return Path(str(value)).name
+    return value
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """For every field of `new` that differs, as in: seed: 7 in the store, 8 asked for."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        parts = [
+            differences(old.get(key), value, f"{name}.{key}" if name else key)
+            for key, value in new.items()
+        ]
+        return [line for part in parts for line in part]
+    if json.dumps(old) == json.dumps(new):
+        return []
+    return [f"{name}: {_short(old)} in the store, {_short(new)} asked for"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+FORMAT = "frieze store 1"
+
+
+MOST_BYTES = 64 * 2**20
+
+
+Side = Annotated[int, Field(ge=1, le=2**31)]
+
+
+Count = Annotated[int, Field(ge=0, le=2**31)]
+
+
+class Record(BaseModel):
+    """JSON values of these types; more of them are left as they are."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class LatentRecord(BaseModel):
+    """One array of latents; its name is a folder's."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[0-9a-z]{1,40}(-[a-z]{1,40})?$")]
+    shape: Annotated[list[Side], Field(min_length=5, max_length=5)]
+    chunk_rows: Side
+    chunk_frames: Side | None = None
+
+
+class LayoutRecord(BaseModel):
+    """Sizes of everything in a store, as `StoreLayout.as_json` gives them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    height: Side
+    width: Side
+    block: Annotated[list[Side], Field(min_length=2, max_length=2)]
+    dtype: Literal["uint8", "uint16"] = "uint8"
+    channels: Side = 3
+    chunk: Side = 512
+    latents: Annotated[list[LatentRecord], Field(max_length=1000)]
+    num_levels: Annotated[int, Field(ge=0, le=32)] = 0
+    frames: Side | None = None
+    fps: Annotated[float, Field(gt=0, le=2**31)] | None = None
+
+
+class StageRecord(Record):
+    """One stage: its latents' size and its noise levels, one more than its steps."""
+
+    height: Side
+    width: Side
+    levels: Annotated[list[list[float]], Field(min_length=1)]
+
+
+class SourceRecord(BaseModel):
+    """A picture or clip that the render starts from."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    path: str
+    digest: str
+    num_frames: Count
+    height: Side
+    width: Side
+
+
+class OutputsRecord(Record):
+    """Where the results were to go."""
+
+    main: str
+    live: str | None
+    exports: list[str]
+    overwrite: bool
+
+
+class PictureRecord(Record):
+    """What was asked for, without places."""
+
+    prompt: str = ""
+    stages: list[dict[str, Any]] | None = None
+
+
+class RunRecord(Record):
+    """What drew the picture; a store that was only filled has less."""
+
+    spec: dict[str, Any] | None = None
+    outputs: OutputsRecord | None = None
+    sources: dict[str, SourceRecord] = Field(default_factory=dict)
+    stages: list[StageRecord] = Field(default_factory=list)
+    detected: list[int] | None = None
+    picture: PictureRecord = Field(default_factory=PictureRecord)
+    version: str = ""
+    weights: str = ""
+
+
+class RunFile(Record):
+    """The whole file; `documents` are the store's zarr.json by their names."""
+
+    format: Literal["frieze store 1"]
+    fingerprint: str
+    layout: LayoutRecord
+    run: RunRecord
+    documents: dict[str, dict[str, Any]] | None = None
+
+
+def is_sealed(values: Mapping[str, Any]) -> bool:
+    """Whether run.json has a checksum, and with it all else that is in the store."""
+    return checksums.NAME in values or "documents" in values
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """The JSON values of run.json; raises ValueError that says in one line what is wrong."""
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"its run.json has {len(data)} bytes, {MOST_BYTES} are the most")
+    try:
+        values = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("its run.json is nested too deep") from error
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"its format is {str(found)[:40]!r}, this version reads {FORMAT!r}")
+    if is_sealed(values) and not checksums.is_whole(values):
+        raise ValueError("its run.json is not what was written")
+    try:
+        RunFile.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"its run.json: {where}: {first['msg']}") from error
+    assert isinstance(values, dict)
+    return values

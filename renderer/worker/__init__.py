@@ -1,0 +1,1 @@
+"""What one rank does: the shard and its tools."""

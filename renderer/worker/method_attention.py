@@ -1,0 +1,239 @@
+"""How a method changes attention in one stage: gains of channels, heads concentrated, decay.
+
+Softmax of lambda S is softmax over lambda q: heads are concentrated by scaling their queries, and
+no kernel and no mask is needed. Which heads, and how much, follows from the entropies that the
+stage's first step measures (UltraImage, arXiv 2512.04504, section 4.2).
+Shape suffixes: B batch, H heads, L layers, S tokens, D head dim, F frequencies of an axis.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from frieze.cluster.comm import Comm, Like
+
+from ..extrapolation.spectrum import spectrum, token_means
+
+if TYPE_CHECKING:
+    from frieze.kernels.decay import Decay
+
+    from ..extrapolation.method import Method, Spectrum
+    from ..models.positions import Axis
+
+# Of one half of the guidance: a layer's name -> the entropy of each of its heads, in nats.
+Entropies = Mapping[str, Sequence[float]]
+Gather = Callable[[Tensor], list[Tensor]]
+
+
+@dataclass
+class Concentration:
+    """The tuning of one stage for one half of the guidance, on one rank (`cluster.tuning`).
+
+    `num_tokens` are the image tokens of the whole canvas, `num_own` this rank's, and `num_trained`
+    those of the size that the model was trained at.
+    """
+
+    method: Method
+    num_trained: int
+    axes: tuple[Axis, ...]
+    num_tokens: int
+    num_own: int
+    # The maps of all ranks, in rank order, from this rank's.
+    gather: Gather = lambda map_THW: [map_THW]
+    measured: dict[str, Tensor] = field(default_factory=dict)
+    is_measuring: bool = False
+    _scale_H: dict[str, Tensor] = field(default_factory=dict)
+    _gains: list[Tensor | float] = field(default_factory=list)
+    _gain_D: Tensor | None = None
+    # What queries of a layer are multiplied by, made when it is first asked for; None for 1.
+    _weights: dict[str, Tensor | None] = field(default_factory=dict)
+    _sigma: float = 1.0
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the canvas is larger than the model was trained on; else nothing is changed."""
+        return any(axis.length > axis.trained for axis in self.axes)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether attention is left as it is: then no mode is entered for it."""
+        changes = self.method.gains is not None or self.method.focus is not None
+        return self.decay is None and not (changes and self.is_beyond)
+
+    @property
+    def decay(self) -> Decay | None:
+        """How logits decay along a clip of more frames than the model was trained on."""
+        policy = self.method.decay
+        longer = [a for a in self.axes if a.name == "frame" and a.length > a.trained]
+        return policy(longer[0]) if policy and longer else None
+
+    @property
+    def measures(self) -> bool:
+        """Whether the stage's first step must measure entropies."""
+        focus = self.method.focus
+        return self.is_beyond and focus is not None and focus.scale is not None
+
+    @property
+    def pooled(self) -> int | None:
+        """Side of the blocks whose entropy is measured, if it is not the tokens'."""
+        return self.method.focus.pooled if self.method.focus else None
+
+    @property
+    def probe(self) -> Callable[[str, Tensor], None] | None:
+        """Keeps what the first step measures."""
+        return self._keep if self.is_measuring else None
+
+    def _keep(self, layer: str, entropy_BH: Tensor) -> None:
+        self.measured[layer] = entropy_BH.mean(0).cpu()
+
+    def concentrate(self, entropies: Entropies) -> None:
+        """Turn the measured entropies of all layers into the factors of their heads."""
+        focus = self.method.focus
+        assert focus is not None
+        assert focus.scale is not None
+        widest = max(map(len, entropies.values()))
+        # Layers may have different numbers of heads: absent ones must not count.
+        entropy_LH = torch.full((len(entropies), widest), torch.nan, dtype=torch.float64)
+        for row_H, values in zip(entropy_LH, entropies.values(), strict=True):
+            row_H[: len(values)] = torch.tensor(values, dtype=torch.float64)
+        scale_LH = focus.scale(entropy_LH)
+        self._scale_H = {
+            layer: scale_LH[index, : len(values)]
+            for index, (layer, values) in enumerate(entropies.items())
+        }
+        self._weights.clear()
+
+    def enter(self, sigma: float) -> None:
+        """Prepare for a step at a noise level."""
+        self._sigma = sigma
+        if not self.method.needs_spectrum:
+            self._weigh(None)
+
+    def saw(self, token_BSE: Tensor) -> None:
+        """Take gains from the spectrum of the tokens that the network's first layer makes."""
+        if not self.method.needs_spectrum:  # the model listens for another render's method
+            return
+        frames, columns = (a.length for a in self.axes if a.name in ("frame", "column"))
+        map_THW = token_means(token_BSE[:, : self.num_own], columns, frames)
+        # The map of the whole canvas is no band: functions mean on it what they say.
+        with torch._C.DisableTorchFunction():
+            self._weigh(spectrum(torch.cat(self.gather(map_THW), dim=1)))
+
+    def _weigh(self, seen: Spectrum | None) -> None:
+        gains = self.method.gains
+        if gains is None or not self.is_beyond:
+            return
+        each = [gains(axis, self._sigma, seen) for axis in self.axes]
+        # Most methods' gains are numbers, and the same at every step.
+        if not any(isinstance(gain, Tensor) for gain in each) and each == self._gains:
+            return
+        self._gains = each
+        self._gain_D = torch.cat(list(map(_per_channel, each, self.axes)))
+        self._weights.clear()
+
+    def tuned(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries with their heads' factors and the squares of their channels' gains.
+
+        A gain of queries and of keys is its square of either: logits sum over channels.
+        """
+        alike = layer if layer in self._scale_H else ""  # gains are those of all layers
+        if alike not in self._weights:
+            self._weights[alike] = self._weight(layer, q_BHSD)
+        weight_HSD = self._weights[alike]
+        return (q_BHSD if weight_HSD is None else q_BHSD * weight_HSD), k_BHSD
+
+    def _weight(self, layer: str, like: Tensor) -> Tensor | None:
+        """What queries of a layer are multiplied by, one for all tokens; None for 1."""
+        parts = []
+        if self._gain_D is not None:
+            parts.append(self._gain_D.square())
+        if (scale_H := self._scale_H.get(layer)) is not None:
+            parts.append(scale_H[:, None, None])
+        if all(bool((part == 1).all()) for part in parts):
+            return None
+        return math.prod(parts[1:], start=parts[0]).to(like)
+
+    def factor(self, num_tokens: int) -> float:
+        """One factor for all heads, from the number of tokens, text included."""
+        focus = self.method.focus
+        if focus is None or focus.constant is None or not self.is_beyond:
+            return 1.0
+        num_text = num_tokens - self.num_own
+        return focus.constant(self.num_tokens + num_text, self.num_trained + num_text)
+
+
+def measured(tunings: Sequence[Concentration]) -> list[Entropies]:
+    """What the first step measured of each half of the guidance."""
+    return [
+        {layer: entropy_H.tolist() for layer, entropy_H in tuning.measured.items()}
+        for tuning in tunings
+    ]
+
+
+def concentrate(
+    tunings: Sequence[Concentration], halves: Sequence[Entropies], twins: Comm | None
+) -> None:
+    """Scale the heads of a rank's halves of the guidance by the entropies of all halves."""
+    own = halves if twins is None else halves[twins.rank : twins.rank + 1]
+    for tuning, entropies in zip(tunings, own, strict=True):
+        tuning.concentrate(entropies)
+
+
+def gathering(comm: Comm, rows: Sequence[int]) -> Gather:
+    """How maps [T, H, W] of bands of so many rows of tokens are gathered, in rank order."""
+
+    def gather(map_THW: Tensor) -> list[Tensor]:
+        like = Like.of(map_THW)
+        return comm.all_gather(map_THW, [like.with_size(1, n) for n in rows])
+
+    return gather
+
+
+@contextmanager
+def watched(tuning: Concentration) -> Iterator[None]:
+    """While open, what this thread's networks make of their input is shown to the tuning."""
+    before, _current.tuning = _current.tuning, tuning
+    try:
+        yield
+    finally:
+        _current.tuning = before
+
+
+def listen(embedders: Sequence[nn.Module]) -> None:
+    """Show what these layers make of their input to whoever watches, once for each layer."""
+    with _listening:
+        for layer in embedders:
+            if layer not in _heard:
+                _heard.add(layer)
+                layer.register_forward_hook(_show)
+
+
+class _Current(threading.local):
+    tuning: Concentration | None = None
+
+
+_current = _Current()
+_listening = threading.Lock()
+_heard: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def _show(layer: nn.Module, args: object, output: Tensor) -> None:
+    if _current.tuning is not None:
+        # Clips come as [B, E, T, H, W].
+        tokens = output.flatten(2).transpose(1, 2) if output.ndim == 5 else output
+        _current.tuning.saw(tokens if tokens.ndim == 3 else tokens[None])
+
+
+def _per_channel(gain: Tensor | float, axis: Axis) -> Tensor:
+    """A gain for each channel of an axis: a frequency has two neighbours."""
+    gain_F = torch.as_tensor(gain, dtype=torch.float64).expand(axis.dim // 2)
+    return gain_F.repeat_interleave(2)

@@ -1,0 +1,65 @@
+"""What a process has loaded: one model at a time, shared by its rank threads."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..checkpoints.checkpoint import load_family
+from ..checkpoints.facts import ModelFacts
+from ..models import loading
+from ..models.family import Model
+
+if TYPE_CHECKING:
+    from ..planning.canvas_plan import CanvasPlan
+    from ..spec.render_spec import RenderSpec
+
+
+_LOADED: dict[tuple[str, ...], Model] = {}
+
+
+_LOADING = threading.Lock()
+
+
+def model(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Model:
+    """The model of a spec, loaded by whichever rank thread comes first; another one is let go."""
+    key = (facts.family, facts.folder, _choices(spec), str(device))
+    with _LOADING:
+        if key not in _LOADED:
+            _LOADED.clear()
+            loading.libraries(facts)
+            _LOADED[key] = load_family(facts.family).load(facts, spec, device)
+        return _LOADED[key]
+
+
+def weights(plan: CanvasPlan) -> tuple[str, ...]:
+    """Plans of which this is equal are drawn with the same weights on the same device."""
+    return (plan.facts.family, plan.facts.folder, _choices(plan.spec), plan.spec.device)
+
+
+def device_of(spec: RenderSpec) -> torch.device:
+    """The device that a process of this render works on; `cuda` is its first one, by number.
+
+    A device without a number is none to `torch.cuda.set_device`, nor equal to its tensors'.
+    """
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(kind if spec.device == "auto" else spec.device)
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak bytes so far: of the device where it counts them, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Not getrusage: a forked process inherits its parent's peak there.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def _choices(spec: RenderSpec) -> str:
+    """What of a spec decides the loaded weights."""
+    kept = (spec.quantization, spec.storage_dtype)
+    return repr((spec.dtype, spec.variant, spec.lora, spec.lora_2, *kept))

@@ -1,0 +1,398 @@
+"""One rank's share of a render: a plain class that a fleet places on a device.
+
+Everything it holds between verbs is in canvas coordinates and can be read back from the store,
+so a shard can be replaced, or the canvas cut anew, between any two steps.
+Shape suffixes: B batch, C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from frieze.cluster.comm import Comm, axis_comms
+from frieze.cluster.layout import Band
+from frieze.cluster.strategies.bands import predict
+
+from ..autoencoders.decoding import Piece, decode, quantise
+from ..events import StepReport
+from ..exports import sinks
+from ..files.location import Location
+from ..models import finite
+from ..models.family import Conditioning, Place
+from ..models.positions import Axis
+from ..planning.canvas_plan import CanvasPlan
+from ..planning.stage_plan import StagePlan
+from ..sampling.noise_levels import Level
+from ..sampling.solvers import noised, solver
+from ..store import numerics
+from ..store.store import Store
+from . import guidance_pair, method_attention, model_cache, rank_numerics
+from .block_writer import Writer
+from .method_attention import Concentration, Entropies, Gather, gathering, listen, watched
+from .precision import exactly
+from .stage_guides import Grid, Guiding, at_work
+from .stage_rows import Saved
+from .stage_start import Noise, StageStart
+from .state_writer import Digests, Saving
+from .tensor_trace import Entry, TensorTrace
+
+
+class Shard:
+    """Holds one band of the canvas on one device and advances it; see architecture in README."""
+
+    def __init__(self, plan: CanvasPlan, store_path: Location, picture_path: str | None) -> None:
+        self.plan = plan
+        self.store_path = store_path
+        self.picture_path = picture_path
+        self.device = model_cache.device_of(plan.spec)
+        self.solver = solver(plan.facts.schedule)
+        self.conditioning: dict[str, Conditioning] = {}
+        self.stage_index = -1
+        self.x_BCTHW = torch.empty(0)
+        self.history: tuple[Tensor, ...] = ()
+        self.tunings: tuple[Concentration, ...] = ()
+        self.image: Mapping[str, Tensor] = {}  # what a first frame adds to the conditioning
+        self.saving = Saving()
+        self.trace = TensorTrace(plan.spec.trace_digests)
+
+    def join(self, comm: Comm) -> None:
+        """Receive the communicator that the fleet made for this rank; a later one replaces it."""
+        self.saving.drop()
+        self.comm = comm
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
+    def arrange(self, plan: CanvasPlan) -> None:
+        """Take up a plan for as many ranks as there are now; rows are restored after it.
+
+        Ranks with the same band and different prompts are twins; each keeps half of the band,
+        and in the order of these shares all ranks hold the canvas once.
+        """
+        self.plan = plan
+        self.comms = axis_comms(self.comm, plan.mesh)
+        self.twins, self.sharing = guidance_pair.groups(self.comm, plan.mesh)
+
+    def load(self) -> dict[str, Any]:
+        """Open the store and load the weights, once per process however many rank threads."""
+        self.store = Store.open(self.store_path)
+        self.model = model_cache.model(self.plan.facts, self.plan.spec, self.device)
+        self.trace.take_weights(self.model)
+        if self.plan.method.needs_spectrum:
+            listen(self.model.embedders)
+        return {"pid": os.getpid(), "device": str(self.device)}
+
+    def condition(self, conditioning: Conditioning, prompt: str | None = None) -> None:
+        """Receive a prompt, the picture's by default, and its negative, encoded."""
+        prompt = self.plan.spec.prompt if prompt is None else prompt
+        self.conditioning[prompt] = conditioning.on(self.device)
+
+    @exactly
+    def paint(self) -> Digests:
+        """Decode this stage's latents into the store, for the next stage to enlarge.
+
+        Returns digests of the chunks that were written.
+        """
+        digests: Digests = {}
+        array = self.plan.array(f"{self.stage_index}-picture")
+        rows = self._stage.align * self.plan.facts.latent.downscale
+        for piece in self._decoded(self.stage_index, rows):
+            rows_CTHW = piece.pixels_BCTHW.clamp(-1, 1)[0].float().cpu().numpy()
+            span = slice(piece.row, piece.row + rows_CTHW.shape[2])
+            frames = slice(piece.frame, piece.frame + rows_CTHW.shape[1])
+            digests |= self.store.save_latents(array, 0, span, rows_CTHW, frames=frames)
+        return digests
+
+    @exactly
+    def begin(self, stage_index: int, from_slot: int | None) -> tuple[Digests, str]:
+        """Noise for the first stage; for a later one the last stage, enlarged and noised anew.
+
+        `from_slot` is where the last stage's final latents lie in the store; its picture is there
+        too if this stage enlarges pixels. What the render redraws takes the place of a stage
+        before the first. Returns digests of the latents that are kept for guidance, if there are
+        any, and what is not finite, "" if all is.
+        """
+        self._enter(stage_index)
+        noise, clean = self._draw_noise(), self._stage_start.clean(from_slot)
+        if clean is None:
+            self.x_BCTHW = noise * self._stage.table.scale
+            self.trace.take("latents", self.x_BCTHW, self._band)
+            return {}, self._fault({"the encoded picture": []})
+        self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
+        digests = self._keep("guide", 0, clean)
+        self._take_guide(noise, clean)
+        self.trace.take("latents", self.x_BCTHW, self._band)
+        return digests, self._fault({"the encoded picture": [clean]})
+
+    @exactly
+    def restore(self, stage_index: int, slot: int, step_index: int) -> str:
+        """Read this band's rows of a saved state, whatever number of ranks saved it.
+
+        Returns what is not finite, "" if all is.
+        """
+        self._enter(stage_index)
+        noise, band = self._draw_noise(), self._band
+        if self.solver.needs_noise:
+            for _ in range(step_index):  # as many as were drawn: the next one is the same
+                self._draw_noise()
+        rows = self.store.load_latents(stage_index, slot, slice(band.start, band.stop))
+        saved = self._to_device(torch.from_numpy(rows)).unsqueeze(0)
+        self.x_BCTHW, *kept = saved.split(self.plan.facts.latent.channels, dim=1)
+        self.history = tuple(kept[: self.solver.num_history])
+        if step_index < self._stage.num_steps:  # else it is needed no more
+            self._take_guide(noise)
+        self.guiding.memory = tuple(kept[self.solver.num_history :])
+        self.trace.take("latents", self.x_BCTHW, self._band)
+        return self._fault({"the saved state": [saved]})
+
+    @exactly
+    def step(self, step_index: int, slot: int | None = None) -> StepReport:
+        """Advance this band by one interval between noise levels.
+
+        Meanwhile the state that the step begins with is written into `slot`, if there is one; it
+        is on disk when the step is done.
+        """
+        began, sent = time.perf_counter(), self.comm.num_bytes_sent
+        waited = self.comm.seconds_waiting
+        if slot is not None:
+            self._write_state(slot)
+        saving = time.perf_counter() - began
+        level = self._stage.levels[step_index]
+        self.trace.take("latents before", self.x_BCTHW, self._band)
+        self.x_BCTHW = self.guiding.entered(step_index, self.x_BCTHW)
+        grid = self.guiding.grid(step_index)
+        for tuning in self.tunings:
+            tuning.axes, tuning.num_tokens, tuning.num_own, tuning.gather = self._tokens(grid)
+            tuning.is_measuring = step_index == 0 and tuning.measures
+            tuning.enter(level.sigma)
+        clean = self.guiding.corrected(step_index, self._denoised(level, grid))
+        clean = grid.back(self.comms.world, clean)
+        self.trace.take("estimate, guided", clean, self._band)
+        self.x_BCTHW, self.history = self.solver.step(
+            step_index,
+            self._stage.levels,
+            self.x_BCTHW,
+            clean,
+            self.history,
+            self._draw_noise if self.solver.needs_noise else None,
+        )
+        self.trace.take("latents", self.x_BCTHW, self._band)
+        kept = self._keep("clean", step_index, clean)
+        fault = self._fault({"the model's estimate of the picture": [clean]})
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # else the seconds were those of asking for it
+        drawn = time.perf_counter()
+        state = self.saving.settle()
+        now = time.perf_counter()
+        return StepReport(
+            now - began,
+            self.comm.num_bytes_sent - sent,
+            self.comm.seconds_waiting - waited,
+            saving + now - drawn,
+            fault,
+            state,
+            kept,
+        )
+
+    def _fault(self, made: finite.Named) -> str:
+        """What of this is not finite on some rank, of what was `made` or of the state; or ""."""
+        state = {
+            "the first frame's latents": self.image.values(),
+            "the latents": [self.x_BCTHW],
+            "the memory of steps": [*self.history, *self.guiding.memory],
+        }
+        return finite.first_fault(self.comm, {**made, **state})
+
+    def traced(self) -> Mapping[str, Entry]:
+        """Digests of what was taken and made since the last time, where the spec asks for them."""
+        return self.trace.taken()
+
+    def numerics(self) -> numerics.Numerics:
+        """What decides this rank's last bits, so far as it is known by now."""
+        return rank_numerics.of(self.plan.spec, self.device)
+
+    def entropies(self) -> tuple[int, list[Entropies]]:
+        """(its place among twins, what the first step measured of its halves of the guidance)."""
+        return self.twins.rank if self.twins else 0, method_attention.measured(self.tunings)
+
+    def concentrate(self, halves: Sequence[Entropies]) -> None:
+        """Scale the heads of this stage by the entropies of all halves."""
+        method_attention.concentrate(self.tunings, halves, self.twins)
+
+    def save(self, slot: int) -> Digests:
+        """Write this worker's latent rows, and what steps remember of them, into a slot.
+
+        Returns digests of the chunks that were written.
+        """
+        self._write_state(slot)
+        return self.saving.settle()
+
+    def _write_state(self, slot: int) -> None:
+        """Begin to write them."""
+        parts = [self.x_BCTHW, *self.history, *self.guiding.memory]
+        write = functools.partial(self._saved.write, self.stage_index, slot)
+        self.saving.start([self._shared(part)[0] for part in parts], write)
+
+    def latents(self) -> tuple[int, Tensor]:
+        """(first row, latents [C, T, H, W]) of this worker, for callbacks that ask for them."""
+        return self._share.start, self._shared(self.x_BCTHW)[0].cpu()
+
+    @exactly
+    def decode(self) -> Iterator[dict[str, str]]:
+        """Decode this band and write it, yielding blocks that are safely on disk: {id: digests}."""
+        done, bits = self.store.done(), self.plan.spec.bits
+        with Writer(self.store, sinks=sinks(self.picture_path)) as writer:
+            for piece in self._decoded(len(self.plan.stages) - 1, self.plan.block[0]):
+                for index, pixels_BCHW in enumerate(piece.pixels_BCTHW.unbind(2)):
+                    frame = piece.frame + index if self.plan.frames else None
+                    if not self.store.covers(done, piece.row, frame):
+                        writer.put(piece.row, quantise(pixels_BCHW, bits), frame)
+                if finished := writer.drain():
+                    yield finished
+        if finished := writer.drain():
+            yield finished
+
+    def memory(self) -> int:
+        """Peak bytes so far: of the device where it counts them, else of this process."""
+        return model_cache.peak_bytes(self.device)
+
+    @property
+    def _stage(self) -> StagePlan:
+        return self.plan.stages[self.stage_index]
+
+    @property
+    def _band(self) -> Band:
+        """Latent rows that this worker denoises."""
+        return self._stage.bands[self.comms.world.rank]
+
+    @property
+    def _share(self) -> Band:
+        """Latent rows of the band that are this worker's own."""
+        return self._stage.shares[self.sharing.rank]
+
+    def _shared(self, x_BCTHW: Tensor) -> Tensor:
+        """The share's rows of a tensor over the band."""
+        start = self._share.start - self._band.start
+        return x_BCTHW[..., start : start + self._share.rows, :]
+
+    def _place(self, grid: Grid) -> Place:
+        """Where this worker's rows lie on a grid."""
+        band = grid.bands[self.comms.world.rank]
+        method = self.plan.method
+        return Place(band, grid.canvas, method.positions, method.absolute)
+
+    @property
+    def _saved(self) -> Saved:
+        """This worker's rows of this stage in the store."""
+        place = (self.stage_index, self._band, self._share)
+        return Saved(self.plan, self.store, *place, self.device, self.trace)
+
+    @property
+    def _stage_start(self) -> StageStart:
+        return StageStart(self._saved, self.model, self.sharing, self.twins)
+
+    def _take_guide(self, noise_BCTHW: Tensor, g_BCTHW: Tensor | None = None) -> None:
+        """Put this stage's guide, if it has one, to work."""
+        if self.stage_index and self.plan.method.guide is not None:
+            world = self.comms.world
+            self.guiding = at_work(self.plan, world, self._saved, noise_BCTHW, g_BCTHW)
+
+    def _enter(self, stage_index: int) -> None:
+        """Take up a stage: its noise from the start, no memory of steps, its first frame."""
+        self.stage_index = stage_index
+        self._noise = Noise(self.plan, stage_index)
+        latent, canvas = self.plan.facts.latent, self._stage.canvas
+        shape = (1, latent.channels, canvas.frames, self._band.rows, canvas.width)
+        zeros = torch.zeros(shape, device=self.device)
+        self.history = (zeros,) * self.solver.num_history
+        grid = Grid(canvas, self._stage.bands)
+        self.guiding = Guiding(self.comms.world, grid, self._stage.levels)
+        self.tunings = self._tunings(grid)
+        if "image" in self.plan.sources:
+            self.image = self._stage_start.image_condition(self._place(grid))
+        self.trace.take_conditioning(self.conditioning.get(self._stage.prompt), self.image)
+
+    def _tunings(self, grid: Grid) -> tuple[Concentration, ...]:
+        """How this stage's attention is changed, for each half of the guidance drawn here."""
+        return tuple(
+            Concentration(self.plan.method, self.plan.facts.training_tokens, *self._tokens(grid))
+            for _ in range(1 if self.twins else self.plan.guidance.num_halves)
+        )
+
+    def _tokens(self, grid: Grid) -> tuple[tuple[Axis, ...], int, int, Gather]:
+        """Axes of a grid, its tokens, how many of them are this worker's, and how all meet."""
+        place, patch = self._place(grid), self.plan.facts.latent.patch
+        columns = place.canvas.frames * place.canvas.width // patch
+        rows, own = place.canvas.height // patch, place.band.rows // patch
+        gather = gathering(self.comms.world, [band.rows // patch for band in grid.bands])
+        return self.model.axes(place), columns * rows, columns * own, gather
+
+    def _denoised(self, level: Level, grid: Grid) -> Tensor:
+        """x0 of this worker's rows of a grid; twins evaluate one prompt each, and tell."""
+        place, guidance = self._place(grid), self._stage.guidance
+        x = grid.into(self.comms.world, self.x_BCTHW)
+        halves = self.conditioning[self._stage.prompt].halves
+        if self.twins is not None:
+            halves = halves[self.twins.rank : self.twins.rank + 1]
+
+        def half(tensors: Mapping[str, Tensor], tuning: Concentration) -> Tensor:
+            with watched(tuning):
+                return predict(
+                    lambda x, at: self.model.denoised(x, at, tensors, place, guidance),
+                    x,
+                    level,
+                    self.comms,
+                    bands=grid.bands,
+                    marks=self.model.denoiser_marks(level),
+                    tuning=None if tuning.is_idle else tuning,
+                )
+
+        clean = [
+            half({**tensors, **self.image}, tuning)
+            for tensors, tuning in zip(halves, self.tunings, strict=True)
+        ]
+        if self.twins is not None:
+            clean = self.twins.all_gather(clean[0])
+        for index, each in enumerate(clean):
+            self.trace.take(f"estimate {index + 1}", each, place.band)
+        if len(clean) == 1:
+            return clean[0]
+        positive, negative = clean
+        return self.model.guided(x, level, positive, negative, guidance)
+
+    def _draw_noise(self) -> Tensor:
+        """This band's rows of the stage's next noise."""
+        noise = self._to_device(self._noise.draw(self._band))
+        self.trace.take("noise", noise, self._band)
+        return noise
+
+    def _decoded(self, stage_index: int, rows_per_block: int) -> Iterator[Piece]:
+        """This worker's share of a stage's picture or clip, piece by piece."""
+        stage, spec = self.plan.stages[stage_index], self.plan.spec
+        for piece in decode(
+            self.model,
+            self._shared(self.x_BCTHW),
+            stage.shares,
+            stage.canvas,
+            self.sharing,
+            rows_per_block=rows_per_block,
+            fault=lambda what: finite.error(what, f"decoding stage {stage_index + 1}", spec),
+        ):
+            self.trace.take(f"pixels {piece.frame}/{piece.row}", piece.pixels_BCTHW, piece.rows)
+            yield piece
+
+    def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> Digests:
+        """Save latents of this stage for guidance, if the plan asks for them."""
+        if (name := f"{self.stage_index}-{kind}") not in self.plan.arrays:
+            return {}
+        rows_CTHW = self._shared(x_BCTHW)[0].float().cpu().numpy()
+        return self._saved.write(self.plan.array(name), slot, rows_CTHW)
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, torch.float32)

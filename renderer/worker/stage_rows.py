@@ -1,0 +1,94 @@
+"""A worker's rows of what a store keeps of a render's stages.
+
+Shape suffixes: B batch, C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frieze.cluster.layout import Band
+
+from ..extrapolation.guides import View
+from ..planning.canvas_plan import CanvasPlan
+from ..store.numerics import KEPT
+from ..store.store import Store
+from . import upsampling
+from .tensor_trace import TensorTrace
+
+
+@dataclass(frozen=True)
+class Saved:
+    """`band` are the rows of a stage that a worker denoises, `share` those that it saves."""
+
+    plan: CanvasPlan
+    store: Store
+    stage_index: int
+    band: Band
+    share: Band
+    device: torch.device
+    trace: TensorTrace = field(default_factory=TensorTrace)
+
+    def write(self, array: int, slot: int, rows_CTHW: np.ndarray) -> dict[int, str]:
+        """This worker's share of this stage, into a slot of an array; digests of its chunks."""
+        self._trace(array, slot, self.share, torch.from_numpy(rows_CTHW))
+        rows = slice(self.share.start, self.share.stop)
+        return self.store.save_latents(array, slot, rows, rows_CTHW)
+
+    def read(
+        self, array: int, source_index: int, slot: int, rows: Band, factor: int | None = None
+    ) -> Tensor:
+        """Rows of this stage from an array over an earlier one's canvas, enlarged where smaller.
+
+        `factor` is the array's cells per latent cell, a pixel's by default.
+        """
+        factor = factor or self.plan.facts.latent.downscale
+        source, target = (
+            (canvas.height * factor, canvas.width * factor)
+            for canvas in (self.plan.stages[i].canvas for i in (source_index, self.stage_index))
+        )
+        held = rows if source == target else upsampling.source_rows(rows, source[0], target[0])
+        found = self._rows(array, slot, held)
+        if source != target:
+            found = upsampling.enlarge(found, held, source, rows, target)
+        return self._to_device(found)
+
+    def latents(self, name: str, source_index: int, slot: int) -> Tensor:
+        """The band's rows of latents kept for guidance, enlarged where smaller."""
+        return self.read(self.plan.array(name), source_index, slot, self.band, 1)
+
+    def placed(self, view: View, slot: int) -> Tensor:
+        """The band with the last stage's latents in their place, as they are, zeros around."""
+        index, latent = self.stage_index - 1, self.plan.facts.latent
+        inner, outer = (self.plan.stages[i].canvas for i in (index, self.stage_index))
+        region = view.region(inner, outer, latent.patch)
+        shape = (latent.channels, outer.frames, self.band.rows, outer.width)
+        start, stop = (
+            min(max(edge - region.top, 0), region.height)
+            for edge in (self.band.start, self.band.stop)
+        )
+        placed_CTHW = torch.zeros(shape)
+        if start < stop:
+            first = region.top + start - self.band.start
+            columns = slice(region.left, region.left + region.width)
+            found_CTHW = self._rows(index, slot, Band(start, stop))[: latent.channels]
+            placed_CTHW[:, :, first : first + stop - start, columns] = found_CTHW
+        return self._to_device(placed_CTHW)
+
+    def _rows(self, array: int, slot: int, rows: Band) -> Tensor:
+        found = self.store.load_latents(array, slot, slice(rows.start, rows.stop))
+        self._trace(array, slot, rows, torch.from_numpy(found))
+        return torch.from_numpy(found)
+
+    def _trace(self, array: int, slot: int, rows: Band, x_CTHW: Tensor) -> None:
+        """Note what goes to the store and comes from it; states are noted where they are used."""
+        name = self.plan.arrays[array]
+        if not name.isdigit():
+            self.trace.take(f"{KEPT}{name} {slot}", x_CTHW, rows)
+
+    def _to_device(self, x_CTHW: Tensor) -> Tensor:
+        return x_CTHW.to(self.device, torch.float32).unsqueeze(0)

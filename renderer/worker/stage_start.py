@@ -1,0 +1,104 @@
+"""What a worker's band of a stage starts from: noise, encoded pictures, latents of the last stage.
+
+Shape suffixes: B batch, C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from frieze.cluster.bands import band_mode
+from frieze.cluster.comm import Comm
+from frieze.cluster.layout import Band
+
+from ..extrapolation.guides import View
+from ..models.family import Model, Place
+from ..planning.canvas_plan import CanvasPlan
+from ..sampling.solvers import stage_seed
+from . import guidance_pair
+from .stage_rows import Saved
+
+
+class Noise:
+    """A stage's noise, drawn whole by every rank, so that who draws which rows changes nothing.
+
+    Stage 0 draws what diffusers' pipelines draw from the same seed.
+    """
+
+    def __init__(self, plan: CanvasPlan, stage_index: int) -> None:
+        facts, canvas = plan.facts, plan.stages[stage_index].canvas
+        channels = facts.latent.channels
+        self._shape_BCTHW = (1, channels, canvas.frames, canvas.height, canvas.width)
+        self._dtype = torch.float32 if facts.float32_noise else getattr(torch, plan.spec.dtype)
+        seed = stage_seed(plan.spec.seed, stage_index)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def draw(self, band: Band) -> Tensor:
+        """A band's rows of the next noise, on the CPU."""
+        whole = torch.randn(self._shape_BCTHW, generator=self._generator, dtype=self._dtype)
+        return whole[..., band.start : band.stop, :].clone()
+
+
+@dataclass(frozen=True)
+class StageStart:
+    """`sharing` are all ranks in the order of their shares, `twins` a rank and its twin, if any.
+
+    All ranks of a canvas call every method together.
+    """
+
+    saved: Saved
+    model: Model
+    sharing: Comm
+    twins: Comm | None
+
+    def clean(self, slot: int | None) -> Tensor | None:
+        """The clean latents that the stage starts from; None for noise alone.
+
+        `slot` is where the last stage's lie.
+        """
+        saved, plan = self.saved, self.saved.plan
+        index = saved.stage_index - 1
+        if index < 0:
+            return self._encoded("init", 0) if "init" in plan.sources else None
+        assert slot is not None
+        if isinstance(plan.method.guide, View):
+            return saved.placed(plan.method.guide, slot)
+        if plan.stages[saved.stage_index].enlarge == "pixels":
+            return self._encoded(f"{index}-picture", index)
+        latents = saved.read(index, index, slot, saved.band, 1)
+        return latents[:, : plan.facts.latent.channels]
+
+    def image_condition(self, place: Place) -> Mapping[str, Tensor]:
+        """What the first frame adds to the conditioning of the band at `place`."""
+        saved = self.saved
+        pixels = self._pixels(f"{saved.stage_index}-image", saved.stage_index)
+        own = dataclasses.replace(place, band=saved.share)
+        made = self._in_encoder(lambda: self.model.image_condition(pixels, own))
+        return {name: self._of_band(tensor) for name, tensor in made.items()}
+
+    def _encoded(self, array: str, source_index: int) -> Tensor:
+        """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""
+        pixels = self._pixels(array, source_index)
+        return self._of_band(self._in_encoder(lambda: self.model.encoded(pixels)))
+
+    def _pixels(self, array: str, source_index: int) -> Tensor:
+        """The share's rows of a stored picture, enlarged to this stage's size."""
+        saved = self.saved
+        share = saved.share.scaled(saved.plan.facts.latent.downscale)
+        return saved.read(saved.plan.array(array), source_index, 0, share, None)
+
+    def _in_encoder(self, work: Callable[[], Any]) -> Any:
+        stage, marks = self.saved.plan.stages[self.saved.stage_index], self.model.encoder_marks
+        with band_mode(self.sharing, stage.shares, marks=marks, canvas=stage.canvas):
+            return work()
+
+    def _of_band(self, share_BCTHW: Tensor) -> Tensor:
+        """The band's rows, of which twins hold a share each."""
+        stage = self.saved.plan.stages[self.saved.stage_index]
+        return guidance_pair.whole(self.twins, share_BCTHW, self.saved.band, stage.shares)

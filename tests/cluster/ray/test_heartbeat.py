@@ -1,0 +1,60 @@
+"""A rank whose process answers nothing is lost in any verb; one that works is left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from frieze.cluster.fleet import FleetError, WorkerLostError
+from frieze.cluster.ray import heartbeat
+from frieze.cluster.ray.actor_fleet import RayFleet
+from frieze.cluster.ray.actor_pool import MOST_STARTS
+from support.fleet_workers import Brittle, Worker, once
+from tolerances import AMPLE
+
+FOREVER = 3600.0  # seconds; longer than a test may take
+SILENT = 6.0
+
+
+def test_a_stopped_rank_is_found_in_a_verb_that_may_take_for_ever(
+    ray_cluster: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "SILENT_SECONDS", SILENT)
+    with RayFleet.launch(Worker, 2, timeout=FOREVER) as fleet:
+        fleet.all("idle", 1.5 * SILENT)  # the control: nothing is said for longer than that
+        stopped = fleet.describe()[1].pid
+        begun = once(tmp_path / "begun", lambda: os.kill(stopped, signal.SIGSTOP))
+        with pytest.raises(WorkerLostError, match=r"rank 1 .*did not answer for 6 s") as caught:
+            fleet.all("stall", 1, FOREVER, begun)
+        assert caught.value.rank == 1
+        fleet.mend()
+        assert stopped not in {place.pid for place in fleet.describe()}
+        assert fleet.all("total", 0) == [1, 1]
+
+
+def lose_one(fleet: RayFleet, rank: int) -> None:
+    os.kill(fleet.describe()[rank].pid, signal.SIGKILL)
+    with pytest.raises(WorkerLostError):
+        fleet.all("stall", rank, FOREVER)
+
+
+@pytest.mark.slow
+def test_newcomers_that_die_as_they_start_are_given_up_after_some(
+    ray_cluster: int, tmp_path: Path
+) -> None:
+    flaw, starts = tmp_path / "flaw", tmp_path / "starts"
+    with RayFleet.launch(Brittle, 2, str(tmp_path), timeout=AMPLE, wait=FOREVER) as fleet:
+        lose_one(fleet, 1)
+        fleet.mend()  # the control: this one starts
+        assert fleet.size == 2
+        flaw.touch()
+        lose_one(fleet, 0)
+        fleet.mend()
+        assert (fleet.size, starts.read_text()) == (1, "." * MOST_STARTS)
+        assert fleet.all("total", 0) == [0]
+        lose_one(fleet, 0)
+        with pytest.raises(FleetError, match=f"no worker is left, and {MOST_STARTS} starts in a"):
+            fleet.mend()

@@ -1,0 +1,355 @@
+"""The command line: what it takes, what it passes on, and what it shows."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from frieze.renderer.cli import app, render
+from frieze.renderer.cli.spec_options import PANELS, WITHOUT_FLAG
+from frieze.renderer.driver.caller import RenderResult
+from frieze.renderer.errors import SpecError
+from frieze.renderer.events import Event
+from frieze.renderer.outputs import exporting
+from frieze.renderer.spec import merging
+from frieze.renderer.spec.render_spec import RenderSpec
+from support.command_line import frieze, process
+from tolerances import AMPLE
+
+HEAVY = ["torch", "ray", "diffusers", "transformers", "zarr", "numpy", "tifffile", "PIL", "triton"]
+# A new command or flag must show in a diff of this file.
+FIELD_FLAGS = [
+    "--negative-prompt",
+    "--height",
+    "--width",
+    "--frames",
+    "--num-frames",
+    "--fps",
+    "--seed",
+    "--num-inference-steps",
+    "--guidance-scale",
+    "--guidance-scale-2",
+    "--true-cfg-scale",
+    "--init",
+    "--strength",
+    "--image",
+    "--model",
+    "--revision",
+    "--variant",
+    "--lora",
+    "--lora-2",
+    "--quantization",
+    "--storage-dtype",
+    "--method",
+    "--option",
+    "--method-options",
+    "--shift",
+    "--max-sequence-length",
+    "--dtype",
+    "--workers",
+    "--local",
+    "--park",
+    "--trace-digests",
+    "--no-trace-digests",
+    "--no-local",
+    "--address",
+    "--device",
+    "--device-memory",
+    "--guidance-ranks",
+    "--ulysses",
+    "--chunk",
+    "--save-every",
+    "--timeout",
+    "--wait",
+    "--out",
+    "--overwrite",
+    "--no-overwrite",
+    "--bits",
+    "--dpi",
+    "--preset",
+    "--size",
+    "--json",
+]
+FLAGS = {
+    "render": [*FIELD_FLAGS, "--also", "--continue", "--dry-run", "--quiet", "-q"],
+    "plan": FIELD_FLAGS,
+    "config": [*(flag for flag in FIELD_FLAGS if flag != "--json"), "--full"],
+    "resume": [
+        "--trace-digests",
+        "--no-trace-digests",
+        "--workers",
+        "--local",
+        "--no-local",
+        "--address",
+        "--timeout",
+        "--wait",
+        "--also",
+        "--overwrite",
+        "--json",
+        "--quiet",
+        "-q",
+    ],
+    "batch": [
+        *("--out", "--continue", "--retries", "--workers", "--local", "--no-local", "--park"),
+        *("--address", "--device", "--device-memory", "--timeout", "--wait"),
+        *("--json", "--quiet", "-q"),
+    ],
+    "export": ["--overwrite", "--follow", "--dpi", "--json"],
+    "status": ["--follow", "--json", "--address"],
+    "verify": ["--json"],
+    "digests": ["--json"],
+    "report": ["--overwrite", "--json"],
+    "doctor": [
+        *(
+            "--size",
+            "--prompt",
+            "--detector",
+            "--json",
+            "--seed",
+            "--dtype",
+            "--workers",
+            "--local",
+        ),
+        *("--no-local", "--address", "--device"),
+    ],
+    "submit": [
+        "--address",
+        "--submission-id",
+        "--follow",
+        "--no-wait",
+        "--metadata",
+        "--env",
+        "--entrypoint-num-cpus",
+        "--python",
+    ],
+}
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RenderSpec, dict[str, Any]]]:
+    """Puts a stand-in in the driver's place and lists what it was asked to draw."""
+    asked: list[tuple[RenderSpec, dict[str, Any]]] = []
+
+    def draw(spec: RenderSpec, **options: Any) -> RenderResult:
+        asked.append((spec, options))
+        options["on_event"](Event("stage", stage=1, num_stages=1, num_steps=2, message="64x64"))
+        for step in (1, 2):
+            counts = {"stage": 1, "num_stages": 1, "step": step, "num_steps": 2}
+            options["on_event"](Event("step", seconds=0.5, **counts))
+        paths = (Path(spec.out), *map(Path, options["exports"]))
+        return RenderResult(paths[0], paths, 1.0, 5, 6, 7)
+
+    monkeypatch.setattr(render, "draw", draw)
+    return asked
+
+
+# What it takes
+
+
+def test_commands_and_flags_are_these_and_no_others() -> None:
+    group = get_command(app.app)
+    commands = {
+        name: {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o[0] == "-"}
+        for name, command in group.commands.items()
+    }
+    assert commands == {name: set(flags) for name, flags in FLAGS.items()}
+
+
+def test_every_field_has_a_flag_in_exactly_one_panel() -> None:
+    placed = [field for fields in PANELS.values() for field in fields]
+    assert sorted(placed) == sorted(set(RenderSpec.model_fields) - WITHOUT_FLAG)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["render", "--help"], ["--version"], ["--nope"]])
+def test_telling_how_it_is_used_imports_nothing_heavy(words: list[str]) -> None:
+    watch = f"import atexit, sys; atexit.register(lambda: print(set({HEAVY}) & set(sys.modules)))"
+    out, _ = process(*words, program=watch).communicate(timeout=AMPLE)
+    assert out.endswith("set()\n")
+
+
+def test_importing_the_public_face_imports_nothing_heavy() -> None:
+    code = f"import sys, frieze.renderer; print(set({HEAVY}) & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
+
+
+def test_every_option_says_what_it_is_when_it_is_left_out() -> None:
+    """Switches that can only be set excepted: they are off."""
+    silent = [
+        f"{name} {param.opts[0]}: {param.help}"
+        for name, command in get_command(app.app).commands.items()
+        for param in command.params
+        if param.param_type_name == "option"
+        and not (param.is_flag and not param.secondary_opts)
+        and "default" not in (param.help or "")
+    ]
+    assert not silent, "\n".join(silent)
+
+
+def test_defaults_in_the_help_are_those_that_are_used() -> None:
+    params = {p.name: p for p in get_command(app.app).commands["render"].params}
+    for name, field in RenderSpec.model_fields.items():
+        if name in WITHOUT_FLAG or field.default is None or field.default_factory:
+            continue
+        told = params[name].help.rpartition("default")[2].strip(": ")
+        used = {"False": "off", "()": "none"}.get(str(field.default), field.default)
+        assert told == (f"{used:g}" if isinstance(used, float) else str(used)), name
+
+
+def test_a_plan_that_clearly_fits_is_said_without_a_model() -> None:
+    watch = f"import atexit, sys; atexit.register(lambda: print(set({HEAVY}) & set(sys.modules)))"
+    small = ("plan", "--size", "512x512", "--device", "cpu")
+    out, _ = process(*small, "--device-memory", "24", program=watch).communicate(timeout=AMPLE)
+    assert re.search(r"memory +less than 0\.\d\d GiB on each device, which has 24\.0", out)
+    assert out.endswith("{'numpy'}\n")
+    out, _ = process(*small, "--device-memory", "0.2", program=watch).communicate(timeout=AMPLE)
+    assert re.search(r"memory +0\.\d\d GiB on each device: text", out)
+    assert "'torch'" in out.splitlines()[-1]
+
+
+def test_help_groups_the_options() -> None:
+    shown = frieze("render", "--help")
+    assert shown.exit_code == 0
+    places = [shown.stdout.index(f"─ {panel} ─") for panel in PANELS]
+    assert places == sorted(places)
+    assert "pixels; default 1024" in shown.stdout
+
+
+def test_no_command_shows_the_help() -> None:
+    assert frieze().stdout == frieze("--help").stdout
+    assert frieze().exit_code == 0
+
+
+def test_the_version_is_one_line() -> None:
+    assert re.fullmatch(r"frieze \d+\.\d+\.\d+\S*\n", frieze("--version").stdout)
+
+
+# What it passes on
+
+
+def test_flags_win_over_the_preset_and_the_preset_over_the_defaults(
+    drawn: list[tuple[RenderSpec, dict[str, Any]]], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("prompt: a moon\nseed: 5\nworkers: 3\nlocal: true\nheight: 64\n")
+    shown = frieze("render", "--preset", str(path), "--seed", "7", "--no-local", "--width", "32")
+    assert shown.exit_code == 0, shown.output
+    spec = drawn[0][0]
+    assert spec == RenderSpec(prompt="a moon", seed=7, workers=3, local=False, height=64, width=32)
+
+
+def test_size_is_width_by_height(drawn: list[tuple[RenderSpec, dict[str, Any]]]) -> None:
+    assert frieze("render", "a sun", "--size", "1024x768").exit_code == 0
+    assert (drawn[0][0].width, drawn[0][0].height) == (1024, 768)
+
+
+def test_size_wins_over_a_presets_height(
+    drawn: list[tuple[RenderSpec, dict[str, Any]]],
+) -> None:
+    assert frieze("render", "--preset", "demo", "--size", "64x32").exit_code == 0
+    assert (drawn[0][0].width, drawn[0][0].height) == (64, 32)
+
+
+def test_an_empty_prompt_is_drawn_when_it_is_given(
+    drawn: list[tuple[RenderSpec, dict[str, Any]]],
+) -> None:
+    assert frieze("render", "").exit_code == 0
+    assert drawn[0][0].prompt == ""
+
+
+def test_also_may_be_given_several_times(
+    drawn: list[tuple[RenderSpec, dict[str, Any]]],
+) -> None:
+    shown = frieze("render", "a sun", "--out", "a.zarr", "--also", "a.tif", "--also", "a.png")
+    assert list(drawn[0][1]["exports"]) == ["a.tif", "a.png"]
+    assert shown.stdout == "a.zarr\na.tif\na.png\n"
+
+
+@pytest.mark.usefixtures("drawn")
+def test_paths_go_to_stdout_and_progress_to_stderr() -> None:
+    shown = frieze("render", "a sun", "--out", "a.zarr")
+    assert shown.stdout == "a.zarr\n"
+    assert "stage 1/1 64x64\n" in shown.stderr
+    assert "stage 1/1: step 2/2, 0.50 s each\n" in shown.stderr
+
+
+@pytest.mark.usefixtures("drawn")
+def test_quiet_says_nothing() -> None:
+    shown = frieze("render", "a sun", "--quiet")
+    assert (shown.exit_code, shown.output) == (0, "")
+
+
+@pytest.mark.usefixtures("drawn")
+def test_json_is_events_and_then_the_result() -> None:
+    shown = frieze("render", "a sun", "--out", "a.zarr", "--json")
+    lines = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [line["event"] for line in lines] == ["stage", "step", "step", "result"]
+    assert lines[1]["seconds"] == 0.5
+    assert lines[-1]["outputs"] == ["a.zarr"]
+    assert shown.stderr == ""
+
+
+def test_a_dry_run_prints_the_plan_and_draws_nothing(
+    drawn: list[tuple[RenderSpec, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Plan(str):
+        estimate = "asked for"
+        is_estimated, facts, spec = True, None, None
+
+    module = importlib.import_module("frieze.renderer.planning.plan")
+    monkeypatch.setattr("frieze.renderer.planning.weight_names.check", lambda *_: ())
+    monkeypatch.setattr(module, "plan", lambda spec: Plan(f"bands for {spec.height} rows"))
+    assert frieze("render", "x", "--height", "64", "--dry-run").stdout == "bands for 64 rows\n"
+    assert frieze("plan", "--height", "64").stdout == "bands for 64 rows\n"
+    assert drawn == []
+
+
+def test_a_plan_is_told_to_machines_by_value() -> None:
+    shown = frieze("plan", "--preset", "demo", "--size", "512x256", "--json")
+    made = json.loads(shown.stdout)
+    assert (made["event"], made["spec"]["width"], made["spec"]["height"]) == ("plan", 512, 256)
+    assert [len(stage["bands"]) for stage in made["stages"]] == [2, 2, 2]
+    assert " at 0x" not in shown.stdout
+
+
+def test_resume_passes_on_only_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def finish(path: str, **options: Any) -> RenderResult:
+        asked.update(options)
+        return RenderResult(Path(path), (Path(path),), 1.0, 5, 6, 7)
+
+    monkeypatch.setattr(render, "finish", finish)
+    assert frieze("resume", "a.zarr", "--workers", "3", "--also", "a.png").exit_code == 0
+    assert set(asked) == {"workers", "exports", "overwrite", "on_event", "cancel"}
+    assert (asked["workers"], asked["exports"], asked["overwrite"]) == (3, ["a.png"], False)
+
+
+def test_export_passes_on_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def export(store: str, out: str, **options: Any) -> str:
+        asked.append((store, out, options))
+        return out
+
+    monkeypatch.setattr(exporting, "export", export)
+    assert frieze("export", "a.zarr", "a.tif", "--overwrite", "--dpi", "72").stdout == "a.tif\n"
+    options = {"overwrite": True, "follow": False, "dpi": 72.0}
+    assert asked == [("a.zarr", "a.tif", options)]
+
+
+def test_options_of_a_method_are_named_values() -> None:
+    given = merging.merge(
+        None, "x", None, {"method_options": ["margin=0.85", "mode=all", "ks=[9]"]}
+    )
+    assert given.method_options == {"margin": 0.85, "mode": "all", "ks": [9]}
+    with pytest.raises(SpecError, match="--option 'margin' is not NAME=VALUE"):
+        merging.merge(None, "x", None, {"method_options": ["margin"]})

@@ -1,0 +1,106 @@
+"""What a killed process left goes, what another is at work on stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from frieze.renderer.errors import ExportError
+from frieze.renderer.files import scratch
+from frieze.renderer.files.atomic import whole_file
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from frieze.renderer.files.scratch import scratch
+with scratch(Path(sys.argv[1]), "a.tif") as folder:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "half.tif").write_bytes(b"half")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def holder(parent: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process at work in a folder of its own, and that folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(parent)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def left(parent: Path) -> list[str]:
+    return sorted(os.listdir(parent))
+
+
+def test_a_killed_process_leaves_nothing_for_ever_and_a_living_one_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    process, folder = holder(tmp_path)
+    try:
+        assert (folder / "deep" / "half.tif").exists()
+        with whole_file(tmp_path / "b.png", overwrite=False, error=ExportError) as part:
+            part.write_bytes(b"b")
+        assert left(tmp_path) == sorted([folder.name, "b.png"]), "control: it is still at work"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with scratch.scratch(tmp_path) as mine:
+            assert left(tmp_path) == sorted([mine.name, "b.png"])
+        assert left(tmp_path) == ["b.png"]
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_an_error_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with scratch.scratch(tmp_path) as folder:
+            (folder / "deep").mkdir()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert left(tmp_path) == []
+
+
+def mark(folder: Path, text: str, age: float = 0.0) -> None:
+    folder.mkdir()
+    (folder / scratch.OWNER).write_text(text)
+    then = time.time() - age
+    os.utime(folder / scratch.OWNER, (then, then))
+
+
+def test_what_is_not_known_to_be_abandoned_stays(tmp_path: Path) -> None:
+    here = f"1 {os.uname().nodename} boot\n"
+    stranger = tmp_path / ".mine.0123abcd.part"
+    stranger.mkdir()
+    (stranger / "thesis.txt").write_text("years")
+    mark(tmp_path / "named.0123abcd.part", here)
+    mark(
+        tmp_path / ".elsewhere.0123abcd.part", "1 another-host boot\n", scratch.FOREIGN_SECONDS / 2
+    )
+    (tmp_path / ".link.0123abcd.part").symlink_to(tmp_path / "named.0123abcd.part")
+    kept = left(tmp_path)
+    mark(tmp_path / ".gone.0123abcd.part", here)
+    mark(tmp_path / ".old.0123abcd.part", "1 another-host boot\n", scratch.FOREIGN_SECONDS + 60)
+    (tmp_path / ".empty.0123abcd.part").mkdir()
+    scratch.remove_abandoned(tmp_path)
+    assert left(tmp_path) == kept
+    assert (stranger / "thesis.txt").exists()
+
+
+def test_a_name_as_long_as_names_may_be_has_room(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 125 + ".tif")
+    with whole_file(path, overwrite=False, error=ExportError) as part:
+        part.write_bytes(b"whole")
+    assert path.read_bytes() == b"whole"
+    assert left(tmp_path) == [path.name]

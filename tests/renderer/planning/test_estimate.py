@@ -1,0 +1,368 @@
+"""What a plan says a render needs is what it needs: tiny models on CPU, measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import configs_full
+from checkpoints import PIPELINES
+from contracts.gallery import Gallery
+from frieze.cluster.comm import Comm, run_threads
+from frieze.cluster.layout import Band
+from frieze.kernels.live_bytes import LiveBytes
+from frieze.kernels.meta_attention import tracing
+from frieze.kernels.operator_workspace import workspace
+from frieze.renderer.checkpoints.checkpoint import describe, family_names, load_family
+from frieze.renderer.errors import PlanError
+from frieze.renderer.inputs.sources import Source
+from frieze.renderer.models.family import Conditioning
+from frieze.renderer.models.meta_models import shorten
+from frieze.renderer.planning import memory_trace
+from frieze.renderer.planning.canvas_plan import CanvasPlan
+from frieze.renderer.planning.estimate import Estimate, fits
+from frieze.renderer.planning.memory_check import MARGIN, roughly
+from frieze.renderer.planning.plan import plan
+from frieze.renderer.spec.render_spec import RenderSpec
+from frieze.renderer.worker import model_cache
+from frieze.renderer.worker.shard import Shard
+from frieze.renderer.worker.stage_rows import Saved
+from frieze.renderer.worker.stage_start import StageStart
+from support.memory import peak_bytes
+from tolerances import AMPLE
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+CLOSE = 0.1  # what a plan promises
+DEMO: dict[str, Any] = {"height": 256, "width": 256, "num_inference_steps": 2, "device": "cpu"}
+# Without AVX-512 convolutions of 16 bits take a minute.
+IS_FAST = "AVX512" in torch.backends.cpu.get_cpu_capability()
+WIDE: dict[str, Any] = {"width": 512} if IS_FAST else {"height": 128, "width": 144}
+FRAME = {"image": Source("frame.png", "", 1, 64, 64)}
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    return Gallery(tmp_path_factory.mktemp("gallery"))
+
+
+def planned(spec: RenderSpec) -> CanvasPlan:
+    takes_image = describe(spec.model).takes_image
+    return plan(spec, sources=FRAME if takes_image else {})
+
+
+def estimated(made: CanvasPlan) -> Estimate:
+    return memory_trace.estimate(
+        made.facts,
+        made.spec,
+        made.stages,
+        made.mesh,
+        guidance=made.guidance,
+        positions=made.method.positions,
+        rows_per_block=made.block[0],
+    )
+
+
+def conditioning(made: CanvasPlan) -> Conditioning:
+    shapes = load_family(made.facts.family).text_shapes(made.facts, made.spec)
+    dtype = getattr(torch, made.spec.dtype)
+    half = {name: torch.zeros(shape, dtype=dtype) for name, shape in shapes.items()}
+    return Conditioning((half,) * made.guidance.num_halves)
+
+
+def size(*tensors: Tensor) -> int:
+    return sum(x.numel() * x.element_size() for x in tensors)
+
+
+class Black(Saved):
+    """Stored pictures are black."""
+
+    def read(self, array: int, source: int, slot: int, rows: Band, factor: int | None) -> Tensor:
+        width = self.plan.stages[self.stage_index].canvas.width * self.plan.facts.latent.downscale
+        return torch.zeros(1, 3, 1, rows.rows, width)
+
+
+class Measured(Shard):
+    """A worker without a store, whose first frame, if it has one, is black."""
+
+    def __init__(self, made: CanvasPlan, comm: Comm, tensors: Conditioning) -> None:
+        super().__init__(made, "", None)
+        self.join(comm)
+        self.arrange(made)
+        self.model = model_cache.model(made.facts, made.spec, torch.device("cpu"))
+        self.condition(tensors)
+        self.halves = tensors.halves
+
+    @property
+    def _saved(self) -> Saved:
+        nowhere: Any = None
+        place = (self.stage_index, self._band, self._share)
+        return Black(self.plan, nowhere, *place, self.device)
+
+    @property
+    def _stage_start(self) -> StageStart:
+        """A first frame is encoded once, before what is measured: plans count it apart."""
+        start, image = super()._stage_start, self.image
+        if image:
+            object.__setattr__(start, "image_condition", lambda place: image)
+        return start
+
+    def peaks(self) -> tuple[int, int]:
+        """Bytes of denoising and of decoding, without weights."""
+        last = len(self.plan.stages) - 1
+        self._enter(last)
+        image = size(*self.image.values())
+        text = size(*(x for half in self.halves for x in half.values())) + image
+        denoise = self.peak(self._steps)
+        state = size(self.x_BCTHW, *self.history)
+        decode = self.peak(lambda: [None for _ in self._decoded(last, self.plan.block[0])])
+        return denoise + text, decode + state + text
+
+    def _steps(self) -> None:
+        self.begin(0, None)
+        for index in range(self.plan.stages[0].num_steps):
+            self.step(index)
+
+    def peak(self, work: Any) -> int:
+        """By torch's allocator where one rank is all, else by a count of this rank's tensors."""
+        if self.comm.size == 1 and not self.plan.spec.storage_dtype:
+            return peak_bytes(work)
+        live = LiveBytes(workspace)
+        networks = [part for part in vars(self.model).values() if isinstance(part, nn.Module)]
+        live.adopt(x for network in networks for x in network.parameters())
+        with live:
+            work()
+        return live.peak.num_bytes
+
+
+def measured(made: CanvasPlan) -> list[tuple[int, int]]:
+    tensors = conditioning(made)
+    return run_threads(
+        lambda comm: Measured(made, comm, tensors).peaks(), made.spec.workers, timeout=AMPLE
+    )
+
+
+HALF = WIDE | {"dtype": "bfloat16"}
+TALL = {"height": 384, "width": 128, "true_cfg_scale": 2.0, "negative_prompt": "grey"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "workers"),
+    [({}, 1), ({}, 2), ({}, 3), (HALF, 1), (HALF, 2), (TALL, 1), (TALL, 3)],
+    ids=["square-1", "square-2", "square-3", "wide-half-1", "wide-half-2", "tall-1", "tall-3"],
+)
+def test_the_demo_needs_what_its_plan_says(changes: dict[str, Any], workers: int) -> None:
+    made = planned(RenderSpec(**(DEMO | {"workers": workers, "chunk": 64} | changes)))
+    needed, peaks = estimated(made), measured(made)
+    assert needed.denoise == pytest.approx(max(peak for peak, _ in peaks), rel=CLOSE)
+    assert needed.decode == pytest.approx(max(peak for _, peak in peaks), rel=CLOSE)
+
+
+@pytest.mark.parametrize("mesh", [{"ulysses": 2}, {"guidance_ranks": 2}, {"ulysses": 4}])
+def test_so_it_does_on_every_mesh(mesh: dict[str, int]) -> None:
+    guided = {"true_cfg_scale": 2.0, "negative_prompt": "grey"}
+    small = {"workers": 4, "chunk": 64, "width": 128, "num_inference_steps": 1}
+    made = planned(RenderSpec(**(DEMO | small | guided | mesh)))
+    needed, peaks = estimated(made), measured(made)
+    assert needed.denoise == pytest.approx(max(peak for peak, _ in peaks), rel=CLOSE)
+    assert needed.decode == pytest.approx(max(peak for _, peak in peaks), rel=CLOSE)
+
+
+def test_layers_that_are_cast_need_room_for_both() -> None:
+    small = DEMO | {"height": 128, "width": 128}
+    made = planned(RenderSpec(**small, storage_dtype="float8_e4m3fn", dtype="bfloat16"))
+    needed, ((denoise, decode),) = estimated(made), measured(made)
+    assert needed.denoise == pytest.approx(denoise, rel=CLOSE)
+    assert needed.decode == pytest.approx(decode, rel=CLOSE)
+
+
+SERVED = {pipeline for family in family_names() for pipeline in load_family(family).pipelines}
+LAYOUTS = [name for name, pipeline in PIPELINES.items() if pipeline in SERVED]
+# One of each network and decoder.
+DISTINCT = ("flux2", "qwen", "sd15", "sd3", "sdxl", "wan22-i2v", "wan", "zimage")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name in DISTINCT])
+def test_every_family_needs_what_its_plan_says(gallery: Gallery, name: str, workers: int) -> None:
+    # Where tensors are tiny, torch's own choices jump with their sizes.
+    larger = {side: 2 * gallery.arguments(name)[side] for side in ("height", "width")}
+    spec = gallery.spec(name, workers=workers, device="cpu", image=None, method="none", **larger)
+    made = planned(spec)
+    needed, peaks = estimated(made), measured(made)
+    assert needed.denoise == pytest.approx(max(peak for peak, _ in peaks), rel=CLOSE)
+    assert needed.decode == pytest.approx(max(peak for _, peak in peaks), rel=CLOSE)
+    assert MARGIN * roughly(made) > needed.bytes_per_device
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_prompts_have_the_shapes_stated(gallery: Gallery, name: str) -> None:
+    spec = gallery.spec(name, image=None)
+    facts = describe(spec.model)
+    frame = np.zeros((spec.height, spec.width, 3), np.float32) if facts.takes_image else None
+    family = load_family(facts.family)
+    (half,) = family.encode(facts, spec, torch.device("cpu"), 1, frame).halves
+    stated = family.text_shapes(facts, spec)
+    assert half.keys() == stated.keys()
+    for key, tensor in half.items():
+        assert len(tensor.shape) == len(stated[key])
+        assert all(real <= most for real, most in zip(tensor.shape, stated[key], strict=True))
+
+
+def test_control_the_band_of_another_rank_is_another_answer() -> None:
+    made = planned(RenderSpec(**DEMO, workers=3, chunk=64))
+    traced = memory_trace.Traced(
+        made.facts, made.spec, made.mesh, made.guidance, made.method.positions
+    )
+    short, tall = (traced.denoise(made.stages[0], rank).num_bytes for rank in (0, 1))
+    assert made.stages[0].bands[0].rows < made.stages[0].bands[1].rows
+    assert short != pytest.approx(tall, rel=CLOSE)
+
+
+def test_a_cascade_is_traced_at_its_largest_stage_and_needs_the_most_of_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = {"height": 768, "width": 512}
+    made = planned(RenderSpec(**{**DEMO, **size}, workers=2, method="pi"))
+    assert len(made.stages) > 2
+    each = [estimated(dataclasses.replace(made, stages=(stage,))) for stage in made.stages]
+    traced: list[int] = []
+    denoise = memory_trace.Traced.denoise
+
+    def watched(self: memory_trace.Traced, stage: Any, rank: int) -> Any:
+        traced.append(made.stages.index(stage))
+        return denoise(self, stage, rank)
+
+    monkeypatch.setattr(memory_trace.Traced, "denoise", watched)
+    whole = estimated(made)
+    assert set(traced) == {len(made.stages) - 1}
+    assert whole.denoise == max(one.denoise for one in each) > min(one.denoise for one in each)
+    assert whole.decode == max(one.decode for one in each)
+    assert whole.encode > max(one.encode for one in each) == 0
+
+
+def test_equal_layers_that_are_stood_in_for_change_no_peak() -> None:
+    from diffusers import FluxTransformer2DModel
+
+    def peak(shortened: bool) -> int:
+        with torch.device("meta"):
+            network = FluxTransformer2DModel(
+                num_layers=5,
+                num_single_layers=6,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                in_channels=16,
+                joint_attention_dim=24,
+                pooled_projection_dim=12,
+                axes_dims_rope=(4, 6, 6),
+            )
+        calls = []
+        for block in (*network.transformer_blocks, *network.single_transformer_blocks):
+            block.attn.register_forward_hook(lambda *_: calls.append(1))
+        if shortened:
+            shorten(network)
+        make = functools.partial(torch.empty, device="meta")
+        with tracing("cpu"), LiveBytes(workspace) as live:
+            network(
+                hidden_states=make(1, 256, 16),
+                timestep=make(1),
+                pooled_projections=make(1, 12),
+                encoder_hidden_states=make(1, 9, 24),
+                txt_ids=make(9, 3),
+                img_ids=make(256, 3),
+            )
+        assert len(calls) == (6 if shortened else 11)
+        return live.peak.num_bytes
+
+    assert peak(True) == peak(False)
+
+
+# ---- full sizes
+
+
+# In one stage: the last one is what a cascade needs most for, and the others cost time to trace.
+SIZES: dict[str, dict[str, Any]] = {
+    "flux1": {"height": 8192, "width": 8192, "method": "none"},
+    "sdxl": {"height": 8192, "width": 8192, "method": "none"},
+    "wan14b": {"height": 2160, "width": 3840, "num_frames": 81, "method": "none"},
+}
+# Billions of the denoiser's parameters, as published.
+PARAMETERS = {"flux1": 11.9, "sdxl": 2.57, "wan14b": 14.29}
+DENOISER = {"flux1": "transformer", "sdxl": "unet", "wan14b": "transformer"}
+# Devices of 141, 80 and 24 GB that hold the render, by workers.
+FITTING = {
+    "flux1": {1: (), 2: (141,), 4: (141, 80), 8: (141, 80)},
+    "sdxl": {1: (), 2: (), 4: (141,), 8: (141, 80)},
+    "wan14b": {1: (), 2: (), 4: (141,), 8: (141, 80)},
+}
+
+
+def on_cuda(made: CanvasPlan) -> Estimate:
+    """What CUDA devices would need; there need not be any."""
+    spec = made.spec.model_copy(update={"device": "cuda"})
+    return estimated(dataclasses.replace(made, spec=spec))
+
+
+@pytest.mark.parametrize("name", configs_full.NAMES)
+def test_full_sizes_are_planned_by_part(name: str, tmp_path: Path) -> None:
+    folder = str(configs_full.build(name, tmp_path))
+    spec = RenderSpec(model=folder, dtype="bfloat16", address="auto", **SIZES[name])
+    needed = {}
+    for workers in (1, 2, 4, 8):
+        made = plan(spec.model_copy(update={"workers": workers}))
+        needed[workers] = on_cuda(made)
+        assert MARGIN * roughly(made) > needed[workers].bytes_per_device
+        reasons = {gb: fits(needed[workers], gb * 10**9) for gb in (141, 80, 24)}
+        assert tuple(gb for gb, why in reasons.items() if why is None) == FITTING[name][workers]
+        assert all("GiB on each device" in why for why in reasons.values() if why)
+    for few, many in ((1, 2), (2, 4), (4, 8)):
+        assert needed[many].weights == needed[few].weights
+        assert needed[many].denoise < needed[few].denoise
+        assert needed[many].decode < needed[few].decode
+    assert needed[1].in_flight == 0 < needed[8].in_flight + (name == "sdxl")
+    # Norms and the like may be wider than bfloat16.
+    weights = needed[1].parts[DENOISER[name]] / 2e9
+    assert weights == pytest.approx(PARAMETERS[name], rel=0.01)
+
+
+def test_a_plan_for_devices_that_it_does_not_fit_is_refused(tmp_path: Path) -> None:
+    spec = RenderSpec(
+        model=str(configs_full.build("sdxl", tmp_path)),
+        dtype="bfloat16",
+        device="cuda",
+        device_memory=74.5,
+        workers=4,
+        **SIZES["sdxl"],
+    )
+    with pytest.raises(PlanError, match=r"decoding needs .* GiB on each device"):
+        plan(spec)
+
+
+def test_a_clip_to_redraw_counts_whether_or_not_the_model_could_animate_a_frame(
+    gallery: Gallery,
+) -> None:
+    clip = Source("clip.mp4", "", 17, 64, 64)
+    spec = gallery.spec("wan22-small", num_frames=17, init="clip.mp4", device="cpu")
+    made = plan(spec, sources={"init": clip})
+    model = load_family("wan").load(made.facts, spec, torch.device("cpu"))
+    size = (17, spec.height, spec.width)
+    pixels = torch.zeros(1, 3, *size)
+    own = pixels.numel() * pixels.element_size()
+    assert estimated(made).encode == pytest.approx(
+        own + peak_bytes(lambda: model.encoded(pixels)), rel=CLOSE
+    )
+    first = peak_bytes(lambda: model.encoded(pixels[:, :, :1]))
+    assert first < 0.5 * estimated(made).encode
+
+
+def test_workers_of_one_device_share_its_weights_and_leave_it_when_parked() -> None:
+    needed = Estimate(weights=10, denoise=5, decode=7, text=3)
+    assert needed.bytes_per_device == 17
+    assert needed.together(3) == 10 + 3 * 7
+    assert needed.together(3, parked=True) == 17

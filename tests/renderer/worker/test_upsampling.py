@@ -1,0 +1,47 @@
+"""Enlarging a canvas band by band equals enlarging it whole."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frieze.cluster.layout import Band, cut
+from frieze.renderer.worker.upsampling import enlarge, source_rows
+from tolerances import CONTROL
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(4, 12),
+    columns=st.integers(3, 9),
+    factor=st.sampled_from([(2, 1), (3, 2), (4, 1)]),
+    parts=st.integers(1, 4),
+)
+def test_bands_equal_the_whole_canvas(
+    rows: int, columns: int, factor: tuple[int, int], parts: int
+) -> None:
+    torch.manual_seed(rows * columns)
+    small_CTHW = torch.randn(3, 1, rows, columns)
+    target = (rows * factor[0] // factor[1], columns * factor[0] // factor[1])
+    whole = F.interpolate(small_CTHW.transpose(0, 1), size=target, mode="bicubic").transpose(0, 1)
+    pieces = []
+    for band in cut(target[0], parts):
+        held = source_rows(band, rows, target[0])
+        source = small_CTHW[:, :, held.start : held.stop]
+        pieces.append(enlarge(source, held, (rows, columns), band, target))
+    torch.testing.assert_close(torch.cat(pieces, dim=2), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_control_a_band_enlarged_alone_is_wrong_at_its_border() -> None:
+    torch.manual_seed(0)
+    small = torch.randn(1, 3, 8, 8)
+    whole = F.interpolate(small, size=(16, 16), mode="bicubic")[:, :, :8]
+    alone = F.interpolate(small[:, :, :4], size=(8, 16), mode="bicubic")
+    assert (whole - alone).abs().max() > CONTROL
+
+
+def test_a_band_reads_only_the_rows_it_needs() -> None:
+    assert source_rows(Band(0, 8), 64, 128) == Band(0, 6)
+    assert source_rows(Band(60, 68), 64, 128) == Band(28, 36)
