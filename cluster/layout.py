@@ -9,7 +9,7 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import Literal
 
-Axis = Literal["guidance", "ring", "ulysses"]
+MeshAxis = Literal["guidance", "ring", "ulysses"]
 
 
 class LayoutError(ValueError):
@@ -101,7 +101,7 @@ class Mesh:
             raise LayoutError(f"coordinates {at} lie outside the mesh {sides}")
         return (guidance * self.ring + ring) * self.ulysses + ulysses
 
-    def group(self, rank: int, axis: Axis) -> tuple[int, ...]:
+    def group(self, rank: int, axis: MeshAxis) -> tuple[int, ...]:
         """The ranks that differ from `rank` on one axis only, in the order of that axis."""
         g, r, u = self.coordinates(rank)
         if axis == "guidance":

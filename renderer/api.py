@@ -96,10 +96,10 @@ def render(
     `RenderCancelledError` or `RenderFailedError` during it, with the store left resumable.
     """
     with uncollected():
-        from .driver.driver import Drive
+        from .driver.driver import Driver
         from .repetition.detect import settled
 
-    drive = Drive(on_event, cancel, callback_on_step_end, settle=settled)
+    drive = Driver(on_event, cancel, callback_on_step_end, settle=settled)
     return drive.go_on(spec, exports) if continued else drive.render(spec, exports)
 
 
@@ -126,12 +126,12 @@ def resume(
     the version have changed, and what `render` raises.
     """
     with uncollected():
-        from .driver.driver import Drive
+        from .driver.driver import Driver
 
     place = {"workers": workers, "local": local, "address": address}
     changes = place | {"timeout": timeout, "wait": wait}
     given: dict[str, Any] = {k: value for k, value in changes.items() if value is not None}
     if workers is not None:
         given |= {"max_workers": None}  # unless `workers` is a range, as "2..8"
-    drive = Drive(on_event, cancel, callback_on_step_end)
+    drive = Driver(on_event, cancel, callback_on_step_end)
     return drive.resume(location(path, StoreError), given, exports, overwrite)

@@ -1,8 +1,8 @@
 """Torch functions on a band: halos, merged statistics, canvas attention."""
 
 from .attention_entropy import canvas_entropy as canvas_entropy
-from .attention_modifier import Tuning as Tuning
-from .attention_override import Diversion as Diversion
+from .attention_modifier import AttentionModifier as AttentionModifier
+from .attention_override import AttentionOverride as AttentionOverride
 from .band_mode import BandMode as BandMode
 from .band_mode import band_mode as band_mode
 from .canvas_attention import Context as Context

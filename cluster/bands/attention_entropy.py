@@ -26,7 +26,7 @@ from frieze.kernels.decay import Decay, Frames
 from frieze.kernels.reference import finite
 
 from ..comm import AxisComms, Comm
-from .canvas_attention import Context, Spread, fading
+from .canvas_attention import Context, TokenLayout, fading
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Rows:
     image: _Asker  # after tokens were traded for heads
     k_text: Tensor
     k: Tensor  # this rank's own image keys, all heads
-    spread: Spread
+    spread: TokenLayout
     fades: Sequence[Frames] | None
 
     def visits(self, visit: Callable[[Tensor, int, Frames | None], None]) -> None:
@@ -116,7 +116,7 @@ def canvas_entropy(
     if pooled is not None and pooled < 1:
         raise ValueError(f"entropy of blocks of {pooled} tokens; want at least 1")
     context = Context(0) if context is None else context
-    spread = Spread.of(q_BHSD, comms, tokens, context, num_frames)
+    spread = TokenLayout.of(q_BHSD, comms, tokens, context, num_frames)
     (q_text, q), (k_text, k) = (context.split(x) for x in (q_BHSD, k_BHSD))
     q = spread.to_heads(q)
     fades = None if decay is None else fading(q, spread, decay)
@@ -165,7 +165,7 @@ class _Blocks:
     of_groups: Sequence[Tensor]  # of those of every ring rank, after `to_heads`
 
     @staticmethod
-    def of(spread: Spread, context: Context, side: int) -> _Blocks:
+    def of(spread: TokenLayout, context: Context, side: int) -> _Blocks:
         num_text, num_image = context.num_tokens, sum(spread.tokens)
         text_start, start = (0, num_text) if context.side == "front" else (num_image, 0)
         return _Blocks(

@@ -13,7 +13,7 @@ from torch import Tensor
 from frieze.kernels.decay import Decay
 
 
-class Tuning(Protocol):
+class AttentionModifier(Protocol):
     """How the attention of marked layers is changed and measured, inside one `BandMode`.
 
     It is asked on every rank, for the same layers in the same order, and must answer alike: on

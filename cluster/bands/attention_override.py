@@ -18,7 +18,7 @@ from torch import Tensor
 Attention = Callable[..., Tensor]
 
 
-class Diversion:
+class AttentionOverride:
     """While open, this thread's `torch.nn.functional.scaled_dot_product_attention` is `instead`.
 
     `instead` is called with what the function was before, and then with the call's arguments; what

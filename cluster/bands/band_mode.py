@@ -24,11 +24,11 @@ from frieze.kernels.group_norm import Moments, merge, moments, normalise
 from ..comm import AxisComms, Comm, axis_comms
 from ..layout import Band, Canvas, Mesh
 from .attention_entropy import canvas_entropy
-from .attention_modifier import Tuning
-from .attention_override import Diversion
+from .attention_modifier import AttentionModifier
+from .attention_override import AttentionOverride
 from .canvas_attention import Context, canvas_attention
 from .convolution import BandConvolution
-from .layer_marks import Call, Marks, Watch, mark
+from .layer_marks import Call, LayerGuard, Marks, mark
 from .row_mixers import Spans, row_mixer
 from .tensor_shapes import BandError, CanvasShapes, refusal
 
@@ -54,7 +54,7 @@ class BandMode(TorchFunctionMode):
         mesh: Mesh | None = None,
         marks: Sequence[Marks] = (),
         canvas: Canvas | None = None,
-        tuning: Tuning | None = None,
+        tuning: AttentionModifier | None = None,
     ) -> None:
         super().__init__()
         self.comms = comm if isinstance(comm, AxisComms) else axis_comms(comm, mesh)
@@ -68,7 +68,7 @@ class BandMode(TorchFunctionMode):
         # Here every function means what it means anyway, and only the tuning is to be done: the
         # mode, which costs every torch call a detour, is not entered.
         self._only_tunes = tuning is not None and self.comm.size == 1
-        self.watch = Watch(marks, Diversion(self.attend) if self._only_tunes else None)
+        self.watch = LayerGuard(marks, AttentionOverride(self.attend) if self._only_tunes else None)
         self._meanings: dict[str, Callable[..., Tensor]] = {
             "convolve": self.convolution.convolve,
             "pad": self.convolution.pad,
@@ -185,7 +185,7 @@ class BandMode(TorchFunctionMode):
 
     def _tune(
         self,
-        tuning: Tuning,
+        tuning: AttentionModifier,
         function: Any,
         query: Tensor,
         key: Tensor,
@@ -264,7 +264,7 @@ def band_mode(
     mesh: Mesh | None = None,
     marks: Sequence[Marks] = (),
     canvas: Canvas | None = None,
-    tuning: Tuning | None = None,
+    tuning: AttentionModifier | None = None,
     always: bool = False,
 ) -> AbstractContextManager[Any]:
     """A `BandMode`; nothing at all where one rank holds the canvas and there is no `tuning`.

@@ -50,7 +50,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Spread:
+class TokenLayout:
     """How one attention lies on the ranks: the image tokens of each, the heads within a group.
 
     Every rank's image tokens are `num_frames` frames of its own rows, frame by frame.
@@ -68,7 +68,7 @@ class Spread:
         tokens: Sequence[int],
         context: Context,
         num_frames: int = 1,
-    ) -> Spread:
+    ) -> TokenLayout:
         """ValueError if the tokens do not add up."""
         num_image = q_BHSD.shape[2] - context.num_tokens
         if len(tokens) != comms.world.size or tokens[comms.world.rank] != num_image:
@@ -83,7 +83,7 @@ class Spread:
         if q_BHSD.shape[1] < comms.ulysses.size:  # too few heads to trade: all on one ring
             comms = AxisComms(comms.world, ring=comms.world, ulysses=solo())
         heads = _spans(_shares(q_BHSD.shape[1], comms.ulysses.size))
-        return Spread(comms, tuple(tokens), tuple(heads), num_frames)
+        return TokenLayout(comms, tuple(tokens), tuple(heads), num_frames)
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
@@ -164,7 +164,7 @@ def canvas_attention(
     ValueError if the tokens do not add up.
     """
     context = Context(0) if context is None else context
-    spread = Spread.of(q_BHSD, comms, tokens, context, num_frames)
+    spread = TokenLayout.of(q_BHSD, comms, tokens, context, num_frames)
     (q_text, q), (k_text, k), (v_text, v) = (context.split(x) for x in (q_BHSD, k_BHSD, v_BHSD))
     image = _image_rows(q, k, v, k_text, v_text, spread, scale, decay)
     if not context.num_tokens:
@@ -196,7 +196,7 @@ def _image_rows(
     v: Tensor,
     k_text: Tensor,
     v_text: Tensor,
-    spread: Spread,
+    spread: TokenLayout,
     scale: float | None,
     decay: Decay | None,
 ) -> Tensor:
@@ -223,7 +223,7 @@ def _image_rows(
     return spread.to_tokens(partial.out_BHSD.to(dtype))
 
 
-def fading(q: Tensor, spread: Spread, decay: Decay) -> list[Frames]:
+def fading(q: Tensor, spread: TokenLayout, decay: Decay) -> list[Frames]:
     """What decays between this rank's queries, after `to_heads`, and each ring rank's keys."""
     frames = spread.frames_of_groups(q.device)
     factor_F = decay.factors(spread.num_frames).to(q.device)

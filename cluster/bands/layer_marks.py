@@ -91,7 +91,7 @@ class Door(Protocol):
     def close(self) -> None: ...
 
 
-class Watch:
+class LayerGuard:
     """The marked layers that run, and have run, inside one mode on one thread.
 
     `door` is open while at least one of them runs.
@@ -150,7 +150,7 @@ class Watch:
 
 
 class _Current(threading.local):
-    watch: Watch | None = None
+    watch: LayerGuard | None = None
 
 
 _current = _Current()

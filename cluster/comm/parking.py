@@ -20,7 +20,7 @@ from torch import Tensor, UntypedStorage
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Place = Literal["host", "disk"]
+ParkingMedium = Literal["host", "disk"]
 
 MIN_BYTES = 1 << 16  # smaller storages are not worth a copy
 MAPPED_BYTES = 1 << 20  # larger blocks go back to the system when freed
@@ -44,7 +44,7 @@ class Parking(TorchDispatchMode):
     meets (a cache inside a shared model) is brought back for good when it is first used.
     """
 
-    def __init__(self, place: Place, scratch: str | None, lots: dict[int, Parking]) -> None:
+    def __init__(self, place: ParkingMedium, scratch: str | None, lots: dict[int, Parking]) -> None:
         super().__init__()
         if place == "disk":
             _return_freed_memory()

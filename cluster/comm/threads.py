@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .collectives import Comm
 from .messages import CommError, Like, Pending, RankLostError, check_like
-from .parking import Parking, Place
+from .parking import Parking, ParkingMedium
 from .thread_world import Letter, World
 
 
@@ -107,7 +107,7 @@ def threads(
     *,
     timeout: float = 60.0,
     turns: bool = False,
-    park: Place | None = None,
+    park: ParkingMedium | None = None,
     scratch: str | None = None,
 ) -> tuple[Comm, ...]:
     """A world of `num_ranks` ranks, one Comm for each thread.
@@ -134,7 +134,7 @@ def run_threads(
     *args: Any,
     timeout: float = 60.0,
     turns: bool = False,
-    park: Place | None = None,
+    park: ParkingMedium | None = None,
     scratch: str | None = None,
 ) -> list[Any]:
     """`function(comm, *args)` on every rank of a new world of threads; results in rank order.

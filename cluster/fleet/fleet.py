@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import torch
 
 from . import cancellation
-from .worker_host import Place, Report
+from .worker_host import RankLocation, Report
 
 POLL_SECONDS = 0.2  # how long the driver waits at a stretch, so that Ctrl-C works at once
 
@@ -31,7 +31,7 @@ GRACE_SECONDS = 5.0  # how long ranks may take to say what happened once their g
 T = TypeVar("T")
 
 
-Job = tuple[str, tuple[Any, ...]]  # a method of `Seat` and its arguments
+Call = tuple[str, tuple[Any, ...]]  # a method of `Seat` and its arguments
 
 
 class FleetError(RuntimeError):
@@ -116,7 +116,7 @@ class Fleet(ABC):
         return self._ended is not None
 
     @abstractmethod
-    def describe(self) -> tuple[Place, ...]:
+    def describe(self) -> tuple[RankLocation, ...]:
         """Where each rank runs, in rank order."""
 
     def mend(self) -> None:
@@ -141,7 +141,7 @@ class Fleet(ABC):
         """Ends all ranks and gives back what the fleet took; may be called twice."""
 
     @abstractmethod
-    def _start(self, rank: int, job: Job, title: str) -> None:
+    def _start(self, rank: int, job: Call, title: str) -> None:
         """Starts a job on a rank's seat."""
 
     @abstractmethod
@@ -166,16 +166,16 @@ class Fleet(ABC):
     @staticmethod
     def _runs(
         ranks: Iterable[int], verb: str, args: tuple[Any, ...], streaming: bool = False
-    ) -> dict[int, Job]:
+    ) -> dict[int, Call]:
         return dict.fromkeys(ranks, ("run", (verb, args, streaming)))
 
-    def _collect(self, verb: str, jobs: Mapping[int, Job], timeout: float | None) -> list[Any]:
+    def _collect(self, verb: str, jobs: Mapping[int, Call], timeout: float | None) -> list[Any]:
         reports = self._follow(verb, jobs, timeout)
         done = {rank: report.value for rank, report in reports if report.kind == "done"}
         return [done[rank] for rank in sorted(done)]
 
     def _follow(
-        self, verb: str, jobs: Mapping[int, Job], timeout: float | None
+        self, verb: str, jobs: Mapping[int, Call], timeout: float | None
     ) -> Iterator[tuple[int, Report]]:
         """Starts a job on each rank and yields reports until each rank said its last word."""
         if self._ended or self._running:

@@ -9,8 +9,8 @@ from collections.abc import Generator, Iterator
 from typing import Any, Self
 
 from ..comm import worlds as comms
-from .fleet import Fleet, Job
-from .worker_host import Place, Report, Seat
+from .fleet import Call, Fleet
+from .worker_host import RankLocation, Report, WorkerHost
 
 
 class SoloFleet(Fleet):
@@ -29,7 +29,7 @@ class SoloFleet(Fleet):
 
     def __init__(self, worker: type, size: int, timeout: float) -> None:
         super().__init__(worker, size, timeout)
-        self._seat = Seat()
+        self._seat = WorkerHost()
         self._reports: Generator[Report, None, None] | None = None
 
     def mend(self) -> None:
@@ -37,15 +37,15 @@ class SoloFleet(Fleet):
         self._ended = None
         self._collect("join", {0: ("join", (comms.solo(),))}, None)
 
-    def describe(self) -> tuple[Place, ...]:
+    def describe(self) -> tuple[RankLocation, ...]:
         """This process."""
-        return (Place(0, socket.gethostname(), os.getpid(), "the driver"),)
+        return (RankLocation(0, socket.gethostname(), os.getpid(), "the driver"),)
 
     def close(self) -> None:
         """Lets a stream that was left early tidy up."""
         self._end("closed")
 
-    def _start(self, rank: int, job: Job, title: str) -> None:
+    def _start(self, rank: int, job: Call, title: str) -> None:
         name, args = job
         self._reports = getattr(self._seat, name)(*args)
 

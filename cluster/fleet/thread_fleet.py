@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 from ..comm import worlds as comms
-from .fleet import GRACE_SECONDS, POLL_SECONDS, Fleet, FleetError, Job
-from .worker_host import Place, Report, Seat
+from .fleet import GRACE_SECONDS, POLL_SECONDS, Call, Fleet, FleetError
+from .worker_host import RankLocation, Report, WorkerHost
 
 
 class LocalFleet(Fleet):
@@ -39,7 +39,7 @@ class LocalFleet(Fleet):
 
     def __init__(self, worker: type, size: int, timeout: float) -> None:
         super().__init__(worker, size, timeout)
-        self._seats = [Seat() for _ in range(size)]
+        self._seats = [WorkerHost() for _ in range(size)]
         self._comms: tuple[comms.Comm, ...] = ()
         self._group: dict[str, Any] = {}
         self._busy: set[int] = set()
@@ -85,10 +85,10 @@ class LocalFleet(Fleet):
         self._ended = None
         self._meet()
 
-    def describe(self) -> tuple[Place, ...]:
+    def describe(self) -> tuple[RankLocation, ...]:
         """Where each rank runs, in rank order."""
         node, pid = socket.gethostname(), os.getpid()
-        return tuple(Place(rank, node, pid, "thread") for rank in range(self.size))
+        return tuple(RankLocation(rank, node, pid, "thread") for rank in range(self.size))
 
     def close(self) -> None:
         """Ends the threads; one that is deep in a computation ends at its next collective."""
@@ -110,7 +110,7 @@ class LocalFleet(Fleet):
                 self._reports.put((rank, Report("lost", f"its thread ended with {error!r}")))
                 return
 
-    def _start(self, rank: int, job: Job, title: str) -> None:
+    def _start(self, rank: int, job: Call, title: str) -> None:
         comms.line_up(self._comms[rank : rank + 1] if job[0] != "build" else ())
         self._busy.add(rank)
         self._jobs[rank].put(job)

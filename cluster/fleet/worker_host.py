@@ -28,7 +28,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Place:
+class RankLocation:
     """Where a rank runs."""
 
     rank: int
@@ -40,7 +40,7 @@ class Place:
         return f"rank {self.rank} ({self.device}, pid {self.pid} on {self.node})"
 
 
-class Seat:
+class WorkerHost:
     """Holds one rank's worker; every public generator is one job and ends with its last report."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Seat:
             self._comm.abort(reason)
 
 
-class Errand:
+class FunctionWorker:
     """A worker for one call, which needs no other rank."""
 
     def join(self, comm: Comm) -> None:

@@ -16,18 +16,18 @@ from ..fleet import (
     GRACE_SECONDS,
     POLL_SECONDS,
     Bounds,
-    Errand,
+    Call,
     Fleet,
     FleetError,
-    Job,
-    Place,
+    FunctionWorker,
+    RankLocation,
     Report,
     T,
     next_size,
 )
-from .actor_pool import Crew, Member
-from .heartbeat import Pulse
-from .placement import Reserve, share_of
+from .actor_pool import ActorPool, Member
+from .heartbeat import Heartbeat
+from .placement import Placement, share_of
 from .session import connect, disconnect, is_private, threads_of
 from .worker_actor import next_report
 
@@ -91,9 +91,9 @@ class RayFleet(Fleet):
         Errors are those of a verb, and of `launch`, whose Ray this uses. A result should be on the
         CPU. A private Ray is started for this call alone, unless a `session` keeps one.
         """
-        fleet = cls(Errand, 1, timeout)
+        fleet = cls(FunctionWorker, 1, timeout)
         fleet._call_it(getattr(function, "__name__", "function"))
-        fleet._staff(Errand, (), address, num_cpus, num_gpus, wait)
+        fleet._staff(FunctionWorker, (), address, num_cpus, num_gpus, wait)
         with fleet:
             result: T = fleet.one("apart", function, *args)
         return result
@@ -106,17 +106,17 @@ class RayFleet(Fleet):
         self._preparation: tuple[Any, ...] = (worker, (), None)
         self._owns_ray = False
         self._beside = 0
-        self._reserve: Reserve | None = None
-        self._crew: Crew | None = None
+        self._reserve: Placement | None = None
+        self._crew: ActorPool | None = None
         self._number = 0  # of the group
         self._group: dict[str, Any] = {}  # how it communicates
         self._device = "cpu"
         self._next: list[Member] = []
         self._looked, self._change_seconds = 0.0, 2.0
-        self._places: tuple[Place, ...] = ()
+        self._places: tuple[RankLocation, ...] = ()
         self._streams: dict[Any, int] = {}
         self._lost: set[int] = set()
-        self._pulse = Pulse(timeout)
+        self._pulse = Heartbeat(timeout)
         self._environment = {
             # An allocator chosen for the driver (cudaMallocAsync, say) must not reach NCCL workers.
             "PYTORCH_CUDA_ALLOC_CONF": "",
@@ -136,7 +136,7 @@ class RayFleet(Fleet):
             self._crew.preparation = (worker, args, verb)
         super().take(worker, *args)
 
-    def describe(self) -> tuple[Place, ...]:
+    def describe(self) -> tuple[RankLocation, ...]:
         """Where each rank runs, in rank order."""
         return self._places
 
@@ -183,14 +183,14 @@ class RayFleet(Fleet):
             # NCCL refuses two ranks on one device; gloo carries their tensors through the host.
             backend = "gloo" if 0 < num_gpus < 1 else None
             self._group = {"device": self._device, "timeout": self.timeout, "backend": backend}
-            self._reserve = Reserve(self._name, share, self._bounds.least, self._bounds.most)
+            self._reserve = Placement(self._name, share, self._bounds.least, self._bounds.most)
             self._reserve.wait(wait)
             options = {
                 "num_cpus": num_cpus,
                 "num_gpus": num_gpus,
                 "runtime_env": {"env_vars": self._environment},
             }
-            self._crew = Crew(self._name, self._reserve, options, self._preparation)
+            self._crew = ActorPool(self._name, self._reserve, options, self._preparation)
             self._occupy(self._crew, max(wait, START_SECONDS))
             jobs = dict.fromkeys(range(self.size), ("build", (worker, args)))
             self._collect("__init__", jobs, None)
@@ -199,7 +199,7 @@ class RayFleet(Fleet):
             self.close()
             raise
 
-    def _occupy(self, crew: Crew, wait: float) -> None:
+    def _occupy(self, crew: ActorPool, wait: float) -> None:
         """Starts the first ranks."""
         bundles = list(crew.reserve.nodes())
         members = [crew.hire(bundle) for bundle in bundles[: self._bounds.fit(len(bundles))]]
@@ -216,7 +216,7 @@ class RayFleet(Fleet):
         members = sorted(members, key=lambda m: (nodes[m.node], order[m.bundle]))
         self._crew.members, self.size = members, len(members)
         self._places = tuple(
-            Place(rank, member.address, member.pid, self._device)
+            RankLocation(rank, member.address, member.pid, self._device)
             for rank, member in enumerate(members)
         )
 
@@ -229,7 +229,7 @@ class RayFleet(Fleet):
         # Who reaches a rank's socket could be in the way: on one host nobody else shall.
         how = ({"address": LOOPBACK} if is_private() else {}) | self._group
         first = self._crew.members[0].actor
-        jobs: dict[int, Job] = {
+        jobs: dict[int, Call] = {
             rank: ("meet", (self._number, rank, self.size, first if rank else None, how))
             for rank in range(self.size)
         }
@@ -304,7 +304,7 @@ class RayFleet(Fleet):
 
     # ---- jobs and reports
 
-    def _start(self, rank: int, job: Job, title: str) -> None:
+    def _start(self, rank: int, job: Call, title: str) -> None:
         assert self._crew is not None
         actor = self._crew.members[rank].actor
         call = actor.job.options(num_returns="streaming", name=title)

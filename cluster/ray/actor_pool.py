@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..fleet import GRACE_SECONDS, POLL_SECONDS, FleetError, cancellation
-from .placement import Bundle, Reserve
-from .worker_actor import RaySeat, last_line, version
+from .placement import Bundle, Placement
+from .worker_actor import WorkerActor, last_line, version
 
 KILL_SECONDS = 5.0  # how long Ray waits for a process to end by itself before it ends it
 MOST_STARTS = 3  # so many in a row that fail are enough, until another rank is lost
@@ -63,13 +63,13 @@ class Member:
             )
 
 
-class Crew:
+class ActorPool:
     """Who sits in which bundle of a reserve."""
 
     def __init__(
-        self, name: str, reserve: Reserve, options: dict[str, Any], preparation: tuple[Any, ...]
+        self, name: str, reserve: Placement, options: dict[str, Any], preparation: tuple[Any, ...]
     ) -> None:
-        """`options` are those of the actors; `preparation` is what `RaySeat.prepare` takes."""
+        """`options` are those of the actors; `preparation` is what `WorkerActor.prepare` takes."""
         import ray
 
         self.reserve = reserve
@@ -83,7 +83,7 @@ class Crew:
         # An actor's calls run one after another; "control" is answered while a verb runs.
         self._seat = ray.remote(
             max_restarts=0, max_task_retries=0, concurrency_groups={"control": 2}, **options
-        )(RaySeat)
+        )(WorkerActor)
 
     def hire(self, bundle: Bundle) -> Member:
         """Starts an actor in a bundle."""

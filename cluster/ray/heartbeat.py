@@ -17,7 +17,7 @@ BEAT_SECONDS = 2.0  # between questions
 SILENT_SECONDS = 30.0
 
 
-class Pulse:
+class Heartbeat:
     """Asks members, now and then, and knows who owes an answer for how long."""
 
     def __init__(self, limit: float) -> None:

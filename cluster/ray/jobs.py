@@ -34,7 +34,7 @@ class JobError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Job:
+class RayJob:
     """What to run; `modules` are folders of packages to import, `folder` is where it starts."""
 
     entrypoint: str
@@ -74,7 +74,7 @@ class JobServer:
             self._client = JobSubmissionClient(named)
             self.address = str(self._client.get_address())
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: RayJob) -> None:
         """Upload what the job needs and start it."""
         environment: dict[str, Any] = {"env_vars": dict(job.environment)}
         if job.modules:

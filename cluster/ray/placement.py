@@ -31,7 +31,7 @@ def check_room(size: int, *, num_cpus: float, num_gpus: float, wait: float) -> N
 
     The room is given back. Raises `FleetError` that says what is missing after `wait` seconds.
     """
-    reserve = Reserve(f"Room-{uuid.uuid4().hex[:6]}", share_of(num_cpus, num_gpus), size, size)
+    reserve = Placement(f"Room-{uuid.uuid4().hex[:6]}", share_of(num_cpus, num_gpus), size, size)
     try:
         reserve.wait(wait)
     finally:
@@ -47,7 +47,7 @@ class Bundle:
     is_alone: bool
 
 
-class Reserve:
+class Placement:
     """Shares for `least` ranks, had all together or not at all, and up to `most` one by one."""
 
     def __init__(self, name: str, share: Mapping[str, float], least: int, most: int) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 from ..comm import rendezvous
 from ..comm import worlds as comms
-from ..fleet import FleetError, Report, Seat, failure
+from ..fleet import FleetError, Report, WorkerHost, failure
 
 
-class RaySeat(Seat):
+class WorkerActor(WorkerHost):
     """A seat in a process of its own, an actor that is not restarted.
 
     Groups follow one another in it, and each has a number. What was asked for in an earlier

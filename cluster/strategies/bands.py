@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from ..bands import Marks, Tuning, band_mode
+from ..bands import AttentionModifier, Marks, band_mode
 from ..comm import AxisComms, Comm
 from ..layout import Band, Canvas, cut
 
@@ -32,7 +32,7 @@ def predict(
     *,
     bands: Sequence[Band] | None = None,
     marks: Sequence[Marks] = (),
-    tuning: Tuning | None = None,
+    tuning: AttentionModifier | None = None,
 ) -> Tensor:
     """denoised(x, level) of the whole canvas, of which x [B, C, (T,) H, W] is this rank's band.
 

@@ -15,16 +15,16 @@ from frieze.cluster.comm import CommError
 from frieze.cluster.fleet import FleetError
 
 from ..driver.caller import RenderResult
-from ..driver.driver import Drive
+from ..driver.driver import Driver
 from ..errors import FriezeError, NotFiniteError, RenderCancelledError, RenderFailedError, SpecError
 from ..events import Event
 from ..files.operations import is_taken
 from ..repetition.detect import settled
-from .item_states import ItemEvent, ItemResult, Ledger
+from .item_states import ItemEvent, ItemResult, ItemStates
 from .items import Item, inside
-from .scheduling import Job
+from .scheduling import ScheduledItem
 from .time_left import BatchTimeLeft
-from .warm_workers import NoWorkersError, WarmCrew
+from .warm_workers import NoWorkersError, WarmWorkers
 
 # Work of an item; before it whatever is wrong would be wrong again.
 WORK = frozenset({"stage", "step", "decode", "block", "export"})
@@ -35,7 +35,7 @@ class Attempts:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: ItemStates,
         retries: int,
         on_event: Callable[[ItemEvent], None] | None,
         cancel: threading.Event,
@@ -49,7 +49,7 @@ class Attempts:
         self._telling = threading.Lock()
         self._left = left
 
-    def attempt(self, job: Job, crew: WarmCrew) -> ItemResult | None:
+    def attempt(self, job: ScheduledItem, crew: WarmWorkers) -> ItemResult | None:
         """Draw an item; None if it waits again, because it is to be retried or was stopped."""
         item, began, heard = job.item, time.monotonic(), set[str]()
         self._tries[item.name] += 1
@@ -59,7 +59,7 @@ class Attempts:
             self.tell(ItemEvent(item.name, "running", event))
 
         try:
-            drawn = self._draw(job, Drive(listen, self.cancel, None, crew, settled))
+            drawn = self._draw(job, Driver(listen, self.cancel, None, crew, settled))
         except (RenderCancelledError, NoWorkersError) as error:
             self.ledger.enter(item.name, "queued")
             self.tell(ItemEvent(item.name, "queued"))
@@ -76,7 +76,7 @@ class Attempts:
             return self.failed(item, error, time.monotonic() - began)
         return self._done(job, drawn)
 
-    def _draw(self, job: Job, drive: Drive) -> RenderResult:
+    def _draw(self, job: ScheduledItem, drive: Driver) -> RenderResult:
         item = job.item
         for path in item.outputs:  # links may have come since the file was read
             if not inside(self.ledger.root, path):
@@ -92,7 +92,7 @@ class Attempts:
             return drive.go_on(job.plan.spec, item.also)
         return drive.render(job.plan.spec, item.also)
 
-    def _done(self, job: Job, drawn: RenderResult) -> ItemResult:
+    def _done(self, job: ScheduledItem, drawn: RenderResult) -> ItemResult:
         item = job.item
         result = self._result(item, "done", drawn.seconds)
         self.ledger.settle(result)

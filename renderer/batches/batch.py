@@ -29,11 +29,11 @@ from ..outputs.contact_sheet import contact_sheet
 from ..store.directory import store_directory
 from . import warm_workers
 from .attempts import Attempts
-from .item_states import ItemEvent, ItemResult, Ledger
+from .item_states import ItemEvent, ItemResult, ItemStates
 from .items import Item
-from .scheduling import Job, Phase, pack, phases
+from .scheduling import Phase, ScheduledItem, pack, phases
 from .time_left import BatchTimeLeft
-from .warm_workers import NoWorkersError, PromptBook, WarmCrew
+from .warm_workers import NoWorkersError, PromptBook, WarmWorkers
 
 POLL_SECONDS = 0.2
 
@@ -60,8 +60,8 @@ class Batch:
         self.address = address
         self.retries = retries
         self.ray = warm_workers.on_ray(workers, address, local=local)
-        self.ledger = Ledger(root, items)
-        self.jobs: list[Job] = []
+        self.ledger = ItemStates(root, items)
+        self.jobs: list[ScheduledItem] = []
         self.refused: list[tuple[Item, FriezeError]] = []
 
     def check(self, *, continued: bool) -> None:
@@ -144,7 +144,7 @@ class Batch:
 
     def _phase(self, phase: Phase) -> Iterator[ItemResult]:
         book, beside = PromptBook(), (phase.num_lanes - 1) * phase.width
-        crews = [WarmCrew(book, ray=self.ray, beside=beside) for _ in range(phase.num_lanes)]
+        crews = [WarmWorkers(book, ray=self.ray, beside=beside) for _ in range(phase.num_lanes)]
         try:
             with cancelled_by(self.cancel):
                 if self.ray:
@@ -164,7 +164,7 @@ class Batch:
         else:
             yield from self._side_by_side(lanes, crews)
 
-    def _encode(self, book: PromptBook, phase: Phase, crew: WarmCrew) -> None:
+    def _encode(self, book: PromptBook, phase: Phase, crew: WarmWorkers) -> None:
         """All prompts of a phase, tried anew if their worker is lost."""
         for left in range(self.retries, -1, -1):
             try:
@@ -175,7 +175,7 @@ class Batch:
             else:
                 return
 
-    def _lane(self, lanes: Lanes, crew: WarmCrew) -> Iterator[ItemResult]:
+    def _lane(self, lanes: Lanes, crew: WarmWorkers) -> Iterator[ItemResult]:
         """One crew's items, one after another."""
         with closing(crew):
             while not self.cancel.is_set() and (job := lanes.take()) is not None:
@@ -195,11 +195,11 @@ class Batch:
                 elif not self.cancel.is_set():
                     lanes.put_back(job)
 
-    def _side_by_side(self, lanes: Lanes, crews: list[WarmCrew]) -> Iterator[ItemResult]:
+    def _side_by_side(self, lanes: Lanes, crews: list[WarmWorkers]) -> Iterator[ItemResult]:
         """All crews at once, each driven by a thread."""
         results: queue.SimpleQueue[ItemResult] = queue.SimpleQueue()
 
-        def run(crew: WarmCrew) -> None:
+        def run(crew: WarmWorkers) -> None:
             for result in self._lane(lanes, crew):
                 results.put(result)
 
@@ -241,12 +241,12 @@ def _left(ordered: Iterable[Phase]) -> BatchTimeLeft:
 class Lanes:
     """The jobs of a phase, taken by lanes as they are free."""
 
-    def __init__(self, jobs: tuple[Job, ...], num_lanes: int) -> None:
+    def __init__(self, jobs: tuple[ScheduledItem, ...], num_lanes: int) -> None:
         self._jobs = deque(jobs)
         self._num_lanes = num_lanes
         self._turn = threading.Lock()
 
-    def take(self) -> Job | None:
+    def take(self) -> ScheduledItem | None:
         """The next job; None when there is none, and the lane ends."""
         with self._turn:
             if self._jobs:
@@ -254,12 +254,12 @@ class Lanes:
             self._num_lanes -= 1
             return None
 
-    def put_back(self, job: Job) -> None:
+    def put_back(self, job: ScheduledItem) -> None:
         """A job that is tried again after the others."""
         with self._turn:
             self._jobs.append(job)
 
-    def leave(self, job: Job) -> bool:
+    def leave(self, job: ScheduledItem) -> bool:
         """A lane without workers gives its job back and ends; False if it is the last one."""
         with self._turn:
             if self._num_lanes <= 1:
@@ -268,7 +268,7 @@ class Lanes:
             self._jobs.appendleft(job)
             return True
 
-    def rest(self) -> Iterator[Job]:
+    def rest(self) -> Iterator[ScheduledItem]:
         """All jobs that are left."""
         with self._turn:
             left, self._jobs = self._jobs, deque()

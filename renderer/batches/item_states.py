@@ -21,7 +21,7 @@ from ..monitoring.time_left import Left
 from ..store.directory import store_directory
 from .items import Item, inside
 
-State = Literal["queued", "running", "failed", "done"]
+ItemState = Literal["queued", "running", "failed", "done"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ItemEvent:
     """
 
     name: str
-    state: State
+    state: ItemState
     event: Event | None = None
     seconds: float = 0.0
     error: str | None = None
@@ -67,13 +67,13 @@ class ItemEvent:
         return json.dumps(about | {key: value for key, value in told.items() if value} | whole)
 
 
-class Ledger:
+class ItemStates:
     """The states of a batch's items; safe to tell from many threads of the one driver."""
 
     def __init__(self, root: Location, items: Iterable[Item]) -> None:
         self.root = root
         self.items = {item.name: item for item in items}
-        self.states: dict[str, State] = dict.fromkeys(self.items, "queued")
+        self.states: dict[str, ItemState] = dict.fromkeys(self.items, "queued")
         self.results: dict[str, ItemResult] = {}
         self.journal = store_directory(root).journal()
         self._seen: list[dict[str, Any]] = []
@@ -126,7 +126,7 @@ class Ledger:
         """Whether an attempt at the item was made, here or in an earlier run."""
         return name in self._begun
 
-    def enter(self, name: str, state: State) -> None:
+    def enter(self, name: str, state: ItemState) -> None:
         """An item waits again, or is being drawn."""
         with self._turn:
             self.states[name] = state
@@ -142,7 +142,7 @@ class Ledger:
         about = self._about(result) | ({"trace": trace} if trace else {})
         self.journal.append({"event": "item", **about})
 
-    def count(self, state: State) -> int:
+    def count(self, state: ItemState) -> int:
         """Items in a state."""
         return Counter(self.states.values())[state]
 

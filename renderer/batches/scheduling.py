@@ -25,7 +25,7 @@ MOST_TOGETHER = 256
 
 
 @dataclass(frozen=True)
-class Job:
+class ScheduledItem:
     """An item and its plan, on as many workers as the plan says; `number` is its place."""
 
     number: int
@@ -44,10 +44,10 @@ class Phase:
 
     width: int
     num_lanes: int
-    jobs: tuple[Job, ...]
+    jobs: tuple[ScheduledItem, ...]
 
 
-def pack(item: Item, number: int, num_workers: int) -> Job:
+def pack(item: Item, number: int, num_workers: int) -> ScheduledItem:
     """The item's plan on the number of workers that suits it; raises what `plan` raises."""
     if item.workers is not None:
         if item.workers > num_workers:
@@ -55,25 +55,25 @@ def pack(item: Item, number: int, num_workers: int) -> Job:
                 f"workers {item.workers} are more than the {num_workers} of the batch; "
                 "use fewer, or a batch with more"
             )
-        return Job(number, item, _plan(item, item.workers))
+        return ScheduledItem(number, item, _plan(item, item.workers))
     refused: FriezeError | None = None
     try:
         alone = _plan(item, 1)
         if num_workers == 1 or _pixels(alone) < LARGE:
-            return Job(number, item, alone)
+            return ScheduledItem(number, item, alone)
     except PlanError as error:
         refused = error
     for width in range(num_workers, 1, -1):
         try:
-            return Job(number, item, _plan(item, width))
+            return ScheduledItem(number, item, _plan(item, width))
         except PlanError as error:
             refused = refused or error
     if isinstance(refused, PlanError):
         raise refused
-    return Job(number, item, alone)
+    return ScheduledItem(number, item, alone)
 
 
-def phases(jobs: Iterable[Job], num_workers: int, *, one_device: bool) -> list[Phase]:
+def phases(jobs: Iterable[ScheduledItem], num_workers: int, *, one_device: bool) -> list[Phase]:
     """Jobs in their order, cut where the number of workers of each changes.
 
     On `one_device` items follow each other, for it is busy with one, and weights are what a
@@ -84,7 +84,7 @@ def phases(jobs: Iterable[Job], num_workers: int, *, one_device: bool) -> list[P
     for job in listed:
         first.setdefault(model_cache.weights(job.plan), job.number)
 
-    def place(job: Job) -> tuple[int, ...]:
+    def place(job: ScheduledItem) -> tuple[int, ...]:
         weights = first[model_cache.weights(job.plan)]
         alike = (weights, job.width) if one_device else (job.width, weights)
         return (-job.item.priority, *alike, job.number)
@@ -97,7 +97,7 @@ def phases(jobs: Iterable[Job], num_workers: int, *, one_device: bool) -> list[P
     ]
 
 
-def _slices(jobs: Sequence[Job]) -> Iterable[tuple[Job, ...]]:
+def _slices(jobs: Sequence[ScheduledItem]) -> Iterable[tuple[ScheduledItem, ...]]:
     return (
         tuple(jobs[start : start + MOST_TOGETHER]) for start in range(0, len(jobs), MOST_TOGETHER)
     )

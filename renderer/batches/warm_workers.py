@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from frieze.cluster.fleet import Errand, Fleet, FleetError, LocalFleet
+from frieze.cluster.fleet import Fleet, FleetError, FunctionWorker, LocalFleet
 
 from ..driver.initial_pictures import first_frame
-from ..driver.workers import Crew, Prompts, apart, launch, on_actors, shard_of
+from ..driver.workers import Prompts, Workers, apart, launch, on_actors, shard_of
 from ..errors import FriezeError, PlanError
 from ..outputs import targets as outputs
 from ..planning.canvas_plan import CanvasPlan
 from ..worker import model_cache, prompt_encoding
 from ..worker.shard import Shard
-from .scheduling import Job
+from .scheduling import ScheduledItem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ class NoWorkersError(PlanError):
     """The workers of a lane cannot be had, at least not now."""
 
 
-class WarmCrew(Crew):
+class WarmWorkers(Workers):
     """The workers of one lane; `ray` says whether they are actors, `beside` counts the others'."""
 
     def __init__(self, prompts: PromptBook, *, ray: bool, beside: int) -> None:
@@ -63,7 +63,7 @@ class WarmCrew(Crew):
         if not self._ray or made.spec.workers > 1:
             return apart(made, function, *arguments, ray=self._ray)
         self.close()
-        self._fleet = on_actors(Errand, made.spec, beside=self._beside)
+        self._fleet = on_actors(FunctionWorker, made.spec, beside=self._beside)
         try:
             return self._fleet.one("apart", LocalFleet.apart, function, *arguments)
         except BaseException:
@@ -101,7 +101,7 @@ class PromptBook:
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], Prompts | FriezeError] = {}
 
-    def encode(self, jobs: Sequence[Job], crew: WarmCrew) -> None:
+    def encode(self, jobs: Sequence[ScheduledItem], crew: WarmWorkers) -> None:
         """Encode the prompts of these jobs in one go, with a crew that has loaded nothing yet."""
         missing = {prompt_key(job.plan): job.plan for job in jobs}
         plans = sorted(missing.values(), key=model_cache.weights)

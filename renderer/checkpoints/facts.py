@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..sampling.noise_levels import Schedule
+from ..sampling.noise_levels import NoiseSchedule
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ModelFacts:
     folder: str
     pipeline: str
     latent: LatentSpec
-    schedule: Schedule
+    schedule: NoiseSchedule
     training_size: int
     max_sequence_length: int
     cost: Cost

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from ..sampling.noise_levels import SPACINGS, Schedule
+from ..sampling.noise_levels import SPACINGS, NoiseSchedule
 from .configs import SchedulerConfig, index_of, parse, read_json
 
 # Scheduler classes of diffusers, and the solver in sampling/solvers.py that steps as they do.
@@ -53,7 +53,7 @@ def read_schedule(
     explicit_sigmas: bool = False,
     mu: str | None = None,
     fixed: Mapping[str, Any] | None = None,
-) -> Schedule:
+) -> NoiseSchedule:
     """The schedule of a model folder: scheduler_config.json, as the class that its index names.
 
     Stock pipelines differ in what they pass to their flow scheduler, which no file records; a
@@ -77,7 +77,7 @@ def read_schedule(
     _check_options(path, name, flow, options)
     fallback = "flow_prediction" if name.startswith("FlowMatch") else "epsilon"
     prediction = PREDICTED[options.get("prediction_type", fallback)]
-    return Schedule(SOLVER_OF[name], flow, prediction, options, explicit_sigmas, mu)
+    return NoiseSchedule(SOLVER_OF[name], flow, prediction, options, explicit_sigmas, mu)
 
 
 def _class_name(folder: Path, options: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..terminal import interrupts
-from ..terminal.error_lines import OneLine
+from ..terminal.error_lines import ErrorLineGroup
 from ..terminal.text import guard, result
 from . import store
 from .batch import batch
@@ -19,7 +19,7 @@ from .render import plan, render, resume
 from .submit import submit
 
 app = typer.Typer(
-    cls=OneLine,
+    cls=ErrorLineGroup,
     pretty_exceptions_enable=False,
     epilog='Begin with: frieze render "a red sun over blue mountains" --preset demo --out sun.tif',
     context_settings={"help_option_names": ["-h", "--help"]},

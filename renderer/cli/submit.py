@@ -31,7 +31,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
-class Errand:
+class JobRequest:
     """What the job does: its words, the store it fills, and the files here that it needs."""
 
     words: tuple[str, ...]
@@ -41,7 +41,7 @@ class Errand:
 
 
 @dataclass(frozen=True)
-class Way:
+class SubmitOptions:
     """How the job is sent; None is what Ray makes of it, `python` the cluster's interpreter."""
 
     address: str | None = None
@@ -53,7 +53,7 @@ class Way:
     python: str = "python"
 
 
-def render_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
+def render_errand(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
     """The errand of `frieze render` with these words, which mean these options.
 
     It finishes its own store when it is sent again. Raises `SpecError` where the job could not
@@ -67,7 +67,7 @@ def render_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
     for path in given["also"] or ():
         check_reachable("--also", path)
     begins_anew = spec.overwrite or given["continued"] or given["dry_run"]
-    return Errand(
+    return JobRequest(
         words=(*words, *(() if begins_anew else ("--continue",))),
         store=str(targets.store_of(spec.out)),
         title=spec.prompt,
@@ -75,16 +75,16 @@ def render_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
     )
 
 
-def resume_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
+def resume_errand(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
     """The errand of `frieze resume`; raises `SpecError` as `render_errand` does."""
     _check_no_address(given["address"])
     check_reachable("STORE", given["store"])
     for path in given["also"] or ():
         check_reachable("--also", path)
-    return Errand(tuple(words), given["store"], f"resume {PurePosixPath(given['store']).name}")
+    return JobRequest(tuple(words), given["store"], f"resume {PurePosixPath(given['store']).name}")
 
 
-def batch_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
+def batch_errand(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
     """The errand of `frieze batch`, which goes on with its own folder when it is sent again."""
     _check_no_address(given["address"])
     if given["out"] is None:
@@ -95,7 +95,7 @@ def batch_errand(words: Sequence[str], given: Mapping[str, Any]) -> Errand:
     # One that only the nodes see is read there.
     if os.path.exists(given["jobs"]):
         files += _files_of_items(given["jobs"], location(given["out"], SpecError))
-    return Errand(
+    return JobRequest(
         words=(*words, *(() if given["continued"] else ("--continue",))),
         store=given["out"],
         title=f"batch {PurePosixPath(given['jobs']).name}",
@@ -112,7 +112,7 @@ def _files_of_items(jobs: str, out: Location) -> Iterator[tuple[str, str]]:
             yield f"{item.name}: {flag}", name
 
 
-ERRANDS: Mapping[str, Callable[[Sequence[str], Mapping[str, Any]], Errand]] = {
+ERRANDS: Mapping[str, Callable[[Sequence[str], Mapping[str, Any]], JobRequest]] = {
     "render": render_errand,
     "resume": resume_errand,
     "batch": batch_errand,
@@ -131,13 +131,13 @@ def named(flag: str, pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def send(errand: Errand, way: Way) -> int:
+def send(errand: JobRequest, way: SubmitOptions) -> int:
     """Send the job, follow it if asked to; returns its exit code.
 
     Raises `SubmitError` where the cluster does not take it, `RenderCancelledError` when the
     user leaves a job that goes on.
     """
-    from frieze.cluster.ray.jobs import Job, JobError, JobServer
+    from frieze.cluster.ray.jobs import JobError, JobServer, RayJob
 
     name = way.submission_id or _new_name(errand.store)
     if not NAME.fullmatch(name):
@@ -146,7 +146,7 @@ def send(errand: Errand, way: Way) -> int:
         server = JobServer(way.address)
         with packed(errand.files) as parcel:
             server.submit(
-                Job(
+                RayJob(
                     entrypoint=shlex.join((way.python, "-m", "frieze.renderer", *errand.words)),
                     submission_id=name,
                     modules=parcel.modules,
@@ -183,7 +183,7 @@ def _new_name(store: str) -> str:
     return f"frieze-{stem[:64]}-{secrets.token_hex(3)}"
 
 
-def _about(errand: Errand) -> dict[str, str]:
+def _about(errand: JobRequest) -> dict[str, str]:
     """What a list of jobs shows; progress is read from the store that it names."""
     version = metadata.version("frieze")
     about = {"store": errand.store, "title": errand.title[:200], "version": version}
@@ -267,7 +267,7 @@ def submit(
     assert context.parent is not None
     asked: Any = context.parent.command
     given = asked.commands[name].make_context(name, rest, parent=context.parent).params
-    way = Way(
+    way = SubmitOptions(
         address=address,
         submission_id=submission_id,
         follow=follow,

@@ -52,7 +52,7 @@ class RenderHandle:
 StepCallback = Callable[[RenderHandle, int, float, Mapping[str, Any]], object]
 
 
-class Listener:
+class Caller:
     """Who is told, who may stop the render, and who is called after each step."""
 
     def __init__(

@@ -28,9 +28,9 @@ from ..events import Event
 from ..files.location import Location, output
 from ..inputs.sources import Source
 from ..monitoring import observers
-from ..monitoring.observers import Watch
+from ..monitoring.observers import EventFanout
 from ..outputs import targets as outputs
-from ..outputs.background_exports import Deliveries
+from ..outputs.background_exports import BackgroundExports
 from ..planning import devices
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.plan import plan
@@ -38,24 +38,24 @@ from ..spec.render_spec import RenderSpec, parse
 from ..store.store import Store
 from ..store.upstream import is_last
 from ..store.verification import mend, told
-from .caller import Listener, RenderResult, StepCallback
+from .caller import Caller, RenderResult, StepCallback
 from .fingerprint import FILES, fingerprint, identity, run_record
 from .initial_pictures import first_frame, keep_sources
-from .render_loop import MOST_FAILURES, Course, how_to_resume
+from .render_loop import MOST_FAILURES, RenderLoop, how_to_resume
 from .spec_origin import of_store, with_whole_paths
 from .store_arrays import store_layout
-from .workers import Crew, Prompts, on_ray
+from .workers import Prompts, Workers, on_ray
 
 # (plan, who is told) -> the plan to draw.
-Settle = Callable[[CanvasPlan, Listener], CanvasPlan]
+Settle = Callable[[CanvasPlan, Caller], CanvasPlan]
 
 
-def unchanged(made: CanvasPlan, listener: Listener) -> CanvasPlan:
+def unchanged(made: CanvasPlan, listener: Caller) -> CanvasPlan:
     """The plan as it is."""
     return made
 
 
-class Drive:
+class Driver:
     """One render or resume, from what is asked for to what is delivered."""
 
     def __init__(
@@ -63,16 +63,16 @@ class Drive:
         on_event: Callable[[Event], None] | None,
         cancel: threading.Event | None,
         callback: StepCallback | None,
-        crew: Crew | None = None,
+        crew: Workers | None = None,
         settle: Settle = unchanged,
     ) -> None:
         """`settle` gives the plan that is drawn, where its method asks for what a look shows."""
-        self.watch = Watch(on_event)
-        self.listener = Listener(self._hear, cancel, callback)
+        self.watch = EventFanout(on_event)
+        self.listener = Caller(self._hear, cancel, callback)
         self.say = self.listener.say
-        self.crew = crew or Crew()
+        self.crew = crew or Workers()
         self.settle = settle
-        self.deliveries: Deliveries | None = None
+        self.deliveries: BackgroundExports | None = None
         self.began = time.monotonic()
         self.is_working = False  # a step or a decode has begun
 
@@ -160,7 +160,10 @@ class Drive:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
         about = observers.of_plan(made, resumes=begun is not None)
         self.say("plan", message=str(made), facts=about)
-        with self._stoppable(made, begun), Deliveries(targets, made.spec.dpi) as self.deliveries:
+        with (
+            self._stoppable(made, begun),
+            BackgroundExports(targets, made.spec.dpi) as self.deliveries,
+        ):
             with ExitStack() as at_end:
                 if begun is not None:  # before what takes long: others see that it goes on
                     self._take(begun, at_end)
@@ -182,7 +185,7 @@ class Drive:
                                 targets, made, store.provenance, anew=begun is None
                             )
                             keep_sources(made, store)
-                            peak = Course(fleet, made, store, prompts, self.listener).run()
+                            peak = RenderLoop(fleet, made, store, prompts, self.listener).run()
                 store.finish()
                 outputs.finish_live(targets)
             return self._deliver(made, targets, peak)
@@ -260,7 +263,7 @@ class Drive:
 
     def _deliver(self, made: CanvasPlan, targets: outputs.Targets, peak: int) -> RenderResult:
         """Exports of the finished store, most of them begun before, and the account of it all."""
-        deliveries = self.deliveries or Deliveries(targets, made.spec.dpi)
+        deliveries = self.deliveries or BackgroundExports(targets, made.spec.dpi)
         for target in targets.exports:
             self.say("export", message=str(target))
             deliveries.finish(target)

@@ -27,7 +27,7 @@ from ..errors import (
     line,
 )
 from ..events import StepReport
-from ..journal.inventory import State
+from ..journal.inventory import SavedState
 from ..models import finite
 from ..monitoring import commands, observers
 from ..planning import canvas_plan
@@ -37,9 +37,9 @@ from ..spec.render_spec import RenderSpec
 from ..store.store import Store
 from ..store.upstream import is_last
 from ..worker.state_writer import Digests
-from .caller import Listener, RenderHandle
-from .state_slots import Slots
-from .verb_timeouts import Patience
+from .caller import Caller, RenderHandle
+from .state_slots import StateSlots
+from .verb_timeouts import VerbTimeouts
 from .workers import Prompts, note_numerics, replanned
 
 # So many failures in a row at one place end a render.
@@ -52,7 +52,7 @@ class Resized(Exception):
     """Other workers go on from here."""
 
 
-class Course:
+class RenderLoop:
     """The steps of one plan on one fleet, written to one store."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Course:
         made: CanvasPlan,
         store: Store,
         prompts: Prompts | None,
-        listener: Listener,
+        listener: Caller,
     ) -> None:
         self.fleet = fleet
         self.asked = made
@@ -69,11 +69,11 @@ class Course:
         self.store = store
         self.prompts = prompts
         self.listener = listener
-        self.slots = Slots(store.states())
+        self.slots = StateSlots(store.states())
         self._written = set(store.done())
         self._failures: list[tuple[int, int, int]] = []  # where each of those in a row was
         self._seconds: list[float] = []  # of this stage's steps since it was taken up
-        self._patience = Patience(fleet.timeout)
+        self._patience = VerbTimeouts(fleet.timeout)
         self._shown = -1  # the stage whose beginning was told
         self._called = 0  # steps that the callback knows of
         self._now = (0, 0)  # the stage and the steps of it that are done
@@ -174,7 +174,7 @@ class Course:
 
     def _arranged(self) -> CanvasPlan:
         """The plan for as many workers as there are, told to them; they are measured anew."""
-        made, self._patience = self.made, Patience(self.fleet.timeout)
+        made, self._patience = self.made, VerbTimeouts(self.fleet.timeout)
         if made.spec.workers != self.fleet.size:
             try:
                 made = replanned(self.asked, self.fleet.size)
@@ -219,7 +219,7 @@ class Course:
             self.listener.trace(fleet, made, stage_index, first_step)
             self._stage(stage_index, first_step)
 
-    def _restore(self, state: State) -> None:
+    def _restore(self, state: SavedState) -> None:
         faults = self.fleet.all("restore", state.stage, state.slot, state.step)
         self._check(faults, state.stage, state.step)
 
@@ -257,7 +257,7 @@ class Course:
         facts = observers.of_step(reports, time.monotonic() - began)
         if slot is not None:
             saving = max(report.saving for report in reports)
-            self._confirm(State(stage_index, step, slot), [r.state for r in reports], saving)
+            self._confirm(SavedState(stage_index, step, slot), [r.state for r in reports], saving)
         self._check([report.fault for report in reports], stage_index, step + 1)
         self._keep(f"{stage_index}-clean", step, [r.kept for r in reports])
         self.listener.trace(self.fleet, self.made, stage_index, step + 1)
@@ -311,9 +311,9 @@ class Course:
         if newest is None or (newest.stage, newest.step) != self._now:
             slot, began = self._slot(), time.monotonic()
             parts = self._all("save", slot)
-            self._confirm(State(stage_index, step, slot), parts, time.monotonic() - began)
+            self._confirm(SavedState(stage_index, step, slot), parts, time.monotonic() - began)
 
-    def _confirm(self, state: State, parts: Sequence[Digests], seconds: float) -> None:
+    def _confirm(self, state: SavedState, parts: Sequence[Digests], seconds: float) -> None:
         """Every worker has written its rows of a state: now it counts.
 
         `parts` are the digests of what each wrote; `seconds` those that writing took from the work.

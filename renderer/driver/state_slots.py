@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..journal.inventory import State
+from ..journal.inventory import SavedState
 
 # One holds the newest state that counts, one is being written, and one may still be written to by
 # a worker that was lost without a word.
 NUM_SLOTS = 3
 
 
-class Slots:
+class StateSlots:
     """Which slot of a stage's array the next state goes to."""
 
-    def __init__(self, states: Sequence[State]) -> None:
+    def __init__(self, states: Sequence[SavedState]) -> None:
         """`states` are those that the journal names, in their order.
 
         The workers of a driver that died may live for a moment, and write once more: to the slot

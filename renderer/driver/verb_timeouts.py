@@ -30,7 +30,7 @@ KIN: dict[str, tuple[tuple[str, float], ...]] = {
 }
 
 
-class Patience:
+class VerbTimeouts:
     """What verbs of one group of ranks took, and so how long the next may be silent."""
 
     def __init__(self, timeout: float) -> None:

@@ -1,6 +1,6 @@
 """Which fleet draws a plan: one rank here, threads of this process, or Ray actors.
 
-A driver asks a `Crew` for what it needs; crews that outlive a render are in batches/warm_workers.py.
+A driver asks a `Workers` for what it needs; crews that outlive a render are in batches/warm_workers.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..spec.render_spec import RenderSpec
 from ..store import numerics
 from ..worker.prompt_encoding import encode_prompts
 from ..worker.shard import Shard
-from .caller import Listener
+from .caller import Caller
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Prompts = Mapping[str, Conditioning]
 
 
-class Crew:
+class Workers:
     """Who works for a render: this one is hired for each render anew, and let go after it."""
 
     def session(self, made: CanvasPlan) -> AbstractContextManager[None]:
@@ -172,7 +172,7 @@ def gpus(spec: RenderSpec) -> int:
     return 1 if spec.device.startswith("cuda") else 0
 
 
-def note_numerics(fleet: Fleet, journal: Journal, listener: Listener) -> None:
+def note_numerics(fleet: Fleet, journal: Journal, listener: Caller) -> None:
     """Note in the journal what decides the ranks' bytes, and tell where it is not what it was."""
     if text := numerics.record(journal, fleet.all("numerics")):
         listener.say("note", message=text)

@@ -6,10 +6,10 @@ import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..store.layout import Sink
+    from ..store.layout import RowSink
 
 
-def sinks(picture_path: str | None) -> list[Sink]:
+def sinks(picture_path: str | None) -> list[RowSink]:
     """Where blocks go besides the store: the TIFF that is written live at a path, if there is."""
     if picture_path is None:
         return []

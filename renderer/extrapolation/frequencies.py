@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..models.positions import Axis
+    from ..models.positions import RotaryAxis
 
 PICTURE = ("row", "column")
 # Turns over the trained length between which vision-YaRN fades from one band to the next.
@@ -26,10 +26,10 @@ LOW_TURNS = (1.25, 0.75)
 HIGH_TURNS = (16.0, 2.0)
 
 # (axis, trained omega_F, sigma) -> omega_F; asked for lengths beyond the trained one only.
-Rule = Callable[["Axis", "Tensor", float], "Tensor"]
+Rule = Callable[["RotaryAxis", "Tensor", float], "Tensor"]
 
 
-def stretch(axis: Axis) -> float:
+def stretch(axis: RotaryAxis) -> float:
     """How many times longer than trained the axis is; never less than 1."""
     return max(1.0, axis.length / axis.trained)
 
@@ -45,7 +45,7 @@ def policy(
 
     asked = _Once(rule) if steady else rule
 
-    def positions(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    def positions(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
         if axis.length <= axis.trained or (names is not None and axis.name not in names):
             return trained(axis, position_S, sigma)
         omega_F = asked(axis, frequencies(axis, position_S), sigma)
@@ -59,9 +59,9 @@ class _Once:
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self._found: dict[tuple[Axis, torch.device], Tensor] = {}
+        self._found: dict[tuple[RotaryAxis, torch.device], Tensor] = {}
 
-    def __call__(self, axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    def __call__(self, axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         key = (axis, omega_F.device)
         if key not in self._found:
             self._found[key] = self.rule(axis, omega_F, sigma)
@@ -133,7 +133,7 @@ def _index_of(num_frequencies: int, theta: float, length: int, turns: float) -> 
     return num_frequencies * math.log(length / (2 * math.pi * turns)) / math.log(theta)
 
 
-def temperature(axis: Axis) -> float:
+def temperature(axis: RotaryAxis) -> float:
     """tau = 1 + 0.1 ln s, on cos and sin of rows and columns (YaRN, arXiv 2309.00071, eq. 22).
 
     It is in queries and in keys, so that logits get tau squared.
@@ -152,7 +152,7 @@ def faded(rule: Rule, power: float) -> Rule:
     Layout is settled early, so the edit may leave the late steps alone, as DyPE's do.
     """
 
-    def fading(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    def fading(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         share = min(1.0, kappa(sigma, 1.0, power))
         return omega_F * (rule(axis, omega_F, sigma) / omega_F) ** share
 

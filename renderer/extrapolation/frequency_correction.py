@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError
-from ..models.positions import Axis, PositionPolicy
+from ..models.positions import PositionPolicy, RotaryAxis
 from ..spec.method_options import Option
 from .frequencies import PICTURE, dominant, faded, periods, policy, stretch
 
@@ -47,7 +47,7 @@ def corrected_positions(options: Mapping[str, Any]) -> PositionPolicy:
     if len(named) > 1:
         raise SpecError(f"options {' and '.join(named)} both choose the frequencies; one works")
 
-    def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         ks = chosen(omega_F, axis, options)
         if options["edit"] == "divide":
             return divided(omega_F, ks, axis.length, stretch(axis), options["margin"])
@@ -58,7 +58,7 @@ def corrected_positions(options: Mapping[str, Any]) -> PositionPolicy:
     return policy(rule, PICTURE, steady=True)
 
 
-def chosen(omega_F: Tensor, axis: Axis, options: Mapping[str, Any]) -> list[int]:
+def chosen(omega_F: Tensor, axis: RotaryAxis, options: Mapping[str, Any]) -> list[int]:
     """Indices that the options choose on an axis longer than trained; raises `SpecError`."""
     if options["ks"]:
         if (most := max(options["ks"])) >= len(omega_F):

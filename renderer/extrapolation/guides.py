@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from frieze.cluster.layout import Canvas
 
 
-Schedule = Literal["cosine_decay", "cosine_shift", "constant", "off"]
+WeightCurve = Literal["cosine_decay", "cosine_shift", "constant", "off"]
 
 
-SCHEDULES: tuple[Schedule, ...] = ("cosine_decay", "cosine_shift", "constant", "off")
+WEIGHT_CURVES: tuple[WeightCurve, ...] = ("cosine_decay", "cosine_shift", "constant", "off")
 
 
 Form = Literal["noisy", "feathered", "projected"]
@@ -30,7 +30,7 @@ Form = Literal["noisy", "feathered", "projected"]
 FORMS: tuple[Form, ...] = ("noisy", "feathered", "projected")
 
 
-def weight(schedule: Schedule, index: int, num_steps: int) -> float:
+def weight(schedule: WeightCurve, index: int, num_steps: int) -> float:
     """c_i of step i of n: (1 + cos(pi i / n)) / 2, or the same at every step."""
     if schedule in ("cosine_decay", "cosine_shift"):
         return 0.5 * (1 + math.cos(math.pi * index / num_steps))
@@ -48,7 +48,7 @@ class Resolution:
     do not add up.
     """
 
-    schedule: Schedule = "cosine_decay"
+    schedule: WeightCurve = "cosine_decay"
     strength: float = 1.0
     half_token: bool = True
 
@@ -62,7 +62,7 @@ class Resolution:
 
 
 @dataclass(frozen=True)
-class Region:
+class CanvasRegion:
     """Rows and columns of a canvas, in latent cells."""
 
     top: int
@@ -89,7 +89,7 @@ class View:
     left: float | None = None
     share: float = 11 / 30
     feather: int = 4
-    schedule: Schedule = "cosine_decay"
+    schedule: WeightCurve = "cosine_decay"
 
     array: ClassVar[Literal["guide", "clean"]] = "guide"
     num_memory: ClassVar[int] = 0
@@ -98,14 +98,14 @@ class View:
         """Steps at which the place is held."""
         return max(1, round(self.share * num_steps)) if self.share else 0
 
-    def region(self, inner: Canvas, outer: Canvas, patch: int) -> Region:
+    def region(self, inner: Canvas, outer: Canvas, patch: int) -> CanvasRegion:
         """Where the small canvas lies, on whole tokens; raises `PlanError` if that is outside."""
         sides = (
             ("top", self.top, inner.height, outer.height),
             ("left", self.left, inner.width, outer.width),
         )
         top, left = (_edge(*side, patch) for side in sides)
-        return Region(top, left, inner.height, inner.width)
+        return CanvasRegion(top, left, inner.height, inner.width)
 
 
 def _edge(name: str, part: float | None, length: int, whole: int, patch: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..models.positions import AbsolutePolicy, Axis, PositionPolicy, trained
+from ..models.positions import AbsolutePolicy, PositionPolicy, RotaryAxis, trained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,11 +49,11 @@ class Spectrum:
 
 # (axis, sigma, spectrum) -> what cos and sin of the axis are multiplied by, in queries and keys:
 # one number, or one for each frequency.
-GainPolicy = Callable[["Axis", float, "Spectrum | None"], "Tensor | float"]
+GainPolicy = Callable[["RotaryAxis", float, "Spectrum | None"], "Tensor | float"]
 
 
 # (frame axis, longer than trained) -> how logits decay with the distance between its frames.
-DecayPolicy = Callable[["Axis"], "Decay"]
+DecayPolicy = Callable[["RotaryAxis"], "Decay"]
 
 
 @dataclass(frozen=True)

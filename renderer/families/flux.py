@@ -19,9 +19,9 @@ from ..checkpoints.configs import Count, Heads, PictureVae, Size, hints, read
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
-from ..models.family import Conditioning, Guidance, Place, linear_guided
-from ..models.positions import Axis
-from ..sampling.noise_levels import Level, x0_from
+from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
+from ..models.positions import RotaryAxis
+from ..sampling.noise_levels import NoiseLevel, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,16 +150,16 @@ class Flux(PictureVAE):
         self._thread = threading.local()
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
 
-    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+    def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of the double and single blocks."""
         return self._marks
 
     def denoised(
         self,
         x_BCTHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         tensors: Mapping[str, Tensor],
-        place: Place,
+        place: BandPlace,
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v, with v the transformer's velocity."""
@@ -185,14 +185,19 @@ class Flux(PictureVAE):
         velocity_BCTHW = unpack(velocity_BSE.to(x_BCTHW.dtype), x_BCHW.shape[-2:]).unsqueeze(2)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
 
-    def axes(self, place: Place) -> tuple[Axis, ...]:
+    def axes(self, place: BandPlace) -> tuple[RotaryAxis, ...]:
         """Rotary axes in the order of a head's channels."""
         from ..models.rotary import picture_axes
 
         return picture_axes(self.facts, place, self.axes_dim, THETA)
 
     def guided(
-        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+        self,
+        x_BCTHW: Tensor,
+        level: NoiseLevel,
+        positive: Tensor,
+        negative: Tensor,
+        guidance: Guidance,
     ) -> Tensor:
         """True classifier-free guidance, as the pipeline's."""
         return linear_guided(positive, negative, guidance.scale)

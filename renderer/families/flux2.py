@@ -19,9 +19,9 @@ from ..checkpoints.configs import Count, Heads, Index, PictureVae, Size, hints, 
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
-from ..models.family import Conditioning, Guidance, Place, linear_guided
-from ..models.positions import Axis, trained
-from ..sampling.noise_levels import Level, x0_from
+from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
+from ..models.positions import RotaryAxis, trained
+from ..sampling.noise_levels import NoiseLevel, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,16 +159,16 @@ class Flux2(PictureVAE):
 
         return Context(self._thread.num_text_tokens, "front")
 
-    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+    def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of the double and single blocks."""
         return self._marks
 
     def denoised(
         self,
         x_BCTHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         tensors: Mapping[str, Tensor],
-        place: Place,
+        place: BandPlace,
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v, with v the transformer's velocity."""
@@ -190,15 +190,20 @@ class Flux2(PictureVAE):
         velocity_BCTHW = velocity_BSE.mT.to(x_BCTHW.dtype).reshape(x_BCTHW.shape)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
 
-    def axes(self, place: Place) -> tuple[Axis, ...]:
+    def axes(self, place: BandPlace) -> tuple[RotaryAxis, ...]:
         """Rotary axes in the order of a head's channels; the last is the text's, as trained."""
         from ..models.rotary import picture_axes
 
-        text = Axis("text", self.dims[3], self.theta, 1, 1)
+        text = RotaryAxis("text", self.dims[3], self.theta, 1, 1)
         return (*picture_axes(self.facts, place, self.dims, self.theta), text)
 
     def guided(
-        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+        self,
+        x_BCTHW: Tensor,
+        level: NoiseLevel,
+        positive: Tensor,
+        negative: Tensor,
+        guidance: Guidance,
     ) -> Tensor:
         """Classifier-free guidance."""
         return linear_guided(positive, negative, guidance.scale)
@@ -222,7 +227,7 @@ class Flux2(PictureVAE):
         std = torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps)
         return norm.running_mean.view(1, -1, 1, 1).to(like), std.view(1, -1, 1, 1).to(like)
 
-    def _angles(self, place: Place, sigma: float, device: torch.device) -> Tensor:
+    def _angles(self, place: BandPlace, sigma: float, device: torch.device) -> Tensor:
         """Rotary angles of this band's tokens, float64 [S, A]; 0 on the axis of the text."""
         import torch
 
@@ -235,7 +240,7 @@ class Flux2(PictureVAE):
         """Rotary angles of the text, float64 [L, A], along its own axis, as trained."""
         import torch
 
-        axis = Axis("text", self.dims[3], self.theta, num_tokens, num_tokens)
+        axis = RotaryAxis("text", self.dims[3], self.theta, num_tokens, num_tokens)
         text_LF = trained(axis, torch.arange(num_tokens, device=device), 0.0)
         return torch.cat([text_LF.new_zeros(num_tokens, sum(self.dims[:3]) // 2), text_LF], dim=1)
 

@@ -20,9 +20,9 @@ from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
 from ..errors import ModelError
-from ..models.family import Conditioning, Guidance, Place, linear_guided
-from ..models.positions import Axis
-from ..sampling.noise_levels import Level, x0_from
+from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
+from ..models.positions import RotaryAxis
+from ..sampling.noise_levels import NoiseLevel, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,16 +156,16 @@ class Qwen(CausalVAE):
 
         return Context(self._thread.num_text_tokens, "front")
 
-    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+    def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of every block."""
         return self._marks
 
     def denoised(
         self,
         x_BCTHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         tensors: Mapping[str, Tensor],
-        place: Place,
+        place: BandPlace,
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v, with v the transformer's velocity."""
@@ -185,14 +185,19 @@ class Qwen(CausalVAE):
         velocity_BCTHW = unpack(velocity_BSE.to(x_BCTHW.dtype), x_BCTHW, self.facts.latent.patch)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
 
-    def axes(self, place: Place) -> tuple[Axis, ...]:
+    def axes(self, place: BandPlace) -> tuple[RotaryAxis, ...]:
         """Rotary axes in the order of a head's channels."""
         from ..models.rotary import picture_axes
 
         return picture_axes(self.facts, place, self.dims, THETA)
 
     def guided(
-        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+        self,
+        x_BCTHW: Tensor,
+        level: NoiseLevel,
+        positive: Tensor,
+        negative: Tensor,
+        guidance: Guidance,
     ) -> Tensor:
         """True classifier-free guidance, each token's velocity as long as the positive one's.
 
@@ -205,7 +210,7 @@ class Qwen(CausalVAE):
         return x_BCTHW - (step * ratio).reshape(x_BCTHW.shape)
 
     def angles(
-        self, place: Place, num_text_tokens: int, sigma: float, device: torch.device
+        self, place: BandPlace, num_text_tokens: int, sigma: float, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Rotary angles of this band's tokens [S, A] and of the text's [L, A], float64."""
         import torch

@@ -32,9 +32,9 @@ from ..checkpoints.configs import (
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
-from ..models.family import Conditioning, Guidance, Place, linear_guided
-from ..models.positions import Axis
-from ..sampling.noise_levels import Level, x0_from
+from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
+from ..models.positions import RotaryAxis
+from ..sampling.noise_levels import NoiseLevel, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,16 +175,16 @@ class SD3(PictureVAE):
         if transformer.config.dual_attention_layers:  # a second attention without the text
             self._marks.append(mark(transformer, lambda name, _: name.endswith(".attn2")))
 
-    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+    def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of all blocks, and the picture's own of 3.5's first ones."""
         return self._marks
 
     def denoised(
         self,
         x_BCTHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         tensors: Mapping[str, Tensor],
-        place: Place,
+        place: BandPlace,
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v, with v the transformer's velocity."""
@@ -203,12 +203,17 @@ class SD3(PictureVAE):
         velocity_BCTHW = velocity_BCHW.to(x_BCTHW.dtype).unsqueeze(2)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
 
-    def axes(self, place: Place) -> tuple[Axis, ...]:
+    def axes(self, place: BandPlace) -> tuple[RotaryAxis, ...]:
         """None: positions are not rotary."""
         return ()
 
     def guided(
-        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+        self,
+        x_BCTHW: Tensor,
+        level: NoiseLevel,
+        positive: Tensor,
+        negative: Tensor,
+        guidance: Guidance,
     ) -> Tensor:
         """Classifier-free guidance, as the pipeline's."""
         return linear_guided(positive, negative, guidance.scale)

@@ -20,9 +20,9 @@ from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
 from ..errors import ModelError
-from ..models.family import Conditioning, Guidance, Place, linear_guided
-from ..models.positions import Axis
-from ..sampling.noise_levels import Level, x0_from
+from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
+from ..models.positions import RotaryAxis
+from ..sampling.noise_levels import NoiseLevel, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,16 +199,16 @@ class UNet(PictureVAE):
             mark(unet, lambda name, _: name.endswith(".attn2"), local=True),
         )
 
-    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+    def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """The self-attentions, and the ones that ask the text."""
         return self._marks
 
     def denoised(
         self,
         x_BCTHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         tensors: Mapping[str, Tensor],
-        place: Place,
+        place: BandPlace,
         guidance: Guidance,
     ) -> Tensor:
         """x0 from what this checkpoint predicts: the noise, a velocity or x0 itself."""
@@ -225,7 +225,9 @@ class UNet(PictureVAE):
         output_BCTHW = output_BCHW.to(x_BCTHW.dtype).unsqueeze(2)
         return x0_from(self.facts.schedule.prediction, x_BCTHW, output_BCTHW, level)
 
-    def _added(self, tensors: Mapping[str, Tensor], place: Place) -> Mapping[str, Tensor] | None:
+    def _added(
+        self, tensors: Mapping[str, Tensor], place: BandPlace
+    ) -> Mapping[str, Tensor] | None:
         """SDXL's micro-conditioning: a picture of this canvas' size, nothing cut off.
 
         Original size, left and top crop, and target size in pixels (arXiv 2307.01952, section 2.2).
@@ -240,12 +242,17 @@ class UNet(PictureVAE):
         ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=pooled_BE.device)
         return {"text_embeds": pooled_BE, "time_ids": ids.expand(pooled_BE.shape[0], -1)}
 
-    def axes(self, place: Place) -> tuple[Axis, ...]:
+    def axes(self, place: BandPlace) -> tuple[RotaryAxis, ...]:
         """None: positions are not rotary."""
         return ()
 
     def guided(
-        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+        self,
+        x_BCTHW: Tensor,
+        level: NoiseLevel,
+        positive: Tensor,
+        negative: Tensor,
+        guidance: Guidance,
     ) -> Tensor:
         """Classifier-free guidance, as the pipeline's."""
         return linear_guided(positive, negative, guidance.scale)

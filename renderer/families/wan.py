@@ -33,9 +33,9 @@ from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
 from ..errors import ModelError
-from ..models.family import Conditioning, Guidance, Place, linear_guided
-from ..models.positions import Axis
-from ..sampling.noise_levels import Level, x0_from
+from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
+from ..models.positions import RotaryAxis
+from ..sampling.noise_levels import NoiseLevel, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -245,19 +245,19 @@ class Wan(CausalVAE):
         for expert in experts:
             expert.rope = ClipRope(self._angles)
 
-    def _expert(self, level: Level) -> int:
+    def _expert(self, level: NoiseLevel) -> int:
         return 1 if level.timestep < self.boundary else 0
 
-    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+    def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Self-attention of this level's expert, and its attention to the text, which is local."""
         return self._marks[self._expert(level)]
 
     def denoised(
         self,
         x_BCTHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         tensors: Mapping[str, Tensor],
-        place: Place,
+        place: BandPlace,
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v, with v the expert's velocity; a given first frame stays as it is."""
@@ -285,7 +285,7 @@ class Wan(CausalVAE):
             return torch.cat([x_BCTHW, tensors["condition"]], dim=1)
         return x_BCTHW
 
-    def _timestep(self, x_BCTHW: Tensor, level: Level, begun: bool) -> Tensor:
+    def _timestep(self, x_BCTHW: Tensor, level: NoiseLevel, begun: bool) -> Tensor:
         """[B], or one for each token [B, S], 0 for those of a given first frame."""
         import torch
 
@@ -299,13 +299,18 @@ class Wan(CausalVAE):
         return timesteps_TS.flatten().expand(batch, -1)
 
     def guided(
-        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+        self,
+        x_BCTHW: Tensor,
+        level: NoiseLevel,
+        positive: Tensor,
+        negative: Tensor,
+        guidance: Guidance,
     ) -> Tensor:
         """Classifier-free guidance, with the second expert's own scale where there is one."""
         own = guidance.scale_2 if self._expert(level) else None
         return linear_guided(positive, negative, guidance.scale if own is None else own)
 
-    def image_condition(self, pixels_BCTHW: Tensor, place: Place) -> Mapping[str, Tensor]:
+    def image_condition(self, pixels_BCTHW: Tensor, place: BandPlace) -> Mapping[str, Tensor]:
         """The first frame's latents; or a clip of it and nothing else, and where it is known.
 
         `condition` is [1, temporal + C, T, H, W]: of each latent frame a mask of the frames that
@@ -323,16 +328,16 @@ class Wan(CausalVAE):
         given_BCTHW[:, :, 0] = 1
         return {"condition": torch.cat([given_BCTHW, latents_BCTHW], dim=1)}
 
-    def axes(self, place: Place) -> tuple[Axis, ...]:
+    def axes(self, place: BandPlace) -> tuple[RotaryAxis, ...]:
         """Rotary axes in the order of a head's channels."""
         facts, canvas, latent = self.facts, place.canvas, self.facts.latent
         side = 2 * (self.head_dim // 6)
         frames = latent.frames(facts.training_frames)
         known = round(facts.training_size * LONG_SIDE) // latent.unit
         return (
-            Axis("frame", self.head_dim - 2 * side, THETA, frames, canvas.frames),
-            Axis("row", side, THETA, known, canvas.height // latent.patch),
-            Axis("column", side, THETA, known, canvas.width // latent.patch),
+            RotaryAxis("frame", self.head_dim - 2 * side, THETA, frames, canvas.frames),
+            RotaryAxis("row", side, THETA, known, canvas.height // latent.patch),
+            RotaryAxis("column", side, THETA, known, canvas.width // latent.patch),
         )
 
     def _angles(self, device: torch.device) -> Sequence[Tensor]:

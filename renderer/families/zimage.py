@@ -23,9 +23,9 @@ from ..checkpoints.configs import Config, Count, PictureVae, Size, Small, hints,
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
-from ..models.family import Conditioning, Guidance, Place, linear_guided
-from ..models.positions import Axis
-from ..sampling.noise_levels import Level, x0_from
+from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
+from ..models.positions import RotaryAxis
+from ..sampling.noise_levels import NoiseLevel, x0_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,7 +133,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> ZImage:
 class Sequences:
     """What one call of the network is made of; `num_pads` and `num_text` are the same on ranks."""
 
-    place: Place
+    place: BandPlace
     sigma: float
     num_pads: int
     num_text: int
@@ -175,16 +175,16 @@ class ZImage(PictureVAE):
 
         return Context(self._sequences.num_pads + self._sequences.num_text, "rear")
 
-    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+    def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """The image's refiner, the caption's, which is local, and the layers of both."""
         return self._marks
 
     def denoised(
         self,
         x_BCTHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         tensors: Mapping[str, Tensor],
-        place: Place,
+        place: BandPlace,
         guidance: Guidance,
     ) -> Tensor:
         """x0 = x - sigma v; the network gives -v, and counts time from noise to picture."""
@@ -206,14 +206,19 @@ class ZImage(PictureVAE):
         velocity_BCTHW = -torch.stack(outputs).to(x_BCTHW.dtype)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
 
-    def axes(self, place: Place) -> tuple[Axis, ...]:
+    def axes(self, place: BandPlace) -> tuple[RotaryAxis, ...]:
         """Rotary axes in the order of a head's channels."""
         from ..models.rotary import picture_axes
 
         return picture_axes(self.facts, place, self.dims, self.theta)
 
     def guided(
-        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+        self,
+        x_BCTHW: Tensor,
+        level: NoiseLevel,
+        positive: Tensor,
+        negative: Tensor,
+        guidance: Guidance,
     ) -> Tensor:
         """Classifier-free guidance; the pipeline's own scale is 1 less than the usual one here."""
         return linear_guided(positive, negative, guidance.scale)

@@ -80,7 +80,7 @@ class Lease:
         return not self.is_lost and time.monotonic() - self.renewed < self.seconds
 
 
-class Watch:
+class LeaseObserver:
     """Whether a lease is alive, by how long it has looked the same from here."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ def is_given_up(bucket: Bucket) -> bool:
 
     One that is within its time takes a moment to tell, another as long as a renewal would.
     """
-    watch, began = Watch(), time.monotonic()
+    watch, began = LeaseObserver(), time.monotonic()
     while not is_held(bucket) and (found := bucket.fetch(NAME)):
         seconds = _about(found).get("seconds", SECONDS)
         if watch.has_moved(found) or silence(found) < seconds:
@@ -188,7 +188,7 @@ def _kept(lease: Lease) -> Lease:
 
 
 def _taken(bucket: Bucket, busy: str) -> Lease:
-    lease, watch = Lease(bucket), Watch()
+    lease, watch = Lease(bucket), LeaseObserver()
     while True:
         found = lease.bucket.fetch(NAME)
         if watch.has_moved(found):

@@ -32,14 +32,14 @@ _PAGE = re.compile(r"/(\d{8})\.json$")
 Lines = list[dict[str, Any]]  # events as they are written, with their checksums
 
 
-class PagedJournal(Journal):
+class BucketJournal(Journal):
     """The events of one store, in the order they happened."""
 
     pace = 1.0
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._watch = lease.Watch()
+        self._watch = lease.LeaseObserver()
         self._tags: dict[int, str] = {}
         self._lines: dict[int, Lines | None] = {}  # None of a page that is damaged or missing
         self._known: dict[int, list[Entry]] = {}

@@ -14,7 +14,7 @@ Digests = str  # of files in their order, put together
 
 
 @dataclass(frozen=True)
-class State:
+class SavedState:
     """A saved state: all latents of `stage` after `step` steps, in `slot`."""
 
     stage: int
@@ -30,18 +30,18 @@ class Inventory:
     """
 
     blocks: dict[BlockId, Digests] = field(default_factory=dict)
-    states: dict[State, Digests] = field(default_factory=dict)
+    states: dict[SavedState, Digests] = field(default_factory=dict)
     kept: dict[tuple[str, int], Digests] = field(default_factory=dict)
     levels: dict[int, Digests] | None = None
     entropies: dict[int, list[dict[str, list[float]]]] = field(default_factory=dict)
     lost_lines: set[str] = field(default_factory=set)
-    _focused: set[State] = field(default_factory=set)
+    _focused: set[SavedState] = field(default_factory=set)
 
-    def usable(self) -> list[State]:
+    def usable(self) -> list[SavedState]:
         """States in the order they were saved, but those whose stage's measurements are lost."""
         return [s for s in self.states if s not in self._focused or s.stage in self.entropies]
 
-    def newest_in(self, stage: int, slot: int) -> State | None:
+    def newest_in(self, stage: int, slot: int) -> SavedState | None:
         """The last state that was written to a slot: the one that is there."""
         found = [s for s in self.states if (s.stage, s.slot) == (stage, slot)]
         return found[-1] if found else None
@@ -56,7 +56,7 @@ class Inventory:
         self.blocks.update(ids if isinstance(ids, dict) else dict.fromkeys(ids, ""))
 
     def _add_state(self, event: Mapping[str, Any]) -> None:
-        state = State(event["stage"], event["step"], event["slot"])
+        state = SavedState(event["stage"], event["step"], event["slot"])
         self.states.pop(state, None)  # one that was saved again is the newest
         self.states[state] = event.get("sums", "")
         if event.get("focus"):
@@ -75,7 +75,7 @@ class Inventory:
         for block in event.get("blocks", ()):
             self.blocks.pop(block, None)
         for state in event.get("states", ()):
-            self.states.pop(State(*state), None)
+            self.states.pop(SavedState(*state), None)
         for kept in event.get("kept", ()):
             self.kept.pop((kept[0], kept[1]), None)
         self.lost_lines.update(event.get("lines", ()))

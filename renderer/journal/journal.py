@@ -22,7 +22,7 @@ from typing import Any
 from ..errors import StoreError
 from ..files.regular_files import opener
 from .checksums import sealed
-from .inventory import Inventory, State, inventory
+from .inventory import Inventory, SavedState, inventory
 from .lines import event_of
 
 Event = dict[str, Any]
@@ -110,11 +110,11 @@ class Journal(ABC):
         """Blocks that are whole on disk."""
         return frozenset(self.inventory().blocks)
 
-    def states(self) -> list[State]:
+    def states(self) -> list[SavedState]:
         """Saved states that can be gone on from, in their order."""
         return self.inventory().usable()
 
-    def last_state(self) -> State | None:
+    def last_state(self) -> SavedState | None:
         """The newest of the states."""
         return next(reversed(self.states()), None)
 

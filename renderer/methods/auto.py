@@ -42,7 +42,14 @@ from ..extrapolation.cascade import begun, stages_of
 from ..extrapolation.concentration import concentration
 from ..extrapolation.frequency_correction import candidates, corrected
 from ..extrapolation.method import Focus, Method, Stage
-from ..models.positions import Axis, PositionPolicy, frequencies, interpolated, squeeze, trained
+from ..models.positions import (
+    PositionPolicy,
+    RotaryAxis,
+    frequencies,
+    interpolated,
+    squeeze,
+    trained,
+)
 from ..spec import method_options
 from ..spec.render_spec import RenderSpec
 
@@ -139,7 +146,7 @@ def _positions(spec: RenderSpec, facts: ModelFacts) -> PositionPolicy:
         "column": round(spec.width / ratio / unit),
     }
 
-    def evenly(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    def evenly(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
         known = replace(axis, trained=first.get(axis.name, axis.trained))
         return interpolated(known, position_S, sigma)
 
@@ -153,7 +160,7 @@ def _of_squares(spec: RenderSpec) -> PositionPolicy:
         return interpolated
     longest = "column" if spec.width == long else "row"
 
-    def positions(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    def positions(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
         if axis.name != longest or axis.length <= axis.trained or sigma > LAYOUT:
             return interpolated(axis, position_S, sigma)
         first = min(axis.length, math.ceil(axis.trained * long / short))  # of the first stage

@@ -12,7 +12,7 @@ from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import aware_factor, ntk, policy, stretch
 from ..extrapolation.method import Method, Stage
-from ..models.positions import Axis
+from ..models.positions import RotaryAxis
 from ..spec import method_options
 from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
@@ -27,7 +27,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; every axis longer than trained is stretched."""
     a = method_options.read(spec, OPTIONS)["a"]
 
-    def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         return ntk(omega_F, aware_factor(len(omega_F), a * stretch(axis) - (a - 1)))
 
     return Method(stages=stages_of(spec, (Stage(),)), positions=policy(rule, steady=True))

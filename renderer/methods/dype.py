@@ -22,7 +22,7 @@ from ..extrapolation.frequencies import (
     vision_yarn,
 )
 from ..extrapolation.method import Method, Spectrum, Stage
-from ..models.positions import Axis
+from ..models.positions import RotaryAxis
 from ..spec import method_options
 from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
@@ -45,7 +45,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     if strength is None:
         strength = 1.0 if form == "yarn" else 2.0
 
-    def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         return stretched(form, axis, omega_F, kappa(sigma, strength, found["power"]))
 
     return Method(
@@ -55,7 +55,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     )
 
 
-def stretched(form: str, axis: Axis, omega_F: Tensor, share: float) -> Tensor:
+def stretched(form: str, axis: RotaryAxis, omega_F: Tensor, share: float) -> Tensor:
     """The frequencies of one form at kappa = share; at 0 the trained ones."""
     scale = stretch(axis)
     if form == "pi":
@@ -65,6 +65,6 @@ def stretched(form: str, axis: Axis, omega_F: Tensor, share: float) -> Tensor:
     return vision_yarn(omega_F, axis.theta, axis.trained, scale, share)
 
 
-def warmed(axis: Axis, sigma: float, spectrum: Spectrum | None) -> float:
+def warmed(axis: RotaryAxis, sigma: float, spectrum: Spectrum | None) -> float:
     """tau of the axis, at every noise level."""
     return temperature(axis)

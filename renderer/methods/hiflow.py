@@ -17,7 +17,7 @@ from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import PICTURE, ntk, policy, stretch
 from ..extrapolation.guides import Flow
 from ..extrapolation.method import Method, Stage
-from ..models.positions import Axis, trained
+from ..models.positions import RotaryAxis, trained
 from ..sampling.timestep_shift import alpha_for, shifted
 from ..spec import method_options
 from ..spec.method_options import Option
@@ -44,7 +44,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """
     found = method_options.read(spec, OPTIONS)
 
-    def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         return ntk(omega_F, found["factor"]).maximum(omega_F / stretch(axis))
 
     return Method(

@@ -13,9 +13,9 @@ from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import from_trained_size, stages_of
 from ..extrapolation.concentration import proportional
 from ..extrapolation.frequencies import PICTURE, ntk, policy, stretch
-from ..extrapolation.guides import SCHEDULES, Resolution
+from ..extrapolation.guides import WEIGHT_CURVES, Resolution
 from ..extrapolation.method import Focus, Method
-from ..models.positions import Axis, trained
+from ..models.positions import RotaryAxis, trained
 from ..spec import method_options
 from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OPTIONS = {
-    "schedule": Option("cosine_decay", choices=SCHEDULES),
+    "schedule": Option("cosine_decay", choices=WEIGHT_CURVES),
     "strength": Option(1.0, least=0),
     "half_token": True,
     "factor": Option(10.0, least=1),
@@ -38,7 +38,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """
     found = method_options.read(spec, OPTIONS)
 
-    def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         return ntk(omega_F, found["factor"]).maximum(omega_F / stretch(axis))
 
     return Method(

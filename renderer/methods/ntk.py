@@ -18,7 +18,7 @@ from ..errors import SpecError
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import PICTURE, aware_factor, ntk, policy, stretch
 from ..extrapolation.method import Method, Stage
-from ..models.positions import Axis
+from ..models.positions import RotaryAxis
 from ..spec import method_options
 from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
@@ -40,7 +40,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     if found["factor"] is not None and not by_factor:
         raise SpecError(f"option factor = {found['factor']:g} needs option convention=factor")
 
-    def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         most = mean_stretch(axis, spec.width / spec.height)
         factor = aware_factor(len(omega_F), stretch(axis))
         if by_factor:
@@ -52,7 +52,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     return Method(stages=stages_of(spec, (Stage(),)), positions=positions)
 
 
-def mean_stretch(axis: Axis, aspect: float) -> float:
+def mean_stretch(axis: RotaryAxis, aspect: float) -> float:
     """Root of tokens / trained tokens in a picture of width / height = aspect; an axis' of frames.
 
     Every stage of a cascade has the picture's aspect, so one axis tells the other's length.

@@ -15,7 +15,7 @@ from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import PICTURE, dominant, periods, policy
 from ..extrapolation.frequency_correction import corrected
 from ..extrapolation.method import Method, Stage
-from ..models.positions import Axis
+from ..models.positions import RotaryAxis
 from ..spec import method_options
 from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
@@ -42,7 +42,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
             "method rdfc, or --option along=picture, corrects rows and columns"
         )
 
-    def rule(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+    def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         k = found["k"]
         if k is None:
             k = dominant(omega_F, found["period"] or axis.trained)

@@ -13,7 +13,7 @@ from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import PICTURE, ntk, policy, stretch
 from ..extrapolation.method import Method, Spectrum, Stage
-from ..models.positions import Axis
+from ..models.positions import RotaryAxis
 from ..spec import method_options
 from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
@@ -31,7 +31,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     kappa = method_options.read(spec, OPTIONS)["kappa"]
 
-    def gain(axis: Axis, sigma: float, spectrum: Spectrum | None) -> Tensor | float:
+    def gain(axis: RotaryAxis, sigma: float, spectrum: Spectrum | None) -> Tensor | float:
         if axis.name not in PICTURE or axis.length <= axis.trained:
             return 1.0
         assert spectrum is not None, "the method says that it needs one"
@@ -46,7 +46,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     )
 
 
-def strong_base(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+def strong_base(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
     """Frequencies of the base theta * s^(2d / (d - 2)) / (1 + 0.1 ln s)."""
     from ..extrapolation.spectrum import base_factor
 

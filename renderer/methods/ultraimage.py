@@ -17,7 +17,7 @@ from ..checkpoints.facts import ModelFacts
 from ..extrapolation import frequency_correction
 from ..extrapolation.cascade import from_trained_size, stages_of
 from ..extrapolation.concentration import concentration
-from ..extrapolation.guides import FORMS, SCHEDULES, Guide, Resolution, View
+from ..extrapolation.guides import FORMS, WEIGHT_CURVES, Guide, Resolution, View
 from ..extrapolation.method import Focus, Method, Stage
 from ..spec import method_options
 from ..spec.method_options import Option
@@ -31,7 +31,7 @@ CONCENTRATION = {"least": 1.0, "most": 1.3, "power": 2.0}
 EXTREMES = {"lowest": Option(None, "number"), "highest": Option(None, "number")}
 GUIDE = {
     "mode": Option("direct", choices=("direct", "resolution", "view")),
-    "schedule": Option("cosine_decay", choices=SCHEDULES),
+    "schedule": Option("cosine_decay", choices=WEIGHT_CURVES),
     "strength": Option(1.0, least=0),
     "half_token": True,
     "form": Option("noisy", choices=FORMS),

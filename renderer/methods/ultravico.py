@@ -13,7 +13,7 @@ from ..checkpoints.facts import ModelFacts
 from ..errors import PlanError, SpecError
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.method import Method, Stage
-from ..models.positions import Axis
+from ..models.positions import RotaryAxis
 from ..spec import method_options
 from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
@@ -46,7 +46,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
             "repeat must decay at least as much as others"
         )
 
-    def decay(axis: Axis) -> Decay:
+    def decay(axis: RotaryAxis) -> Decay:
         from frieze.kernels.decay import Decay
 
         return Decay(window=axis.trained, **found)

@@ -14,7 +14,7 @@ from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import policy, stretch, temperature, vision_yarn
 from ..extrapolation.method import Method, Spectrum, Stage
-from ..models.positions import Axis
+from ..models.positions import RotaryAxis
 from ..spec import method_options
 from ..spec.render_spec import RenderSpec
 
@@ -34,11 +34,11 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     )
 
 
-def bands(axis: Axis, omega_F: Tensor, sigma: float) -> Tensor:
+def bands(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
     """Three bands over the trained length."""
     return vision_yarn(omega_F, axis.theta, axis.trained, stretch(axis))
 
 
-def warmed(axis: Axis, sigma: float, spectrum: Spectrum | None) -> float:
+def warmed(axis: RotaryAxis, sigma: float, spectrum: Spectrum | None) -> float:
     """tau of the axis, at every noise level."""
     return temperature(axis)

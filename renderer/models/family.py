@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from frieze.cluster.layout import Band, Canvas
 
 from ..checkpoints.facts import ModelFacts
-from ..sampling.noise_levels import Level
-from .positions import AbsolutePolicy, Axis, PositionPolicy
+from ..sampling.noise_levels import NoiseLevel
+from .positions import AbsolutePolicy, PositionPolicy, RotaryAxis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ class Conditioning:
 
 
 @dataclass(frozen=True)
-class Place:
+class BandPlace:
     """Where on which canvas a band of latents lies, and what positions mean there."""
 
     band: Band
@@ -91,24 +91,29 @@ class Model(Protocol):
     # What makes tokens of latents, where positions are rotary: their spectrum may be asked for.
     embedders: Sequence[nn.Module]
 
-    def denoiser_marks(self, level: Level) -> Sequence[Marks]:
+    def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """The marks of the network that serves this noise level."""
 
-    def axes(self, place: Place) -> tuple[Axis, ...]:
+    def axes(self, place: BandPlace) -> tuple[RotaryAxis, ...]:
         """Rotary axes in the order of a head's channels; none where positions are not rotary."""
 
     def denoised(
         self,
         x_BCTHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         tensors: Mapping[str, Tensor],
-        place: Place,
+        place: BandPlace,
         guidance: Guidance,
     ) -> Tensor:
         """The estimate of this band's clean latents (always x0) under one half's conditioning."""
 
     def guided(
-        self, x_BCTHW: Tensor, level: Level, positive: Tensor, negative: Tensor, guidance: Guidance
+        self,
+        x_BCTHW: Tensor,
+        level: NoiseLevel,
+        positive: Tensor,
+        negative: Tensor,
+        guidance: Guidance,
     ) -> Tensor:
         """Both halves' x0 as one: classifier-free guidance (arXiv 2207.12598)."""
 
@@ -121,7 +126,7 @@ class Model(Protocol):
     def encoded(self, pixels_BCTHW: Tensor) -> Tensor:
         """Latents of this band's pixels in [-1, 1]: the mode of the posterior."""
 
-    def image_condition(self, pixels_BCTHW: Tensor, place: Place) -> Mapping[str, Tensor]:
+    def image_condition(self, pixels_BCTHW: Tensor, place: BandPlace) -> Mapping[str, Tensor]:
         """What a first frame [B, 3, 1, H, W] adds to both halves' tensors, for this band."""
 
 

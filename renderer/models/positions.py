@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Axis:
+class RotaryAxis:
     """One rotary axis: `dim` channels, base `theta`, `trained` and present length in tokens."""
 
     name: str
@@ -25,10 +25,10 @@ class Axis:
 
 
 # (axis, position_S in tokens, sigma) -> angle_SF in radians.
-PositionPolicy = Callable[["Axis", "Tensor", float], "Tensor"]
+PositionPolicy = Callable[["RotaryAxis", "Tensor", float], "Tensor"]
 
 
-def frequencies(axis: Axis, like: Tensor) -> Tensor:
+def frequencies(axis: RotaryAxis, like: Tensor) -> Tensor:
     """omega_j = theta^(-2j/dim), zero-based (RoPE, arXiv 2104.09864 eq. 15), float64."""
     import torch
 
@@ -36,7 +36,7 @@ def frequencies(axis: Axis, like: Tensor) -> Tensor:
     return 1.0 / axis.theta ** (j / axis.dim)
 
 
-def trained(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+def trained(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
     """The angles the model was trained with, continued beyond the trained length."""
     return position_S.double()[:, None] * frequencies(axis, position_S)[None, :]
 
@@ -46,7 +46,7 @@ def squeeze(trained_length: int, length: int) -> float:
     return max(1.0, length / trained_length)
 
 
-def interpolated(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+def interpolated(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
     """Angles at positions squeezed into the trained range; the identity at the trained length."""
     return trained(axis, position_S.double() / squeeze(axis.trained, axis.length), sigma)
 

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .positions import Axis
+from .positions import RotaryAxis
 
 if TYPE_CHECKING:
     from ..checkpoints.facts import ModelFacts
-    from .family import Place
+    from .family import BandPlace
 
 
 def picture_axes(
-    facts: ModelFacts, place: Place, dims: Sequence[int], theta: float
-) -> tuple[Axis, Axis, Axis]:
+    facts: ModelFacts, place: BandPlace, dims: Sequence[int], theta: float
+) -> tuple[RotaryAxis, RotaryAxis, RotaryAxis]:
     """Frame, row and column axis of a picture; lengths are those of the whole canvas.
 
     The frame axis is as long as it was trained, so that no method stretches it.
@@ -32,15 +32,15 @@ def picture_axes(
     trained = facts.training_size // latent.unit
     frame, row, column = dims[:3]
     return (
-        Axis("frame", frame, theta, 1, 1),
-        Axis("row", row, theta, trained, canvas.height // latent.patch),
-        Axis("column", column, theta, trained, canvas.width // latent.patch),
+        RotaryAxis("frame", frame, theta, 1, 1),
+        RotaryAxis("row", row, theta, trained, canvas.height // latent.patch),
+        RotaryAxis("column", column, theta, trained, canvas.width // latent.patch),
     )
 
 
 def band_angles(
-    place: Place,
-    axes: Sequence[Axis],
+    place: BandPlace,
+    axes: Sequence[RotaryAxis],
     sigma: float,
     device: torch.device,
     *,
@@ -96,7 +96,7 @@ class AngleRope(nn.Module):
 
 
 def clip_angles(
-    place: Place, axes: Sequence[Axis], sigma: float, device: torch.device
+    place: BandPlace, axes: Sequence[RotaryAxis], sigma: float, device: torch.device
 ) -> list[Tensor]:
     """Angles of a clip's frames, and of the band's rows and columns, float64, each [number, F].
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import ModelError
 
 if TYPE_CHECKING:
-    from .family import Place
+    from .family import BandPlace
 
 THETA = 10000.0
 # Tables rounded to bfloat16 are off by half as much.
@@ -28,7 +28,7 @@ class SineTable:
     def __init__(self, embed: Any) -> None:
         self.embed = embed
 
-    def of(self, place: Place, trained: int = 0) -> Tensor:
+    def of(self, place: BandPlace, trained: int = 0) -> Tensor:
         """Positions [S, E] of a band's tokens, row by row; `trained` patches are a trained side.
 
         The whole canvas takes the table's centre; beyond the table both sides go by its formula,

@@ -49,7 +49,7 @@ METRICS = (
 )
 
 
-class Sink(Protocol):
+class MetricSink(Protocol):
     """Where figures go; `cluster.ray_metrics.RayMetrics` is one."""
 
     def add(self, name: str, amount: float, **tags: str) -> None: ...
@@ -60,7 +60,7 @@ class Sink(Protocol):
 class Meter:
     """Turns a render's events into figures."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: MetricSink) -> None:
         self._sink = sink
 
     def __call__(self, event: Event) -> None:

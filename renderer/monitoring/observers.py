@@ -23,13 +23,13 @@ from .run_log import RunLog
 from .time_left import TimeLeft, decoding_cost, stages
 
 if TYPE_CHECKING:
-    from frieze.cluster.fleet import Fleet, Place
+    from frieze.cluster.fleet import Fleet, RankLocation
 
     from ..planning.canvas_plan import CanvasPlan
     from ..store.layout import StoreLayout
 
 
-class Watch:
+class EventFanout:
     """Passes events on, from any thread, one at a time.
 
     As a context it sees the render end: an error that leaves it is the last line of the log.
@@ -71,7 +71,7 @@ class Watch:
 
         self._meter = Meter(RayMetrics(METRICS, render))
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> EventFanout:
         return self
 
     def __exit__(
@@ -116,7 +116,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def of_workers(places: Sequence[Place]) -> dict[str, Any]:
+def of_workers(places: Sequence[RankLocation]) -> dict[str, Any]:
     """Where each rank runs."""
     return {"workers": [vars(place) for place in places]}
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ..errors import StoreError
 from ..errors import line as one_line
 from ..files.location import S3Path, location
-from ..journal.inventory import State
+from ..journal.inventory import SavedState
 from ..store.store import Store
 from . import run_log
 from .durations import clock, span
@@ -192,7 +192,7 @@ def _stages(store: Store, lines: Sequence[Fields]) -> list[dict[str, Any]]:
     ]
 
 
-def _at(lines: Sequence[Fields], state: State | None) -> tuple[int, int]:
+def _at(lines: Sequence[Fields], state: SavedState | None) -> tuple[int, int]:
     """(stage from 0, its steps done): saved, or told since."""
     told = [line for line in _since_plan(lines) if line["event"] in ("stage", "step")]
     at = (told[-1]["stage"] - 1, told[-1].get("step", 0)) if told else (0, 0)

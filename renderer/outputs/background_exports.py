@@ -13,7 +13,7 @@ from ..files.location import Location
 from . import exporting, targets
 
 
-class Deliveries:
+class BackgroundExports:
     """The exports of one render, a thread for each; `made_for` says what, `dpi` how dense.
 
     As a context: what is not asked for by its end is given up, and leaves nothing.

@@ -8,7 +8,7 @@ from ..models.family import Guidance
 from ..spec.render_spec import RenderSpec
 
 
-def strength(spec: RenderSpec, facts: ModelFacts) -> Guidance:
+def guidance_scales(spec: RenderSpec, facts: ModelFacts) -> Guidance:
     """The scales in use, as the pipelines decide: given, else the family's own.
 
     Raises `PlanError`.
@@ -51,10 +51,10 @@ def of_stage(scale: float | None, spec: RenderSpec, facts: ModelFacts) -> Guidan
 
     Raises `PlanError` where that would evaluate the network for another number of prompts.
     """
-    whole = strength(spec, facts)
+    whole = guidance_scales(spec, facts)
     if scale is None:
         return whole
-    own = strength(spec.model_copy(update={"guidance_scale": scale}), facts)
+    own = guidance_scales(spec.model_copy(update={"guidance_scale": scale}), facts)
     if own.num_halves != whole.num_halves:
         raise PlanError(
             f"a stage with guidance_scale {scale:g} evaluates {own.num_halves} prompts and the "

@@ -33,9 +33,9 @@ from ..checkpoints.checkpoint import load_family
 from ..checkpoints.facts import ModelFacts
 from ..files.library_errors import as_model_error
 from ..models import loading
-from ..models.family import Guidance, Model, Place
+from ..models.family import BandPlace, Guidance, Model
 from ..models.meta_models import Skeleton, shorten, skeletons
-from ..models.positions import Axis
+from ..models.positions import RotaryAxis
 from ..sampling import solvers
 from .estimate import Estimate
 
@@ -64,15 +64,15 @@ def estimate(
     A device of the spec's kind need not be there.
     """
     with as_model_error(Path(facts.folder), "be run as its configs say"):
-        return Traced(facts, spec, mesh, guidance, positions).estimate(stages, rows_per_block)
+        return MemoryTrace(facts, spec, mesh, guidance, positions).estimate(stages, rows_per_block)
 
 
-def axes(facts: ModelFacts, spec: RenderSpec, place: Place) -> tuple[Axis, ...]:
+def axes(facts: ModelFacts, spec: RenderSpec, place: BandPlace) -> tuple[RotaryAxis, ...]:
     """The rotary axes of a model, without its weights."""
     return skeleton(facts, spec)[0].axes(place)
 
 
-class Traced:
+class MemoryTrace:
     """A model without weights, and one worker's place among those that draw with it."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Traced:
             level = stage.levels[index]
 
             def x0() -> Tensor:
-                place = Place(band, stage.canvas, self.positions)
+                place = BandPlace(band, stage.canvas, self.positions)
                 clean = []
                 for tensors in halves[: 1 if twins.size > 1 else None]:
                     with band_mode(comms, stage.bands, canvas=stage.canvas):
@@ -203,7 +203,9 @@ class Traced:
                 if num_frames:
                     self.model.encoded(pixels)
                 else:
-                    self.model.image_condition(pixels, Place(share, stage.canvas, self.positions))
+                    self.model.image_condition(
+                        pixels, BandPlace(share, stage.canvas, self.positions)
+                    )
         return live.peak
 
     @contextlib.contextmanager
@@ -236,7 +238,7 @@ class Traced:
         """What a first frame adds for a band; its making is not counted here."""
         if not self.animates:
             return {}
-        place = Place(band, stage.canvas, self.positions)
+        place = BandPlace(band, stage.canvas, self.positions)
         with _disable_current_modes(), tracing(self.kind):
             return self.model.image_condition(self._pixels(stage, band, 1), place)
 

@@ -22,7 +22,7 @@ from ..spec import method_options
 from ..spec.render_spec import RenderSpec
 from . import checks, devices, memory_check
 from .canvas_plan import CanvasPlan
-from .guidance_scales import of_stage, strength
+from .guidance_scales import guidance_scales, of_stage
 from .stage_plan import StagePlan
 
 BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
@@ -60,7 +60,7 @@ def _made(
     checks.check_model(spec, facts)
     checks.check_variant(spec, facts)
     lora.check(lora.parse(spec.lora + spec.lora_2), facts)
-    guidance = strength(spec, facts)
+    guidance = guidance_scales(spec, facts)
     mesh = _mesh(spec, guidance)
     size = block or spec.chunk or _block_size(spec, facts)
     checks.check_block(size, spec, facts)

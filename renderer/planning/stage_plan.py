@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from frieze.cluster.layout import Band, Canvas
 
 from ..models.family import Guidance
-from ..sampling.noise_levels import Level, Table
+from ..sampling.noise_levels import NoiseLevel, Table
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StagePlan:
     guidance: Guidance
 
     @property
-    def levels(self) -> tuple[Level, ...]:
+    def levels(self) -> tuple[NoiseLevel, ...]:
         """Noise levels, one more than steps."""
         return self.table.levels
 

@@ -17,7 +17,7 @@ from frieze.cluster.strategies.bands import predict
 from ..driver.workers import apart, session
 from ..errors import PlanError
 from ..models import finite
-from ..models.family import Place
+from ..models.family import BandPlace
 from ..models.positions import trained
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.plan import plan
@@ -26,7 +26,7 @@ from ..worker import model_cache, prompt_encoding
 from ..worker.precision import exactly
 from . import logit_amplitudes
 from .drafts import Tell, rotary_axes
-from .logit_amplitudes import Amplitudes, Ear
+from .logit_amplitudes import AmplitudeProbe, Amplitudes
 
 
 def attend(made: CanvasPlan, tell: Tell = lambda text: None) -> tuple[Amplitudes, ...]:
@@ -87,8 +87,8 @@ def listened(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
     shape = (1, small.facts.latent.channels, canvas.frames, canvas.height, canvas.width)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(stage_seed(spec.seed, 0)))
     band = Band(0, canvas.height)
-    place = Place(band, canvas, trained)
-    ear = Ear(model.axes(place))
+    place = BandPlace(band, canvas, trained)
+    ear = AmplitudeProbe(model.axes(place))
     x0 = predict(
         lambda x, at: model.denoised(x, at, prompt.halves[0], place, stage.guidance),
         noise.to(device) * stage.table.scale,

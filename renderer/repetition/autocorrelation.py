@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..extrapolation.frequencies import PICTURE, periods
 from ..extrapolation.frequency_correction import candidates
-from ..models.positions import Axis, frequencies
+from ..models.positions import RotaryAxis, frequencies
 
 # A repeating picture is alike to itself again after having been unlike: measured on drafts of the
 # demo model, whose plain ones rise by 0.44 and more to 0.26 and more, and mended ones to 0.1.
@@ -62,7 +62,7 @@ def _alike(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp(min=1e-12)
 
 
-def period(profile_L: Tensor, axis: Axis) -> int | None:
+def period(profile_L: Tensor, axis: RotaryAxis) -> int | None:
     """The lag in tokens at which a picture repeats itself; None where it does not.
 
     A peak, not at the end, that rises above what lies before it, near the period of a frequency
@@ -81,7 +81,9 @@ def period(profile_L: Tensor, axis: Axis) -> int | None:
     return next((lag for lag, value in peaks.items() if value >= 0.8 * max(peaks.values())), None)
 
 
-def observed(drafts: Sequence[Tensor], axes: Sequence[Axis], patch: int) -> tuple[Observation, ...]:
+def observed(
+    drafts: Sequence[Tensor], axes: Sequence[RotaryAxis], patch: int
+) -> tuple[Observation, ...]:
     """What drafts [C, T, H, W] say together of the rows and columns longer than trained."""
     seen = []
     for axis in axes:
@@ -93,7 +95,7 @@ def observed(drafts: Sequence[Tensor], axes: Sequence[Axis], patch: int) -> tupl
 
 
 def recursion(
-    axes: Sequence[Axis], observe: Callable[[tuple[int, ...]], Sequence[Observation]]
+    axes: Sequence[RotaryAxis], observe: Callable[[tuple[int, ...]], Sequence[Observation]]
 ) -> list[Round]:
     """Rounds until nothing repeats, or nothing is left to correct; the last says what was chosen.
 
@@ -112,7 +114,7 @@ def recursion(
         ks = tuple(sorted({*ks, *more}))
 
 
-def _cause(seen: Observation, axes: Mapping[str, Axis], ks: Sequence[int]) -> int | None:
+def _cause(seen: Observation, axes: Mapping[str, RotaryAxis], ks: Sequence[int]) -> int | None:
     """The frequency behind what an axis shows, if it is not corrected yet."""
     if seen.period is None:
         return None
@@ -122,7 +124,7 @@ def _cause(seen: Observation, axes: Mapping[str, Axis], ks: Sequence[int]) -> in
     return found if found is not None and near[found] <= NEAR * left[found] else None
 
 
-def may_repeat(axis: Axis) -> dict[int, float]:
+def may_repeat(axis: RotaryAxis) -> dict[int, float]:
     """Periods in tokens of the dominant frequency and of lower ones that fit into the canvas."""
     omega_F = frequencies(axis, torch.zeros(1))
     period_F = periods(omega_F).tolist()

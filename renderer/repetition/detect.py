@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..driver.caller import Listener
+from ..driver.caller import Caller
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.plan import plan
 from . import drafts, logit_amplitudes
@@ -38,7 +38,7 @@ def report(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def settled(made: CanvasPlan, listener: Listener) -> CanvasPlan:
+def settled(made: CanvasPlan, listener: Caller) -> CanvasPlan:
     """The plan with the frequencies that are found to repeat, if its method asks for them."""
     if not drafts.detects(made):
         return made

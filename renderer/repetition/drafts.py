@@ -17,11 +17,11 @@ from torch import Tensor
 from frieze.cluster.layout import Band
 
 from ..driver.caller import RenderHandle
-from ..driver.driver import Drive
+from ..driver.driver import Driver
 from ..errors import PlanError, RenderCancelledError
 from ..files.scratch import scratch
-from ..models.family import Place
-from ..models.positions import Axis, trained
+from ..models.family import BandPlace
+from ..models.positions import RotaryAxis, trained
 from ..planning.canvas_plan import CanvasPlan
 from ..spec import method_options
 from ..spec.render_spec import RenderSpec
@@ -49,7 +49,7 @@ def are_cheap(made: CanvasPlan) -> bool:
     return tokens <= MOST_TIMES * made.facts.training_tokens
 
 
-def rotary_axes(made: CanvasPlan) -> tuple[Axis, ...]:
+def rotary_axes(made: CanvasPlan) -> tuple[RotaryAxis, ...]:
     """The rotary axes of the model on the whole picture; none where it rotates nothing."""
     if not made.facts.rotary:
         return ()
@@ -57,7 +57,7 @@ def rotary_axes(made: CanvasPlan) -> tuple[Axis, ...]:
 
     stage = made.stages[-1]
     return memory_trace.axes(
-        made.facts, made.spec, Place(Band(0, stage.canvas.height), stage.canvas, trained)
+        made.facts, made.spec, BandPlace(Band(0, stage.canvas.height), stage.canvas, trained)
     )
 
 
@@ -100,7 +100,7 @@ def draft(
     with scratch(_beside(spec), "frieze-draft") as folder:
         small = _drafted(spec, ks, number, str(folder / "draft.zarr"))
         with contextlib.suppress(RenderCancelledError):
-            Drive(None, None, after).render(small, ())
+            Driver(None, None, after).render(small, ())
     if stopped.is_set() or not kept:
         raise RenderCancelledError("stopped as asked; nothing was drawn yet")
     return kept[0]

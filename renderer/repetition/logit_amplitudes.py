@@ -21,7 +21,7 @@ from torch import Tensor
 from frieze.cluster.bands import innermost
 
 from ..extrapolation.frequencies import PICTURE
-from ..models.positions import Axis, frequencies
+from ..models.positions import RotaryAxis, frequencies
 from .autocorrelation import may_repeat
 
 # A frequency dominates with so many times the even share of its axis. Chosen on the demo model, two
@@ -46,7 +46,7 @@ class Amplitudes:
         return tuple(j for j in self.periods if self.shares[j] * len(self.shares) >= TIMES)
 
 
-def turned_mean(x_BHSD: Tensor, axes: Sequence[Axis]) -> list[Tensor]:
+def turned_mean(x_BHSD: Tensor, axes: Sequence[RotaryAxis]) -> list[Tensor]:
     """Means over all tokens of the whole canvas, turned back to position 0: of each axis [H, F].
 
     Tokens come frame by frame, row by row; a frequency has two neighbouring channels. Where
@@ -68,13 +68,13 @@ def turned_mean(x_BHSD: Tensor, axes: Sequence[Axis]) -> list[Tensor]:
 
 
 @dataclass
-class Ear:
+class AmplitudeProbe:
     """A tuning (`cluster.tuning`) that changes nothing and adds up amplitudes of all heads.
 
     `axes` are those of a canvas that one rank holds whole.
     """
 
-    axes: Sequence[Axis]
+    axes: Sequence[RotaryAxis]
     sums: dict[str, Tensor] = field(default_factory=dict)
 
     probe: ClassVar[None] = None
@@ -112,7 +112,7 @@ class Ear:
 
 
 def amplitudes(
-    shares: Mapping[str, tuple[float, ...]], axes: Sequence[Axis]
+    shares: Mapping[str, tuple[float, ...]], axes: Sequence[RotaryAxis]
 ) -> tuple[Amplitudes, ...]:
     """What was heard of those of a picture's axes that are longer than trained.
 

@@ -14,7 +14,7 @@ SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "u
 
 
 @dataclass(frozen=True)
-class Level:
+class NoiseLevel:
     """One noise level; `timestep` is what the network is told, on the scheduler's own scale."""
 
     timestep: float
@@ -23,7 +23,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class NoiseSchedule:
     """Facts of scheduler_config.json.
 
     `solver` is a key of `sampling.SOLVERS`; `prediction` is velocity, epsilon, v_prediction or
@@ -46,15 +46,15 @@ class Table:
     is none.
     """
 
-    levels: tuple[Level, ...]
+    levels: tuple[NoiseLevel, ...]
     scale: float
     shift: float | None
 
 
-def x0_from(prediction: str, x: Tensor, output: Tensor, level: Level) -> Tensor:
+def x0_from(prediction: str, x: Tensor, output: Tensor, level: NoiseLevel) -> Tensor:
     """The clean latents that a network's output means at a level (arXiv 2202.00512, app. D).
 
-    `prediction` is a `Schedule.prediction`; velocity is eps - x0 (arXiv 2209.03003).
+    `prediction` is a `NoiseSchedule.prediction`; velocity is eps - x0 (arXiv 2209.03003).
     """
     match prediction:
         case "velocity":

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ModelError, PlanError
 from ..files.library_errors import as_model_error
-from .noise_levels import SPACINGS, Level, Schedule, Table
+from .noise_levels import SPACINGS, NoiseLevel, NoiseSchedule, Table
 from .timestep_shift import alpha_for, even_sigmas, flow_sigmas
 
 # How galleries call the steps of each scheduler class; DPM-Solver's are called by their order.
@@ -31,7 +31,7 @@ CALLED = {
 }
 
 
-def sampler(schedule: Schedule) -> str:
+def sampler(schedule: NoiseSchedule) -> str:
     """The name of a schedule's steps and spacing as galleries know it: DPM++ 2M Karras."""
     options, name = schedule.options, CALLED.get(schedule.options["_class_name"], "")
     if not name and options.get("algorithm_type") == "deis":
@@ -44,7 +44,7 @@ def sampler(schedule: Schedule) -> str:
 
 
 def table(
-    schedule: Schedule,
+    schedule: NoiseSchedule,
     num_steps: int,
     *,
     tokens: int,
@@ -85,7 +85,7 @@ def table(
 
 
 def _check_request(
-    schedule: Schedule, num_steps: int, shift: float | None, start: float, strength: float
+    schedule: NoiseSchedule, num_steps: int, shift: float | None, start: float, strength: float
 ) -> None:
     if num_steps < 1:
         raise PlanError(f"{num_steps} steps; 1 or more works")
@@ -102,7 +102,7 @@ def _check_request(
         raise PlanError(f"{num_steps} steps from {start:g} of the timesteps; at most {most} work")
 
 
-def _num_kept(schedule: Schedule, num_steps: int, strength: float) -> int:
+def _num_kept(schedule: NoiseSchedule, num_steps: int, strength: float) -> int:
     """Steps left at a strength: stock pipelines round up for flow Euler and down for others."""
     if schedule.options["_class_name"].startswith("FlowMatch"):
         return num_steps - int(max(num_steps - num_steps * strength, 0))
@@ -116,7 +116,7 @@ def _num_kept(schedule: Schedule, num_steps: int, strength: float) -> int:
     return kept
 
 
-def _check_levels(schedule: Schedule, num_steps: int, levels: Sequence[Level]) -> None:
+def _check_levels(schedule: NoiseSchedule, num_steps: int, levels: Sequence[NoiseLevel]) -> None:
     if schedule.prediction == "epsilon" and levels[0].alpha == 0:
         raise PlanError("at pure noise a prediction of the noise says nothing; v_prediction works")
     if not all(math.isfinite(level.sigma) and math.isfinite(level.timestep) for level in levels):
@@ -134,7 +134,9 @@ def _check_levels(schedule: Schedule, num_steps: int, levels: Sequence[Level]) -
         raise PlanError(f"{num_steps} steps make two noise levels one; fewer steps work")
 
 
-def _flow_levels(schedule: Schedule, num_steps: int, alpha: float, start: float) -> list[Level]:
+def _flow_levels(
+    schedule: NoiseSchedule, num_steps: int, alpha: float, start: float
+) -> list[NoiseLevel]:
     """Levels of rectified flow, their sigmas rounded to float32 as diffusers keeps them."""
     import numpy as np
 
@@ -154,13 +156,13 @@ def _flow_levels(schedule: Schedule, num_steps: int, alpha: float, start: float)
         sigma = float(np.float32(exact))
         # diffusers' multistep schedulers tell the network whole timesteps.
         timestep = int(exact * length) if multistep else float(np.float32(sigma * length))
-        levels.append(Level(float(timestep), 1 - sigma, sigma))
-    return [*levels, Level(0.0, 1.0, 0.0)]
+        levels.append(NoiseLevel(float(timestep), 1 - sigma, sigma))
+    return [*levels, NoiseLevel(0.0, 1.0, 0.0)]
 
 
 def _stock_levels(
-    schedule: Schedule, num_steps: int, alpha: float | None
-) -> tuple[list[Level], float]:
+    schedule: NoiseSchedule, num_steps: int, alpha: float | None
+) -> tuple[list[NoiseLevel], float]:
     """Levels and noise scale of diffusers' own scheduler, for all that is not a plain flow table.
 
     DDIM and PLMS go from each timestep to the next in the table. diffusers steps back by
@@ -173,18 +175,18 @@ def _stock_levels(
         squares = [scheduler.alphas_cumprod[int(t)].item() for t in distinct]
         squares.append(float(scheduler.final_alpha_cumprod))
         pairs = zip([*distinct, 0.0], squares, strict=True)
-        return [Level(t, math.sqrt(a), math.sqrt(1 - a)) for t, a in pairs], 1.0
+        return [NoiseLevel(t, math.sqrt(a), math.sqrt(1 - a)) for t, a in pairs], 1.0
     sigmas = [float(s) for s in scheduler.sigmas]
     pairs = zip([*times, 0.0], sigmas[: len(times) + 1], strict=True)
     if alpha is not None:
-        return [Level(t, 1 - s, s) for t, s in pairs], 1.0
-    levels = [Level(t, 1 / math.hypot(1, s), s / math.hypot(1, s)) for t, s in pairs]
+        return [NoiseLevel(t, 1 - s, s) for t, s in pairs], 1.0
+    levels = [NoiseLevel(t, 1 / math.hypot(1, s), s / math.hypot(1, s)) for t, s in pairs]
     # Euler's keep x0 + s eps, and say how much noise that is at the start.
     exploding = schedule.solver in ("euler", "ancestral")
     return levels, float(scheduler.init_noise_sigma) * levels[0].alpha if exploding else 1.0
 
 
-def _stock_scheduler(schedule: Schedule, num_steps: int, alpha: float | None) -> Any:
+def _stock_scheduler(schedule: NoiseSchedule, num_steps: int, alpha: float | None) -> Any:
     import diffusers
 
     options, name = dict(schedule.options), schedule.options["_class_name"]

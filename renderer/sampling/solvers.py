@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .noise_levels import Level, Schedule
+from .noise_levels import NoiseLevel, NoiseSchedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ History = tuple["Tensor", ...]
 Draw = Callable[[], "Tensor"]
 # (step index in this stage, levels, x, x0, history, draw noise) -> (x at the next level, history)
 Step = Callable[
-    [int, Sequence[Level], "Tensor", "Tensor", History, Draw | None], "tuple[Tensor, History]"
+    [int, Sequence[NoiseLevel], "Tensor", "Tensor", History, Draw | None], "tuple[Tensor, History]"
 ]
 
 
@@ -41,17 +41,17 @@ class Solver:
     step: Step
 
 
-def solver(schedule: Schedule) -> Solver:
+def solver(schedule: NoiseSchedule) -> Solver:
     """The solver that steps as diffusers' scheduler of that config does."""
     return SOLVERS[schedule.solver](schedule)
 
 
-def noised(clean: Tensor, noise: Tensor, level: Level) -> Tensor:
+def noised(clean: Tensor, noise: Tensor, level: NoiseLevel) -> Tensor:
     """x = alpha x0 + sigma eps."""
     return level.alpha * clean + level.sigma * noise
 
 
-def _euler(schedule: Schedule) -> Solver:
+def _euler(schedule: NoiseSchedule) -> Solver:
     """First order: Euler of rectified flow, Euler in x / alpha, and DDIM are this one formula.
 
     x' = alpha' x0 + sigma' eps with eps = (x - alpha x0) / sigma (DDIM, arXiv 2010.02502, eq. 12
@@ -59,19 +59,24 @@ def _euler(schedule: Schedule) -> Solver:
     """
 
     def step(
-        index: int, levels: Sequence[Level], x: Tensor, x0: Tensor, history: History, _: Draw | None
+        index: int,
+        levels: Sequence[NoiseLevel],
+        x: Tensor,
+        x0: Tensor,
+        history: History,
+        _: Draw | None,
     ) -> tuple[Tensor, History]:
         return _moved(x, x0, levels[index], levels[index + 1].alpha, levels[index + 1].sigma), ()
 
     return Solver(0, False, step)
 
 
-def _moved(x: Tensor, x0: Tensor, level: Level, alpha: float, sigma: float) -> Tensor:
+def _moved(x: Tensor, x0: Tensor, level: NoiseLevel, alpha: float, sigma: float) -> Tensor:
     kept = sigma / level.sigma
     return kept * x + (alpha - kept * level.alpha) * x0
 
 
-def _ancestral(schedule: Schedule) -> Solver:
+def _ancestral(schedule: NoiseSchedule) -> Solver:
     """Euler down to less noise than is due, then fresh noise (the ancestral step of DDPM, arXiv
     2006.11239, in the coordinates of arXiv 2206.00364).
 
@@ -80,7 +85,7 @@ def _ancestral(schedule: Schedule) -> Solver:
 
     def step(
         index: int,
-        levels: Sequence[Level],
+        levels: Sequence[NoiseLevel],
         x: Tensor,
         x0: Tensor,
         history: History,
@@ -97,7 +102,7 @@ def _ancestral(schedule: Schedule) -> Solver:
     return Solver(0, True, step)
 
 
-def _dpm(schedule: Schedule) -> Solver:
+def _dpm(schedule: NoiseSchedule) -> Solver:
     """DPM-Solver++, multistep of order 1 to 3 (arXiv 2211.01095, Algorithm 2 and app. A)."""
     options = schedule.options
     order = min(options.get("solver_order", 2), 3)
@@ -106,7 +111,7 @@ def _dpm(schedule: Schedule) -> Solver:
 
     def step(
         index: int,
-        levels: Sequence[Level],
+        levels: Sequence[NoiseLevel],
         x: Tensor,
         x0: Tensor,
         history: History,
@@ -146,7 +151,7 @@ def _dpm_order(options: Mapping[str, Any], order: int, index: int, num_steps: in
 
 
 def _differences(
-    index: int, levels: Sequence[Level], known: Sequence[Tensor], order: int, h: float
+    index: int, levels: Sequence[NoiseLevel], known: Sequence[Tensor], order: int, h: float
 ) -> tuple[Tensor | None, Tensor | None]:
     """h x0' and h^2 x0'' in lambda, backwards from the newest of `known`; None beyond the order."""
     if order == 1:
@@ -161,7 +166,7 @@ def _differences(
     return near + r0 / (r0 + r1) * (near - far), (near - far) / (r0 + r1)
 
 
-def _unipc(schedule: Schedule) -> Solver:
+def _unipc(schedule: NoiseSchedule) -> Solver:
     """UniPC: a predictor, and a corrector that uses the next x0 at once (arXiv 2302.04867).
 
     History: the x that the last step left, and the x0 of the last `order` steps, newest first.
@@ -179,7 +184,12 @@ def _unipc(schedule: Schedule) -> Solver:
         return min(order, index + 1, left if lower else order)
 
     def step(
-        index: int, levels: Sequence[Level], x: Tensor, x0: Tensor, history: History, _: Draw | None
+        index: int,
+        levels: Sequence[NoiseLevel],
+        x: Tensor,
+        x0: Tensor,
+        history: History,
+        _: Draw | None,
     ) -> tuple[Tensor, History]:
         num_steps = len(levels) - 1
         if index > 0 and index - 1 not in uncorrected:
@@ -193,7 +203,7 @@ def _unipc(schedule: Schedule) -> Solver:
 
 
 def _uni(
-    levels: Sequence[Level],
+    levels: Sequence[NoiseLevel],
     index: int,
     x: Tensor,
     known: Sequence[Tensor],
@@ -239,7 +249,7 @@ def _moments(h: float, count: int, bh1: bool) -> tuple[float, list[float]]:
     return scale, moments
 
 
-def _plms(schedule: Schedule) -> Solver:
+def _plms(schedule: NoiseSchedule) -> Solver:
     """Pseudo linear multistep (PNDM, arXiv 2202.09778, eq. 9 and 12) without Runge-Kutta steps.
 
     Steps 0 and 1 both go from level 0 to level 1: by its noise, then by the mean of both levels'.
@@ -247,13 +257,18 @@ def _plms(schedule: Schedule) -> Solver:
     """
     velocity = schedule.prediction == "v_prediction"
 
-    def predicted(x: Tensor, x0: Tensor, level: Level) -> Tensor:
+    def predicted(x: Tensor, x0: Tensor, level: NoiseLevel) -> Tensor:
         if velocity:
             return (level.alpha * x - x0) / level.sigma
         return (x - level.alpha * x0) / level.sigma
 
     def step(
-        index: int, levels: Sequence[Level], x: Tensor, x0: Tensor, history: History, _: Draw | None
+        index: int,
+        levels: Sequence[NoiseLevel],
+        x: Tensor,
+        x0: Tensor,
+        history: History,
+        _: Draw | None,
     ) -> tuple[Tensor, History]:
         first, *past = history
         here, there = levels[index], levels[index + 1]
@@ -284,12 +299,12 @@ ADAMS_BASHFORTH = (
 )
 
 
-def _lambda(level: Level) -> float:
+def _lambda(level: NoiseLevel) -> float:
     """Half the logarithm of the signal-to-noise ratio; infinite without noise."""
     return math.log(level.alpha) - math.log(level.sigma) if level.sigma > 0 else math.inf
 
 
-SOLVERS: Mapping[str, Callable[[Schedule], Solver]] = {
+SOLVERS: Mapping[str, Callable[[NoiseSchedule], Solver]] = {
     "ancestral": _ancestral,
     "dpm": _dpm,
     "euler": _euler,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .noise_levels import Schedule
+    from .noise_levels import NoiseSchedule
 
 
 def shifted(sigma: float, alpha: float) -> float:
@@ -20,7 +20,7 @@ def unshifted(sigma: float, alpha: float) -> float:
     return shifted(sigma, 1 / alpha)
 
 
-def alpha_for(schedule: Schedule, tokens: int, training_tokens: int, num_steps: int) -> float:
+def alpha_for(schedule: NoiseSchedule, tokens: int, training_tokens: int, num_steps: int) -> float:
     """The shift alpha at a canvas of so many image tokens.
 
     Up to the trained size it is the checkpoint's own. Beyond, it grows by sqrt(m / n), at
@@ -59,7 +59,7 @@ def flow_sigmas(even: Sequence[float], alpha: float, start: float = 1.0) -> list
     return [shifted(top * t, alpha) for t in even]
 
 
-def even_sigmas(schedule: Schedule, num_steps: int) -> list[float]:
+def even_sigmas(schedule: NoiseSchedule, num_steps: int) -> list[float]:
     """What a stock pipeline shifts: its own linspace, or its scheduler's."""
     import numpy as np
 

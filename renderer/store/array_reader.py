@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import StoreError
 from ..journal.inventory import Inventory
 from ..journal.journal import Journal
-from .arrays import DOCUMENT, Region, ZarrArray, document_array, keys_of, open_array, read
+from .arrays import DOCUMENT, ArraySlices, ZarrArray, document_array, keys_of, open_array, read
 from .chunk_keys import LATENTS, digests, of_slot
 from .layout import LatentArray, StoreLayout
 from .zarr_bucket import Digests
@@ -59,7 +59,7 @@ class ArrayReader:
             self._known, self._digests = known, {}
         return known
 
-    def read(self, name: str, array: ZarrArray, region: Region) -> np.ndarray:
+    def read(self, name: str, array: ZarrArray, region: ArraySlices) -> np.ndarray:
         """Read a region of an array, "0" or "frieze/latents/0".
 
         The journal is read anew where what is known of it is too old. Raises `StoreError` where a

@@ -19,7 +19,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from ..errors import StoreError
-from .layout import LatentArray, Level, StoreLayout, halve, ome
+from .layout import LatentArray, PyramidLevel, StoreLayout, halve, ome
 from .run_record import DAMAGE, damaged
 from .zarr_bucket import Digests, array_of, reading
 from .zarr_bucket import write as write_files
@@ -49,7 +49,7 @@ DOCUMENT = "zarr.json"
 ZarrArray = Any  # zarr's own class is generic in a type that it does not export
 
 
-Region = tuple[slice, ...]
+ArraySlices = tuple[slice, ...]
 
 
 def create_picture(
@@ -142,7 +142,7 @@ def check_aligned(rows: slice, unit: int, height: int, what: str, kind: str = "r
 def write(
     array: ZarrArray,
     directory: StoreDirectory,
-    region: Region,
+    region: ArraySlices,
     values: np.ndarray,
     *,
     settle: bool = True,
@@ -164,7 +164,7 @@ def write(
 
 
 def read(
-    array: ZarrArray, directory: StoreDirectory, region: Region, digests: Digests | None = None
+    array: ZarrArray, directory: StoreDirectory, region: ArraySlices, digests: Digests | None = None
 ) -> np.ndarray:
     """Read a region; raises `StoreError` if a file of it is missing or damaged.
 
@@ -186,7 +186,7 @@ def write_rows(
     array: ZarrArray,
     place: tuple[int, int],
     pixels_HWC: np.ndarray,
-    lead: Region = (slice(None),),
+    lead: ArraySlices = (slice(None),),
     *,
     settle: bool = True,
 ) -> list[str]:
@@ -227,7 +227,7 @@ def write_block(
 def build_level(
     directory: StoreDirectory,
     layout: StoreLayout,
-    level: Level,
+    level: PyramidLevel,
     array: ZarrArray,
     below: Callable[[int, int, int, int | None], np.ndarray],
 ) -> str:
@@ -275,7 +275,7 @@ def _codecs(described: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             yield from _codecs(inside.get(part, ()))
 
 
-def keys_of(array: ZarrArray, region: Region) -> Iterator[str]:
+def keys_of(array: ZarrArray, region: ArraySlices) -> Iterator[str]:
     """The files that hold a region: one per shard, or per chunk where there are no shards."""
     spans = []
     for length, side, part in zip(array.shape, array.shards or array.chunks, region, strict=True):

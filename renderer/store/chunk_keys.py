@@ -11,7 +11,7 @@ from itertools import product
 
 from ..journal.checksums import split
 from ..journal.inventory import Inventory
-from .layout import BlockId, LatentArray, Level, StoreLayout
+from .layout import BlockId, LatentArray, PyramidLevel, StoreLayout
 from .zarr_bucket import Digests
 
 LATENTS = "frieze/latents"
@@ -25,7 +25,7 @@ def of_block(layout: StoreLayout, block: BlockId) -> list[tuple[int, str]]:
     ]
 
 
-def of_level(layout: StoreLayout, level: Level) -> list[str]:
+def of_level(layout: StoreLayout, level: PyramidLevel) -> list[str]:
     """Keys of a level's files."""
     sides = (level.height, level.width)
     return list(_keys(layout.extent(*sides), layout.piece(*level.shard)))

@@ -20,7 +20,7 @@ from ..files.folder import Folder
 from ..files.location import Location, S3Path
 from ..files.regular_files import check_tree
 from ..files.scratch import scratch
-from ..journal.bucket_journal import PagedJournal
+from ..journal.bucket_journal import BucketJournal
 from ..journal.journal import FileJournal, Journal
 from .run_record import DAMAGE, are_ours, damaged, is_store, parse
 
@@ -99,7 +99,7 @@ class StoreBucket(Bucket):
 
     def journal(self) -> Journal:
         """The events of the store that is here."""
-        return PagedJournal(self)
+        return BucketJournal(self)
 
     def reach(self) -> None:
         """Raise `StoreError` soon, and before any work, if the bucket is not to be had."""

@@ -63,7 +63,7 @@ class LatentArray:
 
 
 @dataclass(frozen=True)
-class Level:
+class PyramidLevel:
     """One resolution of the pyramid; `by_block` levels are written together with their blocks."""
 
     index: int
@@ -114,7 +114,7 @@ class StoreLayout:
         _ = self.levels
 
     @property
-    def levels(self) -> tuple[Level, ...]:
+    def levels(self) -> tuple[PyramidLevel, ...]:
         """All resolutions, the full one first."""
         return tuple(self._level(index) for index in range(self.num_levels))
 
@@ -204,7 +204,7 @@ class StoreLayout:
                 "a picture None"
             )
 
-    def _level(self, index: int) -> Level:
+    def _level(self, index: int) -> PyramidLevel:
         sides = (self.height, self.width)
         height, width = (math.ceil(side / 2**index) for side in sides)
         pairs = [
@@ -214,7 +214,9 @@ class StoreLayout:
         if not by_block:
             pairs = [(side, side) for side in (min(self.chunk, height), min(self.chunk, width))]
         (shard_rows, rows), (shard_columns, columns) = (pair for pair in pairs if pair)
-        return Level(index, height, width, (shard_rows, shard_columns), (rows, columns), by_block)
+        return PyramidLevel(
+            index, height, width, (shard_rows, shard_columns), (rows, columns), by_block
+        )
 
     def _shard(self, side: int, block: int, index: int) -> tuple[int, int] | None:
         """(shard, chunk) of one side at a level; None where a block owns no whole shard."""
@@ -310,4 +312,4 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-Sink = Callable[[int, np.ndarray], object]
+RowSink = Callable[[int, np.ndarray], object]

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import StoreError
 from ..inputs.sources import Source, is_there
 from ..journal.checksums import digest
-from ..journal.inventory import State
+from ..journal.inventory import SavedState
 from .chunk_keys import LATENTS, of_block, of_level, of_slot
 from .layout import LatentArray
 from .store import Store
@@ -42,7 +42,7 @@ class Losses:
     damage: list[Damage] = field(default_factory=list)
     blocks: list[str] = field(default_factory=list)
     levels: list[int] = field(default_factory=list)
-    states: list[State] = field(default_factory=list)
+    states: list[SavedState] = field(default_factory=list)
     kept: list[tuple[str, int]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -110,7 +110,7 @@ class _Examination:
     def states(self) -> None:
         """The newest state, with all that is needed beside it; or the newest that is whole."""
         states = self.store.states()
-        lost: list[tuple[State, Broken]] = []
+        lost: list[tuple[SavedState, Broken]] = []
         for state in reversed(states):
             broken = self._of_state(state)
             if not broken:
@@ -124,7 +124,7 @@ class _Examination:
             self._sources(None)
         self._tell(lost, state)
 
-    def _tell(self, lost: list[tuple[State, Broken]], whole: State | None) -> None:
+    def _tell(self, lost: list[tuple[SavedState, Broken]], whole: SavedState | None) -> None:
         """Say what of the states is lost; without checksums no older one can be trusted."""
         again = "the steps are done again from the start"
         if whole is not None:
@@ -142,7 +142,7 @@ class _Examination:
         """Whether anything is still to be drawn."""
         return not self.store.is_complete or bool(self.found.blocks or self.found.levels)
 
-    def _of_state(self, state: State) -> Broken:
+    def _of_state(self, state: SavedState) -> Broken:
         """(name, reason) of a state's files that are broken, and of what guides it."""
         layout = self.store.layout
         slots = [(layout.latents[state.stage], state.slot)]
@@ -152,7 +152,7 @@ class _Examination:
             broken += self._broken(_files(array, slot))
         return broken
 
-    def _sources(self, state: State | None) -> None:
+    def _sources(self, state: SavedState | None) -> None:
         """What the render starts from, as far as it is still needed."""
         for array, slot in self._beside(state):
             if not _is_source(array) or (array.name, slot) not in self.held.kept:
@@ -173,7 +173,7 @@ class _Examination:
             gone = f"and {source.path}, of which it is a copy, is gone or another by now"
             self._add([(name, f"{reason}, {gone}") for name, reason in broken], "")
 
-    def _beside(self, state: State | None) -> Iterator[tuple[LatentArray, int]]:
+    def _beside(self, state: SavedState | None) -> Iterator[tuple[LatentArray, int]]:
         layout = self.store.layout
         arrays = {array.name: array for array in layout.latents}
         for name, slot in needed_beside(layout, self.store.num_steps, state):

@@ -25,7 +25,7 @@ from ..files.location import Location as Location
 from ..files.location import S3Path, location
 from ..files.operations import replace
 from ..journal.checksums import sealed
-from ..journal.inventory import State as State
+from ..journal.inventory import SavedState as SavedState
 from . import arrays
 from .array_reader import ArrayReader
 from .arrays import (
@@ -189,16 +189,16 @@ class Store:
         """
         return done.issuperset(self.layout.ids(row, row + 1, frame))
 
-    def states(self) -> list[State]:
+    def states(self) -> list[SavedState]:
         """States that every worker saved and that can be gone on from, in their order."""
         return list(filter(self._has, self.arrays.inventory().usable()))
 
-    def last_state(self) -> State | None:
+    def last_state(self) -> SavedState | None:
         """The newest of the states."""
         return next(reversed(self.states()), None)
 
     def confirm_state(
-        self, state: State, parts: Iterable[Mapping[int, str]], *, focus: bool = False
+        self, state: SavedState, parts: Iterable[Mapping[int, str]], *, focus: bool = False
     ) -> None:
         """Say in the journal that a state is whole: `parts` are what `save_latents` returned.
 
@@ -376,7 +376,7 @@ class Store:
             raise StoreError(f"no slot {slot} of latents {index}; the store has {len(saved)} such")
         return self.arrays.saved[index], saved[index]
 
-    def _has(self, state: State) -> bool:
+    def _has(self, state: SavedState) -> bool:
         """Whether there can be such a state."""
         saved, stage, steps = self.layout.latents, state.stage, self.num_steps
         if stage >= len(saved) or state.slot >= saved[stage].shape[0]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..journal.inventory import State
+from ..journal.inventory import SavedState
 from .layout import StoreLayout
 
 
-def is_last(num_steps: Sequence[int], state: State | None) -> bool:
+def is_last(num_steps: Sequence[int], state: SavedState | None) -> bool:
     """Whether a state is that of all steps, and only pixels are missing."""
     last = (len(num_steps) - 1, num_steps[-1]) if num_steps else None
     return state is not None and (state.stage, state.step) == last
 
 
 def needed_beside(
-    layout: StoreLayout, num_steps: Sequence[int], state: State | None
+    layout: StoreLayout, num_steps: Sequence[int], state: SavedState | None
 ) -> Iterator[tuple[str, int]]:
     """(array, slot) of all that is read on the way from a state, None for the very start.
 

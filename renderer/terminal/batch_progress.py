@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..batches.item_states import ItemEvent, State
+from ..batches.item_states import ItemEvent, ItemState
 from ..errors import line
 from ..events import Event
 from ..monitoring.durations import span
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MOST_ENDED = 6  # rows of the table for items that have ended
-ENDS: tuple[State, ...] = ("done", "failed")
+ENDS: tuple[ItemState, ...] = ("done", "failed")
 PACED, NEWS = ("step", "block"), ("failure", "recovered", "resized")
 
 
@@ -30,17 +30,17 @@ class Row:
     """What is shown of an item: its state, how far it is, and since when."""
 
     name: str
-    state: State
+    state: ItemState
     doing: str = ""
     since: float = field(default_factory=time.monotonic)
 
 
-class Roster(Progress):
+class BatchProgress(Progress):
     """Listens to a batch's items; this one shows none. Warnings are notes, as for one render."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.states: dict[str, State] = {}
+        self.states: dict[str, ItemState] = {}
         self._stepping: set[str] = set()
         self.left: Left | None = None  # of the whole batch
 
@@ -62,7 +62,7 @@ class Roster(Progress):
             self._stepping.discard(event.name)
         self.is_stepping = bool(self._stepping)
 
-    def count(self, *states: State) -> int:
+    def count(self, *states: ItemState) -> int:
         """Items in one of the states."""
         return sum(state in states for state in self.states.values())
 
@@ -74,7 +74,7 @@ class Roster(Progress):
         """Show it."""
 
 
-class JsonRoster(Roster):
+class JsonRoster(BatchProgress):
     """Every event as one JSON object on what is stdout when this is made."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class JsonRoster(Roster):
         result(event.to_json(), stream=self._stream)
 
 
-class LineRoster(Roster):
+class LineRoster(BatchProgress):
     """Plain lines on stderr: every state, and of steps one every `every` seconds."""
 
     def __init__(self, every: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -111,7 +111,7 @@ class LineRoster(Roster):
         remark(event.message)
 
 
-class TableRoster(Roster):
+class TableRoster(BatchProgress):
     """A live table on a terminal's stderr: what is drawn, the last that ended, the counts."""
 
     def __init__(self) -> None:
@@ -162,14 +162,14 @@ class TableRoster(Roster):
         return table
 
     def _title(self) -> str:
-        states: tuple[State, ...] = ("done", "failed", "running", "queued")
+        states: tuple[ItemState, ...] = ("done", "failed", "running", "queued")
         return ", ".join(f"{self.count(state)} {state}" for state in states) + self.whole()
 
 
-def choose(*, json: bool, quiet: bool) -> Roster:
+def choose(*, json: bool, quiet: bool) -> BatchProgress:
     """How to show a batch to whoever started it."""
     if quiet:
-        return Roster()
+        return BatchProgress()
     if json:
         return JsonRoster()
     return TableRoster() if sys.stderr.isatty() else LineRoster()

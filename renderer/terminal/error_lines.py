@@ -33,7 +33,7 @@ MOST_TOLD = 600  # letters of a fault's own message
 TRACEBACK = "FRIEZE_TRACEBACK"  # the variable; --traceback, on any command, is the same
 
 
-class OneLine(TyperGroup):
+class ErrorLineGroup(TyperGroup):
     """The command group; an expected error becomes one line on stderr and an exit code."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:

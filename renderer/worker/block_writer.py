@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..store.layout import Sink
+from ..store.layout import RowSink
 
 if TYPE_CHECKING:
     from ..store.layout import BlockId
     from ..store.store import Store
 
 
-class Writer:
+class BlockWriter:
     """Writes block rows into a store and a picture's into other sinks, at most `depth` waiting.
 
     An error of the thread is raised by the next `put`, or by `close`; a block is drained only
     when every sink and the store have it.
     """
 
-    def __init__(self, store: Store, sinks: Sequence[Sink] = (), depth: int = 4) -> None:
+    def __init__(self, store: Store, sinks: Sequence[RowSink] = (), depth: int = 4) -> None:
         assert not sinks or store.layout.frames is None, "sinks take pictures only"
         self._store = store
         self._sinks = tuple(sinks)
@@ -37,7 +37,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="frieze-writer", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> BlockWriter:
         return self
 
     def __exit__(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from frieze.kernels.decay import Decay
 
     from ..extrapolation.method import Method, Spectrum
-    from ..models.positions import Axis
+    from ..models.positions import RotaryAxis
 
 # Of one half of the guidance: a layer's name -> the entropy of each of its heads, in nats.
 Entropies = Mapping[str, Sequence[float]]
@@ -35,7 +35,7 @@ Gather = Callable[[Tensor], list[Tensor]]
 
 
 @dataclass
-class Concentration:
+class MethodAttention:
     """The tuning of one stage for one half of the guidance, on one rank (`cluster.tuning`).
 
     `num_tokens` are the image tokens of the whole canvas, `num_own` this rank's, and `num_trained`
@@ -44,7 +44,7 @@ class Concentration:
 
     method: Method
     num_trained: int
-    axes: tuple[Axis, ...]
+    axes: tuple[RotaryAxis, ...]
     num_tokens: int
     num_own: int
     # The maps of all ranks, in rank order, from this rank's.
@@ -171,7 +171,7 @@ class Concentration:
         return focus.constant(self.num_tokens + num_text, self.num_trained + num_text)
 
 
-def measured(tunings: Sequence[Concentration]) -> list[Entropies]:
+def measured(tunings: Sequence[MethodAttention]) -> list[Entropies]:
     """What the first step measured of each half of the guidance."""
     return [
         {layer: entropy_H.tolist() for layer, entropy_H in tuning.measured.items()}
@@ -180,7 +180,7 @@ def measured(tunings: Sequence[Concentration]) -> list[Entropies]:
 
 
 def concentrate(
-    tunings: Sequence[Concentration], halves: Sequence[Entropies], twins: Comm | None
+    tunings: Sequence[MethodAttention], halves: Sequence[Entropies], twins: Comm | None
 ) -> None:
     """Scale the heads of a rank's halves of the guidance by the entropies of all halves."""
     own = halves if twins is None else halves[twins.rank : twins.rank + 1]
@@ -199,7 +199,7 @@ def gathering(comm: Comm, rows: Sequence[int]) -> Gather:
 
 
 @contextmanager
-def watched(tuning: Concentration) -> Iterator[None]:
+def watched(tuning: MethodAttention) -> Iterator[None]:
     """While open, what this thread's networks make of their input is shown to the tuning."""
     before, _current.tuning = _current.tuning, tuning
     try:
@@ -218,7 +218,7 @@ def listen(embedders: Sequence[nn.Module]) -> None:
 
 
 class _Current(threading.local):
-    tuning: Concentration | None = None
+    tuning: MethodAttention | None = None
 
 
 _current = _Current()
@@ -233,7 +233,7 @@ def _show(layer: nn.Module, args: object, output: Tensor) -> None:
         _current.tuning.saw(tokens if tokens.ndim == 3 else tokens[None])
 
 
-def _per_channel(gain: Tensor | float, axis: Axis) -> Tensor:
+def _per_channel(gain: Tensor | float, axis: RotaryAxis) -> Tensor:
     """A gain for each channel of an axis: a frequency has two neighbours."""
     gain_F = torch.as_tensor(gain, dtype=torch.float64).expand(axis.dim // 2)
     return gain_F.repeat_interleave(2)

@@ -25,22 +25,22 @@ from ..events import StepReport
 from ..exports import sinks
 from ..files.location import Location
 from ..models import finite
-from ..models.family import Conditioning, Place
-from ..models.positions import Axis
+from ..models.family import BandPlace, Conditioning
+from ..models.positions import RotaryAxis
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.stage_plan import StagePlan
-from ..sampling.noise_levels import Level
+from ..sampling.noise_levels import NoiseLevel
 from ..sampling.solvers import noised, solver
 from ..store import numerics
 from ..store.store import Store
 from . import guidance_pair, method_attention, model_cache, rank_numerics
-from .block_writer import Writer
-from .method_attention import Concentration, Entropies, Gather, gathering, listen, watched
+from .block_writer import BlockWriter
+from .method_attention import Entropies, Gather, MethodAttention, gathering, listen, watched
 from .precision import exactly
-from .stage_guides import Grid, Guiding, at_work
-from .stage_rows import Saved
+from .stage_guides import Grid, StageGuide, at_work
+from .stage_rows import StageRows
 from .stage_start import Noise, StageStart
-from .state_writer import Digests, Saving
+from .state_writer import Digests, StateWriter
 from .tensor_trace import Entry, TensorTrace
 
 
@@ -57,9 +57,9 @@ class Shard:
         self.stage_index = -1
         self.x_BCTHW = torch.empty(0)
         self.history: tuple[Tensor, ...] = ()
-        self.tunings: tuple[Concentration, ...] = ()
+        self.tunings: tuple[MethodAttention, ...] = ()
         self.image: Mapping[str, Tensor] = {}  # what a first frame adds to the conditioning
-        self.saving = Saving()
+        self.saving = StateWriter()
         self.trace = TensorTrace(plan.spec.trace_digests)
 
     def join(self, comm: Comm) -> None:
@@ -247,7 +247,7 @@ class Shard:
     def decode(self) -> Iterator[dict[str, str]]:
         """Decode this band and write it, yielding blocks that are safely on disk: {id: digests}."""
         done, bits = self.store.done(), self.plan.spec.bits
-        with Writer(self.store, sinks=sinks(self.picture_path)) as writer:
+        with BlockWriter(self.store, sinks=sinks(self.picture_path)) as writer:
             for piece in self._decoded(len(self.plan.stages) - 1, self.plan.block[0]):
                 for index, pixels_BCHW in enumerate(piece.pixels_BCTHW.unbind(2)):
                     frame = piece.frame + index if self.plan.frames else None
@@ -281,17 +281,17 @@ class Shard:
         start = self._share.start - self._band.start
         return x_BCTHW[..., start : start + self._share.rows, :]
 
-    def _place(self, grid: Grid) -> Place:
+    def _place(self, grid: Grid) -> BandPlace:
         """Where this worker's rows lie on a grid."""
         band = grid.bands[self.comms.world.rank]
         method = self.plan.method
-        return Place(band, grid.canvas, method.positions, method.absolute)
+        return BandPlace(band, grid.canvas, method.positions, method.absolute)
 
     @property
-    def _saved(self) -> Saved:
+    def _saved(self) -> StageRows:
         """This worker's rows of this stage in the store."""
         place = (self.stage_index, self._band, self._share)
-        return Saved(self.plan, self.store, *place, self.device, self.trace)
+        return StageRows(self.plan, self.store, *place, self.device, self.trace)
 
     @property
     def _stage_start(self) -> StageStart:
@@ -312,20 +312,20 @@ class Shard:
         zeros = torch.zeros(shape, device=self.device)
         self.history = (zeros,) * self.solver.num_history
         grid = Grid(canvas, self._stage.bands)
-        self.guiding = Guiding(self.comms.world, grid, self._stage.levels)
+        self.guiding = StageGuide(self.comms.world, grid, self._stage.levels)
         self.tunings = self._tunings(grid)
         if "image" in self.plan.sources:
             self.image = self._stage_start.image_condition(self._place(grid))
         self.trace.take_conditioning(self.conditioning.get(self._stage.prompt), self.image)
 
-    def _tunings(self, grid: Grid) -> tuple[Concentration, ...]:
+    def _tunings(self, grid: Grid) -> tuple[MethodAttention, ...]:
         """How this stage's attention is changed, for each half of the guidance drawn here."""
         return tuple(
-            Concentration(self.plan.method, self.plan.facts.training_tokens, *self._tokens(grid))
+            MethodAttention(self.plan.method, self.plan.facts.training_tokens, *self._tokens(grid))
             for _ in range(1 if self.twins else self.plan.guidance.num_halves)
         )
 
-    def _tokens(self, grid: Grid) -> tuple[tuple[Axis, ...], int, int, Gather]:
+    def _tokens(self, grid: Grid) -> tuple[tuple[RotaryAxis, ...], int, int, Gather]:
         """Axes of a grid, its tokens, how many of them are this worker's, and how all meet."""
         place, patch = self._place(grid), self.plan.facts.latent.patch
         columns = place.canvas.frames * place.canvas.width // patch
@@ -333,7 +333,7 @@ class Shard:
         gather = gathering(self.comms.world, [band.rows // patch for band in grid.bands])
         return self.model.axes(place), columns * rows, columns * own, gather
 
-    def _denoised(self, level: Level, grid: Grid) -> Tensor:
+    def _denoised(self, level: NoiseLevel, grid: Grid) -> Tensor:
         """x0 of this worker's rows of a grid; twins evaluate one prompt each, and tell."""
         place, guidance = self._place(grid), self._stage.guidance
         x = grid.into(self.comms.world, self.x_BCTHW)
@@ -341,7 +341,7 @@ class Shard:
         if self.twins is not None:
             halves = halves[self.twins.rank : self.twins.rank + 1]
 
-        def half(tensors: Mapping[str, Tensor], tuning: Concentration) -> Tensor:
+        def half(tensors: Mapping[str, Tensor], tuning: MethodAttention) -> Tensor:
             with watched(tuning):
                 return predict(
                     lambda x, at: self.model.denoised(x, at, tensors, place, guidance),

@@ -17,14 +17,14 @@ from torch import Tensor
 from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band, Canvas, Halo
 
-from ..extrapolation.guides import Flow, Region, Resolution, View, weight
+from ..extrapolation.guides import CanvasRegion, Flow, Resolution, View, weight
 from ..sampling.solvers import noised
 from .low_pass import butterworth, haar
 
 if TYPE_CHECKING:
     from ..planning.canvas_plan import CanvasPlan
-    from ..sampling.noise_levels import Level
-    from .stage_rows import Saved
+    from ..sampling.noise_levels import NoiseLevel
+    from .stage_rows import StageRows
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ def _moved(comm: Comm, x_BCTHW: Tensor, rows: int, last: tuple[int, int]) -> Ten
     return comm.borrow(x_BCTHW, halos[comm.rank], x_BCTHW.ndim - 2, halos)
 
 
-class Guiding:
+class StageGuide:
     """What guides a stage: here, nothing. All ranks of a canvas call every method together."""
 
     memory: tuple[Tensor, ...] = ()  # saved with the latents, as the solver's history is
 
-    def __init__(self, comm: Comm, grid: Grid, levels: Sequence[Level]) -> None:
+    def __init__(self, comm: Comm, grid: Grid, levels: Sequence[NoiseLevel]) -> None:
         self.comm, self.plain, self.levels = comm, grid, levels
         self.num_steps = len(levels) - 1
 
@@ -92,7 +92,7 @@ class Guiding:
         return x0_BCTHW
 
 
-class ResolutionGuiding(Guiding):
+class ResolutionGuiding(StageGuide):
     """`Resolution`: g is the last stage's picture, enlarged and encoded."""
 
     def __init__(
@@ -100,7 +100,7 @@ class ResolutionGuiding(Guiding):
         guide: Resolution,
         comm: Comm,
         grid: Grid,
-        levels: Sequence[Level],
+        levels: Sequence[NoiseLevel],
         *,
         g_BCTHW: Tensor,
         margin: int,
@@ -125,7 +125,7 @@ class ResolutionGuiding(Guiding):
         return x0_BCTHW + guide.strength * change
 
 
-class ViewGuiding(Guiding):
+class ViewGuiding(StageGuide):
     """`View`: g lies on the canvas where the view is, and zeros elsewhere."""
 
     def __init__(
@@ -133,11 +133,11 @@ class ViewGuiding(Guiding):
         guide: View,
         comm: Comm,
         grid: Grid,
-        levels: Sequence[Level],
+        levels: Sequence[NoiseLevel],
         *,
         g_BCTHW: Tensor,
         noise_BCTHW: Tensor,
-        region: Region,
+        region: CanvasRegion,
         patch: int,
     ) -> None:
         super().__init__(comm, grid, levels)
@@ -162,7 +162,7 @@ class ViewGuiding(Guiding):
         return x0_BCTHW + c * self.mask_HW * haar(self.comm, gap, self.plain.bands)
 
 
-class FlowGuiding(Guiding):
+class FlowGuiding(StageGuide):
     """`Flow`: `reference` gives this band's rows of the last stage's x0 at one of its steps."""
 
     def __init__(
@@ -170,10 +170,10 @@ class FlowGuiding(Guiding):
         guide: Flow,
         comm: Comm,
         grid: Grid,
-        levels: Sequence[Level],
+        levels: Sequence[NoiseLevel],
         *,
         alignment: float,
-        before: Sequence[Level],
+        before: Sequence[NoiseLevel],
         reference: Callable[[int], Tensor],
         zeros: Tensor,
     ) -> None:
@@ -203,17 +203,17 @@ class FlowGuiding(Guiding):
         return x0_BCTHW
 
 
-def time(level: Level) -> float:
+def time(level: NoiseLevel) -> float:
     """Rectified flow's t at which the signal is as noisy: sigma / (alpha + sigma)."""
     return level.sigma / (level.alpha + level.sigma)
 
 
-def nearest(levels: Sequence[Level], level: Level) -> int:
+def nearest(levels: Sequence[NoiseLevel], level: NoiseLevel) -> int:
     """The step, of those between `levels`, that starts nearest to a level's time."""
     return min(range(len(levels) - 1), key=lambda i: abs(time(levels[i]) - time(level)))
 
 
-def mask(region: Region, canvas: Canvas, band: Band, feather: int) -> Tensor:
+def mask(region: CanvasRegion, canvas: Canvas, band: Band, feather: int) -> Tensor:
     """A band's rows of 1 within the region and 0 outside, float64 [H, W].
 
     Edges that are not the canvas' own rise by half a cosine over `feather` cells.
@@ -236,10 +236,10 @@ def _ramp(start: int, length: int, whole: int, feather: int) -> Tensor:
 def at_work(
     plan: CanvasPlan,
     comm: Comm,
-    saved: Saved,
+    saved: StageRows,
     noise_BCTHW: Tensor,
     g_BCTHW: Tensor | None = None,
-) -> Guiding:
+) -> StageGuide:
     """The guide of a stage on this rank's band, from what the stage before it left.
 
     `noise` is the stage's first, `g` the band's guiding latents, None those that were saved.

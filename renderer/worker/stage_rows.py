@@ -22,7 +22,7 @@ from .tensor_trace import TensorTrace
 
 
 @dataclass(frozen=True)
-class Saved:
+class StageRows:
     """`band` are the rows of a stage that a worker denoises, `share` those that it saves."""
 
     plan: CanvasPlan

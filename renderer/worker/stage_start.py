@@ -18,11 +18,11 @@ from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band
 
 from ..extrapolation.guides import View
-from ..models.family import Model, Place
+from ..models.family import BandPlace, Model
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.solvers import stage_seed
 from . import guidance_pair
-from .stage_rows import Saved
+from .stage_rows import StageRows
 
 
 class Noise:
@@ -52,7 +52,7 @@ class StageStart:
     All ranks of a canvas call every method together.
     """
 
-    saved: Saved
+    saved: StageRows
     model: Model
     sharing: Comm
     twins: Comm | None
@@ -74,7 +74,7 @@ class StageStart:
         latents = saved.read(index, index, slot, saved.band, 1)
         return latents[:, : plan.facts.latent.channels]
 
-    def image_condition(self, place: Place) -> Mapping[str, Tensor]:
+    def image_condition(self, place: BandPlace) -> Mapping[str, Tensor]:
         """What the first frame adds to the conditioning of the band at `place`."""
         saved = self.saved
         pixels = self._pixels(f"{saved.stage_index}-image", saved.stage_index)

@@ -14,7 +14,7 @@ from torch import Tensor
 Digests = dict[int, str]  # of files, by the numbers of their chunks
 
 
-class Saving:
+class StateWriter:
     """Writes one copy at a time on a thread of its own; its error is raised by whoever waits."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ import torch
 from frieze.renderer.driver.state_slots import NUM_SLOTS
 from frieze.renderer.store.layout import LatentArray, StoreLayout
 from frieze.renderer.store.store import Store
-from frieze.renderer.worker.state_writer import Saving
+from frieze.renderer.worker.state_writer import StateWriter
 
 CHANNELS, SIDE = 16, 1024  # of the latents of 8192 x 8192 pixels
 STEP_SECONDS = 5.0
@@ -44,7 +44,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         store = Store.create(Path(name) / "a.zarr", layout, fingerprint="", run={})
-        saving, size = Saving(), calibrated()
+        saving, size = StateWriter(), calibrated()
         check(store, saving, x_CTHW)
         spent = [alone(store, saving, x_CTHW, slot % 2) for slot in range(PAIRS)]
         plain, beside, held = [work(size)], [], []
@@ -75,7 +75,7 @@ def row(name: str, seconds: float, usual: float) -> str:
     return f"| {name} | {seconds * 1e3:.0f} ms | {seconds / usual:.2%} | {BAR:.0%} |"
 
 
-def alone(store: Store, saving: Saving, x_CTHW: torch.Tensor, slot: int) -> float:
+def alone(store: Store, saving: StateWriter, x_CTHW: torch.Tensor, slot: int) -> float:
     """Processor seconds of all threads for a state that is saved while nothing else is done."""
     began = time.process_time()
     saving.start([x_CTHW], partial(write, store, slot))
@@ -87,7 +87,7 @@ def write(store: Store, slot: int, rows_CTHW: np.ndarray) -> None:
     store.save_latents(0, slot, slice(0, SIDE), rows_CTHW)
 
 
-def check(store: Store, saving: Saving, x_CTHW: torch.Tensor) -> None:
+def check(store: Store, saving: StateWriter, x_CTHW: torch.Tensor) -> None:
     """No number for what is wrong."""
     saving.start([x_CTHW], partial(write, store, 2))
     saving.settle()

@@ -30,7 +30,7 @@ from frieze.renderer import (
     resume,
 )
 from frieze.renderer.checkpoints.checkpoint import describe, family_names, load_family
-from frieze.renderer.models.positions import Axis, trained
+from frieze.renderer.models.positions import RotaryAxis, trained
 from frieze.renderer.worker import prompt_encoding
 from tolerances import HALF_LATENTS
 
@@ -156,7 +156,7 @@ def takes_positions_from_the_method(
     asked: set[str] = set()
     plain = gallery.drawn(name)
 
-    def squeezed(axis: Axis, position_S: torch.Tensor, sigma: float) -> torch.Tensor:
+    def squeezed(axis: RotaryAxis, position_S: torch.Tensor, sigma: float) -> torch.Tensor:
         asked.add(axis.name)
         return trained(axis, position_S.double() / 2, sigma)
 

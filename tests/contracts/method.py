@@ -14,7 +14,7 @@ from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.checkpoints.facts import ModelFacts
 from frieze.renderer.errors import PlanError, SpecError
 from frieze.renderer.extrapolation.method import Method, Spectrum
-from frieze.renderer.models.positions import Axis, trained
+from frieze.renderer.models.positions import RotaryAxis, trained
 from frieze.renderer.planning.plan import load_method
 from frieze.renderer.spec.render_spec import RenderSpec
 from support.shared import kept
@@ -43,7 +43,7 @@ def spectrum(seed: int = 0) -> Spectrum:
     return Spectrum(*parts)
 
 
-def gain(made: Method, axis: Axis, sigma: float) -> torch.Tensor:
+def gain(made: Method, axis: RotaryAxis, sigma: float) -> torch.Tensor:
     """What cos and sin of the axis are multiplied by; 1 where the method has no gains."""
     found = 1.0 if made.gains is None else made.gains(axis, sigma, spectrum())
     return torch.as_tensor(found, dtype=torch.float64)
@@ -69,7 +69,7 @@ class MethodContract:
     ) -> None:
         side = picture_facts().training_size
         for made in (self.method(side), self.method(4 * side)):
-            axis = Axis(name_of_axis, 32, 10000.0, known, length)
+            axis = RotaryAxis(name_of_axis, 32, 10000.0, known, length)
             positions = torch.arange(length) - length // 2
             for sigma in SIGMAS:
                 angles = made.positions(axis, positions, sigma)
@@ -91,14 +91,14 @@ class MethodContract:
 
     @pytest.mark.parametrize("name_of_axis", NAMES)
     def test_positions_of_a_band_are_those_of_the_whole_canvas(self, name_of_axis: str) -> None:
-        axis = Axis(name_of_axis, 32, 10000.0, trained=16, length=64)
+        axis = RotaryAxis(name_of_axis, 32, 10000.0, trained=16, length=64)
         positions = self.method(1024).positions
         whole = positions(axis, torch.arange(64), 0.5)
         assert whole.dtype == torch.float64
         assert torch.equal(positions(axis, torch.arange(20, 33), 0.5), whole[20:33])
 
     def test_positions_do_not_depend_on_what_was_asked_before(self) -> None:
-        axis = Axis("row", 32, 10000.0, trained=16, length=64)
+        axis = RotaryAxis("row", 32, 10000.0, trained=16, length=64)
         fresh = [self.method(1024).positions(axis, torch.arange(64), sigma) for sigma in SIGMAS]
         positions = self.method(1024).positions
         reused = [positions(axis, torch.arange(64), sigma) for sigma in SIGMAS]
@@ -116,7 +116,7 @@ class MethodContract:
     def test_angles_and_gains_are_numbers_at_any_length(
         self, name_of_axis: str, half_dim: int, theta: float, known: int, length: int, sigma: float
     ) -> None:
-        axis = Axis(name_of_axis, 2 * half_dim, theta, known, length)
+        axis = RotaryAxis(name_of_axis, 2 * half_dim, theta, known, length)
         made = self.method(1024)
         angles = made.positions(axis, torch.arange(length), sigma)
         assert angles.shape == (length, half_dim)
@@ -131,7 +131,7 @@ class MethodContract:
     def test_it_serves_clips(self) -> None:
         made = load_method(RenderSpec(method=self.name, num_frames=81), clip_facts())
         for name_of_axis, known, length in (("frame", 21, 42), ("row", 30, 60), ("column", 52, 52)):
-            axis = Axis(name_of_axis, 42, 10000.0, known, length)
+            axis = RotaryAxis(name_of_axis, 42, 10000.0, known, length)
             angles = made.positions(axis, torch.arange(length), 0.5)
             assert bool(angles.isfinite().all())
             same = torch.equal(angles, trained(axis, torch.arange(length), 0.5))

@@ -13,8 +13,8 @@ import pytest
 
 from frieze.cluster.fleet import LocalFleet, WaitCancelledError, cancelled_by
 from frieze.cluster.ray import actor_pool, placement, session
-from frieze.cluster.ray.actor_pool import Crew, Member
-from frieze.cluster.ray.placement import Reserve
+from frieze.cluster.ray.actor_pool import ActorPool, Member
+from frieze.cluster.ray.placement import Placement
 from frieze.renderer import Event, RenderCancelledError, batch, render, resume
 from frieze.renderer.worker.shard import Shard
 from support.drawing import draw, pixels, small_spec
@@ -39,7 +39,7 @@ class Polls:
 
 def room(polls: Polls, monkeypatch: pytest.MonkeyPatch) -> None:
     reserve: Any = SimpleNamespace(nodes=polls, _least=2, bundles=[1, 2])
-    Reserve.wait(reserve, AMPLE)
+    Placement.wait(reserve, AMPLE)
 
 
 def a_worker(polls: Polls, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def a_worker(polls: Polls, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def another_worker(polls: Polls, monkeypatch: pytest.MonkeyPatch) -> None:
     crew: Any = SimpleNamespace(recruit=polls, ready=list, newcomers=[], members=[], trouble="")
-    Crew.refill(crew, 2, AMPLE, AMPLE)
+    ActorPool.refill(crew, 2, AMPLE, AMPLE)
 
 
 def a_ray(polls: Polls, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,12 @@ from frieze.cluster.layout import Band, Canvas
 from frieze.renderer import RenderSpec
 from frieze.renderer.checkpoints.checkpoint import describe, load_family
 from frieze.renderer.checkpoints.facts import ModelFacts
-from frieze.renderer.models.family import Guidance, Model, Place
+from frieze.renderer.models.family import BandPlace, Guidance, Model
 from frieze.renderer.models.positions import trained
-from frieze.renderer.sampling.noise_levels import Level
+from frieze.renderer.sampling.noise_levels import NoiseLevel
 
 CPU = torch.device("cpu")
-LEVEL = Level(500.0, 0.5, 0.5)
+LEVEL = NoiseLevel(500.0, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _work(
     guidance: Guidance | None = None,
 ) -> Callable[[Tensor, Band], Tensor]:
     def work(x: Tensor, band: Band) -> Tensor:
-        place = Place(band, canvas, trained)
+        place = BandPlace(band, canvas, trained)
         return model.denoised(x, LEVEL, tensors, place, guidance or Guidance())
 
     return work

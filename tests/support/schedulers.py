@@ -11,7 +11,7 @@ import numpy as np
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from frieze.renderer.checkpoints.scheduler_config import read_schedule
-from frieze.renderer.sampling.noise_levels import Schedule, Table
+from frieze.renderer.sampling.noise_levels import NoiseSchedule, Table
 from frieze.renderer.sampling.schedule_table import table
 
 Config = Mapping[str, Any]
@@ -84,7 +84,7 @@ DPM_KARRAS = stable_diffusion(
 )
 
 
-def schedule_of(folder: Path, config: Config, **facts: Any) -> Schedule:
+def schedule_of(folder: Path, config: Config, **facts: Any) -> NoiseSchedule:
     """What `read_schedule` makes of a model folder with that config."""
     (folder / "scheduler").mkdir(exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
@@ -109,7 +109,7 @@ def sigmas(made: Table) -> list[float]:
     return [level.sigma for level in made.levels]
 
 
-def plain(schedule: Schedule, num_steps: int, tokens: int = TRAINED, **asked: Any) -> Table:
+def plain(schedule: NoiseSchedule, num_steps: int, tokens: int = TRAINED, **asked: Any) -> Table:
     return table(schedule, num_steps, tokens=tokens, training_tokens=TRAINED, **asked)
 
 

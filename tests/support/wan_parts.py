@@ -20,17 +20,17 @@ from frieze.renderer import RenderSpec
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.checkpoints.facts import ModelFacts
 from frieze.renderer.families import wan
-from frieze.renderer.models.family import Place
+from frieze.renderer.models.family import BandPlace
 from frieze.renderer.models.positions import trained
-from frieze.renderer.sampling.noise_levels import Level
+from frieze.renderer.sampling.noise_levels import NoiseLevel
 from support.shared import Once
 
 CPU = torch.device("cpu")
-HIGH, LOW = Level(950.0, 0.05, 0.95), Level(500.0, 0.5, 0.5)
+HIGH, LOW = NoiseLevel(950.0, 0.05, 0.95), NoiseLevel(500.0, 0.5, 0.5)
 CANVAS = Canvas(3, 10, 6)
 CUTS = [(Band(0, 6), Band(6, 10)), (Band(0, 2), Band(2, 8), Band(8, 10))]
 WHOLE = (Band(0, 10),)
-Drawn = Callable[[Tensor, Place], Tensor]
+Drawn = Callable[[Tensor, BandPlace], Tensor]
 
 
 class Models:
@@ -113,6 +113,6 @@ def on_bands(
         own = bands[comm.rank]
         rows = own.scaled(scale)
         with torch.no_grad(), BandMode(comm, bands, marks=marks, canvas=CANVAS):
-            return work(x[..., rows.start : rows.stop, :], Place(own, CANVAS, trained))
+            return work(x[..., rows.start : rows.stop, :], BandPlace(own, CANVAS, trained))
 
     return torch.cat(run_threads(rank, len(bands)), dim=-2)

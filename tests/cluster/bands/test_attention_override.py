@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frieze.cluster.bands import Diversion
+from frieze.cluster.bands import AttentionOverride
 from tolerances import AMPLE
 
 X = torch.randn(1, 2, 6, 4, generator=torch.Generator().manual_seed(0))
@@ -23,7 +23,7 @@ def nothing(plain: Any, *args: Tensor, **kwargs: Any) -> Tensor:
 def test_only_the_thread_that_diverts_is_diverted() -> None:
     plain = F.scaled_dot_product_attention
     expected, found = plain(X, X, X), []
-    diversion = Diversion(nothing)
+    diversion = AttentionOverride(nothing)
     diversion.open()
     other = threading.Thread(target=lambda: found.append(F.scaled_dot_product_attention(X, X, X)))
     other.start()
@@ -43,7 +43,7 @@ def test_what_is_called_instead_is_not_diverted_itself_and_may_call_what_was_the
         return F.scaled_dot_product_attention(*args, **kwargs) + plain(*args, **kwargs)
 
     plain = F.scaled_dot_product_attention
-    diversion = Diversion(again)
+    diversion = AttentionOverride(again)
     diversion.open()
     try:
         found = F.scaled_dot_product_attention(X, X, X, scale=2.0)
@@ -59,7 +59,7 @@ def test_the_function_is_given_back_when_the_last_of_several_threads_closes() ->
     opened, may_close = threading.Barrier(3), threading.Event()
 
     def divert() -> None:
-        diversion = Diversion(nothing)
+        diversion = AttentionOverride(nothing)
         diversion.open()
         opened.wait(AMPLE)
         may_close.wait(AMPLE)
@@ -80,7 +80,7 @@ def test_a_replacement_that_fails_leaves_the_thread_diverted_until_it_closes() -
     def failing(plain: Any, *args: Tensor, **kwargs: Any) -> Tensor:
         raise ArithmeticError
 
-    diversion = Diversion(failing)
+    diversion = AttentionOverride(failing)
     diversion.open()
     try:
         for _ in range(2):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from frieze.renderer import ItemEvent, ItemResult, SpecError, StoreError
-from frieze.renderer.batches.item_states import Ledger
+from frieze.renderer.batches.item_states import ItemStates
 from frieze.renderer.batches.items import Item, read
 from frieze.renderer.events import Event
 
@@ -19,7 +19,7 @@ def three(root: Path, **values: Any) -> tuple[Item, ...]:
     return read([{**sun, "name": name} for name in "abc"], root, {})
 
 
-def settled(ledger: Ledger, name: str, state: Any, error: str | None = None) -> None:
+def settled(ledger: ItemStates, name: str, state: Any, error: str | None = None) -> None:
     item = ledger.items[name]
     ledger.enter(name, "running")
     outputs = item.outputs if state == "done" else ()
@@ -29,7 +29,7 @@ def settled(ledger: Ledger, name: str, state: Any, error: str | None = None) -> 
 @pytest.fixture
 def left(tmp_path: Path) -> Path:
     """What a run left that had done a, failed b, and was killed while it drew c."""
-    ledger = Ledger(tmp_path, three(tmp_path))
+    ledger = ItemStates(tmp_path, three(tmp_path))
     ledger.look_back(continued=False)
     ledger.begin()
     (tmp_path / "a.zarr").mkdir()
@@ -42,7 +42,7 @@ def left(tmp_path: Path) -> Path:
 
 
 def test_another_run_goes_on_where_one_was_killed(left: Path) -> None:
-    ledger = Ledger(left, three(left))
+    ledger = ItemStates(left, three(left))
     ledger.look_back(continued=True)
     assert ledger.states == {"a": "done", "b": "queued", "c": "queued"}
     assert ledger.results["a"].seconds == 1.5
@@ -51,14 +51,14 @@ def test_another_run_goes_on_where_one_was_killed(left: Path) -> None:
 
 def test_a_batch_is_not_begun_over_another(left: Path) -> None:
     with pytest.raises(SpecError, match="holds a batch already; use --continue"):
-        Ledger(left, three(left)).look_back(continued=False)
+        ItemStates(left, three(left)).look_back(continued=False)
 
 
 def test_what_was_begun_otherwise_is_not_gone_on_with(left: Path) -> None:
     with pytest.raises(SpecError, match="item 'a' was begun otherwise"):
-        Ledger(left, three(left, seed=5)).look_back(continued=True)
+        ItemStates(left, three(left, seed=5)).look_back(continued=True)
     more = (*three(left), *read([{"prompt": "new", "name": "d", "size": "64x64"}], left, {}))
-    ledger = Ledger(left, more)
+    ledger = ItemStates(left, more)
     ledger.look_back(continued=True)
     assert ledger.states["d"] == "queued"
     assert not ledger.is_begun("d")
@@ -66,13 +66,13 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(left: Path) -> None:
 
 def test_a_picture_that_is_gone_is_drawn_again(left: Path) -> None:
     (left / "a.zarr").rmdir()
-    ledger = Ledger(left, three(left))
+    ledger = ItemStates(left, three(left))
     ledger.look_back(continued=True)
     assert ledger.states["a"] == "queued"
 
 
 def test_the_report_has_every_item_and_the_totals(left: Path) -> None:
-    ledger = Ledger(left, three(left))
+    ledger = ItemStates(left, three(left))
     ledger.look_back(continued=True)
     ledger.begin()
     settled(ledger, "b", "failed", "the disk is full")
@@ -93,7 +93,7 @@ def test_a_journal_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     root.mkdir()
     (root / "frieze").symlink_to(tmp_path / "elsewhere")
-    ledger = Ledger(root, three(root))
+    ledger = ItemStates(root, three(root))
     ledger.look_back(continued=False)
     with pytest.raises(StoreError, match="leads out of"):
         ledger.begin()

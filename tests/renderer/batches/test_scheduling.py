@@ -10,16 +10,16 @@ import pytest
 from checkpoints import build
 from frieze.renderer import PlanError
 from frieze.renderer.batches.items import read
-from frieze.renderer.batches.scheduling import LARGE, MOST_TOGETHER, Job, pack, phases
+from frieze.renderer.batches.scheduling import LARGE, MOST_TOGETHER, ScheduledItem, pack, phases
 
 
-def packed(num_workers: int, **values: Any) -> Job:
+def packed(num_workers: int, **values: Any) -> ScheduledItem:
     asked = {"prompt": "a red sun", "size": "64x64", "device": "cpu", **values}
     (item,) = read([asked], Path("/tmp/nowhere"), {"local": False})
     return pack(item, 0, num_workers)
 
 
-def jobs(num_workers: int, *listed: dict[str, Any]) -> list[Job]:
+def jobs(num_workers: int, *listed: dict[str, Any]) -> list[ScheduledItem]:
     asked = [{"prompt": "a red sun", "size": "64x64", "device": "cpu", **v} for v in listed]
     made = read(asked, Path("/tmp/nowhere"), {"local": False})
     return [pack(item, number, num_workers) for number, item in enumerate(made)]

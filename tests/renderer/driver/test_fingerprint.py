@@ -26,7 +26,7 @@ from frieze.renderer.driver.store_arrays import store_layout
 from frieze.renderer.driver.workers import replanned
 from frieze.renderer.planning.canvas_plan import CanvasPlan
 from frieze.renderer.planning.plan import plan
-from frieze.renderer.sampling.noise_levels import Schedule
+from frieze.renderer.sampling.noise_levels import NoiseSchedule
 from frieze.renderer.sampling.schedule_table import CALLED, sampler
 from support.drawing import small_spec
 
@@ -90,7 +90,7 @@ def test_a_store_from_before_a_fact_was_kept_is_compared_without_it(tmp_path: Pa
     ],
 )
 def test_the_sampler_is_called_as_galleries_call_it(options: dict[str, Any], name: str) -> None:
-    assert sampler(Schedule("", False, "epsilon", options)) == name
+    assert sampler(NoiseSchedule("", False, "epsilon", options)) == name
     assert set(SOLVER_OF) == {*CALLED, "DPMSolverMultistepScheduler"}
 
 

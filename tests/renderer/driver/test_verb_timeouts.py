@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from frieze.renderer.driver.verb_timeouts import FACTOR, NEW_SECONDS, USUAL_SECONDS, Patience
+from frieze.renderer.driver.verb_timeouts import FACTOR, NEW_SECONDS, USUAL_SECONDS, VerbTimeouts
 
 AREA = 64 * 64
 
 
-def after(timeout: float, **taken: list[float]) -> Patience:
+def after(timeout: float, **taken: list[float]) -> VerbTimeouts:
     """What is allowed after verbs on one canvas took so many seconds."""
-    patience = Patience(timeout)
+    patience = VerbTimeouts(timeout)
     for verb, times in taken.items():
         for seconds in times:
             patience.took(verb, AREA, seconds)

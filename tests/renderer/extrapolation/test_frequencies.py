@@ -21,7 +21,7 @@ from frieze.renderer.extrapolation.frequencies import (
     temperature,
     vision_yarn,
 )
-from frieze.renderer.models.positions import Axis, frequencies, trained
+from frieze.renderer.models.positions import RotaryAxis, frequencies, trained
 
 # What the tables print.
 PRINTED = 0.05
@@ -30,7 +30,7 @@ STRETCHES = st.floats(1.0, 16.0)
 
 
 def omega(dim: int, theta: float = 1e4) -> Tensor:
-    return frequencies(Axis("row", dim, theta, 1, 1), torch.zeros(1))
+    return frequencies(RotaryAxis("row", dim, theta, 1, 1), torch.zeros(1))
 
 
 def options(**given: object) -> dict[str, object]:
@@ -39,7 +39,7 @@ def options(**given: object) -> dict[str, object]:
 
 def chosen(dim: int, known: int, length: int, **given: object) -> list[int]:
     return frequency_correction.chosen(
-        omega(dim), Axis("row", dim, 1e4, known, length), options(**given)
+        omega(dim), RotaryAxis("row", dim, 1e4, known, length), options(**given)
     )
 
 
@@ -200,9 +200,9 @@ def test_an_axis_too_short_for_any_turn_is_interpolated() -> None:
 
 
 def test_temperature_is_the_published_one_on_rows_and_columns() -> None:
-    assert temperature(Axis("row", 56, 1e4, 64, 256)) == pytest.approx(1.1386, abs=5e-5)
-    assert temperature(Axis("column", 56, 1e4, 64, 64)) == 1
-    assert temperature(Axis("frame", 16, 1e4, 64, 256)) == 1
+    assert temperature(RotaryAxis("row", 56, 1e4, 64, 256)) == pytest.approx(1.1386, abs=5e-5)
+    assert temperature(RotaryAxis("column", 56, 1e4, 64, 64)) == 1
+    assert temperature(RotaryAxis("frame", 16, 1e4, 64, 256)) == 1
 
 
 def test_kappa_is_the_published_power() -> None:
@@ -211,14 +211,14 @@ def test_kappa_is_the_published_power() -> None:
 
 def test_a_policy_acts_on_the_axes_named_only() -> None:
     positions = policy(lambda axis, omega_F, sigma: omega_F / 2, ("row",))
-    row, frame = Axis("row", 8, 1e4, 4, 8), Axis("frame", 8, 1e4, 4, 8)
+    row, frame = RotaryAxis("row", 8, 1e4, 4, 8), RotaryAxis("frame", 8, 1e4, 4, 8)
     at = torch.arange(8)
     assert torch.equal(positions(row, at, 1.0), trained(row, at, 1.0) / 2)
     assert torch.equal(positions(frame, at, 1.0), trained(frame, at, 1.0))
 
 
 def test_a_faded_rule_is_whole_at_noise_and_nothing_at_the_end() -> None:
-    axis = Axis("row", 8, 1e4, 4, 8)
+    axis = RotaryAxis("row", 8, 1e4, 4, 8)
     rule = faded(lambda axis, omega_F, sigma: omega_F / 4, 2.0)
     ratios = [float((rule(axis, omega(8), t) / omega(8))[1]) for t in (1.0, 0.5, 0.0)]
     assert ratios == pytest.approx([0.25, 0.25**0.25, 1.0])

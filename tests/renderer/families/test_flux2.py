@@ -17,8 +17,8 @@ from torch import Tensor
 from frieze.cluster.layout import Band, Canvas
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.families import flux2
-from frieze.renderer.models.family import Guidance, Place
-from frieze.renderer.models.positions import Axis, trained
+from frieze.renderer.models.family import BandPlace, Guidance
+from frieze.renderer.models.positions import RotaryAxis, trained
 from support import denoising
 from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, rows_of, whole
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64
@@ -103,7 +103,7 @@ def test_angles_are_those_of_diffusers_tables(klein: Studio) -> None:
     pipeline, rope = pipeline_class(klein), flux2.AngleRope()
     stock = Flux2PosEmbed(2000, list(klein.model.dims))
     ids = pipeline._prepare_latent_ids(latents(klein.facts, CANVAS)[:, :, 0])[0]
-    place = Place(Band(0, CANVAS.height), CANVAS, trained)
+    place = BandPlace(Band(0, CANVAS.height), CANVAS, trained)
     image = (rope(klein.model._angles(place, 0.5, CPU)), stock(ids))
     text_ids = pipeline._prepare_text_ids(TEXT["embeds"])[0]
     text = (rope(klein.model._text_angles(9, CPU)), stock(text_ids))
@@ -114,13 +114,13 @@ def test_angles_are_those_of_diffusers_tables(klein: Studio) -> None:
 
 
 def test_a_method_stretches_rows_and_columns(klein: Studio) -> None:
-    asked: list[tuple[Axis, list[float]]] = []
+    asked: list[tuple[RotaryAxis, list[float]]] = []
 
-    def noted(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    def noted(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
         asked.append((axis, position_S.tolist()))
         return trained(axis, position_S, sigma)
 
-    klein.model._angles(Place(Band(3, 7), CANVAS, noted), 0.5, CPU)
+    klein.model._angles(BandPlace(Band(3, 7), CANVAS, noted), 0.5, CPU)
     axes, positions = zip(*asked, strict=True)
     assert [(axis.name, axis.theta, axis.trained, axis.length) for axis in axes] == [
         ("frame", 2000, 1, 1),

@@ -19,8 +19,8 @@ from frieze.renderer import ModelError
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.families import qwen
 from frieze.renderer.models import rotary
-from frieze.renderer.models.family import Guidance, Place, linear_guided
-from frieze.renderer.models.positions import Axis, trained
+from frieze.renderer.models.family import BandPlace, Guidance, linear_guided
+from frieze.renderer.models.positions import RotaryAxis, trained
 from support import denoising
 from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT32
@@ -72,7 +72,7 @@ def test_angles_are_those_of_diffusers_tables(studio: Studio, rows: int, columns
     from diffusers.models.transformers.transformer_qwenimage import QwenEmbedRope
 
     canvas = Canvas(1, 2 * rows, 2 * columns)
-    place = Place(Band(0, canvas.height), canvas, trained)
+    place = BandPlace(Band(0, canvas.height), canvas, trained)
     dims = studio.model.dims
     stock = QwenEmbedRope(10000, list(dims), scale_rope=True)
     expected = stock([(1, rows, columns)], max_txt_seq_len=9, device=CPU)
@@ -87,7 +87,7 @@ def test_bands_have_their_rows_of_the_canvas_angles(
     studio: Studio, bands: tuple[Band, ...]
 ) -> None:
     def angles(band: Band) -> tuple[Tensor, Tensor]:
-        return studio.model.angles(Place(band, CANVAS, trained), 9, 0.5, CPU)
+        return studio.model.angles(BandPlace(band, CANVAS, trained), 9, 0.5, CPU)
 
     image, text = angles(Band(0, CANVAS.height))
     assert torch.equal(torch.cat([angles(band)[0] for band in bands]), image)
@@ -95,15 +95,15 @@ def test_bands_have_their_rows_of_the_canvas_angles(
 
 
 def test_a_method_stretches_each_axis_around_its_middle(studio: Studio) -> None:
-    asked: list[tuple[Axis, list[float]]] = []
+    asked: list[tuple[RotaryAxis, list[float]]] = []
 
-    def halved(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    def halved(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
         asked.append((axis, position_S.tolist()))
         return trained(axis, position_S, sigma) / 2
 
     model, band = studio.model, Band(4, 14)
-    plain = model.angles(Place(band, CANVAS, trained), 2, 0.5, CPU)
-    ours = model.angles(Place(band, CANVAS, halved), 2, 0.5, CPU)
+    plain = model.angles(BandPlace(band, CANVAS, trained), 2, 0.5, CPU)
+    ours = model.angles(BandPlace(band, CANVAS, halved), 2, 0.5, CPU)
     assert all(torch.equal(2 * a, b) for a, b in zip(ours, plain, strict=True))
     assert [axis.name for axis, _ in asked] == ["frame", "row", "column"] * 2
     assert [axis.length for axis, _ in asked[:3]] == [1, 7, 5]

@@ -18,7 +18,7 @@ from frieze.cluster.comm import solo
 from frieze.cluster.layout import Band, Canvas
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.families import sd3
-from frieze.renderer.models.family import Guidance, Place
+from frieze.renderer.models.family import BandPlace, Guidance
 from frieze.renderer.models.positions import trained
 from support import denoising
 from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
@@ -104,7 +104,7 @@ def test_every_attention_is_marked(studios: dict[str, Studio], name: str) -> Non
     )
     assert len(marked) == (3 if name == "sd35" else 2)
     with BandMode(solo(), whole(canvas), marks=marks, canvas=canvas):
-        place = Place(Band(0, canvas.height), canvas, trained)
+        place = BandPlace(Band(0, canvas.height), canvas, trained)
         model.denoised(latents(studio.facts, canvas), LEVEL, TEXT, place, Guidance())
 
 

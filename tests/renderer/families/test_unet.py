@@ -20,7 +20,7 @@ from frieze.renderer import ModelError
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.checkpoints.scheduler_config import read_schedule
 from frieze.renderer.families import unet
-from frieze.renderer.models.family import Guidance, Place
+from frieze.renderer.models.family import BandPlace, Guidance
 from frieze.renderer.models.positions import trained
 from frieze.renderer.sampling.noise_levels import x0_from
 from frieze.renderer.sampling.schedule_table import table
@@ -104,7 +104,7 @@ def test_every_attention_is_marked(studios: dict[str, Studio], name: str) -> Non
         n for n, _ in model.unet.named_modules() if n.endswith((".attn1", ".attn2"))
     )
     with BandMode(solo(), whole(CANVAS), marks=marks, canvas=CANVAS):
-        place = Place(Band(0, CANVAS.height), CANVAS, trained)
+        place = BandPlace(Band(0, CANVAS.height), CANVAS, trained)
         model.denoised(latents(studio.facts, CANVAS), LEVEL, text(studio), place, Guidance())
 
 
@@ -125,7 +125,7 @@ def test_the_size_is_the_canvas_s_on_every_band(studios: dict[str, Studio]) -> N
 
 
 def test_sizes_beyond_float16_stay_finite(studios: dict[str, Studio]) -> None:
-    place = Place(Band(0, 8), Canvas(1, 10000, 8), trained)
+    place = BandPlace(Band(0, 8), Canvas(1, 10000, 8), trained)
     pooled = torch.zeros(1, 16, dtype=torch.float16)
     added = studios["sdxl"].model._added({"pooled": pooled}, place)
     assert added["time_ids"].tolist() == [[80000, 64, 0, 0, 80000, 64]]

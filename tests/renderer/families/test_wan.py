@@ -15,9 +15,9 @@ from torch import Tensor
 
 from frieze.cluster.bands import BandError
 from frieze.cluster.layout import Band
-from frieze.renderer.models.family import Guidance, Place
-from frieze.renderer.models.positions import Axis, trained
-from frieze.renderer.sampling.noise_levels import Level
+from frieze.renderer.models.family import BandPlace, Guidance
+from frieze.renderer.models.positions import RotaryAxis, trained
+from frieze.renderer.sampling.noise_levels import NoiseLevel
 from support.wan_parts import (
     CANVAS,
     CUTS,
@@ -41,16 +41,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(tmp_path_factory.mktemp("wan"))
 
 
-def denoised(models: Models, name: str, level: Level, bands: Sequence[Band]) -> Tensor:
+def denoised(models: Models, name: str, level: NoiseLevel, bands: Sequence[Band]) -> Tensor:
     model, given = models.model(name), tensors(name)
 
-    def work(x: Tensor, place: Place) -> Tensor:
+    def work(x: Tensor, place: BandPlace) -> Tensor:
         return model.denoised(x, level, rows_of(given, place.band), place, Guidance(5.0))
 
     return on_bands(work, latents(), bands, model.denoiser_marks(level))
 
 
-def stock_x0(models: Models, name: str, level: Level) -> Tensor:
+def stock_x0(models: Models, name: str, level: NoiseLevel) -> Tensor:
     """x - sigma v, with v as the stock pipeline asks for it."""
     pipeline, given, x = models.pipeline(name), tensors(name), latents()
     low = pipeline.config.boundary_ratio and level.timestep < pipeline.config.boundary_ratio * 1000
@@ -73,7 +73,9 @@ LAYOUTS = ["wan", "wan22", "wan-i2v", "wan22-i2v", "wan22-small"]
 
 @pytest.mark.parametrize("level", [HIGH, LOW], ids=["high", "low"])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_clean_latents_are_the_stock_network_s(models: Models, name: str, level: Level) -> None:
+def test_clean_latents_are_the_stock_network_s(
+    models: Models, name: str, level: NoiseLevel
+) -> None:
     ours = denoised(models, name, level, WHOLE)
     assert distance(ours, stock_x0(models, name, level)) <= EXACT_FLOAT32
 
@@ -94,7 +96,7 @@ def test_bands_without_the_mode_are_wrong(models: Models, name: str) -> None:
                 latents()[..., band.start : band.stop, :],
                 LOW,
                 rows_of(given, band),
-                Place(band, CANVAS, trained),
+                BandPlace(band, CANVAS, trained),
                 Guidance(5.0),
             )
             for band in CUTS[1]
@@ -104,7 +106,7 @@ def test_bands_without_the_mode_are_wrong(models: Models, name: str) -> None:
 
 def test_each_expert_serves_its_side_of_the_boundary(models: Models) -> None:
     model = models.model("wan22")
-    edge, below = Level(875.0, 0.125, 0.875), Level(874.0, 0.126, 0.874)
+    edge, below = NoiseLevel(875.0, 0.125, 0.875), NoiseLevel(874.0, 0.126, 0.874)
     assert model.denoiser_marks(edge) == model.denoiser_marks(HIGH)
     assert model.denoiser_marks(below) == model.denoiser_marks(LOW)
     assert model.denoiser_marks(edge) != model.denoiser_marks(below)
@@ -121,7 +123,7 @@ def test_the_second_expert_has_a_guidance_scale_of_its_own(models: Models) -> No
     model, x = models.model("wan22"), latents()
     positive, negative = x + 1, x
 
-    def gain(level: Level, guidance: Guidance) -> float:
+    def gain(level: NoiseLevel, guidance: Guidance) -> float:
         return float((model.guided(x, level, positive, negative, guidance) - x).mean())
 
     assert gain(HIGH, Guidance(4.0, scale_2=3.0)) == pytest.approx(4.0, abs=1e-5)
@@ -131,9 +133,9 @@ def test_the_second_expert_has_a_guidance_scale_of_its_own(models: Models) -> No
 
 def test_positions_are_asked_axis_by_axis(models: Models) -> None:
     """A method may stretch each axis; rows are the band's own."""
-    asked: list[tuple[Axis, list[float]]] = []
+    asked: list[tuple[RotaryAxis, list[float]]] = []
 
-    def stretched(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    def stretched(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
         assert sigma == LOW.sigma
         asked.append((axis, position_S.tolist()))
         return trained(axis, position_S, sigma) / 2
@@ -144,7 +146,7 @@ def test_positions_are_asked_axis_by_axis(models: Models) -> None:
             latents()[..., 4:, :],
             LOW,
             tensors("wan"),
-            Place(band, CANVAS, stretched),
+            BandPlace(band, CANVAS, stretched),
             Guidance(5.0),
         )
     axes, positions = zip(*asked[:3], strict=True)

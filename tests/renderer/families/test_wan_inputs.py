@@ -22,7 +22,7 @@ from frieze.renderer.driver.initial_pictures import first_frame as first_frame_o
 from frieze.renderer.driver.initial_pictures import keep_sources
 from frieze.renderer.driver.store_arrays import store_layout
 from frieze.renderer.families import wan
-from frieze.renderer.models.family import Guidance, Place
+from frieze.renderer.models.family import BandPlace, Guidance
 from frieze.renderer.models.positions import trained
 from frieze.renderer.spec.render_spec import parse
 from frieze.renderer.store.store import Store
@@ -85,7 +85,7 @@ def test_a_first_frame_conditions_as_in_the_stock_pipeline(models: Models, name:
         _, stock = pipeline.prepare_latents(
             frame[:, :, 0], 1, 16, *frame.shape[-2:], num_frames, torch.float32, CPU
         )
-        ours = model.image_condition(frame, Place(WHOLE[0], CANVAS, trained))
+        ours = model.image_condition(frame, BandPlace(WHOLE[0], CANVAS, trained))
     assert list(ours) == ["condition"]
     assert distance(ours["condition"], stock) <= EXACT_FLOAT32
 
@@ -105,7 +105,7 @@ def test_bands_see_the_first_frame_as_one(
     rows = [band.scaled(downscale) for band in bands]
     with torch.no_grad():
         alone = [
-            work(frame[..., r.start : r.stop, :], Place(band, CANVAS, trained))
+            work(frame[..., r.start : r.stop, :], BandPlace(band, CANVAS, trained))
             for r, band in zip(rows, bands, strict=True)
         ]
     assert distance(torch.cat(alone, dim=-2), whole) > CONTROL
@@ -113,7 +113,7 @@ def test_bands_see_the_first_frame_as_one(
 
 def test_the_small_model_keeps_a_first_frame_at_time_0(models: Models) -> None:
     pipeline, model, x = models.pipeline("wan22-small"), models.model("wan22-small"), latents()
-    place = Place(WHOLE[0], CANVAS, trained)
+    place = BandPlace(WHOLE[0], CANVAS, trained)
     with torch.no_grad():
         shown = dict(model.image_condition(first_frame(16), place))
         assert shown["first"].shape == (1, 16, 1, CANVAS.height, CANVAS.width)
@@ -213,7 +213,7 @@ def test_the_autoencoder_stays_in_float32(models: Models) -> None:
     model = wan.load(models.facts("wan"), spec, CPU)
     assert model.vae.dtype == torch.float32
     assert model.experts[0].proj_out.weight.dtype == torch.bfloat16
-    place, half = Place(WHOLE[0], CANVAS, trained), {"embeds": noise(1, 512, 16).bfloat16()}
+    place, half = BandPlace(WHOLE[0], CANVAS, trained), {"embeds": noise(1, 512, 16).bfloat16()}
     with torch.no_grad():
         assert model.denoised(latents(), LOW, half, place, Guidance(5.0)).dtype == torch.float32
 

@@ -16,8 +16,8 @@ from frieze.cluster.comm import solo
 from frieze.cluster.layout import Band, Canvas
 from frieze.renderer import PlanError
 from frieze.renderer.families import zimage
-from frieze.renderer.models.family import Guidance, Place
-from frieze.renderer.models.positions import Axis, trained
+from frieze.renderer.models.family import BandPlace, Guidance
+from frieze.renderer.models.positions import RotaryAxis, trained
 from frieze.renderer.planning.plan import plan
 from support import denoising
 from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
@@ -86,7 +86,7 @@ def test_every_attention_is_marked(studio: Studio) -> None:
     attentions = [n for n, _ in model.transformer.named_modules() if n.endswith(".attention")]
     assert sorted(names) == sorted(attentions)
     with BandMode(solo(), whole(canvas), marks=marks, canvas=canvas):
-        place = Place(Band(0, canvas.height), canvas, trained)
+        place = BandPlace(Band(0, canvas.height), canvas, trained)
         model.denoised(latents(studio.facts, canvas), LEVEL, TEXT, place, Guidance())
 
 
@@ -120,15 +120,15 @@ def _kept(seen: list[Tensor], table: Tensor) -> Tensor:
 
 
 def test_a_method_stretches_rows_and_columns(studio: Studio) -> None:
-    asked: list[tuple[Axis, list[float]]] = []
+    asked: list[tuple[RotaryAxis, list[float]]] = []
 
-    def noted(axis: Axis, position_S: Tensor, sigma: float) -> Tensor:
+    def noted(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
         assert sigma == LEVEL.sigma
         asked.append((axis, position_S.tolist()))
         return trained(axis, position_S, sigma)
 
     canvas, x = CANVASES[0], latents(studio.facts, CANVASES[0])
-    place = Place(Band(4, 14), canvas, noted)
+    place = BandPlace(Band(4, 14), canvas, noted)
     studio.model.denoised(x[..., 4:, :], LEVEL, TEXT, place, Guidance())
     axes, positions = zip(*asked[:3], strict=True)
     assert [(axis.name, axis.trained, axis.length) for axis in axes] == [

@@ -13,7 +13,7 @@ from frieze.renderer.errors import StoreError
 from frieze.renderer.files import lease
 from frieze.renderer.files.bucket import Bucket
 from frieze.renderer.journal import bucket_journal
-from frieze.renderer.journal.inventory import State
+from frieze.renderer.journal.inventory import SavedState
 from frieze.renderer.journal.journal import Journal
 from frieze.renderer.store.layout import LatentArray
 from frieze.renderer.store.store import Store
@@ -75,7 +75,7 @@ def test_a_later_driver_goes_on_where_the_first_one_stopped(store: Store) -> Non
     store.journal.release()
     again = Store.open(store.path)
     again.journal.append({"event": "state", "stage": 0, "step": 4, "slot": 0})
-    assert store.last_state() == State(stage=0, step=4, slot=0)
+    assert store.last_state() == SavedState(stage=0, step=4, slot=0)
     assert len(store.journal.read()) == 2
     store.journal.append({"event": "note"})
     assert len(again.journal.read()) == 3

@@ -12,7 +12,7 @@ import pytest
 from contracts.export import make_store, picture
 from frieze.renderer.errors import StoreError
 from frieze.renderer.journal.checksums import sealed
-from frieze.renderer.journal.inventory import State
+from frieze.renderer.journal.inventory import SavedState
 from frieze.renderer.store.layout import LatentArray
 from frieze.renderer.store.store import Store
 from support.stores import aged
@@ -27,9 +27,9 @@ def test_a_torn_last_line_is_ignored_and_cut_off(tmp_path: Path) -> None:
     with store.journal.path.open("ab") as file:
         file.write(b'{"event":"state","stage":0,"st')
     again = Store.open(store.path)
-    assert again.last_state() == State(stage=0, step=3, slot=1)
+    assert again.last_state() == SavedState(stage=0, step=3, slot=1)
     again.journal.append({"event": "state", "stage": 0, "step": 4, "slot": 0})
-    assert again.last_state() == State(stage=0, step=4, slot=0)
+    assert again.last_state() == SavedState(stage=0, step=4, slot=0)
     assert store.journal.path.read_text().count("\n") == 2
 
 
@@ -79,7 +79,7 @@ def test_a_line_that_is_not_what_was_written_counts_for_nothing(
         file.write(line + b"\n")
     store.journal.append({"event": "note"})
     again = Store.open(store.path)
-    assert again.last_state() == State(0, 1, 1)
+    assert again.last_state() == SavedState(0, 1, 1)
     assert [event["event"] for event in again.journal.read()] == ["state", "note"]
     assert again.journal.damaged() == ["line 2"]
     again.journal.append({"event": "lost", "lines": ["line 2"]})
@@ -100,7 +100,7 @@ def test_control_any_line_of_old_counts(tmp_path: Path) -> None:
     store = Store.open(aged(path))
     with store.journal.path.open("ab") as file:
         file.write(json.dumps(STATE).encode() + b"\n")
-    assert store.last_state() == State(0, 3, 1)
+    assert store.last_state() == SavedState(0, 3, 1)
 
 
 def test_a_state_without_what_its_first_step_measured_is_none(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_state_without_what_its_first_step_measured_is_none(tmp_path: Path) ->
     store.journal.append(STATE | {"focus": True})
     assert store.last_state() is None
     store.journal.append({"event": "focus", "stage": 0, "entropies": [{"layer": [0.5]}]})
-    assert store.last_state() == State(0, 3, 1)
+    assert store.last_state() == SavedState(0, 3, 1)
 
 
 def test_only_blocks_in_the_journal_count(tmp_path: Path) -> None:

@@ -14,15 +14,15 @@ from contracts.method import MethodContract, clip_facts, picture_facts, spectrum
 from frieze.renderer import plugins
 from frieze.renderer.errors import PlanError, SpecError
 from frieze.renderer.extrapolation.method import Method
-from frieze.renderer.models.positions import Axis, interpolated, trained
+from frieze.renderer.models.positions import RotaryAxis, interpolated, trained
 from frieze.renderer.planning.plan import load_method
 from frieze.renderer.spec.render_spec import RenderSpec
 from tolerances import CONTROL
 
-FLUX = Axis("row", 56, 10000.0, trained=128, length=225)
-QWEN = Axis("row", 56, 10000.0, trained=83, length=256)
-FOURFOLD = Axis("row", 56, 10000.0, trained=64, length=256)
-FRAMES = Axis("frame", 44, 10000.0, trained=21, length=42)
+FLUX = RotaryAxis("row", 56, 10000.0, trained=128, length=225)
+QWEN = RotaryAxis("row", 56, 10000.0, trained=83, length=256)
+FOURFOLD = RotaryAxis("row", 56, 10000.0, trained=64, length=256)
+FRAMES = RotaryAxis("frame", 44, 10000.0, trained=21, length=42)
 
 
 @pytest.mark.parametrize("name", plugins.names("methods"), scope="class")
@@ -40,17 +40,17 @@ def made(name: str, size: tuple[int, int] = (1024, 1024), **options: Any) -> Met
     return load_method(spec, clip_facts())
 
 
-def period(method: Method, axis: Axis, sigma: float = 1.0) -> Tensor:
+def period(method: Method, axis: RotaryAxis, sigma: float = 1.0) -> Tensor:
     """Tokens after which each frequency's angle is a whole turn further."""
     return 2 * math.pi / method.positions(axis, torch.ones(1), sigma)[0]
 
 
-def plain(axis: Axis) -> Tensor:
+def plain(axis: RotaryAxis) -> Tensor:
     return 2 * math.pi / trained(axis, torch.ones(1), 1.0)[0]
 
 
 def test_interpolated_positions_never_leave_the_trained_range() -> None:
-    axis = Axis("row", 32, 10000.0, trained=16, length=64)
+    axis = RotaryAxis("row", 32, 10000.0, trained=16, length=64)
     angles = interpolated(axis, torch.arange(64), 0.5)
     # Frequency 0 is 1 radian a token: its angles are the positions themselves.
     assert angles[:, 0].tolist() == [position / 4 for position in range(64)]
@@ -106,19 +106,19 @@ def test_auto_stretches_nothing_where_a_model_knows_many_shapes() -> None:
     for stage in auto.stages:
         for name, whole in lengths.items():
             length = round(stage.scale * whole)
-            axis = Axis(name, 16, 100.0, trained=side // unit, length=length)
+            axis = RotaryAxis(name, 16, 100.0, trained=side // unit, length=length)
             tokens = torch.arange(length)
             expected = trained(axis, tokens / (4 * stage.scale), 1.0)
             assert torch.allclose(auto.positions(axis, tokens, 1.0), expected)
     # The control: a model of squares has its columns squeezed by 8, its rows by 2.
-    column = Axis("column", 16, 100.0, trained=side // unit, length=lengths["column"])
+    column = RotaryAxis("column", 16, 100.0, trained=side // unit, length=lengths["column"])
     squares = load_method(spec, picture_facts()).positions(column, torch.arange(8), 1.0)
     assert torch.allclose(squares, trained(column, torch.arange(8) / 8, 1.0))
 
 
 def test_auto_is_the_plain_model_up_to_the_trained_area_and_frames() -> None:
     side = picture_facts().training_size
-    wide = Axis("column", 32, 10000.0, trained=16, length=32)
+    wide = RotaryAxis("column", 32, 10000.0, trained=16, length=32)
     tokens = torch.arange(wide.length)
     for size in ((side, side), (side // 2, 2 * side)):
         auto = made("auto", size)
@@ -137,7 +137,7 @@ def test_auto_draws_the_layout_of_an_unknown_shape_squeezed_and_the_rest_in_its_
     side = picture_facts().training_size
     auto = made("auto", (2 * side, 4 * side))
     rows, columns = (
-        Axis(name, 32, 10000.0, trained=16, length=length * stage)
+        RotaryAxis(name, 32, 10000.0, trained=16, length=length * stage)
         for name, length in (("row", 16), ("column", 32))
     )
     tokens = torch.arange(columns.length)
@@ -181,19 +181,19 @@ def test_ntk_leaves_the_lowest_frequency_divided_and_repeats() -> None:
 
 
 def test_ntk_by_a_factor_multiplies_the_base() -> None:
-    axis = Axis("column", 56, 10000.0, trained=64, length=256)
-    times_ten = Axis("column", 56, 100000.0, trained=64, length=256)
+    axis = RotaryAxis("column", 56, 10000.0, trained=64, length=256)
+    times_ten = RotaryAxis("column", 56, 100000.0, trained=64, length=256)
     given = period(made("ntk", convention="factor", factor=10), axis)
     assert torch.allclose(given, plain(times_ten))
     # By default the root of the ratio of areas, here 4 and 3.
     square = period(made("ntk", convention="factor"), axis)
     assert torch.allclose(
-        square, plain(Axis("column", 56, 40000.0, axis.trained, axis.length)), rtol=1e-12
+        square, plain(RotaryAxis("column", 56, 40000.0, axis.trained, axis.length)), rtol=1e-12
     )
     wide = made("ntk", (900, 1600), convention="factor")
-    expected = plain(Axis("column", 56, 30000.0, axis.trained, axis.length))
+    expected = plain(RotaryAxis("column", 56, 30000.0, axis.trained, axis.length))
     assert torch.allclose(period(wide, axis), expected, rtol=1e-12)
-    row = Axis("row", 56, 10000.0, trained=64, length=144)
+    row = RotaryAxis("row", 56, 10000.0, trained=64, length=144)
     assert torch.allclose(period(wide, row), expected, rtol=1e-12)
 
 
@@ -219,7 +219,7 @@ def test_ntk_with_a_factor_and_the_other_convention_is_refused() -> None:
 def test_dynamic_ntk_is_ntk_where_a_is_one() -> None:
     assert torch.equal(period(made("dynamic_ntk"), QWEN), period(made("ntk"), QWEN))
     # a = 2 at s = 4: as at s = 7.
-    longer = Axis("row", 56, 10000.0, trained=64, length=448)
+    longer = RotaryAxis("row", 56, 10000.0, trained=64, length=448)
     assert torch.allclose(period(made("dynamic_ntk", a=2), FOURFOLD), period(made("ntk"), longer))
 
 
@@ -286,13 +286,13 @@ def test_riflex_slows_the_frequency_of_the_first_repetition_down() -> None:
 
 def test_riflex_finds_the_published_frequency_of_hunyuan_video() -> None:
     """One-based 4 on an axis of 16 channels and base 256: a period of 50.27 latent frames."""
-    axis = Axis("frame", 16, 256.0, trained=33, length=66)
+    axis = RotaryAxis("frame", 16, 256.0, trained=33, length=66)
     slow, known = period(made("riflex", period=48), axis), plain(axis)
     assert float(known[3]) == pytest.approx(50.27, abs=0.005)
     assert (slow != known).nonzero().flatten().tolist() == [3]
     assert torch.equal(period(made("riflex", k=3), axis), slow)
     # Up to its period nothing repeats, so nothing is done.
-    shorter = Axis("frame", 16, 256.0, trained=33, length=50)
+    shorter = RotaryAxis("frame", 16, 256.0, trained=33, length=50)
     assert torch.equal(period(made("riflex", period=48), shorter), known)
 
 
@@ -302,7 +302,7 @@ def test_riflex_refuses_pictures_unless_it_is_to_work_along_them() -> None:
         load_method(spec, picture_facts())
     along = spec.model_copy(update={"method_options": {"along": "picture"}})
     positions = load_method(along, picture_facts()).positions
-    axis = Axis("row", 32, 10000.0, trained=16, length=32)
+    axis = RotaryAxis("row", 32, 10000.0, trained=16, length=32)
     assert not torch.equal(positions(axis, torch.arange(4), 1.0), trained(axis, torch.arange(4), 1))
     with pytest.raises(SpecError, match="k = 22; axis frame has 0 to 21"):
         period(made("riflex", k=22), FRAMES)
@@ -334,10 +334,10 @@ def test_rdfc_may_fade_with_the_noise() -> None:
 def test_sega_has_a_strong_base_and_gains_of_its_own_axis() -> None:
     sega, seen = made("sega"), spectrum()
     assert sega.needs_spectrum
-    base = Axis("row", 56, 155716.49, trained=64, length=256)
+    base = RotaryAxis("row", 56, 155716.49, trained=64, length=256)
     assert torch.allclose(period(sega, FOURFOLD), plain(base))
     assert sega.gains is not None
-    column = Axis("column", 56, 10000.0, trained=64, length=256)
+    column = RotaryAxis("column", 56, 10000.0, trained=64, length=256)
     row_F, column_F = sega.gains(FOURFOLD, 0.5, seen), sega.gains(column, 0.5, seen)
     assert isinstance(row_F, Tensor)
     assert isinstance(column_F, Tensor)
@@ -351,11 +351,11 @@ def test_sega_has_a_strong_base_and_gains_of_its_own_axis() -> None:
 def test_ultravico_keeps_a_window_of_the_trained_length_with_the_published_constants() -> None:
     decay = made("ultravico").decay
     assert decay is not None
-    wan = decay(Axis("frame", 44, 10000.0, trained=21, length=63))
+    wan = decay(RotaryAxis("frame", 44, 10000.0, trained=21, length=63))
     assert [wan.factor(d) for d in (0, 10, 11, 62)] == [1.0, 1.0, 0.9, 0.9]
     hunyuan = made("ultravico", periods=[50], beta=0.6).decay
     assert hunyuan is not None
-    told = hunyuan(Axis("frame", 16, 256.0, trained=33, length=99))
+    told = hunyuan(RotaryAxis("frame", 16, 256.0, trained=33, length=99))
     # The released bands of risk: 46 to 54 and 96 to 104 frames.
     assert [d for d in range(99) if told.factor(d) == 0.6] == [*range(46, 55), *range(96, 99)]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from frieze.cluster.layout import Band, Canvas
 from frieze.renderer import ModelError
-from frieze.renderer.models.family import Place
+from frieze.renderer.models.family import BandPlace
 from frieze.renderer.models.positions import trained
 from frieze.renderer.models.sine_positions import SineTable, fitted
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT64
@@ -42,7 +42,7 @@ def embed(table_NNE: Tensor) -> Any:
 
 
 def of(table: SineTable, canvas: Canvas, *bands: Band) -> Tensor:
-    return torch.cat([table.of(Place(band, canvas, trained)) for band in bands])
+    return torch.cat([table.of(BandPlace(band, canvas, trained)) for band in bands])
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (14, 10), (7, 24), (1, 3)])
@@ -104,7 +104,7 @@ def test_drawn_together_a_canvas_stays_where_the_model_was_trained() -> None:
     canvas, side = Canvas(1, 32, 32), 8
 
     def drawn(shrink: Any, *bands: Band) -> Tensor:
-        places = (Place(band, canvas, trained, shrink) for band in bands)
+        places = (BandPlace(band, canvas, trained, shrink) for band in bands)
         return torch.cat([table.of(place, side) for place in places]).unflatten(0, (-1, 16))
 
     whole = (Band(0, 32),)

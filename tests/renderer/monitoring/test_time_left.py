@@ -14,7 +14,7 @@ from frieze.renderer.batches.time_left import BatchTimeLeft
 from frieze.renderer.events import Event
 from frieze.renderer.monitoring import run_log
 from frieze.renderer.monitoring.durations import span
-from frieze.renderer.monitoring.observers import Watch, of_plan
+from frieze.renderer.monitoring.observers import EventFanout, of_plan
 from frieze.renderer.monitoring.time_left import Left, TimeLeft, of_facts, stages, whole_cost
 from frieze.renderer.planning.plan import plan
 from support.drawing import CASCADE, small_spec
@@ -162,7 +162,7 @@ def test_plans_are_weighed_by_what_they_compute(tmp_path: Path) -> None:
     assert whole > 3 * (first["cost"] + last["cost"])
     facts = of_plan(made, resumes=False)
     told: list[Event] = []
-    watch = Watch(told.append)
+    watch = EventFanout(told.append)
     for _, event in course(facts, 4, 1e-12):
         watch(event)
     assert [of_facts(event.facts) is None for event in told][:3] == [True, True, False]

@@ -20,7 +20,7 @@ from frieze.renderer.errors import ExportError, StoreError
 from frieze.renderer.files import lease as leases
 from frieze.renderer.files.bucket import Bucket
 from frieze.renderer.files.location import S3Path
-from frieze.renderer.journal.bucket_journal import PagedJournal
+from frieze.renderer.journal.bucket_journal import BucketJournal
 from frieze.renderer.outputs import exporting, upload
 from support.command_line import frieze, refused
 from support.s3_server import BUCKET, S3Server
@@ -235,7 +235,7 @@ def test_a_file_that_is_cut_off_on_its_way_is_not_there(
 def test_an_export_into_a_bucket_follows_a_store_that_is_being_drawn(
     tmp_path: Path, place: S3Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PagedJournal, "pace", 0.02)
+    monkeypatch.setattr(BucketJournal, "pace", 0.02)
     pixels_HWC = picture(96, 80)
     store = make_store(place / "a.zarr", pixels_HWC, (32, 80), finish=False)
     made: list[object] = []

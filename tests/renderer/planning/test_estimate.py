@@ -33,7 +33,7 @@ from frieze.renderer.planning.plan import plan
 from frieze.renderer.spec.render_spec import RenderSpec
 from frieze.renderer.worker import model_cache
 from frieze.renderer.worker.shard import Shard
-from frieze.renderer.worker.stage_rows import Saved
+from frieze.renderer.worker.stage_rows import StageRows
 from frieze.renderer.worker.stage_start import StageStart
 from support.memory import peak_bytes
 from tolerances import AMPLE
@@ -80,7 +80,7 @@ def size(*tensors: Tensor) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
-class Black(Saved):
+class Black(StageRows):
     """Stored pictures are black."""
 
     def read(self, array: int, source: int, slot: int, rows: Band, factor: int | None) -> Tensor:
@@ -100,7 +100,7 @@ class Measured(Shard):
         self.halves = tensors.halves
 
     @property
-    def _saved(self) -> Saved:
+    def _saved(self) -> StageRows:
         nowhere: Any = None
         place = (self.stage_index, self._band, self._share)
         return Black(self.plan, nowhere, *place, self.device)
@@ -217,7 +217,7 @@ def test_prompts_have_the_shapes_stated(gallery: Gallery, name: str) -> None:
 
 def test_control_the_band_of_another_rank_is_another_answer() -> None:
     made = planned(RenderSpec(**DEMO, workers=3, chunk=64))
-    traced = memory_trace.Traced(
+    traced = memory_trace.MemoryTrace(
         made.facts, made.spec, made.mesh, made.guidance, made.method.positions
     )
     short, tall = (traced.denoise(made.stages[0], rank).num_bytes for rank in (0, 1))
@@ -233,13 +233,13 @@ def test_a_cascade_is_traced_at_its_largest_stage_and_needs_the_most_of_any(
     assert len(made.stages) > 2
     each = [estimated(dataclasses.replace(made, stages=(stage,))) for stage in made.stages]
     traced: list[int] = []
-    denoise = memory_trace.Traced.denoise
+    denoise = memory_trace.MemoryTrace.denoise
 
-    def watched(self: memory_trace.Traced, stage: Any, rank: int) -> Any:
+    def watched(self: memory_trace.MemoryTrace, stage: Any, rank: int) -> Any:
         traced.append(made.stages.index(stage))
         return denoise(self, stage, rank)
 
-    monkeypatch.setattr(memory_trace.Traced, "denoise", watched)
+    monkeypatch.setattr(memory_trace.MemoryTrace, "denoise", watched)
     whole = estimated(made)
     assert set(traced) == {len(made.stages) - 1}
     assert whole.denoise == max(one.denoise for one in each) > min(one.denoise for one in each)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from frieze.renderer.extrapolation.frequencies import periods
 from frieze.renderer.extrapolation.frequency_correction import corrected
-from frieze.renderer.models.positions import Axis, frequencies
+from frieze.renderer.models.positions import RotaryAxis, frequencies
 from frieze.renderer.repetition.autocorrelation import (
     Observation,
     lag_profile,
@@ -21,11 +21,11 @@ from frieze.renderer.repetition.autocorrelation import (
 )
 from frieze.renderer.spec.method_options import detects, settled
 
-FLUX = Axis("row", 56, 10000.0, trained=128, length=225)
-QWEN = Axis("row", 56, 10000.0, trained=83, length=256)
+FLUX = RotaryAxis("row", 56, 10000.0, trained=128, length=225)
+QWEN = RotaryAxis("row", 56, 10000.0, trained=83, length=256)
 
 
-def omega(axis: Axis) -> Tensor:
+def omega(axis: RotaryAxis) -> Tensor:
     return frequencies(axis, torch.zeros(1))
 
 
@@ -53,7 +53,7 @@ def test_published_periods_of_qwen_choose_its_published_frequencies() -> None:
 
 
 def planted(
-    axis: Axis, ks: Sequence[int], strength: Sequence[float], fixed: Sequence[int]
+    axis: RotaryAxis, ks: Sequence[int], strength: Sequence[float], fixed: Sequence[int]
 ) -> Tensor:
     """Latents [C, T, H, W] whose rows hang on the phases of planted frequencies alone.
 
@@ -80,13 +80,13 @@ def planted(
         (FLUX, 9),
         (QWEN, 8),
         (QWEN, 9),
-        (Axis("row", 32, 10000.0, 16, 32), 2),
-        (Axis("row", 32, 10000.0, 16, 64), 3),
-        (Axis("row", 42, 10000.0, 30, 90), 5),
+        (RotaryAxis("row", 32, 10000.0, 16, 32), 2),
+        (RotaryAxis("row", 32, 10000.0, 16, 64), 3),
+        (RotaryAxis("row", 42, 10000.0, 30, 90), 5),
     ],
 )
 def test_a_planted_frequency_is_found_and_nothing_repeats_once_it_is_corrected(
-    axis: Axis, k: int
+    axis: RotaryAxis, k: int
 ) -> None:
     def observe(ks: tuple[int, ...]) -> Sequence[Observation]:
         return observed([planted(axis, [k], [1.0], ks)], [axis], patch=1)
@@ -98,7 +98,7 @@ def test_a_planted_frequency_is_found_and_nothing_repeats_once_it_is_corrected(
 
 def test_of_two_planted_frequencies_both_are_found() -> None:
     """The stronger one first, and the weaker one once that no longer hides it."""
-    axis = Axis("row", 32, 10000.0, 16, 96)
+    axis = RotaryAxis("row", 32, 10000.0, 16, 96)
 
     def observe(ks: tuple[int, ...]) -> Sequence[Observation]:
         return observed([planted(axis, [2, 3], [1.0, 0.6], ks)], [axis], patch=1)
@@ -110,7 +110,7 @@ def test_noise_and_slopes_and_texture_are_no_repetition() -> None:
     noise = torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(1))
     slope = torch.linspace(0, 5, 64)[:, None].expand(4, 1, 64, 64) + 0.1 * noise
     texture = torch.sin(torch.arange(64) * math.pi / 6)[:, None].expand(4, 1, 64, 64)
-    axis = Axis("row", 32, 10000.0, trained=16, length=32)
+    axis = RotaryAxis("row", 32, 10000.0, trained=16, length=32)
     for x in (noise, slope):
         assert period(lag_profile(x, "row", 1), axis) is None
     # Waves of 12 tokens repeat, but no frequency that may be behind it has such a period.
@@ -120,11 +120,11 @@ def test_noise_and_slopes_and_texture_are_no_repetition() -> None:
 
 
 def test_rows_and_columns_are_told_apart() -> None:
-    axis = Axis("row", 32, 10000.0, 16, 64)
+    axis = RotaryAxis("row", 32, 10000.0, 16, 64)
     drawn = planted(axis, [2], [1.0], [])
     assert period(lag_profile(drawn, "row", 1), axis) == 20
     assert period(lag_profile(drawn.transpose(2, 3), "column", 1), axis) == 20
-    axes = [axis, Axis("column", 32, 10000.0, 16, 16), Axis("frame", 8, 10000.0, 1, 9)]
+    axes = [axis, RotaryAxis("column", 32, 10000.0, 16, 16), RotaryAxis("frame", 8, 10000.0, 1, 9)]
     assert [seen.axis for seen in observed([drawn], axes, 1)] == ["row"]
 
 

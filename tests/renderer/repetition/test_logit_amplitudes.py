@@ -9,28 +9,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from frieze.renderer.models.positions import Axis, frequencies
+from frieze.renderer.models.positions import RotaryAxis, frequencies
 from frieze.renderer.repetition.logit_amplitudes import (
+    AmplitudeProbe,
     Amplitudes,
-    Ear,
     amplitudes,
     corrected,
     report,
 )
 
 HEADS = 3
-FLUX = Axis("row", 56, 10000.0, trained=128, length=225)
-QWEN = Axis("row", 56, 10000.0, trained=83, length=256)
+FLUX = RotaryAxis("row", 56, 10000.0, trained=128, length=225)
+QWEN = RotaryAxis("row", 56, 10000.0, trained=83, length=256)
 
 
-def small(axis: Axis, columns: int = 3) -> tuple[Axis, Axis]:
+def small(axis: RotaryAxis, columns: int = 3) -> tuple[RotaryAxis, RotaryAxis]:
     """The axis at its trained length, and columns beside it."""
-    at_home = Axis(axis.name, axis.dim, axis.theta, axis.trained, axis.trained)
-    return at_home, Axis("column", 8, 10000.0, columns, columns)
+    at_home = RotaryAxis(axis.name, axis.dim, axis.theta, axis.trained, axis.trained)
+    return at_home, RotaryAxis("column", 8, 10000.0, columns, columns)
 
 
 def rotated(
-    axes: Sequence[Axis], planted: Sequence[int], start: int = 0, strength: float = 4.0
+    axes: Sequence[RotaryAxis], planted: Sequence[int], start: int = 0, strength: float = 4.0
 ) -> tuple[Tensor, Tensor]:
     """Queries and keys [1, H, S, D] of noise, that agree along the first axis' planted frequencies.
 
@@ -57,9 +57,9 @@ def rotated(
     return q, k
 
 
-def heard(axis: Axis, planted: Sequence[int], start: int = 0) -> tuple[Amplitudes, ...]:
+def heard(axis: RotaryAxis, planted: Sequence[int], start: int = 0) -> tuple[Amplitudes, ...]:
     axes = small(axis)
-    ear = Ear(axes)
+    ear = AmplitudeProbe(axes)
     for _ in range(2):
         ear.add(*rotated(axes, planted, start))
     return amplitudes(ear.shares(), [axis])
@@ -71,13 +71,13 @@ def heard(axis: Axis, planted: Sequence[int], start: int = 0) -> tuple[Amplitude
         (FLUX, (9,)),
         (QWEN, (8, 9)),
         (QWEN, (9,)),
-        (Axis("row", 32, 10000.0, 16, 32), (2,)),
-        (Axis("row", 32, 10000.0, 16, 64), (2, 3)),
-        (Axis("row", 42, 10000.0, 30, 90), (5,)),
+        (RotaryAxis("row", 32, 10000.0, 16, 32), (2,)),
+        (RotaryAxis("row", 32, 10000.0, 16, 64), (2, 3)),
+        (RotaryAxis("row", 42, 10000.0, 30, 90), (5,)),
     ],
 )
 def test_planted_frequencies_are_found_and_nothing_where_none_is_planted(
-    axis: Axis, planted: tuple[int, ...]
+    axis: RotaryAxis, planted: tuple[int, ...]
 ) -> None:
     assert corrected(heard(axis, planted)) == planted
     assert corrected(heard(axis, ())) == ()
@@ -92,16 +92,16 @@ def test_what_cannot_repeat_is_not_chosen_however_strong() -> None:
     """A higher frequency than the dominant one, and one whose period is longer than the canvas."""
     assert corrected(heard(FLUX, (3,))) == ()
     assert corrected(heard(FLUX, (20,))) == ()
-    at_home = Axis("row", 56, 10000.0, 128, 128)
+    at_home = RotaryAxis("row", 56, 10000.0, 128, 128)
     assert heard(at_home, (9,)) == ()
 
 
 def test_amplitudes_are_those_of_the_mean_logit_by_distance() -> None:
     """S(Delta) = sum_j a_j cos(omega_j Delta + b_j), averaged over pairs of one distance."""
-    axis = Axis("row", 8, 100.0, trained=24, length=48)
+    axis = RotaryAxis("row", 8, 100.0, trained=24, length=48)
     axes = small(axis, columns=1)
     q, k = rotated(axes, (0, 1, 2, 3), strength=50.0)
-    ear = Ear(axes)
+    ear = AmplitudeProbe(axes)
     ear.add(q, k)
     logits = (q @ k.mT)[..., :, :].mean((0, 1)) * q.shape[-1] ** -0.5
     omega_F = frequencies(axis, torch.zeros(1))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from frieze.renderer.checkpoints.scheduler_config import SOLVER_OF
-from frieze.renderer.sampling.noise_levels import Level, Schedule, Table, x0_from
+from frieze.renderer.sampling.noise_levels import NoiseLevel, NoiseSchedule, Table, x0_from
 from frieze.renderer.sampling.schedule_table import table
 from frieze.renderer.sampling.solvers import SOLVERS, noised, solver
 from support.schedulers import (
@@ -157,7 +157,7 @@ def stock(config: Config, num_steps: int, explicit: bool) -> Tensor:
 STOCHASTIC = ("EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler")
 
 
-def run(schedule: Schedule, made: Table, x: Tensor, stop: int | None = None) -> Tensor:
+def run(schedule: NoiseSchedule, made: Table, x: Tensor, stop: int | None = None) -> Tensor:
     """All steps; those from `stop` on by another solver, told only x, history and index."""
     kind = torch.float32 if schedule.solver == "dpm" else torch.float64
     draw = drawing(kind)
@@ -173,7 +173,7 @@ def run(schedule: Schedule, made: Table, x: Tensor, stop: int | None = None) -> 
     return x
 
 
-def ours(schedule: Schedule, num_steps: int) -> Tensor:
+def ours(schedule: NoiseSchedule, num_steps: int) -> Tensor:
     made = table(schedule, num_steps, tokens=TOKENS, training_tokens=4096)
     x = run(schedule, made, noise() * made.scale)
     if schedule.solver in ("euler", "ancestral") and "Euler" in schedule.options["_class_name"]:
@@ -277,7 +277,7 @@ def test_solvers_converge_at_their_order(tmp_path: Path) -> None:
     second = schedule_of(tmp_path, stable_diffusion(DPM, solver_order=2, **flow))
     unipc = schedule_of(tmp_path, stable_diffusion(UNIPC, solver_order=2, **flow))
 
-    def error(schedule: Schedule, num_steps: int) -> float:
+    def error(schedule: NoiseSchedule, num_steps: int) -> float:
         levels = between(0.9, 0.2, num_steps)
         exact = run(unipc, Table(between(0.9, 0.2, 2000), 1.0, None), noise())
         return far(run(schedule, Table(levels, 1.0, None), noise()), exact)
@@ -288,16 +288,16 @@ def test_solvers_converge_at_their_order(tmp_path: Path) -> None:
     assert gains[2] > 3
 
 
-def between(top: float, bottom: float, num_steps: int) -> tuple[Level, ...]:
+def between(top: float, bottom: float, num_steps: int) -> tuple[NoiseLevel, ...]:
     sigmas = [top + (bottom - top) * i / num_steps for i in range(num_steps + 1)]
-    return tuple(Level(1000 * s, 1 - s, s) for s in sigmas)
+    return tuple(NoiseLevel(1000 * s, 1 - s, s) for s in sigmas)
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "epsilon", "v_prediction", "sample"])
 def test_every_prediction_of_the_truth_means_the_clean_latents(prediction: str) -> None:
     alpha = 0.6
     sigma = 1 - alpha if prediction == "velocity" else math.sqrt(1 - alpha**2)
-    level, clean, eps = Level(500.0, alpha, sigma), noise(1), noise(2)
+    level, clean, eps = NoiseLevel(500.0, alpha, sigma), noise(1), noise(2)
     truth = {
         "velocity": eps - clean,
         "epsilon": eps,

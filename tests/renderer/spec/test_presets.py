@@ -18,7 +18,7 @@ import torch
 import configs_full
 from frieze.renderer.errors import PlanError
 from frieze.renderer.extrapolation.guides import Resolution, View
-from frieze.renderer.models.positions import Axis, frequencies
+from frieze.renderer.models.positions import RotaryAxis, frequencies
 from frieze.renderer.planning.canvas_plan import CanvasPlan
 from frieze.renderer.planning.plan import plan
 from frieze.renderer.sampling.timestep_shift import shifted
@@ -61,8 +61,8 @@ QWEN: dict[str, Any] = {
     },
 }
 published = [name for name in preset_names() if name != "demo"]
-FLUX_ROW = Axis("row", 56, 10000.0, 64, 225)
-QWEN_ROW = Axis("row", 56, 10000.0, 83, 256)
+FLUX_ROW = RotaryAxis("row", 56, 10000.0, 64, 225)
+QWEN_ROW = RotaryAxis("row", 56, 10000.0, 83, 256)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def planned(name: str, folders: dict[str, Path], **changes: Any) -> CanvasPlan:
     return plan(parse(values | local | {"address": "auto"} | changes))
 
 
-def periods(made: CanvasPlan, axis: Axis) -> list[float]:
+def periods(made: CanvasPlan, axis: RotaryAxis) -> list[float]:
     angle_F = made.method.positions(axis, torch.ones(1), 1.0)[0]
     return (2 * torch.pi / angle_F).tolist()
 

@@ -20,7 +20,7 @@ from contracts.export import clip, draw, make_store, picture, places
 from frieze.renderer.errors import StoreError
 from frieze.renderer.store.layout import LatentArray, StoreLayout, halve, required_bytes
 from frieze.renderer.store.store import Store
-from frieze.renderer.worker.block_writer import Writer
+from frieze.renderer.worker.block_writer import BlockWriter
 from tolerances import AMPLE
 
 PAINTED = LatentArray("0-picture", (1, 3, 9, 48, 10), 16, chunk_frames=1)
@@ -129,7 +129,7 @@ def test_an_unfinished_clip_gives_what_it_has(tmp_path: Path) -> None:
 def test_the_writer_takes_frames(tmp_path: Path) -> None:
     pixels_THWC = clip(3, 64, 32)
     store = make_store(tmp_path / "a.zarr", pixels_THWC, (32, 32), finish=False)
-    with Writer(store) as writer:
+    with BlockWriter(store) as writer:
         for frame, row in places(store.layout, 32):
             assert frame is not None
             writer.put(row, pixels_THWC[frame, row : row + 32], frame)

@@ -12,7 +12,7 @@ from contracts.export import NAMES, RUN, content, draw, make_store, picture, pla
 from frieze.renderer import plugins
 from frieze.renderer.errors import StoreError
 from frieze.renderer.files import location
-from frieze.renderer.journal.bucket_journal import PagedJournal
+from frieze.renderer.journal.bucket_journal import BucketJournal
 from frieze.renderer.store import directory
 from frieze.renderer.store.layout import LatentArray, StoreLayout, halve
 from frieze.renderer.store.store import Store
@@ -87,7 +87,7 @@ def test_exports_are_those_of_the_same_store_on_disk(
 def test_an_export_follows_a_store_that_is_being_drawn(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PagedJournal, "pace", 0.02)
+    monkeypatch.setattr(BucketJournal, "pace", 0.02)
     pixels_HWC = picture(96, 80)
     drawn = make_store(address, pixels_HWC, (32, 80), finish=False)
     reader = Store.open(address).in_order(32, wait=True, poll=0.02)
@@ -104,7 +104,7 @@ def test_an_export_follows_a_store_that_is_being_drawn(
 def test_a_follower_gives_up_when_the_driver_is_done_for(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PagedJournal, "pace", 0.02)
+    monkeypatch.setattr(BucketJournal, "pace", 0.02)
     store = make_store(address, picture(64, 64), (32, 32), finish=False)
     store.journal.release()
     with pytest.raises(StoreError, match="not finished"):

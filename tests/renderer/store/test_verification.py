@@ -11,7 +11,7 @@ import pytest
 
 from contracts.export import make_store, picture
 from frieze.renderer.errors import StoreError
-from frieze.renderer.journal.inventory import State
+from frieze.renderer.journal.inventory import SavedState
 from frieze.renderer.store.directory import store_directory
 from frieze.renderer.store.layout import LatentArray
 from frieze.renderer.store.store import Store
@@ -25,10 +25,10 @@ CLEAN = LatentArray("0-clean", LATENTS.shape, 8)
 SIDE = 300  # a pyramid of two levels, of which no block owns the second
 PICTURE, BLOCK = picture(SIDE, SIDE), (100, 300)
 SHAPE = (PICTURE, BLOCK, (LATENTS,))
-STATES = [State(0, 1, 0), State(0, 2, 1)]
+STATES = [SavedState(0, 1, 0), SavedState(0, 2, 1)]
 
 
-def save(store: Store, state: State) -> None:
+def save(store: Store, state: SavedState) -> None:
     """One state, in two parts as of two workers."""
     rng = np.random.default_rng(state.step)
     rows = [slice(0, 16), slice(16, 24)]
@@ -116,7 +116,7 @@ def test_the_newest_state_that_is_whole_is_gone_on_from(tmp_path: Path) -> None:
     assert store.last_state() == STATES[1]
     mend(store)
     assert store.last_state() == STATES[0]
-    save(store, State(0, 2, 1))
+    save(store, SavedState(0, 2, 1))
     assert store.last_state() == STATES[1], "one that is saved again counts again"
     flipped(store.path / "frieze/latents/0/c/1/0/0/1/0", 5)
     flipped(store.path / "frieze/latents/0/c/0/0/0/0/0", 5)

@@ -101,7 +101,7 @@ def test_live_displays_show_marks_and_controls_as_they_are_written(
         with shown:
             shown(Event("note", message=text))
             shown(Event("stage", message=text, stage=1, num_stages=1, num_steps=2))
-            if isinstance(shown, batch_progress.Roster):
+            if isinstance(shown, batch_progress.BatchProgress):
                 shown.item(ItemEvent(text, "running", Event("recovered", message=text)))
                 shown.item(ItemEvent(text, "failed", error=text))
     written = sys.stderr.getvalue()  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import pytest
 
 from contracts.export import make_store, picture
 from frieze.renderer.errors import StoreError
-from frieze.renderer.worker.block_writer import Writer
+from frieze.renderer.worker.block_writer import BlockWriter
 from tolerances import AMPLE
 
 
@@ -18,7 +18,7 @@ def test_the_writer_feeds_store_and_sinks_and_tells_what_is_done(tmp_path: Path)
     pixels_HWC = picture(128, 64)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (32, 32), finish=False)
     seen: list[int] = []
-    with Writer(store, sinks=[lambda row, rows_HWC: seen.append(row)]) as writer:
+    with BlockWriter(store, sinks=[lambda row, rows_HWC: seen.append(row)]) as writer:
         for row in range(0, 128, 32):
             writer.put(row, pixels_HWC[row : row + 32])
     assert seen == [0, 32, 64, 96]
@@ -28,7 +28,7 @@ def test_the_writer_feeds_store_and_sinks_and_tells_what_is_done(tmp_path: Path)
 
 def test_an_error_of_the_writer_surfaces_once_and_blocks_no_one(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(128, 64), (32, 32), finish=False)
-    writer = Writer(store, depth=1)
+    writer = BlockWriter(store, depth=1)
 
     def feed() -> None:
         while True:
@@ -45,7 +45,7 @@ def test_an_error_of_the_writer_surfaces_once_and_blocks_no_one(tmp_path: Path) 
 def test_the_writer_holds_no_more_than_its_depth(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(320, 64), (32, 32), finish=False)
     gate, put = threading.Event(), []
-    writer = Writer(store, sinks=[lambda row, rows_HWC: gate.wait()], depth=2)
+    writer = BlockWriter(store, sinks=[lambda row, rows_HWC: gate.wait()], depth=2)
 
     def feed() -> None:
         for row in range(0, 320, 32):

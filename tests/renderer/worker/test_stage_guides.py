@@ -17,19 +17,26 @@ from frieze.cluster.comm import Comm, run_threads, solo
 from frieze.cluster.layout import Band, Canvas, cut
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.errors import PlanError, SpecError
-from frieze.renderer.extrapolation.guides import SCHEDULES, Flow, Region, Resolution, View, weight
+from frieze.renderer.extrapolation.guides import (
+    WEIGHT_CURVES,
+    CanvasRegion,
+    Flow,
+    Resolution,
+    View,
+    weight,
+)
 from frieze.renderer.extrapolation.method import Method
 from frieze.renderer.models.positions import trained
 from frieze.renderer.planning.checks import check
 from frieze.renderer.planning.plan import load_method, plan
-from frieze.renderer.sampling.noise_levels import Level
+from frieze.renderer.sampling.noise_levels import NoiseLevel
 from frieze.renderer.spec.render_spec import RenderSpec
 from frieze.renderer.worker.low_pass import butterworth, haar
 from frieze.renderer.worker.stage_guides import (
     FlowGuiding,
     Grid,
-    Guiding,
     ResolutionGuiding,
+    StageGuide,
     ViewGuiding,
     mask,
     nearest,
@@ -38,7 +45,7 @@ from tolerances import AMPLE, CONTROL, EXACT_FLOAT64
 
 BANDS = (Band(0, 4), Band(4, 14), Band(14, 22))
 CANVAS = Canvas(2, 22, 13)
-LEVELS = tuple(Level(1000 * s, 1 - s, s) for s in (1.0, 0.8, 0.5, 0.2, 0.0))
+LEVELS = tuple(NoiseLevel(1000 * s, 1 - s, s) for s in (1.0, 0.8, 0.5, 0.2, 0.0))
 SOLO = Grid(CANVAS, (Band(0, 22),))
 
 
@@ -159,7 +166,7 @@ def test_guided_x0_is_the_published_rule_for_velocities(schedule: Any) -> None:
     assert (made - (x - t * v)).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", WEIGHT_CURVES)
 @pytest.mark.parametrize("index", [0, 1])
 def test_guided_resolution_of_bands_is_that_of_the_canvas(schedule: Any, index: int) -> None:
     g, x0 = canvas(1), canvas(2)
@@ -192,7 +199,7 @@ def test_a_guide_without_strength_hands_back_what_it_got(guide: Resolution) -> N
 # ---- guided view
 
 
-REGION = Region(6, 4, 8, 6)
+REGION = CanvasRegion(6, 4, 8, 6)
 
 
 def view(guide: View, grid: Grid, comm: Comm) -> ViewGuiding:
@@ -243,7 +250,7 @@ def test_the_projected_form_draws_only_the_low_band_of_the_place() -> None:
 
 
 def test_a_feather_rises_over_its_width_and_not_at_the_canvas_edge() -> None:
-    made = mask(Region(0, 4, 8, 6), Canvas(1, 16, 12), Band(0, 16), 2)
+    made = mask(CanvasRegion(0, 4, 8, 6), Canvas(1, 16, 12), Band(0, 16), 2)
     rise = [0.5 - 0.5 * math.cos(math.pi * d / 2) for d in (0.5, 1.5)]
     assert made[0].tolist() == pytest.approx([0, 0, 0, 0, *rise, 1, 1, *rise[::-1], 0, 0])
     assert made[:, 6].tolist() == pytest.approx([1] * 6 + rise[::-1] + [0] * 8)
@@ -251,8 +258,8 @@ def test_a_feather_rises_over_its_width_and_not_at_the_canvas_edge() -> None:
 
 def test_a_view_lies_in_the_middle_or_where_it_is_told_to() -> None:
     inner, outer = Canvas(1, 8, 6), Canvas(1, 22, 14)
-    assert View().region(inner, outer, 2) == Region(6, 4, 8, 6)
-    assert View(top=0.0, left=0.55).region(inner, outer, 2) == Region(0, 8, 8, 6)
+    assert View().region(inner, outer, 2) == CanvasRegion(6, 4, 8, 6)
+    assert View(top=0.0, left=0.55).region(inner, outer, 2) == CanvasRegion(0, 8, 8, 6)
 
 
 @pytest.mark.parametrize(
@@ -328,13 +335,13 @@ def test_the_step_before_is_all_that_an_aligned_step_remembers() -> None:
 
 
 def test_steps_are_matched_by_the_time_of_rectified_flow() -> None:
-    assert [nearest(LEVELS, Level(0, 1 - t, t)) for t in (1.0, 0.7, 0.55, 0.1)] == [0, 1, 2, 3]
+    assert [nearest(LEVELS, NoiseLevel(0, 1 - t, t)) for t in (1.0, 0.7, 0.55, 0.1)] == [0, 1, 2, 3]
     # A level that preserves variance is as noisy as t = sigma / (alpha + sigma).
-    assert nearest(LEVELS, Level(0, math.sqrt(0.5), math.sqrt(0.5))) == 2
+    assert nearest(LEVELS, NoiseLevel(0, math.sqrt(0.5), math.sqrt(0.5))) == 2
 
 
 def test_no_guide_changes_nothing() -> None:
-    x, guiding = canvas(), Guiding(solo(), SOLO, LEVELS)
+    x, guiding = canvas(), StageGuide(solo(), SOLO, LEVELS)
     assert guiding.entered(0, x) is x
     assert guiding.corrected(0, x) is x
     assert guiding.grid(0) is SOLO

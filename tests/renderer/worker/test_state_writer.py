@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from frieze.renderer.driver.state_slots import NUM_SLOTS, Slots
-from frieze.renderer.journal.inventory import State
-from frieze.renderer.worker.state_writer import Saving
+from frieze.renderer.driver.state_slots import NUM_SLOTS, StateSlots
+from frieze.renderer.journal.inventory import SavedState
+from frieze.renderer.worker.state_writer import StateWriter
 from tolerances import AMPLE
 
 
 def test_what_is_written_is_what_was_there_when_it_began() -> None:
-    saving, written, may_write = Saving(), [], threading.Event()
+    saving, written, may_write = StateWriter(), [], threading.Event()
 
     def write(rows_CTHW: np.ndarray) -> None:
         assert may_write.wait(AMPLE)
@@ -37,7 +37,7 @@ def test_an_error_is_raised_by_whoever_waits_unless_it_no_longer_matters() -> No
     def write(rows_CTHW: np.ndarray) -> None:
         raise OSError("no room")
 
-    saving = Saving()
+    saving = StateWriter()
     saving.start([torch.zeros(1, 1, 1, 1)], write)
     with pytest.raises(OSError, match="no room"):
         saving.settle()
@@ -46,32 +46,32 @@ def test_an_error_is_raised_by_whoever_waits_unless_it_no_longer_matters() -> No
     saving.settle()
 
 
-def states(*places: tuple[int, int, int]) -> list[State]:
-    return [State(*place) for place in places]
+def states(*places: tuple[int, int, int]) -> list[SavedState]:
+    return [SavedState(*place) for place in places]
 
 
 def test_a_state_never_takes_the_newest_ones_slot() -> None:
-    slots = Slots([])
+    slots = StateSlots([])
     for step in range(1, 8):
         slot = slots.take(0, NUM_SLOTS)
         assert slots.newest is None or slot != slots.newest.slot
-        slots.newest = State(0, step, slot)
+        slots.newest = SavedState(0, step, slot)
 
 
 def test_a_slot_that_was_given_up_is_left_to_a_worker_that_may_still_write() -> None:
-    slots = Slots(states((0, 1, 0)))
+    slots = StateSlots(states((0, 1, 0)))
     for _ in range(3):
         given_up = slots.take(0, NUM_SLOTS)
         slots.give_up()
         for step in range(2, 9):
             slot = slots.take(0, NUM_SLOTS)
             assert slot != given_up
-            slots.newest = State(0, step, slot)
+            slots.newest = SavedState(0, step, slot)
 
 
 def test_control_two_slots_cannot_keep_one_free() -> None:
     """Stores of earlier versions have two: the newest state is safe, a stale writer is not."""
-    slots = Slots(states((0, 1, 0)))
+    slots = StateSlots(states((0, 1, 0)))
     given_up = slots.take(0, 2)
     slots.give_up()
     assert slots.take(0, 2) == given_up == 1
@@ -84,13 +84,13 @@ def test_control_two_slots_cannot_keep_one_free() -> None:
 def test_a_resume_leaves_the_slot_whose_turn_it_was(
     named: tuple[tuple[int, int, int], ...], turn: int
 ) -> None:
-    slots = Slots(states(*named))
+    slots = StateSlots(states(*named))
     for step in range(3, 9):
         slot = slots.take(0, NUM_SLOTS)
         assert slot != turn
-        slots.newest = State(0, step, slot)
+        slots.newest = SavedState(0, step, slot)
 
 
 def test_each_stage_has_slots_of_its_own() -> None:
-    slots = Slots(states((0, 4, 0)))
+    slots = StateSlots(states((0, 4, 0)))
     assert slots.take(1, NUM_SLOTS) == 0
