@@ -107,5 +107,5 @@ def _plan(item: Item, width: int) -> CanvasPlan:
     return plan(item.spec.model_copy(update={"workers": width}))
 
 
-def _pixels(made: CanvasPlan) -> int:
-    return made.spec.height * made.spec.width * made.stages[-1].canvas.frames
+def _pixels(plan: CanvasPlan) -> int:
+    return plan.spec.height * plan.spec.width * plan.stages[-1].canvas.frames

@@ -38,32 +38,32 @@ class WarmWorkers(Workers):
         self._beside = beside
         self._fleet: Fleet | None = None
 
-    def session(self, made: CanvasPlan) -> AbstractContextManager[None]:
+    def session(self, plan: CanvasPlan) -> AbstractContextManager[None]:
         """The batch's own, which is open."""
         return nullcontext()
 
-    def check_room(self, made: CanvasPlan) -> None:
+    def check_room(self, plan: CanvasPlan) -> None:
         """Nothing to do: who is there or was asked for is the batch's to know."""
 
-    def prompts(self, made: CanvasPlan, image: np.ndarray | None) -> Prompts:
+    def prompts(self, plan: CanvasPlan, image: np.ndarray | None) -> Prompts:
         """What was encoded before; raises what that was refused with."""
-        return self._prompts.of(made)
+        return self._prompts.of(plan)
 
     @contextmanager
-    def fleet(self, made: CanvasPlan, targets: outputs.Targets) -> Iterator[Fleet]:
+    def fleet(self, plan: CanvasPlan, targets: outputs.Targets) -> Iterator[Fleet]:
         """The fleet of the last render, if it is still able; `NoWorkersError` where none starts."""
-        yield self._taken(made, targets) or self._launched(made, targets)
+        yield self._taken(plan, targets) or self._launched(plan, targets)
 
-    def apart(self, made: CanvasPlan, function: Callable[..., Any], *arguments: Any) -> Any:
+    def apart(self, plan: CanvasPlan, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function before weights are loaded, where its memory is free again afterwards.
 
         On Ray in the worker of this lane, if it has one: another process would spend as long on
         its start and its imports as many small pictures take.
         """
-        if not self._ray or made.spec.workers > 1:
-            return apart(made, function, *arguments, ray=self._ray)
+        if not self._ray or plan.spec.workers > 1:
+            return apart(plan, function, *arguments, ray=self._ray)
         self.close()
-        self._fleet = on_actors(FunctionWorker, made.spec, beside=self._beside)
+        self._fleet = on_actors(FunctionWorker, plan.spec, beside=self._beside)
         try:
             return self._fleet.one("apart", LocalFleet.apart, function, *arguments)
         except BaseException:
@@ -76,20 +76,20 @@ class WarmWorkers(Workers):
         if fleet is not None:
             fleet.close()
 
-    def _taken(self, made: CanvasPlan, targets: outputs.Targets) -> Fleet | None:
+    def _taken(self, plan: CanvasPlan, targets: outputs.Targets) -> Fleet | None:
         fleet = self._fleet
         if fleet is None or fleet.has_ended:
             return None
         try:
-            fleet.take(Shard, *shard_of(made, targets))
+            fleet.take(Shard, *shard_of(plan, targets))
         except FleetError:  # a worker was lost while it waited
             return None
         return fleet
 
-    def _launched(self, made: CanvasPlan, targets: outputs.Targets) -> Fleet:
+    def _launched(self, plan: CanvasPlan, targets: outputs.Targets) -> Fleet:
         self.close()
         try:
-            self._fleet = launch(made, targets, ray=self._ray, beside=self._beside)
+            self._fleet = launch(plan, targets, ray=self._ray, beside=self._beside)
         except FleetError as error:
             raise NoWorkersError(str(error)) from error
         return self._fleet
@@ -110,24 +110,24 @@ class PromptBook:
             found = crew.apart(asked[0][0], prompt_encoding.encode_many, asked)
             self._found = dict(zip(map(prompt_key, plans), found, strict=True))
 
-    def of(self, made: CanvasPlan) -> Prompts:
+    def of(self, plan: CanvasPlan) -> Prompts:
         """The prompts of a plan; raises what they were refused with."""
-        found = self._found[prompt_key(made)]
+        found = self._found[prompt_key(plan)]
         if isinstance(found, FriezeError):
             raise found
         return found
 
 
-def prompt_key(made: CanvasPlan) -> tuple[object, ...]:
+def prompt_key(plan: CanvasPlan) -> tuple[object, ...]:
     """All that decides what the text encoders say."""
-    spec, image = made.spec, made.sources.get("image")
+    spec, image = plan.spec, plan.sources.get("image")
     return (
-        model_cache.weights(made),
-        made.prompts,
+        model_cache.weights(plan),
+        plan.prompts,
         spec.negative_prompt,
         spec.max_sequence_length,
-        made.guidance.num_halves,
-        image and (image.digest, made.size(-1)),
+        plan.guidance.num_halves,
+        image and (image.digest, plan.size(-1)),
     )
 
 
@@ -137,5 +137,5 @@ def on_ray(num_workers: int, address: str | None, *, local: bool) -> bool:
     return not (local or alone)
 
 
-def _image(made: CanvasPlan) -> np.ndarray | None:
-    return first_frame(made, None) if "image" in made.sources else None
+def _image(plan: CanvasPlan) -> np.ndarray | None:
+    return first_frame(plan, None) if "image" in plan.sources else None

@@ -127,20 +127,20 @@ def _print_plan(spec: RenderSpec, json: bool) -> None:
     from ..planning.estimate import GIB
     from ..planning.plan import plan as planned
 
-    made = planned(spec)
-    is_counted = json or made.is_estimated or spec.lora or spec.lora_2
-    ample = None if is_counted else memory_check.ample(made)
+    plan = planned(spec)
+    is_counted = json or plan.is_estimated or spec.lora or spec.lora_2
+    ample = None if is_counted else memory_check.ample(plan)
     if ample is not None:
         enough, memory = (size / GIB for size in ample)
         note = f"memory    less than {enough:.2f} GiB on each device, which has {memory:.1f}"
-        result(made, f"{note}; --json counts it")
+        result(plan, f"{note}; --json counts it")
         return
     from ..planning import weight_names
 
-    for text in weight_names.check(made.facts, made.spec):
+    for text in weight_names.check(plan.facts, plan.spec):
         remark(f"warning: {text}")
-    estimate = made.estimate  # from here on the plan's text says it too
-    result(as_json({**vars(made), "estimate": estimate}, event="plan") if json else made)
+    estimate = plan.estimate  # from here on the plan's text says it too
+    result(as_json({**vars(plan), "estimate": estimate}, event="plan") if json else plan)
 
 
 def _show(

@@ -65,26 +65,26 @@ class Caller:
         self.cancel = cancel or threading.Event()
         self.callback = callback
 
-    def trace(self, fleet: Fleet, made: CanvasPlan, stage_index: int, step: int) -> None:
+    def trace(self, fleet: Fleet, plan: CanvasPlan, stage_index: int, step: int) -> None:
         """Tell digests of what the ranks took and made since the last time, if asked for."""
-        if made.spec.trace_digests:
+        if plan.spec.trace_digests:
             ranks = fleet.all("traced")
-            self.say("digests", made, stage_index, step, facts={"ranks": ranks})
+            self.say("digests", plan, stage_index, step, facts={"ranks": ranks})
 
     def say(
         self,
         kind: Kind,
-        made: CanvasPlan | None = None,
+        plan: CanvasPlan | None = None,
         stage_index: int = 0,
         step: int = 0,
         **more: Any,
     ) -> None:
         """Tell one event, with where in the plan it happened."""
-        if made is not None:
+        if plan is not None:
             more |= {
                 "stage": stage_index + 1,
-                "num_stages": len(made.stages),
+                "num_stages": len(plan.stages),
                 "step": step,
-                "num_steps": made.stages[stage_index].num_steps,
+                "num_steps": plan.stages[stage_index].num_steps,
             }
         self.tell(Event(kind=kind, **more))

@@ -50,9 +50,9 @@ from .workers import Prompts, Workers, on_ray
 Settle = Callable[[CanvasPlan, Caller], CanvasPlan]
 
 
-def unchanged(made: CanvasPlan, listener: Caller) -> CanvasPlan:
+def unchanged(plan: CanvasPlan, listener: Caller) -> CanvasPlan:
     """The plan as it is."""
-    return made
+    return plan
 
 
 class Driver:
@@ -86,26 +86,26 @@ class Driver:
     def render(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """Plan, create the store, draw."""
         spec = with_whole_paths(spec)
-        made = plan(spec)
+        canvas_plan = plan(spec)
         devices.check_here(spec)
         targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite)
-        layout = store_layout(made)
+        layout = store_layout(canvas_plan)
         outputs.check(targets, layout)
         Store.check(targets.store, layout, overwrite=spec.overwrite)
-        made = self.settle(made, self.listener)
-        about = identity(made)
+        canvas_plan = self.settle(canvas_plan, self.listener)
+        about = identity(canvas_plan)
 
         def create() -> Store:
             return Store.create(
                 targets.store,
                 layout,
                 fingerprint=fingerprint(about),
-                run=run_record(made, targets, about),
+                run=run_record(canvas_plan, targets, about),
                 overwrite=spec.overwrite,
             )
 
         with self.watch:
-            return self._draw(made, create, targets, None)
+            return self._draw(canvas_plan, create, targets, None)
 
     def go_on(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """What `resume` does if there is a store of this very picture; else what `render` does."""
@@ -131,8 +131,8 @@ class Driver:
             begun_from = store.recorded("sources")
             sources = {name: Source(**values) for name, values in begun_from.items()}
         detected = store.run.get("detected")
-        made = plan(spec, block=store.layout.block[0], sources=sources, detected=detected)
-        about = identity(made, store.run)
+        canvas_plan = plan(spec, block=store.layout.block[0], sources=sources, detected=detected)
+        about = identity(canvas_plan, store.run)
         # A model counts by what is in it, not by where it lies.
         about["picture"]["model"] = store.recorded("picture").get("model")
         store.check_fingerprint(fingerprint(about), about)
@@ -146,58 +146,58 @@ class Driver:
                 self.say("note", message=remark)
             if store.is_complete:
                 outputs.finish_live(targets)
-                return self._deliver(made, targets, 0)
+                return self._deliver(canvas_plan, targets, 0)
             with self.watch:
-                return self._draw(made, lambda: store, targets, store)
+                return self._draw(canvas_plan, lambda: store, targets, store)
 
     def _draw(
         self,
-        made: CanvasPlan,
+        plan: CanvasPlan,
         open_store: Callable[[], Store],
         targets: outputs.Targets,
         begun: Store | None,
     ) -> RenderResult:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
-        about = observers.of_plan(made, resumes=begun is not None)
-        self.say("plan", message=str(made), facts=about)
+        about = observers.of_plan(plan, resumes=begun is not None)
+        self.say("plan", message=str(plan), facts=about)
         with (
-            self._stoppable(made, begun),
-            BackgroundExports(targets, made.spec.dpi) as self.deliveries,
+            self._stoppable(plan, begun),
+            BackgroundExports(targets, plan.spec.dpi) as self.deliveries,
         ):
             with ExitStack() as at_end:
                 if begun is not None:  # before what takes long: others see that it goes on
                     self._take(begun, at_end)
-                with self.crew.session(made):
-                    if on_ray(made.spec):
+                with self.crew.session(plan):
+                    if on_ray(plan.spec):
                         self.watch.measure(targets.store.stem)
-                    num_steps = [stage.num_steps for stage in made.stages]
+                    num_steps = [stage.num_steps for stage in plan.stages]
                     is_drawn = begun is not None and is_last(num_steps, begun.last_state())
-                    prompts = None if is_drawn else self._prompts(made, begun)
-                    with self.crew.fleet(made, targets) as fleet:
+                    prompts = None if is_drawn else self._prompts(plan, begun)
+                    with self.crew.fleet(plan, targets) as fleet:
                         places = fleet.describe()
                         where = "; ".join(map(str, places))
                         self.say("workers", message=where, facts=observers.of_workers(places))
                         store = open_store()
                         if begun is None:
                             self._take(store, at_end)
-                        with self._nothing_left(made, store, targets, begun):
+                        with self._nothing_left(plan, store, targets, begun):
                             outputs.prepare_live(
-                                targets, made, store.provenance, anew=begun is None
+                                targets, plan, store.provenance, anew=begun is None
                             )
-                            keep_sources(made, store)
-                            peak = RenderLoop(fleet, made, store, prompts, self.listener).run()
+                            keep_sources(plan, store)
+                            peak = RenderLoop(fleet, plan, store, prompts, self.listener).run()
                 store.finish()
                 outputs.finish_live(targets)
-            return self._deliver(made, targets, peak)
+            return self._deliver(plan, targets, peak)
 
     @contextmanager
-    def _stoppable(self, made: CanvasPlan, begun: Store | None) -> Iterator[None]:
+    def _stoppable(self, plan: CanvasPlan, begun: Store | None) -> Iterator[None]:
         """Waits for workers, and for what they do before a step, end when the caller says so."""
         try:
             with cancelled_by(self.listener.cancel):
                 yield
         except WaitCancelledError as error:
-            how = f"; {how_to_resume(begun, made.spec)}" if begun else ", before any work"
+            how = f"; {how_to_resume(begun, plan.spec)}" if begun else ", before any work"
             raise RenderCancelledError(f"{error}{how}") from None
 
     def _take(self, store: Store, at_end: ExitStack) -> None:
@@ -208,7 +208,7 @@ class Driver:
 
     @contextmanager
     def _nothing_left(
-        self, made: CanvasPlan, store: Store, targets: outputs.Targets, begun: Store | None
+        self, plan: CanvasPlan, store: Store, targets: outputs.Targets, begun: Store | None
     ) -> Iterator[None]:
         """An error before the first step leaves no store that was not there before.
 
@@ -217,7 +217,7 @@ class Driver:
         try:
             yield
         except WaitCancelledError as error:
-            how = how_to_resume(store, made.spec)
+            how = how_to_resume(store, plan.spec)
             raise RenderCancelledError(f"{error}; {how}") from None
         except (RenderCancelledError, RenderFailedError, TakenOverError):
             raise
@@ -225,24 +225,24 @@ class Driver:
             if begun is not None or self.is_working:
                 raise
             if targets.overwrite:
-                how = how_to_resume(store, made.spec)
+                how = how_to_resume(store, plan.spec)
                 raise RenderFailedError(f"{error}; {how}") from error
             outputs.discard_live(targets)
             self.watch.leave()
             store.directory.discard()
             raise
 
-    def _prompts(self, made: CanvasPlan, begun: Store | None) -> Prompts:
+    def _prompts(self, plan: CanvasPlan, begun: Store | None) -> Prompts:
         """The encoded prompts, from a worker that lives no longer than that."""
         image = None
-        if "image" in made.sources:
-            image = first_frame(made, begun)
-        self.crew.check_room(made)
+        if "image" in plan.sources:
+            image = first_frame(plan, begun)
+        self.crew.check_room(plan)
         self.say("note", message="encoding the prompt")
         failed: Exception | None = None
         for _ in range(MOST_FAILURES):
             try:
-                return self._with_cuts_told(self.crew.prompts(made, image))
+                return self._with_cuts_told(self.crew.prompts(plan, image))
             except (WorkerLostError, CommError) as error:
                 failed = error
                 self.say("failure", message=line(error))
@@ -261,9 +261,9 @@ class Driver:
             self.say("note", message=f"warning: {remark}")
         return prompts
 
-    def _deliver(self, made: CanvasPlan, targets: outputs.Targets, peak: int) -> RenderResult:
+    def _deliver(self, plan: CanvasPlan, targets: outputs.Targets, peak: int) -> RenderResult:
         """Exports of the finished store, most of them begun before, and the account of it all."""
-        deliveries = self.deliveries or BackgroundExports(targets, made.spec.dpi)
+        deliveries = self.deliveries or BackgroundExports(targets, plan.spec.dpi)
         for target in targets.exports:
             self.say("export", message=str(target))
             deliveries.finish(target)
@@ -275,6 +275,6 @@ class Driver:
             outputs=targets.all,
             seconds=seconds,
             peak_bytes=peak,
-            estimated_bytes=made.estimate.bytes_per_device if made.is_estimated else None,
-            num_blocks=made.num_blocks,
+            estimated_bytes=plan.estimate.bytes_per_device if plan.is_estimated else None,
+            num_blocks=plan.num_blocks,
         )

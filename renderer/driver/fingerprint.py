@@ -35,43 +35,43 @@ ADDED = frozenset({"texts"})
 FILES = frozenset({"lora", "lora_2", "init", "image"})
 
 
-def run_record(made: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:
+def run_record(plan: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:
     """What the store remembers of a run: enough to resume it and to say what drew the picture.
 
     Guidance scales are those in use, as the family's pipeline counts them.
     """
-    scale = made.guidance.scale + made.facts.guidance.neutral - 1
+    scale = plan.guidance.scale + plan.facts.guidance.neutral - 1
     return {
-        "sampler": sampler(made.facts.schedule),
-        "guidance": {"cfg": scale, "embedded": made.guidance.embedded},
-        "spec": made.spec.model_dump(mode="json"),
+        "sampler": sampler(plan.facts.schedule),
+        "guidance": {"cfg": scale, "embedded": plan.guidance.embedded},
+        "spec": plan.spec.model_dump(mode="json"),
         "outputs": targets.record(),
-        "sources": {name: source.as_json() for name, source in made.sources.items()},
+        "sources": {name: source.as_json() for name, source in plan.sources.items()},
         **about,
     }
 
 
-def identity(made: CanvasPlan, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def identity(plan: CanvasPlan, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All that decides the pixels: picture fields, stages, weights, version.
 
     `like` is the identity in a store, which may be older than some of these facts.
     """
-    about = _identity(made)
+    about = _identity(plan)
     added_later = set() if like is None else ADDED - like.keys()
     return {name: value for name, value in about.items() if name not in added_later}
 
 
-def _identity(made: CanvasPlan) -> dict[str, Any]:
+def _identity(plan: CanvasPlan) -> dict[str, Any]:
     return {
         # Files count by what is in them, not by where they lie.
-        "picture": {k: v for k, v in made.spec.picture().items() if k not in FILES},
-        "weights": weights_digest(Path(made.facts.folder)),
-        "texts": texts_digest(Path(made.facts.folder)),
+        "picture": {k: v for k, v in plan.spec.picture().items() if k not in FILES},
+        "weights": weights_digest(Path(plan.facts.folder)),
+        "texts": texts_digest(Path(plan.facts.folder)),
         "version": metadata.version("frieze"),
-        "loras": lora.identity(lora.parse(made.spec.lora)),
-        "loras_2": lora.identity(lora.parse(made.spec.lora_2)),
-        **({} if made.detected is None else {"detected": list(made.detected)}),
-        "starts_from": {name: source.digest for name, source in made.sources.items()},
+        "loras": lora.identity(lora.parse(plan.spec.lora)),
+        "loras_2": lora.identity(lora.parse(plan.spec.lora_2)),
+        **({} if plan.detected is None else {"detected": list(plan.detected)}),
+        "starts_from": {name: source.digest for name, source in plan.sources.items()},
         "stages": [
             {
                 "height": stage.canvas.height,
@@ -79,7 +79,7 @@ def _identity(made: CanvasPlan) -> dict[str, Any]:
                 "levels": [[level.timestep, level.alpha, level.sigma] for level in stage.levels],
                 "enlarge": stage.enlarge,
             }
-            for stage in made.stages
+            for stage in plan.stages
         ],
     }
 

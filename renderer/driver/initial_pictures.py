@@ -15,7 +15,7 @@ from ..store.store import Store
 from ..store.upstream import needed_beside
 
 
-def keep_sources(made: CanvasPlan, store: Store) -> None:
+def keep_sources(plan: CanvasPlan, store: Store) -> None:
     """Put what the render starts from into the store, at the sizes at which it is needed.
 
     What is there whole stays, and what is needed no more is left alone; raises `MediaError` where
@@ -25,10 +25,10 @@ def keep_sources(made: CanvasPlan, store: Store) -> None:
     if newest is not None and not store.journal.is_sealed:
         return
     needed = {name for name, _ in needed_beside(store.layout, store.num_steps, newest)}
-    for name, source, (height, width), rows, frames in source_arrays(made):
+    for name, source, (height, width), rows, frames in source_arrays(plan):
         if (name, 0) in held or name not in needed:
             continue
-        array = made.array(name)
+        array = plan.array(name)
         digests: list[dict[int, str]] = []
         for index, frame_CHW in enumerate(fitted(source, height, width, frames)):
             for top in range(0, height, rows):
@@ -39,28 +39,28 @@ def keep_sources(made: CanvasPlan, store: Store) -> None:
         store.confirm_kept(name, 0, digests)
 
 
-def source_arrays(made: CanvasPlan) -> Iterator[tuple[str, Source, tuple[int, int], int, int]]:
+def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, Source, tuple[int, int], int, int]]:
     """(array, source, size, rows of a chunk, frames) of all that is filled before work starts."""
 
     def rows(index: int) -> int:
-        return made.stages[index].align * made.facts.latent.downscale
+        return plan.stages[index].align * plan.facts.latent.downscale
 
-    if "init" in made.sources:
-        yield "init", made.sources["init"], made.size(0), rows(0), made.spec.num_frames
-    if "image" in made.sources:
-        source = made.sources["image"]
+    if "init" in plan.sources:
+        yield "init", plan.sources["init"], plan.size(0), rows(0), plan.spec.num_frames
+    if "image" in plan.sources:
+        source = plan.sources["image"]
         yield "image", source, (source.height, source.width), source.height, 1
-        for index in range(len(made.stages)):
-            yield f"{index}-image", source, made.size(index), rows(index), 1
+        for index in range(len(plan.stages)):
+            yield f"{index}-image", source, plan.size(index), rows(index), 1
 
 
-def first_frame(made: CanvasPlan, begun: Store | None) -> np.ndarray:
+def first_frame(plan: CanvasPlan, begun: Store | None) -> np.ndarray:
     """The frame to animate at its own size, [H, W, 3] in [0, 1]: what the encoder of it sees."""
-    source = made.sources["image"]
+    source = plan.sources["image"]
     if begun is None or not _is_kept(begun):
         frame_CHW = next(iter(fitted(source, source.height, source.width, 1)))
     else:
-        frame_CHW = begun.load_latents(made.array("image"), 0, slice(0, source.height))[:, 0]
+        frame_CHW = begun.load_latents(plan.array("image"), 0, slice(0, source.height))[:, 0]
     return np.ascontiguousarray(frame_CHW.transpose(1, 2, 0) / 2 + 0.5)
 
 

@@ -58,14 +58,14 @@ class RenderLoop:
     def __init__(
         self,
         fleet: Fleet,
-        made: CanvasPlan,
+        plan: CanvasPlan,
         store: Store,
         prompts: Prompts | None,
         listener: Caller,
     ) -> None:
         self.fleet = fleet
-        self.asked = made
-        self.made = made
+        self.asked = plan
+        self.plan = plan
         self.store = store
         self.prompts = prompts
         self.listener = listener
@@ -85,7 +85,7 @@ class RenderLoop:
             try:
                 if failed is not None:
                     self._mend(failed)
-                self.made = self._arranged()
+                self.plan = self._arranged()
                 self._denoise()
                 self._decode()
                 return max(self._all("memory"))
@@ -111,7 +111,7 @@ class RenderLoop:
         place = (stage, step, len(self._written))
         self._failures = [*(p for p in self._failures if p == place), place]
         if len(self._failures) < MOST_FAILURES:
-            self.listener.say("failure", self.made, *self._now, message=line(error))
+            self.listener.say("failure", self.plan, *self._now, message=line(error))
             return
         if isinstance(error, StoreError):
             raise error
@@ -135,7 +135,7 @@ class RenderLoop:
         who = "1 worker goes" if size == 1 else f"{size} workers go"
         self.listener.say(
             "recovered",
-            self.made,
+            self.plan,
             stage,
             step,
             seconds=time.monotonic() - began,
@@ -147,7 +147,7 @@ class RenderLoop:
         """Steps that were done, or under way, and will be done again."""
         if self._is_drawn:
             return 0
-        before = [each.num_steps for each in self.made.stages]
+        before = [each.num_steps for each in self.plan.stages]
         return sum(before[: self._now[0]]) + self._now[1] + 1 - sum(before[:stage]) - step
 
     def _failed(self, error: Exception, more: str = "") -> RenderFailedError:
@@ -167,28 +167,28 @@ class RenderLoop:
         return results
 
     def _area(self, stage: int) -> int:
-        canvas = self.made.stages[stage].canvas
+        canvas = self.plan.stages[stage].canvas
         return canvas.height * canvas.width * canvas.frames
 
     # ---- denoising
 
     def _arranged(self) -> CanvasPlan:
         """The plan for as many workers as there are, told to them; they are measured anew."""
-        made, self._patience = self.made, VerbTimeouts(self.fleet.timeout)
-        if made.spec.workers != self.fleet.size:
+        plan, self._patience = self.plan, VerbTimeouts(self.fleet.timeout)
+        if plan.spec.workers != self.fleet.size:
             try:
-                made = replanned(self.asked, self.fleet.size)
+                plan = replanned(self.asked, self.fleet.size)
             except PlanError as error:
                 raise self._failed(error) from error
-        self.fleet.all("arrange", made)
-        return made
+        self.fleet.all("arrange", plan)
+        return plan
 
     @property
     def _is_drawn(self) -> bool:
-        return is_last([stage.num_steps for stage in self.made.stages], self.slots.newest)
+        return is_last([stage.num_steps for stage in self.plan.stages], self.slots.newest)
 
     def _denoise(self) -> None:
-        fleet, made, state = self.fleet, self.made, self.slots.newest
+        fleet, made, state = self.fleet, self.plan, self.slots.newest
         if self._shown < 0:
             gib = sum(made.facts.cost.weight_bytes.values()) / GIB
             self.listener.say("note", message=f"loading weights, {gib:.2f} GiB")
@@ -226,12 +226,12 @@ class RenderLoop:
     def _check(self, faults: Sequence[str], stage_index: int, step: int) -> None:
         """Raise `NotFiniteError` for what the workers found, of which all say the same."""
         if faults[0]:
-            where = canvas_plan.at_step(self.made, stage_index, step)
-            raise finite.error(faults[0], where, self.made.spec)
+            where = canvas_plan.at_step(self.plan, stage_index, step)
+            raise finite.error(faults[0], where, self.plan.spec)
 
     def _stage(self, stage_index: int, first_step: int) -> None:
         """All steps of one stage; its last state is on disk at the end."""
-        made, stage = self.made, self.made.stages[stage_index]
+        made, stage = self.plan, self.plan.stages[stage_index]
         self._now, self._seconds = (stage_index, first_step), []
         if self._shown != stage_index:
             unit = made.facts.latent.downscale
@@ -250,7 +250,7 @@ class RenderLoop:
     def _step(self, stage_index: int, step: int, *, is_saved: bool) -> None:
         """One step, while the state before it is written if its turn has come."""
         slot = None
-        if not is_saved and step % self.made.spec.save_every == 0:
+        if not is_saved and step % self.plan.spec.save_every == 0:
             slot = self._slot()
         began = time.monotonic()
         reports: Sequence[StepReport] = self._all("step", step, slot)
@@ -260,7 +260,7 @@ class RenderLoop:
             self._confirm(SavedState(stage_index, step, slot), [r.state for r in reports], saving)
         self._check([report.fault for report in reports], stage_index, step + 1)
         self._keep(f"{stage_index}-clean", step, [r.kept for r in reports])
-        self.listener.trace(self.fleet, self.made, stage_index, step + 1)
+        self.listener.trace(self.fleet, self.plan, stage_index, step + 1)
         if is_saved:  # the first one since the workers were arranged
             note_numerics(self.fleet, self.store.journal, self.listener)
         if step == 0:
@@ -268,7 +268,7 @@ class RenderLoop:
         self._seconds.append(max(report.seconds for report in reports))
         self.listener.say(
             "step",
-            self.made,
+            self.plan,
             stage_index,
             step + 1,
             seconds=self._seconds[-1],
@@ -278,7 +278,7 @@ class RenderLoop:
     def _resize_if_better(self) -> None:
         """Between two steps, let others in or go where the fleet sees a reason."""
         stage_index, step = self._now
-        stage = self.made.stages[stage_index]
+        stage = self.plan.stages[stage_index]
         if not self.fleet.wants_change((stage.num_steps - step) * statistics.median(self._seconds)):
             return
         self._save()
@@ -286,7 +286,7 @@ class RenderLoop:
         self.fleet.change()
         self.listener.say(
             "resized",
-            self.made,
+            self.plan,
             stage_index,
             step,
             seconds=time.monotonic() - began,
@@ -322,17 +322,17 @@ class RenderLoop:
         self.store.confirm_state(state, parts, focus=focus)
         self.slots.newest = state
         facts = observers.of_save(self.store.layout, state.stage)
-        self.listener.say("save", self.made, state.stage, state.step, seconds=seconds, facts=facts)
+        self.listener.say("save", self.plan, state.stage, state.step, seconds=seconds, facts=facts)
 
     def _keep(self, name: str, slot: int, parts: Sequence[Digests]) -> None:
         """Every worker has written its rows of an array that the plan may have beside states."""
-        if name in self.made.arrays:
+        if name in self.plan.arrays:
             self.store.confirm_kept(name, slot, parts)
 
     @property
     def _measures(self) -> bool:
         """Whether a stage's first step is measured."""
-        focus = self.made.method.focus
+        focus = self.plan.method.focus
         return focus is not None and focus.scale is not None
 
     def _concentrate(self, stage_index: int) -> None:
@@ -348,7 +348,7 @@ class RenderLoop:
 
     def _call_back(self, stage_index: int, step: int) -> None:
         """Once for each step, even if it had to be done again."""
-        made, callback = self.made, self.listener.callback
+        made, callback = self.plan, self.listener.callback
         number = sum(stage.num_steps for stage in made.stages[:stage_index]) + step
         if callback is None or number < self._called:
             return
@@ -366,7 +366,7 @@ class RenderLoop:
     # ---- pixels
 
     def _decode(self) -> None:
-        made, last, written = self.made, len(self.made.stages) - 1, self._written
+        made, last, written = self.plan, len(self.plan.stages) - 1, self._written
         counts = {"num_blocks": made.num_blocks}
         self._now = (last, made.stages[last].num_steps)
         if self._shown <= last:

@@ -8,52 +8,52 @@ from ..store.layout import LatentArray, StoreLayout
 from .state_slots import NUM_SLOTS
 
 
-def store_layout(made: CanvasPlan) -> StoreLayout:
+def store_layout(plan: CanvasPlan) -> StoreLayout:
     """The store's arrays for a plan: pixels in blocks, and the saved states of every stage."""
-    spec = made.spec
+    spec = plan.spec
     return StoreLayout(
         height=spec.height,
         width=spec.width,
         dtype="uint8" if spec.bits == 8 else "uint16",
-        block=made.block,
-        frames=made.frames,
-        fps=spec.fps if made.frames else None,
-        latents=tuple(_array(made, name) for name in made.arrays),
+        block=plan.block,
+        frames=plan.frames,
+        fps=spec.fps if plan.frames else None,
+        latents=tuple(_array(plan, name) for name in plan.arrays),
     )
 
 
-def _array(made: CanvasPlan, name: str) -> LatentArray:
+def _array(plan: CanvasPlan, name: str) -> LatentArray:
     """One of the plan's arrays: a stage's latents, its picture, what guides or starts it."""
     number, _, kind = name.partition("-")
     if not kind and number.isdigit():
-        return _latents(made, int(number))
+        return _latents(plan, int(number))
     if kind in ("guide", "clean"):
-        return _kept(made, name, int(number))
+        return _kept(plan, name, int(number))
     if name == "image":
-        source = made.sources[name]
+        source = plan.sources[name]
         return LatentArray(name, (1, 3, 1, source.height, source.width), source.height)
     stage_index = int(number) if number.isdigit() else 0
-    rows = made.stages[stage_index].align * made.facts.latent.downscale
-    frames = 1 if kind == "image" else made.spec.num_frames
-    shape = (1, 3, frames, *made.size(stage_index))
+    rows = plan.stages[stage_index].align * plan.facts.latent.downscale
+    frames = 1 if kind == "image" else plan.spec.num_frames
+    shape = (1, 3, frames, *plan.size(stage_index))
     return LatentArray(name, shape, chunk_rows=rows, chunk_frames=1)
 
 
-def _latents(made: CanvasPlan, index: int) -> LatentArray:
+def _latents(plan: CanvasPlan, index: int) -> LatentArray:
     """Slots of a stage's latents and of what steps remember: one is whole at any time."""
-    stage = made.stages[index]
+    stage = plan.stages[index]
     canvas = stage.canvas
-    guide = made.method.guide if index else None
-    num_memory = solver(made.facts.schedule).num_history + (guide.num_memory if guide else 0)
-    channels = made.facts.latent.channels * (1 + num_memory)
+    guide = plan.method.guide if index else None
+    num_memory = solver(plan.facts.schedule).num_history + (guide.num_memory if guide else 0)
+    channels = plan.facts.latent.channels * (1 + num_memory)
     shape = (NUM_SLOTS, channels, canvas.frames, canvas.height, canvas.width)
     return LatentArray(name=str(index), shape=shape, chunk_rows=stage.align)
 
 
-def _kept(made: CanvasPlan, name: str, index: int) -> LatentArray:
+def _kept(plan: CanvasPlan, name: str, index: int) -> LatentArray:
     """Latents that guide a stage, or x0 of each of its steps, which guides the next one."""
-    stage, canvas = made.stages[index], made.stages[index].canvas
+    stage, canvas = plan.stages[index], plan.stages[index].canvas
     num_slots = 1 if name.endswith("guide") else stage.num_steps
-    channels = made.facts.latent.channels
+    channels = plan.facts.latent.channels
     shape = (num_slots, channels, canvas.frames, canvas.height, canvas.width)
     return LatentArray(name, shape, chunk_rows=stage.align)

@@ -41,29 +41,29 @@ Prompts = Mapping[str, Conditioning]
 class Workers:
     """Who works for a render: this one is hired for each render anew, and let go after it."""
 
-    def session(self, made: CanvasPlan) -> AbstractContextManager[None]:
+    def session(self, plan: CanvasPlan) -> AbstractContextManager[None]:
         """One Ray for all that a render starts; `PlanError` where it cannot be had."""
-        return session(made)
+        return session(plan)
 
-    def check_room(self, made: CanvasPlan) -> None:
+    def check_room(self, plan: CanvasPlan) -> None:
         """Raise `PlanError` that says what is missing where the workers cannot be had."""
-        if on_ray(made.spec):
-            check_room(made)
+        if on_ray(plan.spec):
+            check_room(plan)
 
-    def prompts(self, made: CanvasPlan, image: np.ndarray | None) -> Prompts:
+    def prompts(self, plan: CanvasPlan, image: np.ndarray | None) -> Prompts:
         """The encoded prompts of a plan, which animates `image` [H, W, 3], if any."""
-        found: Prompts = apart(made, encode_prompts, made, image)
+        found: Prompts = apart(plan, encode_prompts, plan, image)
         return found
 
-    def fleet(self, made: CanvasPlan, targets: outputs.Targets) -> AbstractContextManager[Fleet]:
+    def fleet(self, plan: CanvasPlan, targets: outputs.Targets) -> AbstractContextManager[Fleet]:
         """Workers whose shards were built for this plan; raises `PlanError`."""
-        return launched(made, targets)
+        return launched(plan, targets)
 
 
 @contextmanager
-def session(made: CanvasPlan) -> Iterator[None]:
+def session(plan: CanvasPlan) -> Iterator[None]:
     """One Ray for all that a render starts; `PlanError` where it cannot be had."""
-    spec = made.spec
+    spec = plan.spec
     with ExitStack() as stack:
         if on_ray(spec):
             try:
@@ -73,36 +73,36 @@ def session(made: CanvasPlan) -> Iterator[None]:
         yield
 
 
-def check_room(made: CanvasPlan) -> None:
+def check_room(plan: CanvasPlan) -> None:
     """Raise `PlanError` unless Ray has room for the workers: no prompt is encoded in vain."""
-    spec = made.spec
+    spec = plan.spec
     try:
         placement.check_room(spec.workers, num_cpus=1, num_gpus=gpus(spec), wait=spec.wait)
     except FleetError as error:
         raise PlanError(str(error)) from error
 
 
-def launched(made: CanvasPlan, targets: outputs.Targets) -> Fleet:
+def launched(plan: CanvasPlan, targets: outputs.Targets) -> Fleet:
     """`launch`; workers that cannot be had are a plan that cannot be drawn (`PlanError`)."""
     try:
-        return launch(made, targets)
+        return launch(plan, targets)
     except FleetError as error:
         raise PlanError(str(error)) from error
 
 
-def shard_of(made: CanvasPlan, targets: outputs.Targets) -> tuple[CanvasPlan, Location, str | None]:
+def shard_of(plan: CanvasPlan, targets: outputs.Targets) -> tuple[CanvasPlan, Location, str | None]:
     """What a render's shards are built with."""
-    return made, carried(targets.store), None if targets.part is None else str(targets.part)
+    return plan, carried(targets.store), None if targets.part is None else str(targets.part)
 
 
 def launch(
-    made: CanvasPlan, targets: outputs.Targets, *, ray: bool | None = None, beside: int = 0
+    plan: CanvasPlan, targets: outputs.Targets, *, ray: bool | None = None, beside: int = 0
 ) -> Fleet:
     """The fleet that the spec asks for; `ray` decides what `on_ray` would.
 
     `beside` is the number of workers in fleets that are to run beside this one.
     """
-    spec, arguments = made.spec, shard_of(made, targets)
+    spec, arguments = plan.spec, shard_of(plan, targets)
     if not (on_ray(spec) if ray is None else ray):
         if spec.workers == 1:
             return SoloFleet.launch(Shard, *arguments)
@@ -131,10 +131,10 @@ def on_actors(worker: type, spec: RenderSpec, *arguments: Any, beside: int) -> R
 
 
 def apart(
-    made: CanvasPlan, function: Callable[..., Any], *arguments: Any, ray: bool | None = None
+    plan: CanvasPlan, function: Callable[..., Any], *arguments: Any, ray: bool | None = None
 ) -> Any:
     """Call a function where its memory is free again before the fleet starts."""
-    spec = made.spec
+    spec = plan.spec
     if not (on_ray(spec) if ray is None else ray):
         return LocalFleet.apart(function, *arguments)
     return RayFleet.apart(
@@ -148,13 +148,18 @@ def apart(
     )
 
 
-def replanned(made: CanvasPlan, size: int) -> CanvasPlan:
+def replanned(canvas_plan: CanvasPlan, size: int) -> CanvasPlan:
     """The same picture on another number of workers, which share as much as that allows."""
-    spec = made.spec
+    spec = canvas_plan.spec
     halves = math.gcd(spec.guidance_ranks, size)
     mesh = {"guidance_ranks": halves, "ulysses": math.gcd(spec.ulysses, size // halves)}
     changed = spec.model_copy(update={"workers": size, **mesh})
-    return plan(changed, block=made.block[0], sources=made.sources, detected=made.detected)
+    return plan(
+        changed,
+        block=canvas_plan.block[0],
+        sources=canvas_plan.sources,
+        detected=canvas_plan.detected,
+    )
 
 
 def on_ray(spec: RenderSpec) -> bool:

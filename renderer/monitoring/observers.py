@@ -88,9 +88,9 @@ class EventFanout:
         self(Event("ended", message=reason, facts=facts))
 
 
-def of_plan(made: CanvasPlan, *, resumes: bool) -> dict[str, Any]:
+def of_plan(plan: CanvasPlan, *, resumes: bool) -> dict[str, Any]:
     """What a log says of a plan: sizes and counts, nothing of the prompt."""
-    spec = made.spec
+    spec = plan.spec
     return {
         "resumes": resumes,
         "version": metadata.version("frieze"),
@@ -99,9 +99,9 @@ def of_plan(made: CanvasPlan, *, resumes: bool) -> dict[str, Any]:
         "pid": os.getpid(),
         "size": [spec.width, spec.height],
         "frames": spec.num_frames,
-        "stages": stages(made),
-        "decoding_cost": decoding_cost(made),
-        "blocks": made.num_blocks,
+        "stages": stages(plan),
+        "decoding_cost": decoding_cost(plan),
+        "blocks": plan.num_blocks,
         "num_workers": spec.workers,
     }
 

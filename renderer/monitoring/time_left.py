@@ -62,37 +62,37 @@ def of_facts(facts: Mapping[str, Any]) -> Left | None:
     return Left(facts["left"], facts.get("left_is") or "")
 
 
-def stages(made: CanvasPlan) -> list[dict[str, Any]]:
+def stages(plan: CanvasPlan) -> list[dict[str, Any]]:
     """Size in pixels, steps, and operations of each stage: of one step, and of its beginning."""
-    cost, patch = made.facts.cost, made.facts.latent.patch
+    cost, patch = plan.facts.cost, plan.facts.latent.patch
     found: list[dict[str, Any]] = []
-    for index, stage in enumerate(made.stages):
-        height, width = made.size(index)
+    for index, stage in enumerate(plan.stages):
+        height, width = plan.size(index)
         canvas = stage.canvas
         tokens = canvas.frames * (canvas.height // patch) * (canvas.width // patch)
         each = 24.0 * cost.hidden**2 * tokens + 4.0 * cost.hidden * tokens**2
         begin = 0.0
-        if index and index - 1 in made.painted:
-            begin = _pixels(made, *made.size(index - 1)) + ENCODING * _pixels(made, height, width)
+        if index and index - 1 in plan.painted:
+            begin = _pixels(plan, *plan.size(index - 1)) + ENCODING * _pixels(plan, height, width)
         about = {"cost": stage.guidance.num_halves * cost.num_layers * each, "begin_cost": begin}
         found.append({"size": [width, height], "steps": stage.num_steps, **about})
     return found
 
 
-def decoding_cost(made: CanvasPlan) -> float:
+def decoding_cost(plan: CanvasPlan) -> float:
     """Operations of decoding the picture or clip."""
-    return _pixels(made, made.spec.height, made.spec.width)
+    return _pixels(plan, plan.spec.height, plan.spec.width)
 
 
-def whole_cost(made: CanvasPlan) -> float:
+def whole_cost(plan: CanvasPlan) -> float:
     """Operations of a whole render."""
-    steps = (stage["begin_cost"] + stage["steps"] * stage["cost"] for stage in stages(made))
-    return sum(steps) + decoding_cost(made)
+    steps = (stage["begin_cost"] + stage["steps"] * stage["cost"] for stage in stages(plan))
+    return sum(steps) + decoding_cost(plan)
 
 
-def _pixels(made: CanvasPlan, height: int, width: int) -> float:
-    channels = made.facts.cost.decoder_channels
-    return PER_PIXEL * channels**2 * height * width * made.spec.num_frames
+def _pixels(plan: CanvasPlan, height: int, width: int) -> float:
+    channels = plan.facts.cost.decoder_channels
+    return PER_PIXEL * channels**2 * height * width * plan.spec.num_frames
 
 
 class TimeLeft:

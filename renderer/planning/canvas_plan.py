@@ -18,10 +18,10 @@ from .estimate import GIB, Estimate
 from .stage_plan import StagePlan
 
 
-def at_step(made: CanvasPlan, stage_index: int, step: int) -> str:
+def at_step(plan: CanvasPlan, stage_index: int, step: int) -> str:
     """Where a render stood, as told to people: steps count from 1, and 0 is before the first."""
-    of_step = f"step {step} of {made.stages[stage_index].num_steps}"
-    return f"{of_step if step else 'the start'} of stage {stage_index + 1} of {len(made.stages)}"
+    of_step = f"step {step} of {plan.stages[stage_index].num_steps}"
+    return f"{of_step if step else 'the start'} of stage {stage_index + 1} of {len(plan.stages)}"
 
 
 def arrays(method: Method, num_stages: int) -> tuple[str, ...]:
@@ -122,24 +122,24 @@ class CanvasPlan:
         return "\n".join(_table(self))
 
 
-def _table(made: CanvasPlan) -> list[str]:
-    spec, latent = made.spec, made.facts.latent
+def _table(plan: CanvasPlan) -> list[str]:
+    spec, latent = plan.spec, plan.facts.latent
     kind, clip = "picture", ""
-    if made.frames:
-        kind, clip = "clip", f", {made.frames} frames at {spec.fps:g} a second"
+    if plan.frames:
+        kind, clip = "clip", f", {plan.frames} frames at {spec.fps:g} a second"
     lines = [
         f"{kind:<9} {spec.width} x {spec.height} px{clip}, {spec.bits} bit, seed {spec.seed}",
-        f"model     {made.facts.family}, trained at {made.facts.training_size} px "
-        f"({made.facts.folder})",
-        f"method    {spec.method}" + (f": {made.method.note}" if made.method.note else ""),
+        f"model     {plan.facts.family}, trained at {plan.facts.training_size} px "
+        f"({plan.facts.folder})",
+        f"method    {spec.method}" + (f": {plan.method.note}" if plan.method.note else ""),
         *(f"lora      {line}" for line in lora.summary(lora.parse(spec.lora + spec.lora_2))),
-        *_warning(made),
-        f"workers   {spec.workers} (ring {made.mesh.ring} x ulysses {made.mesh.ulysses}"
-        + (f" x guidance {made.mesh.guidance})" if made.mesh.guidance > 1 else ")")
+        *_warning(plan),
+        f"workers   {spec.workers} (ring {plan.mesh.ring} x ulysses {plan.mesh.ulysses}"
+        + (f" x guidance {plan.mesh.guidance})" if plan.mesh.guidance > 1 else ")")
         + (f", up to {spec.max_workers} where there is room" if spec.max_workers else ""),
-        f"blocks    {made.num_blocks} of {made.block[1]} x {made.block[0]} px",
+        f"blocks    {plan.num_blocks} of {plan.block[1]} x {plan.block[0]} px",
     ]
-    for number, stage in enumerate(made.stages, 1):
+    for number, stage in enumerate(plan.stages, 1):
         width, height = (
             stage.canvas.width * latent.downscale,
             stage.canvas.height * latent.downscale,
@@ -149,22 +149,22 @@ def _table(made: CanvasPlan) -> list[str]:
             f"stage {number}   {width} x {height} px, {stage.num_steps} steps from sigma "
             f"{stage.start:g}{_shift(stage)}, bands of {rows} rows"
         )
-    if made.is_estimated:
+    if plan.is_estimated:
         parts = (
-            f"{name.replace('_', ' ')} {size / GIB:.2f}" for name, size in made.estimate.rows()
+            f"{name.replace('_', ' ')} {size / GIB:.2f}" for name, size in plan.estimate.rows()
         )
-        total = made.estimate.bytes_per_device / GIB
+        total = plan.estimate.bytes_per_device / GIB
         lines.append(f"memory    {total:.2f} GiB on each device: {', '.join(parts)}")
     return lines
 
 
-def _warning(made: CanvasPlan) -> list[str]:
+def _warning(plan: CanvasPlan) -> list[str]:
     """That a method was asked for a size which the model knows."""
-    spec, size = made.spec, made.facts.training_size
+    spec, size = plan.spec, plan.facts.training_size
     is_known = max(spec.height, spec.width) <= size
     if spec.method in ("none", "auto") or not is_known:
         return []
-    if spec.num_frames > made.facts.training_frames:
+    if spec.num_frames > plan.facts.training_frames:
         return []
     return [f"warning   method {spec.method} changes nothing up to the trained {size} px"]
 

@@ -26,38 +26,38 @@ LIVE_PIXELS, PIXEL_BYTES = 12, 4
 BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def check(made: CanvasPlan, again: Callable[[RenderSpec], CanvasPlan]) -> None:
+def check(plan: CanvasPlan, again: Callable[[RenderSpec], CanvasPlan]) -> None:
     """Raises `PlanError` where a plan does not fit; `again` plans a spec that might.
 
     A cluster's devices are not ours to see: there it is checked if `device_memory` says of them.
     """
-    spec = made.spec
+    spec = plan.spec
     memory = available(spec)
     if memory is None:
         return
     sharing = _sharing(spec)
-    guess = sharing * roughly(made)
+    guess = sharing * roughly(plan)
     workers = "1 worker" if spec.workers == 1 else f"{spec.workers} workers"
-    asked = f"{spec.width}x{spec.height} {made.facts.family} on {workers} does not fit"
+    asked = f"{spec.width}x{spec.height} {plan.facts.family} on {workers} does not fit"
     if guess > HOPELESS * memory:
         raise PlanError(
             f"{asked}: it needs about {guess / GIB:.0f} GiB on each device, which has "
             f"{memory / GIB:.1f}; draw a smaller picture"
         )
-    if ample(made) is not None:
+    if ample(plan) is not None:
         return
-    reason = fits(made.estimate, memory, num_workers=sharing)
+    reason = fits(plan.estimate, memory, num_workers=sharing)
     if reason is not None:
-        raise PlanError(f"{asked}: {reason}; {_instead(made, memory, again)}")
+        raise PlanError(f"{asked}: {reason}; {_instead(plan, memory, again)}")
 
 
-def ample(made: CanvasPlan) -> tuple[int, int] | None:
+def ample(plan: CanvasPlan) -> tuple[int, int] | None:
     """Bytes that are enough on each device, and those that it has, where that is clear at once.
 
     None where it is not, and what is needed must be counted.
     """
-    memory = available(made.spec)
-    enough = MARGIN * _sharing(made.spec) * roughly(made)
+    memory = available(plan.spec)
+    enough = MARGIN * _sharing(plan.spec) * roughly(plan)
     return (enough, memory) if memory is not None and enough < memory else None
 
 
@@ -82,25 +82,25 @@ def _sharing(spec: RenderSpec) -> int:
     return spec.workers if spec.local or on_this_cpu else 1
 
 
-def _instead(made: CanvasPlan, memory: int, again: Callable[[RenderSpec], CanvasPlan]) -> str:
+def _instead(plan: CanvasPlan, memory: int, again: Callable[[RenderSpec], CanvasPlan]) -> str:
     def attempt(changed: RenderSpec) -> Estimate | None:
         try:
             return again(changed).estimate
         except FriezeError:
             return None
 
-    found = remedies(made.spec, memory, attempt, made.estimate)
+    found = remedies(plan.spec, memory, attempt, plan.estimate)
     if not found:
         return "draw a smaller picture, or use larger devices"
     return f"{' or '.join(found)} would do"
 
 
-def roughly(made: CanvasPlan) -> int:
+def roughly(plan: CanvasPlan) -> int:
     """Bytes of one worker, guessed from a few sizes; more than a `MARGIN`th of what it needs."""
-    facts, size = made.facts, BYTES_OF[made.spec.dtype]
+    facts, size = plan.facts, BYTES_OF[plan.spec.dtype]
     latent, cost = facts.latent, facts.cost
-    most, num_text = 0, made.spec.max_sequence_length or facts.max_sequence_length
-    for stage in made.stages:
+    most, num_text = 0, plan.spec.max_sequence_length or facts.max_sequence_length
+    for stage in plan.stages:
         cells = max(band.rows for band in stage.bands) * stage.canvas.width
         tokens = stage.canvas.frames * cells // latent.patch**2 + num_text
         pixels = cells * latent.downscale**2 * latent.temporal

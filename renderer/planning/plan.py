@@ -42,9 +42,9 @@ def plan(
     `ModelError`, `SpecError`.
     """
     devices.check(spec)
-    made = _made(spec, block, sources, detected)
-    memory_check.check(made, lambda changed: _made(changed, block, made.sources, detected))
-    return made
+    plan = _made(spec, block, sources, detected)
+    memory_check.check(plan, lambda changed: _made(changed, block, plan.sources, detected))
+    return plan
 
 
 def _made(

@@ -29,38 +29,42 @@ from .drafts import Tell, rotary_axes
 from .logit_amplitudes import AmplitudeProbe, Amplitudes
 
 
-def attend(made: CanvasPlan, tell: Tell = lambda text: None) -> tuple[Amplitudes, ...]:
+def attend(plan: CanvasPlan, tell: Tell = lambda text: None) -> tuple[Amplitudes, ...]:
     """What dominates on the axes of a plan's picture that are longer than trained.
 
     Raises `PlanError` for models without rotary positions, and for those that animate a picture.
     """
-    axes = rotary_axes(made)
+    axes = rotary_axes(plan)
     if not axes:
         raise PlanError(
-            f"{made.facts.family} has no rotary positions whose frequencies could be found"
+            f"{plan.facts.family} has no rotary positions whose frequencies could be found"
         )
-    if not can_attend(made):
+    if not can_attend(plan):
         raise PlanError(
             "detector attention: a model that animates a first frame is not listened to; "
             "draft works"
         )
     if all(axis.length <= axis.trained for axis in axes):
         return ()
-    small = _small(made)
+    small = _small(plan)
     tell(f"one step at {small.spec.width}x{small.spec.height}, listened to")
     with session(small):
         return logit_amplitudes.amplitudes(apart(small, listened, small), axes)
 
 
-def can_attend(made: CanvasPlan) -> bool:
+def can_attend(plan: CanvasPlan) -> bool:
     """Whether a model draws from its prompt alone, and can be listened to."""
-    needs_image = made.facts.takes_image and not made.facts.image_optional
-    return not needs_image and "image" not in made.sources
+    needs_image = plan.facts.takes_image and not plan.facts.image_optional
+    return not needs_image and "image" not in plan.sources
 
 
-def _small(made: CanvasPlan) -> CanvasPlan:
+def _small(canvas_plan: CanvasPlan) -> CanvasPlan:
     """The same prompt at the trained size, one picture on one worker."""
-    side = made.facts.training_size // made.facts.latent.unit * made.facts.latent.unit
+    side = (
+        canvas_plan.facts.training_size
+        // canvas_plan.facts.latent.unit
+        * canvas_plan.facts.latent.unit
+    )
     changes: dict[str, Any] = {
         "height": side,
         "width": side,
@@ -74,7 +78,7 @@ def _small(made: CanvasPlan) -> CanvasPlan:
         "ulysses": 1,
         "guidance_ranks": 1,
     }
-    return plan(made.spec.model_copy(update=changes))
+    return plan(canvas_plan.spec.model_copy(update=changes))
 
 
 @exactly

@@ -13,16 +13,16 @@ from .attention_probe import attend, can_attend
 from .drafts import Tell
 
 
-def examine(made: CanvasPlan, detector: str | None, tell: Tell) -> dict[str, Any]:
+def examine(plan: CanvasPlan, detector: str | None, tell: Tell) -> dict[str, Any]:
     """What attention and drafts say of a plan's picture; by default both, unless drafts take long.
 
     By "attention" `Amplitudes` of each axis, by "rounds" those of drafts.
     """
     found: dict[str, Any] = {}
-    if detector == "attention" or (detector is None and can_attend(made)):
-        found["attention"] = attend(made, tell)
-    if detector == "draft" or not found or (detector is None and drafts.are_cheap(made)):
-        found["rounds"] = drafts.detect(made, tell)
+    if detector == "attention" or (detector is None and can_attend(plan)):
+        found["attention"] = attend(plan, tell)
+    if detector == "draft" or not found or (detector is None and drafts.are_cheap(plan)):
+        found["rounds"] = drafts.detect(plan, tell)
     elif detector is None:
         tell("no drafts at this size, where they take long; --detector draft makes them")
     return found
@@ -38,20 +38,20 @@ def report(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def settled(made: CanvasPlan, listener: Caller) -> CanvasPlan:
+def settled(canvas_plan: CanvasPlan, listener: Caller) -> CanvasPlan:
     """The plan with the frequencies that are found to repeat, if its method asks for them."""
-    if not drafts.detects(made):
-        return made
+    if not drafts.detects(canvas_plan):
+        return canvas_plan
 
     def tell(text: str) -> None:
         listener.say("note", message=text)
 
-    if made.spec.method_options.get("detector") == "attention":
-        shares = attend(made, tell)
+    if canvas_plan.spec.method_options.get("detector") == "attention":
+        shares = attend(canvas_plan, tell)
         lines, detected = logit_amplitudes.report(shares), logit_amplitudes.corrected(shares)
     else:
-        rounds = drafts.detect(made, tell, listener.cancel)
+        rounds = drafts.detect(canvas_plan, tell, listener.cancel)
         lines, detected = drafts.report(rounds), rounds[-1].corrected
     for text in lines:
         tell(text)
-    return plan(made.spec, sources=made.sources, detected=detected)
+    return plan(canvas_plan.spec, sources=canvas_plan.sources, detected=detected)

@@ -36,48 +36,48 @@ MOST_TIMES = 4
 Tell = Callable[[str], None]
 
 
-def detects(made: CanvasPlan) -> bool:
+def detects(plan: CanvasPlan) -> bool:
     """Whether drafts are still to show which frequencies repeat."""
-    wishes = method_options.detects(made.spec.method_options) is not None
-    return wishes and made.detected is None
+    wishes = method_options.detects(plan.spec.method_options) is not None
+    return wishes and plan.detected is None
 
 
-def are_cheap(made: CanvasPlan) -> bool:
+def are_cheap(plan: CanvasPlan) -> bool:
     """Whether drafts take a moment: their attention grows with the square of the tokens."""
-    canvas, patch = made.stages[-1].canvas, made.facts.latent.patch
+    canvas, patch = plan.stages[-1].canvas, plan.facts.latent.patch
     tokens = canvas.height * canvas.width // patch**2
-    return tokens <= MOST_TIMES * made.facts.training_tokens
+    return tokens <= MOST_TIMES * plan.facts.training_tokens
 
 
-def rotary_axes(made: CanvasPlan) -> tuple[RotaryAxis, ...]:
+def rotary_axes(plan: CanvasPlan) -> tuple[RotaryAxis, ...]:
     """The rotary axes of the model on the whole picture; none where it rotates nothing."""
-    if not made.facts.rotary:
+    if not plan.facts.rotary:
         return ()
     from ..planning import memory_trace
 
-    stage = made.stages[-1]
+    stage = plan.stages[-1]
     return memory_trace.axes(
-        made.facts, made.spec, BandPlace(Band(0, stage.canvas.height), stage.canvas, trained)
+        plan.facts, plan.spec, BandPlace(Band(0, stage.canvas.height), stage.canvas, trained)
     )
 
 
 def detect(
-    made: CanvasPlan, tell: Tell = lambda text: None, cancel: threading.Event | None = None
+    plan: CanvasPlan, tell: Tell = lambda text: None, cancel: threading.Event | None = None
 ) -> list[Round]:
     """Which frequencies of a plan's model must be corrected at its size; the last round says.
 
     Raises `PlanError` for models without rotary positions and what `render` raises.
     """
-    axes = rotary_axes(made)
+    axes = rotary_axes(plan)
     if not axes:
         raise PlanError(
-            f"{made.facts.family} has no rotary positions whose frequencies could be found"
+            f"{plan.facts.family} has no rotary positions whose frequencies could be found"
         )
-    patch = made.facts.latent.patch
+    patch = plan.facts.latent.patch
 
     def observe(ks: tuple[int, ...]) -> Sequence[Observation]:
         tell(f"{NUMBER} drafts of {STEPS} steps, frequencies corrected: {_listed(ks)}")
-        drafts = [draft(made.spec, ks, number, cancel) for number in range(NUMBER)]
+        drafts = [draft(plan.spec, ks, number, cancel) for number in range(NUMBER)]
         return observed(drafts, axes, patch)
 
     if all(axis.length <= axis.trained for axis in axes):
