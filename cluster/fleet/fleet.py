@@ -65,7 +65,7 @@ class Fleet(ABC):
         self._ended: str | None = None
 
     @classmethod
-    def apart(cls, function: Callable[..., T], *args: Any) -> T:
+    def run_isolated(cls, function: Callable[..., T], *args: Any) -> T:
         """Runs what takes much memory before a fleet is launched; only the result's is kept.
 
         Here that is a plain call, and what it left in caches is given back: a process of its own
@@ -100,7 +100,7 @@ class Fleet(ABC):
             if report.kind == "item":
                 yield rank, report.value
 
-    def take(self, worker: type, *args: Any) -> None:
+    def replace_workers(self, worker: type, *args: Any) -> None:
         """Seats a new worker on every rank, in the group that is there; the old ones are let go.
 
         What the ranks' processes keep, such as loaded weights, is still there.
@@ -119,7 +119,7 @@ class Fleet(ABC):
     def describe(self) -> tuple[RankLocation, ...]:
         """Where each rank runs, in rank order."""
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         """After a failed verb: a new group of the ranks that are left, with what they hold.
 
         Where a lost rank can be replaced it is, else `size` is smaller. Nothing of the old group
@@ -128,12 +128,12 @@ class Fleet(ABC):
         """
         raise FleetError("this fleet cannot be mended")
 
-    def wants_change(self, seconds_left: float) -> bool:
+    def should_resize(self, seconds_left: float) -> bool:
         """Whether the rest, which takes so many seconds, should be done by other ranks."""
         return False
 
-    def change(self) -> None:
-        """Between two verbs: the group that `wants_change` had in mind."""
+    def resize(self) -> None:
+        """Between two verbs: the group that `should_resize` had in mind."""
         raise FleetError("this fleet keeps its ranks")
 
     @abstractmethod

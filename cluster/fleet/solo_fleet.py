@@ -32,7 +32,7 @@ class SoloFleet(Fleet):
         self._seat = WorkerHost()
         self._reports: Generator[Report, None, None] | None = None
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         """The worker is given a group of one again."""
         self._ended = None
         self._collect("join", {0: ("join", (comms.solo(),))}, None)

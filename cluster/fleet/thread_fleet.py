@@ -75,7 +75,7 @@ class LocalFleet(Fleet):
         jobs = {rank: ("join", (comm,)) for rank, comm in enumerate(self._comms)}
         self._collect("join", jobs, None)
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         """A new group of the same threads; raises `FleetError` if one of them hangs or ended."""
         deadline = time.monotonic() + GRACE_SECONDS
         while self._busy and time.monotonic() < deadline:

@@ -110,7 +110,7 @@ class FunctionWorker:
     def join(self, comm: Comm) -> None:
         """Nobody to talk to."""
 
-    def apart(self, function: Callable[..., Any], *args: Any) -> Any:
+    def run_isolated(self, function: Callable[..., Any], *args: Any) -> Any:
         """The function's result."""
         return function(*args)
 

@@ -76,7 +76,7 @@ class RayFleet(Fleet):
         return fleet
 
     @classmethod
-    def apart(
+    def run_isolated(
         cls,
         function: Callable[..., T],
         *args: Any,
@@ -95,7 +95,7 @@ class RayFleet(Fleet):
         fleet._call_it(getattr(function, "__name__", "function"))
         fleet._staff(FunctionWorker, (), address, num_cpus, num_gpus, wait)
         with fleet:
-            result: T = fleet.one("apart", function, *args)
+            result: T = fleet.one("run_isolated", function, *args)
         return result
 
     def __init__(self, worker: type, size: int, timeout: float) -> None:
@@ -129,12 +129,12 @@ class RayFleet(Fleet):
         self._title = title
         self._name = f"{title}-{uuid.uuid4().hex[:6]}"
 
-    def take(self, worker: type, *args: Any) -> None:
+    def replace_workers(self, worker: type, *args: Any) -> None:
         """Those that come later build the new worker too."""
         if self._crew is not None:
             *_, verb = self._crew.preparation
             self._crew.preparation = (worker, args, verb)
-        super().take(worker, *args)
+        super().replace_workers(worker, *args)
 
     def describe(self) -> tuple[RankLocation, ...]:
         """Where each rank runs, in rank order."""
@@ -237,7 +237,7 @@ class RayFleet(Fleet):
 
     # ---- another number of ranks
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         """Keeps the ranks that answer, replaces those that do not, or goes on without them."""
         crew, before = self._crew, self.size
         if crew is None:
@@ -261,7 +261,7 @@ class RayFleet(Fleet):
             raise FleetError(f"no worker is left, and {why}")
         self._take(crew.ready()[: max(0, wanted - len(crew.members))])
 
-    def wants_change(self, seconds_left: float) -> bool:
+    def should_resize(self, seconds_left: float) -> bool:
         """Looks, now and then, for newcomers that would pay, and for nodes that leave."""
         crew, now = self._crew, time.monotonic()
         if crew is None or now - self._looked < LOOK_SECONDS:
@@ -284,7 +284,7 @@ class RayFleet(Fleet):
         self._next = crew.members if is_same else [*staying, *ready][:size]
         return not is_same
 
-    def change(self) -> None:
+    def resize(self) -> None:
         """Makes the change that was wanted: a new group, with what the ranks that stay hold."""
         began, crew = time.monotonic(), self._crew
         assert crew is not None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from frieze.cluster.fleet import Fleet, FleetError, FunctionWorker, LocalFleet
 
 from ..driver.initial_pictures import first_frame
-from ..driver.workers import Prompts, Workers, apart, launch, on_actors, shard_of
+from ..driver.workers import Prompts, Workers, launch, on_actors, run_isolated, shard_of
 from ..errors import FriezeError, PlanError
 from ..outputs import targets as outputs
 from ..planning.canvas_plan import CanvasPlan
@@ -54,18 +54,18 @@ class WarmWorkers(Workers):
         """The fleet of the last render, if it is still able; `NoWorkersError` where none starts."""
         yield self._taken(plan, targets) or self._launched(plan, targets)
 
-    def apart(self, plan: CanvasPlan, function: Callable[..., Any], *arguments: Any) -> Any:
+    def run_isolated(self, plan: CanvasPlan, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function before weights are loaded, where its memory is free again afterwards.
 
         On Ray in the worker of this lane, if it has one: another process would spend as long on
         its start and its imports as many small pictures take.
         """
         if not self._ray or plan.spec.workers > 1:
-            return apart(plan, function, *arguments, ray=self._ray)
+            return run_isolated(plan, function, *arguments, ray=self._ray)
         self.close()
         self._fleet = on_actors(FunctionWorker, plan.spec, beside=self._beside)
         try:
-            return self._fleet.one("apart", LocalFleet.apart, function, *arguments)
+            return self._fleet.one("apart", LocalFleet.run_isolated, function, *arguments)
         except BaseException:
             self.close()
             raise
@@ -81,7 +81,7 @@ class WarmWorkers(Workers):
         if fleet is None or fleet.has_ended:
             return None
         try:
-            fleet.take(Shard, *shard_of(plan, targets))
+            fleet.replace_workers(Shard, *shard_of(plan, targets))
         except FleetError:  # a worker was lost while it waited
             return None
         return fleet
@@ -107,7 +107,7 @@ class PromptBook:
         plans = sorted(missing.values(), key=model_cache.weights)
         asked = [(each, _image(each)) for each in plans]
         if asked:
-            found = crew.apart(asked[0][0], prompt_encoding.encode_many, asked)
+            found = crew.run_isolated(asked[0][0], prompt_encoding.encode_many, asked)
             self._found = dict(zip(map(prompt_key, plans), found, strict=True))
 
     def of(self, plan: CanvasPlan) -> Prompts:

@@ -122,7 +122,7 @@ class RenderLoop:
         began = time.monotonic()
         self.slots.give_up()
         try:
-            self.fleet.mend()
+            self.fleet.recover()
         except WorkerLostError:
             raise
         except FleetError as error:
@@ -180,7 +180,7 @@ class RenderLoop:
                 plan = replanned(self.asked, self.fleet.size)
             except PlanError as error:
                 raise self._failed(error) from error
-        self.fleet.all("arrange", plan)
+        self.fleet.all("set_plan", plan)
         return plan
 
     @property
@@ -206,10 +206,10 @@ class RenderLoop:
                 self._restore(state)
                 first_step = state.step
                 if measured := self.store.journal.entropies(stage_index):
-                    self._all("concentrate", measured)
+                    self._all("set_entropies", measured)
             else:
                 if stage_index - 1 in made.painted:
-                    self._keep(f"{stage_index - 1}-picture", 0, self._all("paint"))
+                    self._keep(f"{stage_index - 1}-picture", 0, self._all("decode_stage"))
                 newest = self.slots.newest
                 slot = newest.slot if newest else None
                 begun = self._all("begin", stage_index, slot, stage=stage_index)
@@ -279,11 +279,13 @@ class RenderLoop:
         """Between two steps, let others in or go where the fleet sees a reason."""
         stage_index, step = self._now
         stage = self.plan.stages[stage_index]
-        if not self.fleet.wants_change((stage.num_steps - step) * statistics.median(self._seconds)):
+        if not self.fleet.should_resize(
+            (stage.num_steps - step) * statistics.median(self._seconds)
+        ):
             return
         self._save()
         before, began = self.fleet.size, time.monotonic()
-        self.fleet.change()
+        self.fleet.resize()
         self.listener.say(
             "resized",
             self.plan,
@@ -344,7 +346,7 @@ class RenderLoop:
         if all(halves):
             event = {"event": "focus", "stage": stage_index, "entropies": halves}
             self.store.journal.append(event)
-            self._all("concentrate", halves)
+            self._all("set_entropies", halves)
 
     def _call_back(self, stage_index: int, step: int) -> None:
         """Once for each step, even if it had to be done again."""

@@ -22,11 +22,11 @@ KIN: dict[str, tuple[tuple[str, float], ...]] = {
     "save": (("step", 1.0),),
     "latents": (("step", 1.0),),
     "entropies": (("step", 1.0),),
-    "concentrate": (("step", 1.0),),
+    "set_entropies": (("step", 1.0),),
     "memory": (("step", 1.0),),
-    "paint": (("step", 10.0),),
-    "begin": (("paint", 2.0), ("step", 10.0)),
-    "decode": (("paint", 1.0), ("step", 10.0)),
+    "decode_stage": (("step", 10.0),),
+    "begin": (("decode_stage", 2.0), ("step", 10.0)),
+    "decode": (("decode_stage", 1.0), ("step", 10.0)),
 }
 
 

@@ -52,7 +52,7 @@ class Workers:
 
     def prompts(self, plan: CanvasPlan, image: np.ndarray | None) -> Prompts:
         """The encoded prompts of a plan, which animates `image` [H, W, 3], if any."""
-        found: Prompts = apart(plan, encode_prompts, plan, image)
+        found: Prompts = run_isolated(plan, encode_prompts, plan, image)
         return found
 
     def fleet(self, plan: CanvasPlan, targets: outputs.Targets) -> AbstractContextManager[Fleet]:
@@ -130,14 +130,14 @@ def on_actors(worker: type, spec: RenderSpec, *arguments: Any, beside: int) -> R
     )
 
 
-def apart(
+def run_isolated(
     plan: CanvasPlan, function: Callable[..., Any], *arguments: Any, ray: bool | None = None
 ) -> Any:
     """Call a function where its memory is free again before the fleet starts."""
     spec = plan.spec
     if not (on_ray(spec) if ray is None else ray):
-        return LocalFleet.apart(function, *arguments)
-    return RayFleet.apart(
+        return LocalFleet.run_isolated(function, *arguments)
+    return RayFleet.run_isolated(
         function,
         *arguments,
         address=spec.address,

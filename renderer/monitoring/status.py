@@ -206,8 +206,8 @@ def _pace(events: Sequence[Fields], lines: Sequence[Fields], stage: int) -> floa
     if not recent:
         saved = [e for e in events if e["event"] == "state" and e["stage"] == stage and "time" in e]
         pairs = itertools.pairwise(saved)
-        apart = [(b["time"] - a["time"], b["step"] - a["step"]) for a, b in pairs]
-        recent = [seconds / steps for seconds, steps in apart if steps > 0][-RECENT:]
+        run_isolated = [(b["time"] - a["time"], b["step"] - a["step"]) for a, b in pairs]
+        recent = [seconds / steps for seconds, steps in run_isolated if steps > 0][-RECENT:]
     return statistics.median(recent) if recent else 0.0
 
 

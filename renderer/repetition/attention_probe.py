@@ -14,7 +14,7 @@ from frieze.cluster.comm import solo
 from frieze.cluster.layout import Band
 from frieze.cluster.strategies.bands import predict
 
-from ..driver.workers import apart, session
+from ..driver.workers import run_isolated, session
 from ..errors import PlanError
 from ..models import finite
 from ..models.family import BandPlace
@@ -49,7 +49,7 @@ def attend(plan: CanvasPlan, tell: Tell = lambda text: None) -> tuple[Amplitudes
     small = _small(plan)
     tell(f"one step at {small.spec.width}x{small.spec.height}, listened to")
     with session(small):
-        return logit_amplitudes.amplitudes(apart(small, listened, small), axes)
+        return logit_amplitudes.amplitudes(run_isolated(small, listened, small), axes)
 
 
 def can_attend(plan: CanvasPlan) -> bool:

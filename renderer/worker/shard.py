@@ -69,7 +69,7 @@ class Shard:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
 
-    def arrange(self, plan: CanvasPlan) -> None:
+    def set_plan(self, plan: CanvasPlan) -> None:
         """Take up a plan for as many ranks as there are now; rows are restored after it.
 
         Ranks with the same band and different prompts are twins; each keeps half of the band,
@@ -94,7 +94,7 @@ class Shard:
         self.conditioning[prompt] = conditioning.on(self.device)
 
     @exactly
-    def paint(self) -> Digests:
+    def decode_stage(self) -> Digests:
         """Decode this stage's latents into the store, for the next stage to enlarge.
 
         Returns digests of the chunks that were written.
@@ -221,7 +221,7 @@ class Shard:
         """(its place among twins, what the first step measured of its halves of the guidance)."""
         return self.twins.rank if self.twins else 0, method_attention.measured(self.tunings)
 
-    def concentrate(self, halves: Sequence[Entropies]) -> None:
+    def set_entropies(self, halves: Sequence[Entropies]) -> None:
         """Scale the heads of this stage by the entropies of all halves."""
         method_attention.concentrate(self.tunings, halves, self.twins)
 

@@ -44,7 +44,7 @@ class Stand:
         Store.create(targets.store, layout, fingerprint=mark, run=run, overwrite=False)
         self.shard = Shard(made, targets.store, None)
         self.shard.join(solo())
-        self.shard.arrange(made)
+        self.shard.set_plan(made)
         self.shard.load()
         for prompt, encoded in prompt_encoding.encode_prompts(made, None).items():
             self.shard.condition(encoded, prompt)
@@ -57,13 +57,13 @@ class Stand:
         """A stage from its beginning; all of it, or of the last one the first step."""
         shard, last = self.shard, index == len(self.plan.stages) - 1
         if index - 1 in self.plan.painted:
-            shard.paint()
+            shard.decode_stage()
         shard.begin(index, 0 if index else None)
         before = self._kept()
         shard.step(0)
         _, halves = shard.entropies()
         if all(halves):
-            shard.concentrate(halves)
+            shard.set_entropies(halves)
         self._drawn = (before, self._kept())
         if not last:
             for step in range(1, self.plan.stages[index].num_steps):

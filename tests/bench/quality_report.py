@@ -188,24 +188,26 @@ def _rivals(own: Line, others: Sequence[Line], real: Mapping[str, Estimate]) -> 
     To be less alike to itself than real scenes are is no merit, nor is the detail of what is drawn
     more than once: both are told apart.
     """
-    told, apart = [], []
+    told, run_isolated = [], []
     for column in COLUMNS:
         better = [o for o in others if beats(o.figures[column], own.figures[column], column)]
         if "repeats" in column and real and own.figures[column].low <= real[column].high:
             about = "Less alike to themselves than auto, which is no more so than real scenes"
-            apart += _named(f"{about}, in {column}", better)
+            run_isolated += _named(f"{about}, in {column}", better)
             continue
         if column == "detail":
             twice = [o for o in better if _repeats_more(o, own)]
             better = [o for o in better if o not in twice]
-            apart += _named("More detail than auto, of what they repeat more than it does", twice)
+            run_isolated += _named(
+                "More detail than auto, of what they repeat more than it does", twice
+            )
         told += [f"{other.name} beats auto in {column}." for other in better]
     if not told:
         told.append(f"Of {len(others)} rows, none beats auto in any column but seconds.")
     for other in others:
         won = [c for c in COLUMNS if beats(own.figures[c], other.figures[c], c)]
-        apart += [f"auto beats {other.name} in {', '.join(won)}."] * bool(won)
-    return told + apart
+        run_isolated += [f"auto beats {other.name} in {', '.join(won)}."] * bool(won)
+    return told + run_isolated
 
 
 def _repeats_more(one: Line, other: Line) -> bool:

@@ -164,7 +164,7 @@ def grey_levels(a: Drawn, b: Drawn) -> int:
     return int(np.abs(a.pixels_THWC.astype(int) - b.pixels_THWC.astype(int)).max())
 
 
-def apart(a: Drawn, b: Drawn) -> float:
+def run_isolated(a: Drawn, b: Drawn) -> float:
     """The largest difference of latents, relative to the largest of b."""
     assert a.latents_CTHW.shape == b.latents_CTHW.shape
     difference = (a.latents_CTHW - b.latents_CTHW).abs().max()
@@ -173,11 +173,11 @@ def apart(a: Drawn, b: Drawn) -> float:
 
 def equal(a: Drawn, b: Drawn) -> None:
     """Assert that two pictures are the same but for the order of sums."""
-    assert apart(a, b) <= STOCK_LATENTS
+    assert run_isolated(a, b) <= STOCK_LATENTS
     assert grey_levels(a, b) <= GREY_LEVELS
 
 
 def differ(a: Drawn, b: Drawn) -> None:
     """Assert that two pictures are not the same: the control of `equal`."""
-    assert apart(a, b) > CONTROL
+    assert run_isolated(a, b) > CONTROL
     assert grey_levels(a, b) > GREY_LEVELS

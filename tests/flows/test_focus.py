@@ -88,8 +88,8 @@ def test_halves_of_the_guidance_have_entropies_of_their_own(tmp_path: Path) -> N
     for half, twin in zip((positive, negative), entropies(tmp_path / "4.zarr"), strict=True):
         for layer, heads in half.items():
             assert twin[layer] == pytest.approx(heads, rel=ENTROPY_FLOAT32)
-    apart = grey_levels(pixels(tmp_path / "1.zarr"), pixels(tmp_path / "4.zarr"))
-    assert apart <= GREY_LEVELS
+    run_isolated = grey_levels(pixels(tmp_path / "1.zarr"), pixels(tmp_path / "4.zarr"))
+    assert run_isolated <= GREY_LEVELS
 
 
 def test_factors_of_one_change_no_bit(tmp_path: Path, alone: dict[str, Path]) -> None:

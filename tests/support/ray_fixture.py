@@ -64,7 +64,7 @@ def ray_fleet(_fleets: list[RayFleet]) -> Iterator[RayFleet]:
     yield fleet
     if fleet.has_ended:
         try:
-            fleet.mend()
+            fleet.recover()
         except FleetError:
             _fleets.clear()
             fleet.close()

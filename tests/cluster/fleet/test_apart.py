@@ -29,7 +29,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_its_process_is_its_own_and_has_ended(ray_cluster: int) -> None:
-    pid, tensors = RayFleet.apart(errands.encode, 7)
+    pid, tensors = RayFleet.run_isolated(errands.encode, 7)
     assert pid != os.getpid()
     assert not is_running(pid)
     _, expected = errands.encode(7)
@@ -40,7 +40,7 @@ def test_its_process_is_its_own_and_has_ended(ray_cluster: int) -> None:
 
 def test_its_error_arrives_with_type_message_and_place(ray_cluster: int) -> None:
     with pytest.raises(KeyError, match="no such encoder") as caught:
-        RayFleet.apart(errands.refuse, "no such encoder")
+        RayFleet.run_isolated(errands.refuse, "no such encoder")
     notes = "\n".join(caught.value.__notes__)
     assert "pid" in notes
     assert "errands.py" in notes
@@ -48,12 +48,12 @@ def test_its_error_arrives_with_type_message_and_place(ray_cluster: int) -> None
 
 def test_its_death_arrives_as_a_lost_worker(ray_cluster: int) -> None:
     with pytest.raises(WorkerLostError, match="was lost"):
-        RayFleet.apart(errands.die)
+        RayFleet.run_isolated(errands.die)
 
 
 def test_its_silence_ends_with_the_timeout(ray_cluster: int, tmp_path: Path) -> None:
     with pytest.raises(WorkerLostError, match=r"hangs.* 2 s"):
-        RayFleet.apart(errands.sleep, str(tmp_path), FOREVER, timeout=2.0)
+        RayFleet.run_isolated(errands.sleep, str(tmp_path), FOREVER, timeout=2.0)
     # A machine that is very busy had not begun.
     told = tmp_path / "pid"
     assert not told.exists() or not is_running(int(told.read_text()))
@@ -76,13 +76,13 @@ def test_ctrl_c_ends_it_at_once(ray_cluster: int, tmp_path: Path) -> None:
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        RayFleet.apart(errands.sleep, str(tmp_path), FOREVER)
+        RayFleet.run_isolated(errands.sleep, str(tmp_path), FOREVER)
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
 def test_a_cluster_without_room_for_it_is_refused(ray_cluster: int) -> None:
     with pytest.raises(FleetError, match="did not fit"):
-        RayFleet.apart(errands.threads, num_cpus=ray_cluster + 1, wait=0.5)
+        RayFleet.run_isolated(errands.threads, num_cpus=ray_cluster + 1, wait=0.5)
 
 
 def test_room_that_is_there_is_given_back_and_room_that_is_not_is_told(ray_cluster: int) -> None:
@@ -92,14 +92,17 @@ def test_room_that_is_there_is_given_back_and_room_that_is_not_is_told(ray_clust
         check_room(ray_cluster + 1, num_cpus=1, num_gpus=0, wait=0.5)
     with pytest.raises(FleetError, match=r"1 CPU and 1 GPU .* 0 GPU \(0 free\)"):
         check_room(1, num_cpus=1, num_gpus=1, wait=0.5)
-    assert RayFleet.apart(errands.threads, num_cpus=ray_cluster) == os.environ["OMP_NUM_THREADS"]
+    assert (
+        RayFleet.run_isolated(errands.threads, num_cpus=ray_cluster)
+        == os.environ["OMP_NUM_THREADS"]
+    )
 
 
 def test_a_session_leaves_a_ray_that_it_did_not_start(ray_cluster: int) -> None:
     import ray
 
     with session(2):
-        assert RayFleet.apart(errands.threads) == os.environ["OMP_NUM_THREADS"]
+        assert RayFleet.run_isolated(errands.threads) == os.environ["OMP_NUM_THREADS"]
     assert ray.is_initialized()
 
 
@@ -132,7 +135,7 @@ def test_in_this_process_nothing_but_the_result_is_left(kind: type[LocalFleet]) 
 
     gc.disable()
     try:
-        assert kind.apart(encode).shape == (1, 512)
+        assert kind.run_isolated(encode).shape == (1, 512)
         assert encoders[0]() is None
         encode()  # control: a plain call leaves the cycle
         assert encoders[1]() is not None

@@ -38,7 +38,7 @@ def test_a_killed_rank_is_replaced_and_the_others_keep_what_they_hold(
     kill_in_a_verb(ray_fleet, 1, signal.SIGKILL, tmp_path)
     with pytest.raises(FleetError, match="has ended"):
         ray_fleet.all("rank")
-    ray_fleet.mend()
+    ray_fleet.recover()
     after = pids(ray_fleet)
     assert ray_fleet.size == len(after) == 2
     assert len(set(before) & set(after)) == 1
@@ -53,7 +53,7 @@ def test_a_stopped_rank_is_killed_before_the_others_go_on(
     stopped, other = pids(ray_fleet)
     # Rank 0 keeps the others' store.
     kill_in_a_verb(ray_fleet, 0, signal.SIGSTOP, tmp_path, timeout=1.0)
-    ray_fleet.mend()
+    ray_fleet.recover()
     assert not os.path.exists(f"/proc/{stopped}")
     assert other in pids(ray_fleet)
     assert ray_fleet.all("total", 0) == [21, 21]
@@ -64,12 +64,12 @@ def test_what_was_asked_in_an_earlier_group_is_not_done(ray_fleet: RayFleet) -> 
     ray_fleet.all("remember", 1)
     with pytest.raises(KeyError):
         ray_fleet.all("fail", 0, "no chunk")
-    ray_fleet.mend()
+    ray_fleet.recover()
     number, ray_fleet._number = ray_fleet._number, ray_fleet._number - 1
     with pytest.raises(FleetError, match=rf"group {number - 1} has ended"):
         ray_fleet.all("remember", 2)
     ray_fleet._number = number
-    ray_fleet.mend()
+    ray_fleet.recover()
     assert ray_fleet.all("recall") == [1, 1]
 
 
@@ -79,13 +79,13 @@ def test_threads_go_on_after_an_error_and_one_that_hangs_is_the_end() -> None:
         fleet.all("remember", 7)
         with pytest.raises(KeyError, match="no chunk"):
             fleet.all("fail", 1, "no chunk")
-        fleet.mend()
+        fleet.recover()
         assert fleet.all("recall") == [7, 7]
         assert fleet.all("total", 0) == [21, 21]
         with pytest.raises(WorkerLostError, match=r"rank 1 .* hangs"):
             fleet.all("stall", 1, FOREVER, timeout=1.0)
         with pytest.raises(FleetError, match="cannot be replaced"):
-            fleet.mend()
+            fleet.recover()
         released.set()
 
 
@@ -93,5 +93,5 @@ def test_one_rank_alone_goes_on_after_an_error() -> None:
     with SoloFleet.launch(Worker, 10) as fleet:
         with pytest.raises(KeyError, match="no chunk"):
             fleet.all("fail", 0, "no chunk")
-        fleet.mend()
+        fleet.recover()
         assert fleet.all("total", 1) == [11]

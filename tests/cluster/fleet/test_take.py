@@ -25,7 +25,7 @@ def test_a_new_worker_finds_the_group_and_none_of_the_old_ones_state(fleet: Flee
     fleet.all("remember", 7)
     assert fleet.all("total", 1) == [23, 23]
     for base in (20, 30):
-        fleet.take(Worker, base)
+        fleet.replace_workers(Worker, base)
         assert fleet.all("total", 1) == [2 * base + 3] * 2
     with pytest.raises(AttributeError):
         fleet.all("recall")
@@ -34,7 +34,7 @@ def test_a_new_worker_finds_the_group_and_none_of_the_old_ones_state(fleet: Flee
 
 def test_one_rank_on_the_drivers_thread_takes_another_worker() -> None:
     with SoloFleet.launch(Worker, 10) as fleet:
-        fleet.take(Worker, 20)
+        fleet.replace_workers(Worker, 20)
         assert fleet.all("total", 1) == [21]
         assert [place.pid for place in fleet.describe()] == [os.getpid()]
 
@@ -43,7 +43,7 @@ def test_a_worker_that_cannot_be_built_ends_the_fleet() -> None:
     with LocalFleet.launch(Worker, 2, 10) as fleet:
         assert not fleet.has_ended
         with pytest.raises(ValueError, match="no weights here"):
-            fleet.take(Unwilling)
+            fleet.replace_workers(Unwilling)
         assert fleet.has_ended
         with pytest.raises(FleetError, match="has ended"):
-            fleet.take(Worker, 10)
+            fleet.replace_workers(Worker, 10)

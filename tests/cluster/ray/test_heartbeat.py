@@ -30,7 +30,7 @@ def test_a_stopped_rank_is_found_in_a_verb_that_may_take_for_ever(
         with pytest.raises(WorkerLostError, match=r"rank 1 .*did not answer for 6 s") as caught:
             fleet.all("stall", 1, FOREVER, begun)
         assert caught.value.rank == 1
-        fleet.mend()
+        fleet.recover()
         assert stopped not in {place.pid for place in fleet.describe()}
         assert fleet.all("total", 0) == [1, 1]
 
@@ -48,13 +48,13 @@ def test_newcomers_that_die_as_they_start_are_given_up_after_some(
     flaw, starts = tmp_path / "flaw", tmp_path / "starts"
     with RayFleet.launch(Brittle, 2, str(tmp_path), timeout=AMPLE, wait=FOREVER) as fleet:
         lose_one(fleet, 1)
-        fleet.mend()  # the control: this one starts
+        fleet.recover()  # the control: this one starts
         assert fleet.size == 2
         flaw.touch()
         lose_one(fleet, 0)
-        fleet.mend()
+        fleet.recover()
         assert (fleet.size, starts.read_text()) == (1, "." * MOST_STARTS)
         assert fleet.all("total", 0) == [0]
         lose_one(fleet, 0)
         with pytest.raises(FleetError, match=f"no worker is left, and {MOST_STARTS} starts in a"):
-            fleet.mend()
+            fleet.recover()

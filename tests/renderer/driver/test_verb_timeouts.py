@@ -50,5 +50,5 @@ def test_what_is_new_on_a_canvas_is_measured_by_its_kin_and_by_smaller_canvases(
 
 def test_what_nothing_compares_to_has_all_the_time() -> None:
     patience = after(600.0, condition=[0.1])
-    for verb in ("load", "restore", "arrange", "begin", "decode"):
+    for verb in ("load", "restore", "set_plan", "begin", "decode"):
         assert patience.limit(verb, AREA) == 600.0

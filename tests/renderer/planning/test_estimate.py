@@ -94,7 +94,7 @@ class Measured(Shard):
     def __init__(self, made: CanvasPlan, comm: Comm, tensors: Conditioning) -> None:
         super().__init__(made, "", None)
         self.join(comm)
-        self.arrange(made)
+        self.set_plan(made)
         self.model = model_cache.model(made.facts, made.spec, torch.device("cpu"))
         self.condition(tensors)
         self.halves = tensors.halves

@@ -101,7 +101,7 @@ def test_every_verb_that_computes_is_exact(tmp_path: Path, monkeypatch: pytest.M
         "begin",
         "step",
         "restore",
-        "paint",
+        "decode_stage",
         "decode",
     }
 
