@@ -41,7 +41,8 @@ from ..store.verification import mend, told
 from .caller import Caller, RenderResult, StepCallback
 from .fingerprint import FILES, fingerprint, identity, run_record
 from .initial_pictures import first_frame, keep_sources
-from .render_loop import MOST_FAILURES, RenderLoop, how_to_resume
+from .recovery import MOST_FAILURES, how_to_resume
+from .render_loop import RenderLoop
 from .spec_origin import of_store, with_whole_paths
 from .store_arrays import store_layout
 from .workers import Prompts, Workers, on_ray

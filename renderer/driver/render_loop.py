@@ -1,4 +1,4 @@
-"""The course of a render: all steps and all pixels, whatever becomes of the workers.
+"""The loop over stages and steps of a render, and its pixels, whatever becomes of the workers.
 
 There is one way to go on, from a stopped render as from a lost worker or on another number of
 workers: take up the newest saved state and do what is missing.
@@ -38,14 +38,10 @@ from ..store.store import Store
 from ..store.upstream import is_last
 from ..worker.state_writer import Digests
 from .caller import Caller, RenderHandle
+from .recovery import PASSING, Recovery, how_to_resume
 from .state_slots import StateSlots
 from .verb_timeouts import VerbTimeouts
 from .workers import Prompts, note_numerics, replanned
-
-# So many failures in a row at one place end a render.
-MOST_FAILURES = 3
-# What may go better the next time; a worker's own exceptions would only be raised again.
-PASSING = (WorkerLostError, CommError, StoreError)
 
 
 class Resized(Exception):
@@ -71,7 +67,7 @@ class RenderLoop:
         self.listener = listener
         self.slots = StateSlots(store.states())
         self._written = set(store.done())
-        self._failures: list[tuple[int, int, int]] = []  # where each of those in a row was
+        self._recovery = Recovery(fleet, store, self.slots, listener, plan.spec)
         self._seconds: list[float] = []  # of this stage's steps since it was taken up
         self._patience = VerbTimeouts(fleet.timeout)
         self._shown = -1  # the stage whose beginning was told
@@ -84,7 +80,7 @@ class RenderLoop:
         while True:
             try:
                 if failed is not None:
-                    self._mend(failed)
+                    self._recovery.recover(failed, self.plan, self._now)
                 self.plan = self._arranged()
                 self._denoise()
                 self._decode()
@@ -94,65 +90,13 @@ class RenderLoop:
             except TakenOverError:
                 raise
             except PASSING as error:
-                self._count(error)
+                self._recovery.count(error, self.plan, self._now, len(self._written))
                 failed = error
             except NotFiniteError as error:
                 kept = f"{error}; {self.store.path} keeps what was finite"
                 raise NotFiniteError(kept) from error
             except (FleetError, BandError) as error:
-                raise self._failed(error) from error
-
-    # ---- what went wrong
-
-    def _count(self, error: Exception) -> None:
-        """Raise an error that may not pass: too many in a row where the render stands."""
-        newest = self.slots.newest
-        stage, step = (newest.stage, newest.step) if newest else (0, 0)
-        place = (stage, step, len(self._written))
-        self._failures = [*(p for p in self._failures if p == place), place]
-        if len(self._failures) < MOST_FAILURES:
-            self.listener.say("failure", self.plan, *self._now, message=line(error))
-            return
-        if isinstance(error, StoreError):
-            raise error
-        raise self._failed(error, f", {MOST_FAILURES} times in a row") from error
-
-    def _mend(self, failed: Exception) -> None:
-        """A new group of the workers that are left and of those that took the lost ones' places."""
-        began = time.monotonic()
-        self.slots.give_up()
-        try:
-            self.fleet.recover()
-        except WorkerLostError:
-            raise
-        except FleetError as error:
-            raise self._failed(failed, f"; {error}") from error
-        newest, size = self.slots.newest, self.fleet.size
-        stage, step = (newest.stage, newest.step) if newest else (0, 0)
-        again = f"step {step + 1} of stage {stage + 1}"
-        if self._is_drawn:
-            again = "what was not decoded"
-        who = "1 worker goes" if size == 1 else f"{size} workers go"
-        self.listener.say(
-            "recovered",
-            self.plan,
-            stage,
-            step,
-            seconds=time.monotonic() - began,
-            message=f"{line(failed)}; {who} on with {again}",
-            facts={"steps_redone": self._redone(stage, step), **observers.of_fleet(self.fleet)},
-        )
-
-    def _redone(self, stage: int, step: int) -> int:
-        """Steps that were done, or under way, and will be done again."""
-        if self._is_drawn:
-            return 0
-        before = [each.num_steps for each in self.plan.stages]
-        return sum(before[: self._now[0]]) + self._now[1] + 1 - sum(before[:stage]) - step
-
-    def _failed(self, error: Exception, more: str = "") -> RenderFailedError:
-        how = how_to_resume(self.store, self.asked.spec)
-        return RenderFailedError(f"{error}{more}; {how}")
+                raise self._recovery.failed(error) from error
 
     # ---- verbs
 
@@ -179,7 +123,7 @@ class RenderLoop:
             try:
                 plan = replanned(self.asked, self.fleet.size)
             except PlanError as error:
-                raise self._failed(error) from error
+                raise self._recovery.failed(error) from error
         self.fleet.all("set_plan", plan)
         return plan
 
@@ -394,8 +338,3 @@ class RenderLoop:
                 self._save()
             how = how_to_resume(self.store, self.asked.spec)
             raise RenderCancelledError(f"stopped as asked; {how}")
-
-
-def how_to_resume(store: Store, spec: RenderSpec) -> str:
-    """The end of every message about an unfinished store."""
-    return f"finish with: {commands.resume(store.path, spec, store.run['outputs'])}"

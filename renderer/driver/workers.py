@@ -1,6 +1,7 @@
 """Which fleet draws a plan: one rank here, threads of this process, or Ray actors.
 
-A driver asks a `Workers` for what it needs; crews that outlive a render are in batches/warm_workers.py.
+A driver asks `Workers` for what it needs; those that outlive a render are in
+batches/warm_workers.py.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Everywhere x = alpha x0 + sigma eps. Rectified flow has alpha = 1 - sigma, all else alpha^2 +
 sigma^2 = 1; diffusers' "variance exploding" coordinates (x0 + s eps) are divided by sqrt(1 + s^2),
-so that a network always gets x as it is. Flow tables are our own formulas (timestep_shift.py), for the
-shift must be governed beyond the trained size; all others are read out of diffusers' schedulers.
+so that a network always gets x as it is. Flow tables are our own formulas (timestep_shift.py),
+for the shift must be governed beyond the trained size; all others are read out of diffusers'
+schedulers.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 
 from frieze.renderer import Event, RenderFailedError, StoreError, render, resume
 from frieze.renderer.driver import verb_timeouts
-from frieze.renderer.driver.render_loop import MOST_FAILURES
+from frieze.renderer.driver.recovery import MOST_FAILURES
 from frieze.renderer.store.store import Store
 from frieze.renderer.worker import shard
 from frieze.renderer.worker.shard import Shard

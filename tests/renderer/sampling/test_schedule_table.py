@@ -315,7 +315,9 @@ def test_a_config_says_how_to_step(
 def test_a_flow_table_needs_neither_torch_nor_diffusers(tmp_path: Path) -> None:
     schedule_of(tmp_path, WAN)
     code = (
-        "import sys, pathlib; from frieze.renderer.checkpoints.scheduler_config import read_schedule; from frieze.renderer.sampling.schedule_table import table;"
+        "import sys, pathlib; "
+        "from frieze.renderer.checkpoints.scheduler_config import read_schedule; "
+        "from frieze.renderer.sampling.schedule_table import table;"
         f"schedule = read_schedule(pathlib.Path({str(tmp_path)!r}));"
         "table(schedule, 5, tokens=9, training_tokens=9);"
         "print(*(sys.modules.keys() & {'torch', 'diffusers'}))"
