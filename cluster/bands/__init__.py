@@ -1,6 +1,7 @@
 """Torch functions on a band: halos, merged statistics, canvas attention."""
 
 from .attention_entropy import canvas_entropy as canvas_entropy
+from .attention_modifier import AttentionChange as AttentionChange
 from .attention_modifier import AttentionModifier as AttentionModifier
 from .attention_override import AttentionOverride as AttentionOverride
 from .band_mode import BandMode as BandMode

@@ -1,4 +1,4 @@
-"""What may be done to attention over a canvas: queries and keys scaled, spread measured, decay.
+"""What a method may do to attention over a canvas: queries and keys scaled, spread measured, decay.
 
 Shape suffixes: B batch, H heads, S tokens, D head dim.
 """
@@ -6,6 +6,7 @@ Shape suffixes: B batch, H heads, S tokens, D head dim.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -13,42 +14,47 @@ from torch import Tensor
 from frieze.kernels.decay import Decay
 
 
-class AttentionModifier(Protocol):
-    """How the attention of marked layers is changed and measured, inside one `BandMode`.
+@dataclass(frozen=True)
+class AttentionChange:
+    """What one attention of a marked layer is to be: decided once, before any of it is computed.
 
-    It is asked on every rank, for the same layers in the same order, and must answer alike: on
-    text tokens it must make the same bits of the same bits.
+    Another kind of attention (keys from windows, answers of two kinds joined) is a field more
+    here, None where nothing changes, and a branch more at the end of `BandMode.attend`.
     """
 
-    def tuned(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> tuple[Tensor, Tensor]:
-        """The queries and keys to attend with instead, of the same shapes and dtype.
-
-        They are this rank's tokens, text included, rotated, with all heads.  Called before every
-        attention of a marked layer; the tensors themselves mean that nothing changes.
-        """
-        ...
-
-    def factor(self, num_tokens: int) -> float:
-        """What the logits of all heads are multiplied by; 1 changes nothing.
-
-        `num_tokens` are this rank's, text included.  It costs nothing: the softmax has a scale.
-        """
-        ...
+    # Queries and keys to attend with: this rank's tokens, text included, rotated, with all heads.
+    q_BHSD: Tensor
+    k_BHSD: Tensor
+    # What the logits of all heads are multiplied by. It costs nothing: the softmax has a scale.
+    factor: float = 1.0
+    # How logits between image tokens decay with their distance in frames of tokens.
+    decay: Decay | None = None
+    # Receives the entropy_BH of these queries and keys, as `canvas_entropy` has it: float64, the
+    # same bits on every rank.
+    probe: Callable[[Tensor], None] | None = None
+    # Tokens to a side of the blocks whose entropy is measured; None measures tokens.
+    pooled: int | None = None
 
     @property
-    def probe(self) -> Callable[[str, Tensor], None] | None:
-        """Receives (layer, entropy_BH) of every such attention, as tuned; None measures nothing.
+    def keeps_logits(self) -> bool:
+        """Whether the plain function, of these queries and keys and this scale, is all of it."""
+        return self.decay is None
 
-        The entropy is that of `canvas_entropy`: float64, the same bits on every rank.
+    def scaled(self, scale: float | None) -> float | None:
+        """The scale of the logits, from the call's own; None stands for D ** -0.5."""
+        if self.factor == 1.0:
+            return scale
+        return (self.q_BHSD.shape[-1] ** -0.5 if scale is None else scale) * self.factor
+
+
+class AttentionModifier(Protocol):
+    """How the attention of marked layers is changed and measured, inside one `BandMode`."""
+
+    def change(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> AttentionChange:
+        """What the attention of a layer is to be, given its own queries and keys.
+
+        It is asked on every rank, before every attention of a marked layer, for the same layers
+        in the same order, and must answer alike; on text tokens it must make the same bits of
+        the same bits. Shapes and dtypes stay; the tensors themselves mean that nothing changes.
         """
-        ...
-
-    @property
-    def pooled(self) -> int | None:
-        """Tokens to a side of the blocks whose entropy is measured; None measures tokens."""
-        ...
-
-    @property
-    def decay(self) -> Decay | None:
-        """How logits between image tokens decay with their distance in frames of tokens."""
         ...

@@ -13,18 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from frieze.kernels.decay import Decay
 from frieze.kernels.group_norm import Moments, merge, moments, normalise
 
 from ..comm import AxisComms, Comm, axis_comms
 from ..layout import Band, Canvas, Mesh
 from .attention_entropy import canvas_entropy
-from .attention_modifier import AttentionModifier
+from .attention_modifier import AttentionChange, AttentionModifier
 from .attention_override import AttentionOverride
 from .canvas_attention import Context, canvas_attention
 from .convolution import BandConvolution
@@ -41,7 +42,7 @@ class BandMode(TorchFunctionMode):
     `comm` joins the ranks, or is their `axis_comms` built before; `bands` are the latent rows of
     every rank of one canvas, from the top.  With the latent `canvas` a band's tensors and tokens
     are told by their sizes from the start, so more mistakes raise; without it they are learnt.
-    A `tuning` changes and measures the attention of the layers in `marks` that are not local; on
+    A `modifier` changes and measures the attention of the layers in `marks` that are not local; on
     one rank that is all that is done then, and no mode is entered.
     On a clean exit every layer in `marks` must have attended here, else BandError.
     """
@@ -54,7 +55,7 @@ class BandMode(TorchFunctionMode):
         mesh: Mesh | None = None,
         marks: Sequence[Marks] = (),
         canvas: Canvas | None = None,
-        tuning: AttentionModifier | None = None,
+        modifier: AttentionModifier | None = None,
     ) -> None:
         super().__init__()
         self.comms = comm if isinstance(comm, AxisComms) else axis_comms(comm, mesh)
@@ -64,11 +65,11 @@ class BandMode(TorchFunctionMode):
             raise BandError(f"bands of {self.bands[-1].stop} rows on a canvas of {canvas.height}")
         self.canvas = CanvasShapes(self.bands, self.comm.rank, canvas)
         self.convolution = BandConvolution(self.comm, self.canvas)
-        self.tuning = tuning
-        # Here every function means what it means anyway, and only the tuning is to be done: the
-        # mode, which costs every torch call a detour, is not entered.
-        self._only_tunes = tuning is not None and self.comm.size == 1
-        self.watch = LayerGuard(marks, AttentionOverride(self.attend) if self._only_tunes else None)
+        self.modifier = modifier
+        # One rank holds the canvas: every function means what it means anyway, and attention alone
+        # is changed. The mode, which costs every torch call a detour, is not entered.
+        self._is_whole = modifier is not None and self.comm.size == 1
+        self.guard = LayerGuard(marks, AttentionOverride(self.attend) if self._is_whole else None)
         self._meanings: dict[str, Callable[..., Tensor]] = {
             "convolve": self.convolution.convolve,
             "pad": self.convolution.pad,
@@ -78,17 +79,17 @@ class BandMode(TorchFunctionMode):
         }
 
     def __enter__(self) -> BandMode:
-        self.watch.begin()
-        if not self._only_tunes:
+        self.guard.begin()
+        if not self._is_whole:
             super().__enter__()
         return self
 
     def __exit__(self, error_type: Any, error: Any, traceback: Any) -> None:
-        if not self._only_tunes:
+        if not self._is_whole:
             super().__exit__(error_type, error, traceback)
-        self.watch.end()
+        self.guard.end()
         if error_type is None:
-            self.watch.check_all_ran()
+            self.guard.check_all_ran()
 
     def __torch_function__(
         self,
@@ -111,12 +112,12 @@ class BandMode(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def _is_local(self) -> bool:
-        call = self.watch.innermost
+        call = self.guard.innermost
         return call is not None and call.marks.local
 
     def _joins_tokens(self, mixer: Any) -> bool:
         """Does a marked layer join text to its tokens? [B, heads, S, D] may look like a map."""
-        call = self.watch.innermost
+        call = self.guard.innermost
         return call is not None and call.context is not None and getattr(mixer, "maps_only", False)
 
     def group_norm(
@@ -150,60 +151,51 @@ class BandMode(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """Attention over the whole canvas in a marked layer; in others it must not need to be."""
-        call = self.watch.innermost
+        """Attention over the whole canvas in a marked layer; in others it must not need to be.
+
+        What the layer's attention is to be the modifier decides once; then it is measured, if
+        asked, and computed: by the plain function where one rank holds all tokens and no logit
+        changes by itself, else by all ranks.
+        """
+        call = self.guard.innermost
         if call is None or call.marks.local:
             if call is None:
                 self._check_unmarked(function, query, key)
             rest = (attn_mask, dropout_p, is_causal)
             return function(query, key, value, *rest, scale=scale, enable_gqa=enable_gqa)
         call.num_attentions += 1
-        if is_causal or dropout_p or not _is_open(attn_mask):
-            raise refusal(
-                function,
-                query,
-                f"layer {call.name!r}: is_causal={is_causal}, dropout_p={dropout_p} or a mask with "
-                "gaps do not reach beyond this band; drop padded text instead of masking it",
-            )
+        _check_reach(function, query, call, attn_mask, dropout_p, is_causal)
         if enable_gqa:
             repeats = query.shape[-3] // key.shape[-3]
             key, value = (x.repeat_interleave(repeats, -3) for x in (key, value))
-        options: dict[str, Any] = {"comms": self.comms, "scale": scale, "context": call.context}
-        if not self._needs_no_counts:
-            options["tokens"] = self._token_counts(function, (query, key, value), call)
-        if self.tuning is not None:
-            query, key = self._tune(self.tuning, function, query, key, call, options)
-            if self._only_tunes and self.tuning.decay is None:
-                return function(query, key, value, attn_mask, scale=options["scale"])
-        return canvas_attention(query, key, value, **options)
+        change = AttentionChange(query, key)
+        if self.modifier is not None:
+            change = self.modifier.change(call.name, query, key)
+        query, key, scale = change.q_BHSD, change.k_BHSD, change.scaled(scale)
+        if change.probe is not None:
+            place = self._place(function, (query, key, value), call, change)
+            change.probe(canvas_entropy(query, key, pooled=change.pooled, scale=scale, **place))
+        if self._is_whole and change.keeps_logits:  # all tokens are here
+            return function(query, key, value, attn_mask, scale=scale)
+        place = self._place(function, (query, key, value), call, change)
+        return canvas_attention(query, key, value, scale=scale, **place)
 
-    @property
-    def _needs_no_counts(self) -> bool:
-        """Whether no tokens lie elsewhere, and those that are here are scaled alone."""
-        tuning = self.tuning
-        return self._only_tunes and tuning is not None and not (tuning.probe or tuning.decay)
-
-    def _tune(
+    def _place(
         self,
-        tuning: AttentionModifier,
         function: Any,
-        query: Tensor,
-        key: Tensor,
+        qkv: tuple[Tensor, Tensor, Tensor],
         call: Call,
-        options: dict[str, Any],
-    ) -> tuple[Tensor, Tensor]:
-        """Tuned queries and keys, measured if asked; adds to the options of `canvas_attention`."""
-        query, key = tuning.tuned(call.name, query, key)
-        if (factor := tuning.factor(query.shape[2])) != 1.0:
-            plain = options["scale"] if options["scale"] is not None else query.shape[-1] ** -0.5
-            options["scale"] = plain * factor
-        pooled = None if tuning.probe is None else tuning.pooled
-        if tuning.decay is not None or pooled is not None:
-            options["decay"] = tuning.decay
-            options["num_frames"] = self._num_frames(function, query, call)
-        if tuning.probe is not None:
-            tuning.probe(call.name, canvas_entropy(query, key, pooled=pooled, **options))
-        return query, key
+        change: AttentionChange,
+    ) -> _Place:
+        """Where the tokens of a call lie; frames are counted only for what depends on them."""
+        by_frame = change.decay is not None or change.pooled is not None
+        return {
+            "comms": self.comms,
+            "tokens": self._token_counts(function, qkv, call),
+            "context": call.context,
+            "decay": change.decay,
+            "num_frames": self._num_frames(function, qkv[0], call) if by_frame else 1,
+        }
 
     def _num_frames(self, function: Any, query: Tensor, call: Call) -> int:
         """Frames of this layer's tokens."""
@@ -257,6 +249,16 @@ class BandMode(TorchFunctionMode):
             )
 
 
+class _Place(TypedDict):
+    """Where the tokens of one attention lie on the canvas, as `canvas_attention` takes it."""
+
+    comms: AxisComms
+    tokens: Sequence[int]
+    context: Context | None
+    decay: Decay | None
+    num_frames: int
+
+
 def band_mode(
     comm: Comm | AxisComms,
     bands: Sequence[Band],
@@ -264,16 +266,16 @@ def band_mode(
     mesh: Mesh | None = None,
     marks: Sequence[Marks] = (),
     canvas: Canvas | None = None,
-    tuning: AttentionModifier | None = None,
+    modifier: AttentionModifier | None = None,
     always: bool = False,
 ) -> AbstractContextManager[Any]:
-    """A `BandMode`; nothing at all where one rank holds the canvas and there is no `tuning`.
+    """A `BandMode`; nothing at all where one rank holds the canvas and there is no `modifier`.
 
     `always` enters it there too.
     """
-    if len(bands) == 1 and tuning is None and not always:
+    if len(bands) == 1 and modifier is None and not always:
         return nullcontext()
-    return BandMode(comm, bands, mesh=mesh, marks=marks, canvas=canvas, tuning=tuning)
+    return BandMode(comm, bands, mesh=mesh, marks=marks, canvas=canvas, modifier=modifier)
 
 
 def _stacked(bands: Sequence[Band], num_ranks: int) -> tuple[Band, ...]:
@@ -285,6 +287,24 @@ def _stacked(bands: Sequence[Band], num_ranks: int) -> tuple[Band, ...]:
             f"at least 1 row; got {[(b.start, b.stop) for b in bands]}"
         )
     return tuple(bands)
+
+
+def _check_reach(
+    function: Any,
+    query: Tensor,
+    call: Call,
+    mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+) -> None:
+    """Refuses what would need to know which tokens of the other bands a query may see."""
+    if is_causal or dropout_p or not _is_open(mask):
+        raise refusal(
+            function,
+            query,
+            f"layer {call.name!r}: is_causal={is_causal}, dropout_p={dropout_p} or a mask with "
+            "gaps do not reach beyond this band; drop padded text instead of masking it",
+        )
 
 
 def _is_open(mask: Tensor | None) -> bool:

@@ -32,19 +32,17 @@ def predict(
     *,
     bands: Sequence[Band] | None = None,
     marks: Sequence[Marks] = (),
-    tuning: AttentionModifier | None = None,
+    modifier: AttentionModifier | None = None,
 ) -> Tensor:
     """denoised(x, level) of the whole canvas, of which x [B, C, (T,) H, W] is this rank's band.
 
-    `tuning` changes and measures the attention of the marked layers.
-
     `bands` are those of all ranks; without them the ranks tell each other how many rows they hold.
-    `tuning` is done to the attention of the layers in `marks`, on any number of ranks.
+    `modifier` changes and measures the attention of the layers in `marks`, on any number of ranks.
     """
     if bands is None:
         bands = _told(x.shape[-2], comm.world if isinstance(comm, AxisComms) else comm)
     canvas = Canvas(x.shape[2] if x.ndim == 5 else 1, bands[-1].stop, x.shape[-1])
-    with band_mode(comm, bands, marks=marks, canvas=canvas, tuning=tuning):
+    with band_mode(comm, bands, marks=marks, canvas=canvas, modifier=modifier):
         return denoised(x, level)
 
 

@@ -14,26 +14,21 @@ from typing import Any
 import torch
 
 from frieze.cluster.bands import BandError
-from frieze.cluster.comm import CommError
-from frieze.cluster.fleet import Fleet, FleetError, WorkerLostError, cancelled_by
+from frieze.cluster.fleet import Fleet, FleetError, cancelled_by
 
 from ..errors import (
     NotFiniteError,
     PlanError,
     RenderCancelledError,
-    RenderFailedError,
-    StoreError,
     TakenOverError,
-    line,
 )
 from ..events import StepReport
 from ..journal.inventory import SavedState
 from ..models import finite
-from ..monitoring import commands, observers
+from ..monitoring import observers
 from ..planning import canvas_plan
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.estimate import GIB
-from ..spec.render_spec import RenderSpec
 from ..store.store import Store
 from ..store.upstream import is_last
 from ..worker.state_writer import Digests

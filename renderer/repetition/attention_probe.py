@@ -1,4 +1,4 @@
-"""One step at the trained size, listened to: which frequencies the model's attention hangs on.
+"""Run one step at the trained size and measure which rotary frequencies dominate attention.
 
 Unlike drafts it draws nothing at the picture's size, so that it takes as long at any; it looks at
 pure noise. One worker does it, with the model to itself.
@@ -92,7 +92,7 @@ def listened(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(stage_seed(spec.seed, 0)))
     band = Band(0, canvas.height)
     place = BandPlace(band, canvas, trained)
-    ear = AmplitudeProbe(model.axes(place))
+    probe = AmplitudeProbe(model.axes(place))
     x0 = predict(
         lambda x, at: model.denoised(x, at, prompt.halves[0], place, stage.guidance),
         noise.to(device) * stage.table.scale,
@@ -100,8 +100,8 @@ def listened(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
         solo(),
         bands=(band,),
         marks=model.denoiser_marks(level),
-        tuning=ear,
+        modifier=probe,
     )
     if not finite.is_finite([x0]):
         raise finite.error("the model's estimate", f"a step at {spec.width}x{spec.height}", spec)
-    return ear.shares()
+    return probe.shares()

@@ -13,12 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from frieze.cluster.bands import innermost
+from frieze.cluster.bands import AttentionChange, innermost
 
 from ..extrapolation.frequencies import PICTURE
 from ..models.positions import RotaryAxis, frequencies
@@ -69,7 +68,7 @@ def turned_mean(x_BHSD: Tensor, axes: Sequence[RotaryAxis]) -> list[Tensor]:
 
 @dataclass
 class AmplitudeProbe:
-    """A tuning (`cluster.tuning`) that changes nothing and adds up amplitudes of all heads.
+    """An attention modifier that changes nothing and adds up amplitudes of all heads.
 
     `axes` are those of a canvas that one rank holds whole.
     """
@@ -77,22 +76,14 @@ class AmplitudeProbe:
     axes: Sequence[RotaryAxis]
     sums: dict[str, Tensor] = field(default_factory=dict)
 
-    probe: ClassVar[None] = None
-    pooled: ClassVar[None] = None
-    decay: ClassVar[None] = None
-
-    def tuned(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> tuple[Tensor, Tensor]:
-        """The same; text is not listened to."""
+    def change(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> AttentionChange:
+        """None; of a joint sequence the image tokens are added."""
         call = innermost()
         q, k = q_BHSD, k_BHSD
         if call is not None and call.context is not None:
             (_, q), (_, k) = call.context.split(q), call.context.split(k)
         self.add(q, k)
-        return q_BHSD, k_BHSD
-
-    def factor(self, num_tokens: int) -> float:
-        """None."""
-        return 1.0
+        return AttentionChange(q_BHSD, k_BHSD)
 
     def add(self, q_BHSD: Tensor, k_BHSD: Tensor) -> None:
         """Add what the heads of a layer give, of image tokens alone."""

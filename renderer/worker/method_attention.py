@@ -8,6 +8,7 @@ Shape suffixes: B batch, H heads, L layers, S tokens, D head dim, F frequencies 
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import weakref
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from frieze.cluster.bands import AttentionChange
 from frieze.cluster.comm import Comm, Like
 
 from ..extrapolation.spectrum import spectrum, token_means
@@ -82,16 +84,6 @@ class MethodAttention:
         focus = self.method.focus
         return self.is_beyond and focus is not None and focus.scale is not None
 
-    @property
-    def pooled(self) -> int | None:
-        """Side of the blocks whose entropy is measured, if it is not the tokens'."""
-        return self.method.focus.pooled if self.method.focus else None
-
-    @property
-    def probe(self) -> Callable[[str, Tensor], None] | None:
-        """Keeps what the first step measures."""
-        return self._keep if self.is_measuring else None
-
     def _keep(self, layer: str, entropy_BH: Tensor) -> None:
         self.measured[layer] = entropy_BH.mean(0).cpu()
 
@@ -140,16 +132,24 @@ class MethodAttention:
         self._gain_D = torch.cat(list(map(_per_channel, each, self.axes)))
         self._weights.clear()
 
-    def tuned(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> tuple[Tensor, Tensor]:
+    def change(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> AttentionChange:
         """Queries with their heads' factors and the squares of their channels' gains.
 
         A gain of queries and of keys is its square of either: logits sum over channels.
         """
+        focus = self.method.focus if self.is_measuring else None
         alike = layer if layer in self._scale_H else ""  # gains are those of all layers
         if alike not in self._weights:
             self._weights[alike] = self._weight(layer, q_BHSD)
         weight_HSD = self._weights[alike]
-        return (q_BHSD if weight_HSD is None else q_BHSD * weight_HSD), k_BHSD
+        return AttentionChange(
+            q_BHSD if weight_HSD is None else q_BHSD * weight_HSD,
+            k_BHSD,
+            factor=self._factor(q_BHSD.shape[2]),
+            decay=self.decay,
+            probe=functools.partial(self._keep, layer) if self.is_measuring else None,
+            pooled=focus.pooled if focus else None,
+        )
 
     def _weight(self, layer: str, like: Tensor) -> Tensor | None:
         """What queries of a layer are multiplied by, one for all tokens; None for 1."""
@@ -162,7 +162,7 @@ class MethodAttention:
             return None
         return math.prod(parts[1:], start=parts[0]).to(like)
 
-    def factor(self, num_tokens: int) -> float:
+    def _factor(self, num_tokens: int) -> float:
         """One factor for all heads, from the number of tokens, text included."""
         focus = self.method.focus
         if focus is None or focus.constant is None or not self.is_beyond:

@@ -350,7 +350,7 @@ class Shard:
                     self.comms,
                     bands=grid.bands,
                     marks=self.model.denoiser_marks(level),
-                    tuning=None if tuning.is_idle else tuning,
+                    modifier=None if tuning.is_idle else tuning,
                 )
 
         clean = [

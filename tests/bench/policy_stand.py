@@ -28,8 +28,8 @@ from frieze.renderer.store.store import Store
 from frieze.renderer.worker import prompt_encoding
 from frieze.renderer.worker.shard import Shard
 
-# What a tuning and a guide do at a step.
-TUNED = ("enter", "saw", "tuned", "factor")
+# What an attention modifier and a guide do at a step.
+MODIFIED = ("enter", "saw", "change")
 GUIDED = ("entered", "corrected", "grid")
 
 
@@ -106,11 +106,7 @@ class Stand:
             self.plan, method=dataclasses.replace(method, positions=positions)
         )
         owners: list[tuple[Any, str]] = [
-            *(
-                (t, name)
-                for t in self.shard.tunings
-                for name in ("enter", "saw", "tuned", "factor")
-            ),
+            *((t, name) for t in self.shard.tunings for name in MODIFIED),
             *((self.shard.guiding, name) for name in GUIDED),
         ]
         for owner, name in owners:

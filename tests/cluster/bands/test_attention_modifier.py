@@ -1,7 +1,8 @@
-"""A tuning scales, measures and decays the attention of marked layers, on any number of ranks."""
+"""A modifier scales, measures, decays the attention of marked layers, on any number of ranks."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -12,7 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frieze.cluster.bands import BandError, BandMode, Context, Marks, band_mode, mark
+from frieze.cluster.bands import (
+    AttentionChange,
+    BandError,
+    BandMode,
+    Context,
+    Marks,
+    band_mode,
+    mark,
+)
 from frieze.cluster.comm import Comm, run_threads, solo
 from frieze.cluster.layout import Band, Canvas, Mesh
 from frieze.cluster.strategies.bands import predict
@@ -24,14 +33,14 @@ CANVAS = Canvas(1, 24, WIDTH)
 WHOLE = (Band(0, 24),)
 DECAY = Decay(window=1, alpha=0.8)
 LAYERS = ["blocks.0", "blocks.1"]
-Tuned = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]
+Scaled = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Recorded:
-    """A tuning that notes what it was asked."""
+    """A modifier that notes what it was asked."""
 
-    change: Tuned = lambda layer, q, k: (q, k)
+    scaled: Scaled = lambda layer, q, k: (q, k)
     times: float = 1.0
     measures: bool = False
     pooled: int | None = None
@@ -39,17 +48,16 @@ class Recorded:
     calls: list[str] = field(default_factory=list)
     entropies: dict[str, Tensor] = field(default_factory=dict)
 
-    def tuned(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> tuple[Tensor, Tensor]:
+    def change(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> AttentionChange:
         self.calls.append(layer)
-        return self.change(layer, q_BHSD, k_BHSD)
-
-    def factor(self, num_tokens: int) -> float:
-        self.num_tokens = num_tokens
-        return self.times
-
-    @property
-    def probe(self) -> Callable[[str, Tensor], None] | None:
-        return self.entropies.__setitem__ if self.measures else None
+        self.num_tokens = q_BHSD.shape[2]
+        return AttentionChange(
+            *self.scaled(layer, q_BHSD, k_BHSD),
+            factor=self.times,
+            decay=self.decay,
+            probe=functools.partial(self.entropies.__setitem__, layer) if self.measures else None,
+            pooled=self.pooled,
+        )
 
 
 def lambda_1H11(layer: str) -> Tensor:
@@ -69,16 +77,16 @@ def gained(layer: str, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 class Dense(nn.Module):
     """`Attention` by the formula: softmax(lambda q diag(gain^2) k^T) v."""
 
-    def __init__(self, layer: str, change: Tuned) -> None:
+    def __init__(self, layer: str, scaled: Scaled) -> None:
         super().__init__()
-        self.layer, self.change = layer, change
+        self.layer, self.scaled = layer, scaled
 
     def forward(self, x: Tensor) -> Tensor:
         q = x.unflatten(-1, (2, -1)).transpose(1, 2)
         logits = q @ q.mT * q.shape[-1] ** -0.5
-        if self.change is sharpened:
+        if self.scaled is sharpened:
             logits = lambda_1H11(self.layer) * logits
-        if self.change is gained:
+        if self.scaled is gained:
             gain_D = torch.linspace(0.8, 1.4, q.shape[-1], dtype=q.dtype)
             logits = torch.einsum("bhsd,d,bhkd->bhsk", q, gain_D**2, q) * q.shape[-1] ** -0.5
         return (logits.softmax(-1) @ q).transpose(1, 2).flatten(2)
@@ -116,18 +124,18 @@ def net(*blocks: nn.Module) -> tuple[Net, Marks]:
 
 
 def drawn(
-    bands: tuple[Band, ...], tuning: Any = None, mesh: Mesh | None = None, model: Any = None
+    bands: tuple[Band, ...], modifier: Any = None, mesh: Mesh | None = None, model: Any = None
 ) -> tuple[Tensor, list[Any]]:
-    """(the picture, every rank's tuning)."""
+    """(the picture, every rank's modifier)."""
     model, marks = model or net()
 
     def rank(comm: Comm) -> tuple[Tensor, Any]:
-        own = tuning() if tuning is not None else None
-        with band_mode(comm, bands, mesh=mesh, marks=(marks,), canvas=CANVAS, tuning=own):
+        own = modifier() if modifier is not None else None
+        with band_mode(comm, bands, mesh=mesh, marks=(marks,), canvas=CANVAS, modifier=own):
             return model(rows_of(canvas(1, 8), bands[comm.rank])), own
 
-    outs, tunings = zip(*run_threads(rank, len(bands), timeout=AMPLE), strict=True)
-    return torch.cat(outs, -2), list(tunings)
+    outs, modifiers = zip(*run_threads(rank, len(bands), timeout=AMPLE), strict=True)
+    return torch.cat(outs, -2), list(modifiers)
 
 
 WORLDS = {
@@ -141,7 +149,7 @@ worlds = pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 
 @worlds
 @pytest.mark.parametrize("change", [sharpened, gained])
-def test_scaled_queries_and_keys_are_scaled_logits(world: Any, change: Tuned) -> None:
+def test_scaled_queries_and_keys_are_scaled_logits(world: Any, change: Scaled) -> None:
     bands, mesh = world
     found, _ = drawn(bands, lambda: Recorded(change), mesh)
     expected = Net(*(Dense(name, change) for name in LAYERS)).double()(canvas(1, 8))
@@ -155,42 +163,42 @@ def test_a_factor_of_all_heads_is_that_of_their_logits(world: Any) -> None:
     bands, mesh = world
     scaled = lambda layer, q, k: (q * 1.7, k)  # noqa: E731
     plain, _ = drawn(bands, None, mesh)
-    found, tunings = drawn(bands, lambda: Recorded(times=1.7, measures=True), mesh)
+    found, modifiers = drawn(bands, lambda: Recorded(times=1.7, measures=True), mesh)
     expected, others = drawn(bands, lambda: Recorded(scaled, measures=True), mesh)
     assert (found - expected).abs().max() <= EXACT_FLOAT64
     assert (plain - expected).abs().max() > CONTROL
-    assert [t.num_tokens for t in tunings] == [band.rows * WIDTH for band in bands]
-    for ours, theirs in zip(tunings, others, strict=True):
+    assert [t.num_tokens for t in modifiers] == [band.rows * WIDTH for band in bands]
+    for ours, theirs in zip(modifiers, others, strict=True):
         for layer in LAYERS:
             assert (ours.entropies[layer] - theirs.entropies[layer]).abs().max() <= EXACT_FLOAT64
 
 
 @worlds
-def test_a_tuning_that_does_nothing_changes_no_bit(world: Any) -> None:
+def test_a_modifier_that_does_nothing_changes_no_bit(world: Any) -> None:
     bands, mesh = world
     plain, _ = drawn(bands, None, mesh)
     for change in (lambda layer, q, k: (q, k), lambda layer, q, k: (q * torch.ones(()), k)):
-        found, tunings = drawn(bands, lambda c=change: Recorded(c, measures=True), mesh)
+        found, modifiers = drawn(bands, lambda c=change: Recorded(c, measures=True), mesh)
         assert torch.equal(found, plain)
-        assert all(tuning.calls == LAYERS for tuning in tunings)
+        assert all(modifier.calls == LAYERS for modifier in modifiers)
 
 
 @pytest.mark.parametrize("pooled", [None, 32])
-def test_every_layer_is_measured_once_as_tuned_with_the_same_bits_on_every_rank(
+def test_every_layer_is_measured_once_as_changed_with_the_same_bits_on_every_rank(
     pooled: int | None,
 ) -> None:
-    def measured(bands: tuple[Band, ...], mesh: Mesh | None, change: Tuned) -> list[Any]:
-        tuning = lambda: Recorded(change, measures=True, pooled=pooled)  # noqa: E731
-        return drawn(bands, tuning, mesh)[1]
+    def measured(bands: tuple[Band, ...], mesh: Mesh | None, scaled: Scaled) -> list[Any]:
+        modifier = lambda: Recorded(scaled, measures=True, pooled=pooled)  # noqa: E731
+        return drawn(bands, modifier, mesh)[1]
 
     (one,) = measured(WHOLE, None, sharpened)
     (plain,) = measured(WHOLE, None, lambda layer, q, k: (q, k))
     assert list(one.entropies) == LAYERS
     for bands, mesh in WORLDS.values():
-        for tuning in measured(bands, mesh, sharpened):
-            assert tuning.calls == list(tuning.entropies) == LAYERS
+        for modifier in measured(bands, mesh, sharpened):
+            assert modifier.calls == list(modifier.entropies) == LAYERS
             for layer in LAYERS:
-                entropy_BH = tuning.entropies[layer]
+                entropy_BH = modifier.entropies[layer]
                 assert entropy_BH.shape == (1, 2)
                 assert (entropy_BH - one.entropies[layer]).abs().max() <= EXACT_FLOAT64
                 assert (entropy_BH - plain.entropies[layer]).abs().max() > CONTROL
@@ -198,7 +206,7 @@ def test_every_layer_is_measured_once_as_tuned_with_the_same_bits_on_every_rank(
     assert all(torch.equal(first.entropies[n], t.entropies[n]) for t in others for n in LAYERS)
 
 
-def test_on_one_rank_the_mode_only_tunes() -> None:
+def test_on_one_rank_the_mode_changes_attention_only() -> None:
     """Elsewhere the plain functions run, unmarked attention too, and no bit changes."""
     model, marks = marked(Attention())
     x = canvas(1, 4)
@@ -207,11 +215,11 @@ def test_on_one_rank_the_mode_only_tunes() -> None:
         y = F.group_norm(F.interpolate(x, scale_factor=2, mode="bilinear"), 2)
         return model(x).sum() + y.mean() + F.scaled_dot_product_attention(x, x, x).sum()
 
-    tuning = Recorded()
-    with BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, tuning=tuning):
+    modifier = Recorded()
+    with BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, modifier=modifier):
         found = work()
     assert torch.equal(found, work())
-    assert tuning.calls == ["blocks.0"]
+    assert modifier.calls == ["blocks.0"]
 
 
 def test_on_one_rank_no_mode_is_entered_and_attention_is_what_it_was_whatever_fails() -> None:
@@ -228,20 +236,20 @@ def test_on_one_rank_no_mode_is_entered_and_attention_is_what_it_was_whatever_fa
     def failing(layer: str, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         raise ArithmeticError(layer)
 
-    with BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, tuning=Recorded()):
+    with BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, modifier=Recorded()):
         assert F.scaled_dot_product_attention is plain
         model(canvas(1, 4))
         assert F.scaled_dot_product_attention is plain
     assert inside == [(0, False)]
-    mode = BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, tuning=Recorded(failing))
+    mode = BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, modifier=Recorded(failing))
     with pytest.raises(ArithmeticError, match=r"blocks\.0"), mode:
         model(canvas(1, 4))
     assert F.scaled_dot_product_attention is plain
 
 
-def test_without_a_tuning_one_rank_needs_no_mode() -> None:
+def test_without_a_modifier_one_rank_needs_no_mode() -> None:
     assert isinstance(band_mode(solo(), WHOLE), nullcontext)
-    assert isinstance(band_mode(solo(), WHOLE, tuning=Recorded()), BandMode)
+    assert isinstance(band_mode(solo(), WHOLE, modifier=Recorded()), BandMode)
 
 
 @pytest.mark.parametrize("bands", [WHOLE, BANDS], ids=["one rank", "three ranks"])
@@ -251,10 +259,10 @@ def test_local_layers_are_left_alone(bands: tuple[Band, ...]) -> None:
     local = mark(model, lambda name, _: name == "blocks.1", local=True)
 
     def rank(comm: Comm) -> Any:
-        tuning = Recorded(measures=True)
-        with BandMode(comm, bands, marks=(whole, local), canvas=CANVAS, tuning=tuning):
+        modifier = Recorded(measures=True)
+        with BandMode(comm, bands, marks=(whole, local), canvas=CANVAS, modifier=modifier):
             model(rows_of(canvas(1, 8), bands[comm.rank]))
-        return tuning.calls, list(tuning.entropies)
+        return modifier.calls, list(modifier.entropies)
 
     assert run_threads(rank, len(bands)) == [(["blocks.0"], ["blocks.0"])] * len(bands)
 
@@ -263,7 +271,7 @@ def test_a_marked_layer_that_does_not_attend_is_missed_on_one_rank_too() -> None
     model, marks = marked(Attention("by hand"))
     with (
         pytest.raises(BandError, match="made 0 attentions"),
-        BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, tuning=Recorded()),
+        BandMode(solo(), WHOLE, marks=marks, canvas=CANVAS, modifier=Recorded()),
     ):
         model(canvas(1, 4))
 
@@ -281,14 +289,14 @@ class Clip(nn.Module):
         return tokens[:, 3:].transpose(1, 2).unflatten(2, x.shape[2:])
 
 
-def clip(tuning: Recorded | None, bands: tuple[Band, ...], frames: int = 4) -> Tensor:
+def clip(modifier: Recorded | None, bands: tuple[Band, ...], frames: int = 4) -> Tensor:
     model = Clip()
     marks = mark(model, lambda name, _: name == "attention", Context(3))
     x = 2 * canvas(1, 4, frames)
 
     def rank(comm: Comm) -> Tensor:
         own = rows_of(x, bands[comm.rank])
-        return predict(lambda x, _: model(x), own, 0, comm, marks=(marks,), tuning=tuning)
+        return predict(lambda x, _: model(x), own, 0, comm, marks=(marks,), modifier=modifier)
 
     return torch.cat(run_threads(rank, len(bands)), -2)
 
@@ -317,6 +325,6 @@ def test_frames_are_not_guessed_without_a_canvas() -> None:
     model, marks = marked(Attention())
     with (
         pytest.raises(BandError, match=r"not known how many frames .* latent canvas"),
-        BandMode(solo(), WHOLE, marks=marks, tuning=Recorded(decay=DECAY)),
+        BandMode(solo(), WHOLE, marks=marks, modifier=Recorded(decay=DECAY)),
     ):
         model(canvas(1, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from frieze.cluster.bands import Context, canvas_attention
-from frieze.cluster.bands import canvas_attention as attention
 from frieze.cluster.comm import Comm, Like, Pending, axis_comms, run_threads
 from frieze.cluster.layout import Mesh
 from tolerances import CONTROL, EXACT_FLOAT64
 
+# The package gives the function under this name.
+attention = importlib.import_module("frieze.cluster.bands.canvas_attention")
 HEAD_DIM = 8
 
 
