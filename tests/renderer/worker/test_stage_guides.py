@@ -70,9 +70,6 @@ def low(x: Tensor) -> Tensor:
     return mean.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
-# ---- low-pass filters
-
-
 @pytest.mark.parametrize("bands", [BANDS, (Band(0, 3), Band(3, 4), Band(4, 22))])
 def test_haar_of_bands_is_that_of_the_canvas(bands: tuple[Band, ...]) -> None:
     x = canvas()
@@ -113,9 +110,6 @@ def test_control_butterworth_of_bands_alone_is_wrong() -> None:
     x = canvas()
     alone = torch.cat([whole_butterworth(rows(x, band), 0.2, 4) for band in BANDS], -2)
     assert (alone - whole_butterworth(x, 0.2, 4)).abs().max() > CONTROL
-
-
-# ---- the grid half a token off
 
 
 @pytest.mark.parametrize("margin", [1, 2])
