@@ -115,11 +115,11 @@ def test_wheel_finds_its_presets_and_plugins(installed: Path, tmp_path: Path) ->
         "from frieze.renderer import plugins; import frieze.renderer as r;"
         "from frieze.renderer.spec import presets, render_spec as spec;"
         "spec.parse(presets.preset('demo'));"
-        "print(r.__file__, *(n for f in plugins.FOLDERS for n in plugins.names(f)))"
+        "print(r.__file__, *(n for k in plugins.KINDS for n in plugins.names(k)))"
     )
     file, *names = run_python(code, installed, cwd=tmp_path).split()
     assert Path(file).is_relative_to(installed)
-    assert {"flux", "pi", "tiff"} <= set(names)
+    assert {"flux", "pi", "tiff", "bands"} <= set(names)
 
 
 def test_nothing_of_ours_lies_at_top_level(installed: Path) -> None:

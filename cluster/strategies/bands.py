@@ -10,18 +10,9 @@ from torch import Tensor
 
 from ..bands import AttentionModifier, Marks, band_mode
 from ..comm import AxisComms, Comm
-from ..layout import Band, Canvas, cut
+from ..layout import Band, Canvas
 
 Level = TypeVar("Level")
-
-
-def regions(canvas: Canvas, world: int, align: int = 1) -> tuple[Band, ...]:
-    """One band of latent rows for each of `world` ranks, from the top.
-
-    `align` is the number of latent rows that must stay together (the model's coarsest stride, the
-    rows of a chunk).  LayoutError says the most ranks possible.
-    """
-    return cut(canvas.height, world, align)
 
 
 def predict(

@@ -11,7 +11,6 @@ import ast
 import os
 import re
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -35,6 +34,11 @@ def presets(incomplete: str) -> list[str]:
 def methods() -> list[str]:
     """Methods, those of other packages too."""
     return list(plugins.names("methods"))
+
+
+def strategies() -> list[str]:
+    """Strategies, those of other packages too."""
+    return list(plugins.names("strategies"))
 
 
 def models(incomplete: str) -> list[str]:
@@ -91,6 +95,7 @@ def pages(ctx: Any, incomplete: str) -> list[str]:
 OF_FIELD: dict[str, Values] = {
     "model": models,
     "method": methods,
+    "strategy": strategies,
     "device": devices,
     "quantization": quantizations,
     "address": addresses,
@@ -118,10 +123,10 @@ def _suffixes() -> tuple[str, ...]:
 
 
 def _stated(name: str) -> tuple[str, ...]:
-    spec = find_spec(f"frieze.renderer.exports.{name}")
-    if spec is None or not spec.origin:  # of another package
+    source = plugins.source("exports", name)
+    if source is None or source.suffix != ".py":
         return ()
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = ast.parse(source.read_text(encoding="utf-8"))
     values = (
         node.value
         for node in tree.body

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from .. import plugins
-from ..checkpoints.checkpoint import describe, family_names
+from ..checkpoints.checkpoint import describe
 from ..errors import ModelError
 from ..inputs.host_memory import memory_bytes
 
@@ -90,9 +90,8 @@ def num_cores() -> int:
 
 
 def _plugins() -> Iterator[Finding]:
-    yield Finding("plugins", "families", "ok", ", ".join(family_names()))
-    for folder in ("methods", "exports"):
-        yield Finding("plugins", folder, "ok", ", ".join(plugins.names(folder)))
+    for kind in plugins.KINDS:
+        yield Finding("plugins", kind, "ok", ", ".join(plugins.names(kind)))
 
 
 def _demo() -> Finding:

@@ -11,65 +11,11 @@ import typer
 from pydantic.fields import FieldInfo
 
 from ..spec.render_spec import RenderSpec
+from ..spec.roles import PANELS
 from .completions import of_field
-
-# The prompt is the argument of `render`; a cascade does not fit into a flag, and --workers says
-# both of its bounds.
-WITHOUT_FLAG = frozenset({"prompt", "stages", "max_workers"})
-
 
 # Shorter words than diffusers' own; those work as well.
 ALSO_CALLED = {"num_frames": "--frames", "method_options": "--option"}
-
-
-# The order of the help; every field is in one of them.
-PANELS = {
-    "Picture": (
-        "negative_prompt",
-        "height",
-        "width",
-        "num_frames",
-        "fps",
-        "seed",
-        "num_inference_steps",
-        "guidance_scale",
-        "guidance_scale_2",
-        "true_cfg_scale",
-        "init",
-        "strength",
-        "image",
-    ),
-    "Model": (
-        "model",
-        "revision",
-        "variant",
-        "lora",
-        "lora_2",
-        "method",
-        "method_options",
-        "shift",
-        "max_sequence_length",
-        "dtype",
-        "quantization",
-        "storage_dtype",
-    ),
-    "Work": (
-        "workers",
-        "local",
-        "park",
-        "address",
-        "device",
-        "device_memory",
-        "guidance_ranks",
-        "ulysses",
-        "chunk",
-        "save_every",
-        "timeout",
-        "wait",
-        "trace_digests",
-    ),
-    "Output": ("out", "overwrite", "bits", "dpi"),
-}
 
 
 def takes_fields(
@@ -101,11 +47,10 @@ def takes_fields(
 
 def _fields(names: tuple[str, ...]) -> list[tuple[str, str | None]]:
     """Fields and the panels of the help that they are in; some alone are in none."""
-    panels = {field: panel for panel, fields in PANELS.items() for field in fields}
-    known = [field for field in RenderSpec.model_fields if field not in WITHOUT_FLAG]
     if names:
         return [(field, None) for field in names]
-    return [(field, panels[field]) for field in sorted(known, key=list(panels).index)]
+    panels = {field: role.panel for field, role in RenderSpec.roles().items() if role.panel}
+    return sorted(panels.items(), key=lambda item: PANELS.index(item[1]))
 
 
 def _parameter(name: str, panel: str | None, left_out: str | None) -> inspect.Parameter:
@@ -159,4 +104,5 @@ def _panel(parameter: inspect.Parameter) -> str | None:
 
 
 def _place(parameter: inspect.Parameter) -> int:
-    return [None, *PANELS].index(_panel(parameter))
+    order: list[str | None] = [None, *PANELS]
+    return order.index(_panel(parameter))

@@ -15,6 +15,7 @@ from ..checkpoints import lora
 from ..outputs.targets import Targets
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.schedule_table import sampler
+from ..spec.render_spec import RenderSpec
 
 FULL_DIGEST = 256 * 2**20
 
@@ -63,8 +64,7 @@ def identity(plan: CanvasPlan, like: Mapping[str, Any] | None = None) -> dict[st
 
 def _identity(plan: CanvasPlan) -> dict[str, Any]:
     return {
-        # Files count by what is in them, not by where they lie.
-        "picture": {k: v for k, v in plan.spec.picture().items() if k not in FILES},
+        "picture": _picture(plan.spec),
         "weights": weights_digest(Path(plan.facts.folder)),
         "texts": texts_digest(Path(plan.facts.folder)),
         "version": metadata.version("frieze"),
@@ -81,6 +81,19 @@ def _identity(plan: CanvasPlan) -> dict[str, Any]:
             }
             for stage in plan.stages
         ],
+    }
+
+
+def _picture(spec: RenderSpec) -> dict[str, Any]:
+    """Fields that decide pixels; of those that came later what is not as it was before them.
+
+    Files count by what is in them, not by where they lie.
+    """
+    roles, plain = spec.roles(), RenderSpec().picture()
+    return {
+        name: value
+        for name, value in spec.picture().items()
+        if name not in FILES and not (roles[name].came_later and value == plain[name])
     }
 
 

@@ -1,7 +1,8 @@
 """What a model family must state, and what the renderer may ask of a loaded model.
 
 A file in `families/` defines `pipelines` (the class names in model_index.json it serves),
-`describe(folder)`, `load(facts, spec, device)` and `encode(facts, spec, device, halves, image)`.
+`describe(folder)`, `load(facts, spec, device)`, `encode(facts, spec, device, halves, image)` and
+`text_shapes(facts, spec)`, the shapes of what `encode` gives for one prompt.
 `describe` reads only small JSON files, so that planning needs neither weights nor torch.
 
 Latents and pixels are [B, C, T, H, W] throughout; T is 1 for pictures.

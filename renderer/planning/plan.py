@@ -6,9 +6,12 @@ What cannot be drawn is refused here, before any work, with what would work inst
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
+from frieze.cluster.strategies import Strategy
 
+from .. import plugins
 from ..checkpoints import lora
 from ..checkpoints.checkpoint import describe
 from ..checkpoints.facts import ModelFacts
@@ -55,6 +58,7 @@ def _made(
 ) -> CanvasPlan:
     """The plan of a spec, whatever memory it needs."""
     facts = describe(spec.model, spec.revision, spec.variant)
+    plugins.check("strategies", spec.strategy)
     method = load_method(_settled(spec, detected), facts)
     checks.check_method(spec, facts, method)
     checks.check_model(spec, facts)
@@ -182,8 +186,11 @@ def _levels(
 
 def load_method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """The `Method` of the file named `spec.method`."""
-    from .. import plugins
-
     method = plugins.load("methods", spec.method).method(spec, facts)
     assert isinstance(method, Method)
     return method
+
+
+def load_strategy(spec: RenderSpec) -> Strategy:
+    """The file named `spec.strategy`; raises `SpecError` that lists those there are."""
+    return cast(Strategy, plugins.load("strategies", spec.strategy))

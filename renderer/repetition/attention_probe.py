@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from frieze.cluster.comm import solo
+from frieze.cluster.comm import axis_comms, solo
 from frieze.cluster.layout import Band
-from frieze.cluster.strategies.bands import predict
 
 from ..driver.workers import run_isolated, session
 from ..errors import PlanError
@@ -20,7 +19,7 @@ from ..models import finite
 from ..models.family import BandPlace
 from ..models.positions import trained
 from ..planning.canvas_plan import CanvasPlan
-from ..planning.plan import plan
+from ..planning.plan import load_strategy, plan
 from ..sampling.solvers import stage_seed
 from ..worker import model_cache, prompt_encoding
 from ..worker.precision import exactly
@@ -93,11 +92,11 @@ def listened(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
     band = Band(0, canvas.height)
     place = BandPlace(band, canvas, trained)
     probe = AmplitudeProbe(model.axes(place))
-    x0 = predict(
+    x0 = load_strategy(spec).predict(
         lambda x, at: model.denoised(x, at, prompt.halves[0], place, stage.guidance),
         noise.to(device) * stage.table.scale,
         level,
-        solo(),
+        axis_comms(solo()),
         bands=(band,),
         marks=model.denoiser_marks(level),
         modifier=probe,

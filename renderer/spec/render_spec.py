@@ -8,11 +8,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import SpecError, shown
+from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
 from .values import checked, is_text
 
 # Bounds of what is asked for: wide enough for any picture, and what they let through can be counted
@@ -33,31 +34,6 @@ LEAST_SHIFT, MOST_SHIFT = 0.01, 1000.0
 
 
 MOST_GUIDANCE = 1000.0  # numbers much larger end in infinities
-
-
-# Fields that say where and how the work is done; all others decide the picture and are
-# part of the store's fingerprint.
-PLACE_FIELDS = frozenset(
-    {
-        "out",
-        "overwrite",
-        "workers",
-        "max_workers",
-        "local",
-        "park",
-        "address",
-        "device",
-        "device_memory",
-        "guidance_ranks",
-        "ulysses",
-        "chunk",
-        "save_every",
-        "timeout",
-        "wait",
-        "trace_digests",
-        "dpi",
-    }
-)
 
 
 # Validators are built when the first spec is made: `--help` makes none.
@@ -93,128 +69,159 @@ class RenderSpec(BaseModel):
 
     model_config = CONFIG
 
-    prompt: str = Field(default="", description="what the picture shows")
-    negative_prompt: str | None = Field(
+    prompt: Annotated[str, Role(None)] = Field(default="", description="what the picture shows")
+    negative_prompt: Annotated[str | None, IN_PICTURE] = Field(
         default=None, description="what it must not show; default: nothing"
     )
-    model: str = Field(default="demo", description="'demo', a diffusers folder, or a hub id")
-    revision: str | None = Field(
+    model: Annotated[str, IN_MODEL] = Field(
+        default="demo", description="'demo', a diffusers folder, or a hub id"
+    )
+    revision: Annotated[str | None, IN_MODEL] = Field(
         default=None, description="branch, tag or commit of a hub id; default: its main branch"
     )
-    variant: str | None = Field(
+    variant: Annotated[str | None, IN_MODEL] = Field(
         default=None, description="weight files' variant, as fp16; default: the plain files"
     )
-    lora: tuple[str, ...] = Field(
+    lora: Annotated[tuple[str, ...], IN_MODEL] = Field(
         default=(), description="LoRA file, or FILE=WEIGHT; repeatable; default: none"
     )
-    lora_2: tuple[str, ...] = Field(
+    lora_2: Annotated[tuple[str, ...], IN_MODEL] = Field(
         default=(), description="the same for Wan 2.2's low-noise expert; default: none"
     )
-    quantization: str | None = Field(
+    quantization: Annotated[str | None, IN_MODEL] = Field(
         default=None,
         description="quantise the denoiser's weights while loading; default: as they are",
     )
-    storage_dtype: Literal["float8_e4m3fn", "float8_e5m2"] | None = Field(
+    storage_dtype: Annotated[Literal["float8_e4m3fn", "float8_e5m2"] | None, IN_MODEL] = Field(
         default=None,
         description="keep the denoiser's weights so, cast layer by layer; default: as --dtype",
     )
-    height: int = Field(default=1024, ge=16, le=MOST_PIXELS, description="pixels")
-    width: int = Field(default=1024, ge=16, le=MOST_PIXELS, description="pixels")
-    num_frames: int = Field(default=1, ge=1, le=MOST_FRAMES, description="frames of a clip")
-    fps: float = Field(default=16.0, ge=0.01, le=1000, description="frames a second of a clip")
-    init: str | None = Field(
+    height: Annotated[int, IN_PICTURE] = Field(
+        default=1024, ge=16, le=MOST_PIXELS, description="pixels"
+    )
+    width: Annotated[int, IN_PICTURE] = Field(
+        default=1024, ge=16, le=MOST_PIXELS, description="pixels"
+    )
+    num_frames: Annotated[int, IN_PICTURE] = Field(
+        default=1, ge=1, le=MOST_FRAMES, description="frames of a clip"
+    )
+    fps: Annotated[float, IN_PICTURE] = Field(
+        default=16.0, ge=0.01, le=1000, description="frames a second of a clip"
+    )
+    init: Annotated[str | None, IN_PICTURE] = Field(
         default=None, min_length=1, description="picture or clip to redraw; default: none"
     )
-    strength: float = Field(default=0.6, ge=0.001, le=1, description="how much of --init to redraw")
-    image: str | None = Field(
+    strength: Annotated[float, IN_PICTURE] = Field(
+        default=0.6, ge=0.001, le=1, description="how much of --init to redraw"
+    )
+    image: Annotated[str | None, IN_PICTURE] = Field(
         default=None, min_length=1, description="first frame to animate; default: none"
     )
-    num_inference_steps: int = Field(default=20, ge=1, le=1000, description="steps of a stage")
-    guidance_scale: float | None = Field(
+    num_inference_steps: Annotated[int, IN_PICTURE] = Field(
+        default=20, ge=1, le=1000, description="steps of a stage"
+    )
+    guidance_scale: Annotated[float | None, IN_PICTURE] = Field(
         default=None, ge=0, le=MOST_GUIDANCE, description="guidance strength; default: the family's"
     )
-    guidance_scale_2: float | None = Field(
+    guidance_scale_2: Annotated[float | None, IN_PICTURE] = Field(
         default=None,
         ge=0,
         le=MOST_GUIDANCE,
         description="the same for Wan 2.2's low-noise expert; default: the first one's",
     )
-    true_cfg_scale: float | None = Field(
+    true_cfg_scale: Annotated[float | None, IN_PICTURE] = Field(
         default=None,
         ge=1,
         le=MOST_GUIDANCE,
         description="classifier-free guidance of FLUX and Qwen-Image; default: the family's",
     )
-    max_sequence_length: int | None = Field(
+    max_sequence_length: Annotated[int | None, IN_MODEL] = Field(
         default=None, ge=1, le=2**20, description="prompt tokens; default: the family's"
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="decides the noise")
-    method: str = Field(default="auto", description="extrapolation recipe: auto, none, pi, ...")
-    method_options: dict[str, Any] = Field(
+    seed: Annotated[int, IN_PICTURE] = Field(
+        default=0, ge=0, lt=2**63, description="decides the noise"
+    )
+    method: Annotated[str, IN_MODEL] = Field(
+        default="auto", description="extrapolation recipe: auto, none, pi, ..."
+    )
+    method_options: Annotated[dict[str, Any], IN_MODEL] = Field(
         default_factory=dict, description="NAME=VALUE of the method; repeatable; default: its own"
     )
-    stages: tuple[StageSpec, ...] | None = Field(
+    stages: Annotated[tuple[StageSpec, ...] | None, Role(None)] = Field(
         default=None, min_length=1, max_length=100, description="cascade; preset only"
     )
-    shift: float | None = Field(
+    shift: Annotated[float | None, IN_MODEL] = Field(
         default=None,
         ge=LEAST_SHIFT,
         le=MOST_SHIFT,
         description="timestep shift of every stage; default: by its size",
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], IN_MODEL] = Field(
         default="float32", description="precision of the weights and of the work"
     )
-    bits: Literal[8, 16] = Field(default=8, description="bits per channel of the picture")
-    out: str = Field(
+    bits: Annotated[Literal[8, 16], Role("Output")] = Field(
+        default=8, description="bits per channel of the picture"
+    )
+    out: Annotated[str, IN_OUTPUT] = Field(
         default="picture.zarr", min_length=1, description=".zarr, .tif, .png, .mp4, .mov ..."
     )
-    overwrite: bool = Field(default=False, description="replace what is at --out")
-    workers: int = Field(
+    overwrite: Annotated[bool, IN_OUTPUT] = Field(
+        default=False, description="replace what is at --out"
+    )
+    workers: Annotated[int, IN_WORK] = Field(
         default=1, ge=1, le=MOST_WORKERS, description="ranks the canvas is cut over: 4, or 2..8"
     )
-    max_workers: int | None = Field(
+    max_workers: Annotated[int | None, Role(None, decides_pixels=False)] = Field(
         default=None, ge=1, le=MOST_WORKERS, description="the most, if there is room"
     )
-    local: bool = Field(default=False, description="threads of this process instead of Ray")
-    park: Literal["host", "disk"] | None = Field(
+    local: Annotated[bool, IN_WORK] = Field(
+        default=False, description="threads of this process instead of Ray"
+    )
+    park: Annotated[Literal["host", "disk"] | None, IN_WORK] = Field(
         default=None,
         description="with --local: where waiting bands leave their memory; default: they keep it",
     )
-    address: str | None = Field(default=None, description="Ray cluster; default: start one here")
-    device: str = Field(default="auto", description="auto, cpu or cuda")
-    guidance_ranks: Literal[1, 2] = Field(
+    address: Annotated[str | None, IN_WORK] = Field(
+        default=None, description="Ray cluster; default: start one here"
+    )
+    device: Annotated[str, IN_WORK] = Field(default="auto", description="auto, cpu or cuda")
+    guidance_ranks: Annotated[Literal[1, 2], IN_WORK] = Field(
         default=1, description="2: half of the workers for each prompt"
     )
-    device_memory: float | None = Field(
+    device_memory: Annotated[float | None, IN_WORK] = Field(
         default=None,
         gt=0,
         le=1e6,
         description="GiB of each device, for the plan; default: as found",
     )
-    ulysses: int = Field(
+    ulysses: Annotated[int, IN_WORK] = Field(
         default=1, ge=1, le=MOST_WORKERS, description="ranks that share heads; the rest ring"
     )
-    chunk: int | None = Field(
+    strategy: Annotated[str, Role("Work", came_later=True)] = Field(
+        default="bands", description="how the canvas is spread over workers"
+    )
+    chunk: Annotated[int | None, IN_WORK] = Field(
         default=None,
         ge=16,
         le=2**16,
         description="rows and columns of one block; default: by the size",
     )
-    save_every: int = Field(default=1, ge=1, le=10**6, description="steps between saved states")
-    timeout: float = Field(
+    save_every: Annotated[int, IN_WORK] = Field(
+        default=1, ge=1, le=10**6, description="steps between saved states"
+    )
+    timeout: Annotated[float, IN_WORK] = Field(
         default=600.0, gt=0, le=MOST_SECONDS, description="seconds without a sign of life"
     )
-    wait: float = Field(
+    wait: Annotated[float, IN_WORK] = Field(
         default=60.0,
         gt=0,
         le=MOST_SECONDS,
         description="seconds for the cluster to make room for workers",
     )
-    trace_digests: bool = Field(
+    trace_digests: Annotated[bool, IN_WORK] = Field(
         default=False, description="log digests of all that steps take and make"
     )
-    dpi: float = Field(
+    dpi: Annotated[float, IN_OUTPUT] = Field(
         default=300.0, ge=LEAST_DPI, le=MOST_DPI, description="dots per inch written to the file"
     )
 
@@ -259,7 +266,13 @@ class RenderSpec(BaseModel):
 
     def picture(self) -> dict[str, Any]:
         """The fields that decide the picture's pixels, as JSON values."""
-        return self.model_dump(mode="json", exclude=set(PLACE_FIELDS))
+        roles = self.roles()
+        return self.model_dump(mode="json", include={n for n in roles if roles[n].decides_pixels})
+
+    @classmethod
+    def roles(cls) -> dict[str, Role]:
+        """What each field is for, in the order of the fields."""
+        return {name: role(field) for name, field in cls.model_fields.items()}
 
 
 def parse(values: Mapping[str, Any]) -> RenderSpec:

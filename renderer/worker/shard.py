@@ -18,7 +18,6 @@ from torch import Tensor
 
 from frieze.cluster.comm import Comm, axis_comms
 from frieze.cluster.layout import Band
-from frieze.cluster.strategies.bands import predict
 
 from ..autoencoders.decoding import Piece, decode, quantise
 from ..events import StepReport
@@ -28,6 +27,7 @@ from ..models import finite
 from ..models.family import BandPlace, Conditioning
 from ..models.positions import RotaryAxis
 from ..planning.canvas_plan import CanvasPlan
+from ..planning.plan import load_strategy
 from ..planning.stage_plan import StagePlan
 from ..sampling.noise_levels import NoiseLevel
 from ..sampling.solvers import noised, solver
@@ -53,6 +53,7 @@ class Shard:
         self.picture_path = picture_path
         self.device = model_cache.device_of(plan.spec)
         self.solver = solver(plan.facts.schedule)
+        self.strategy = load_strategy(plan.spec)
         self.conditioning: dict[str, Conditioning] = {}
         self.stage_index = -1
         self.x_BCTHW = torch.empty(0)
@@ -343,7 +344,7 @@ class Shard:
 
         def half(tensors: Mapping[str, Tensor], tuning: MethodAttention) -> Tensor:
             with watched(tuning):
-                return predict(
+                return self.strategy.predict(
                     lambda x, at: self.model.denoised(x, at, tensors, place, guidance),
                     x,
                     level,

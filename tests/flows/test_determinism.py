@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from frieze.cluster.strategies import bands
 from frieze.renderer import Event
 from frieze.renderer.store import numerics
 from frieze.renderer.store.store import Store
@@ -54,8 +55,8 @@ def nudged(x: Tensor) -> Tensor:
 
 def nudged_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network's estimates are one bit off."""
-    predict = shards.predict
-    monkeypatch.setattr(shards, "predict", lambda *args, **k: nudged(predict(*args, **k)))
+    predict = bands.predict
+    monkeypatch.setattr(bands, "predict", lambda *args, **k: nudged(predict(*args, **k)))
 
 
 def nudged_guide(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def test_control_bands_that_attend_alone_draw_another_picture(
         return denoised(x, level)
 
     whole = pixels(alone("imax"))
-    monkeypatch.setattr("frieze.renderer.worker.shard.predict", on_its_own)
+    monkeypatch.setattr("frieze.cluster.strategies.bands.predict", on_its_own)
     draw(tmp_path / "a.zarr", **RECIPES["imax"], workers=2)
     assert grey_levels(pixels(tmp_path / "a.zarr"), whole) > GREY_LEVELS
 

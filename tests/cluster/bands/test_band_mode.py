@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from frieze.cluster.bands import BandError, BandMode, band_mode
 from frieze.cluster.comm import run_threads, solo
-from frieze.cluster.layout import Band, Canvas
-from frieze.cluster.strategies.bands import predict, regions
+from frieze.cluster.layout import Band, Canvas, cut
+from frieze.cluster.strategies.bands import predict
 from support.banded import (
     WIDTH,
     Attention,
@@ -186,7 +186,7 @@ def test_predict_draws_the_rows_of_every_rank() -> None:
     model, marks = marked(Attention())
     conv = nn.Conv2d(4, 4, 3, padding=1).double()
     x = canvas(1, 4)
-    bands = regions(Canvas(1, 24, WIDTH), 3, align=4)
+    bands = cut(24, 3, align=4)
     assert [band.rows for band in bands] == [8, 8, 8]
 
     def denoised(x: Tensor, sigma: float) -> Tensor:

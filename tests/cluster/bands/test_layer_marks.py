@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from frieze.cluster.bands import BandError, BandMode, Context, mark
 from frieze.cluster.comm import Comm, run_threads
-from frieze.cluster.layout import Band, Canvas
-from frieze.cluster.strategies.bands import regions
+from frieze.cluster.layout import Band, cut
 from support.banded import (
     BANDS,
     WIDTH,
@@ -115,7 +114,7 @@ def test_the_guard_sees_a_diffusers_processor_that_computes_by_hand() -> None:
     marks = mark(model, lambda name, _: case.match(name))
 
     def rank(comm: Comm) -> Tensor:
-        bands = regions(Canvas(1, case.height, case.shape[-1]), comm.size, case.align)
+        bands = cut(case.height, comm.size, case.align)
         band = bands[comm.rank]
         with BandMode(comm, bands, marks=[marks]):
             return case.draw(model, rows_of(case.canvas(torch.float64), band), band)

@@ -69,6 +69,14 @@ def test_a_store_from_before_a_fact_was_kept_is_compared_without_it(tmp_path: Pa
     assert fingerprint(identity(made, now)) == fingerprint(now) != fingerprint(before)
 
 
+def test_a_field_that_came_later_counts_where_it_is_not_as_it_was_before(tmp_path: Path) -> None:
+    made = plan(small_spec(tmp_path / "a.zarr"))
+    assert "strategy" not in identity(made)["picture"]
+    other = dataclasses.replace(made, spec=made.spec.model_copy(update={"strategy": "tiles"}))
+    assert identity(other)["picture"]["strategy"] == "tiles"
+    assert fingerprint(identity(other)) != fingerprint(identity(made))
+
+
 # ---- what drew it
 
 

@@ -3,76 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from frieze.renderer.errors import SpecError
 from frieze.renderer.spec.presets import preset, preset_names
-from frieze.renderer.spec.render_spec import PLACE_FIELDS, RenderSpec, StageSpec, parse
-
-# Adding, renaming or dropping a field is a change of the command line and of every preset.
-PICTURE = [
-    "prompt",
-    "negative_prompt",
-    "model",
-    "revision",
-    "variant",
-    "lora",
-    "lora_2",
-    "quantization",
-    "storage_dtype",
-    "height",
-    "width",
-    "num_frames",
-    "fps",
-    "init",
-    "strength",
-    "image",
-    "num_inference_steps",
-    "guidance_scale",
-    "guidance_scale_2",
-    "true_cfg_scale",
-    "max_sequence_length",
-    "seed",
-    "method",
-    "method_options",
-    "stages",
-    "shift",
-    "dtype",
-    "bits",
-]
-PLACE = [
-    "out",
-    "overwrite",
-    "workers",
-    "max_workers",
-    "local",
-    "park",
-    "address",
-    "device",
-    "guidance_ranks",
-    "device_memory",
-    "ulysses",
-    "chunk",
-    "save_every",
-    "timeout",
-    "wait",
-    "trace_digests",
-    "dpi",
-]
+from frieze.renderer.spec.render_spec import RenderSpec, parse
+from frieze.renderer.spec.roles import IN_MODEL, IN_WORK, PANELS, role
 
 
-def test_fields_are_these_and_no_others() -> None:
-    assert list(RenderSpec.model_fields) == PICTURE + PLACE
-    stage = ["scale", "start", "steps", "shift", "enlarge", "prompt", "guidance_scale"]
-    assert list(StageSpec.model_fields) == stage
+def test_every_field_states_one_role_and_its_flag_or_panel_follows() -> None:
+    assert RenderSpec.roles().keys() == RenderSpec.model_fields.keys()
+    assert {role.panel for role in RenderSpec.roles().values()} == {*PANELS, None}
 
 
-def test_picture_excludes_the_place_fields() -> None:
-    assert set(PLACE) == PLACE_FIELDS
-    assert list(RenderSpec().picture()) == PICTURE
+def test_control_a_field_without_a_role_or_with_two_is_seen() -> None:
+    class Wrong(BaseModel):
+        silent: int = 0
+        doubled: Annotated[int, IN_WORK, IN_MODEL] = 0
+
+    for field in Wrong.model_fields.values():
+        with pytest.raises(ValueError, match="values to unpack"):
+            role(field)
+
+
+def test_a_picture_is_the_fields_that_decide_pixels() -> None:
+    decide = [name for name, role in RenderSpec.roles().items() if role.decides_pixels]
+    assert list(RenderSpec().picture()) == decide
+
+
+def test_a_field_that_came_later_has_a_default_that_says_what_was_before() -> None:
+    later = {name for name, role in RenderSpec.roles().items() if role.came_later}
+    spec = RenderSpec(seed=3)
+    old = {name: value for name, value in spec.model_dump(mode="json").items() if name not in later}
+    assert later
+    assert parse(old) == spec
 
 
 def test_where_a_picture_is_drawn_does_not_change_what_it_is() -> None:

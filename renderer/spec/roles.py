@@ -1,0 +1,37 @@
+"""What a field of the spec is for: where the help shows it, and whether it decides pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pydantic.fields import FieldInfo
+
+Panel = Literal["Picture", "Model", "Work", "Output"]
+PANELS: tuple[Panel, ...] = get_args(Panel)  # in the order of the help
+
+
+@dataclass(frozen=True)
+class Role:
+    """Stated once, beside the field's type; flags, panels and the fingerprint follow from it.
+
+    `panel` is the part of the help that shows the field's flag; None: it has no flag.
+    `decides_pixels`: with another value it may be another picture, so that a store which was begun
+    with one is not finished with another. `came_later`: there are stores that do not name the
+    field; they were drawn with its default.
+    """
+
+    panel: Panel | None
+    decides_pixels: bool = True
+    came_later: bool = False
+
+
+IN_PICTURE, IN_MODEL = Role("Picture"), Role("Model")
+IN_WORK = Role("Work", decides_pixels=False)
+IN_OUTPUT = Role("Output", decides_pixels=False)
+
+
+def role(field: FieldInfo) -> Role:
+    """The role that a field states; ValueError if it does not state exactly one."""
+    (stated,) = (each for each in field.metadata if isinstance(each, Role))
+    return stated
