@@ -2,13 +2,14 @@
 
 from .cancellation import WaitCancelledError as WaitCancelledError
 from .cancellation import cancelled_by as cancelled_by
+from .failures import FleetError as FleetError
+from .failures import WorkerLostError as WorkerLostError
+from .failures import root_cause as root_cause
 from .fleet import GRACE_SECONDS as GRACE_SECONDS
 from .fleet import POLL_SECONDS as POLL_SECONDS
 from .fleet import Call as Call
 from .fleet import Fleet as Fleet
-from .fleet import FleetError as FleetError
 from .fleet import T as T
-from .fleet import WorkerLostError as WorkerLostError
 from .resizing import Bounds as Bounds
 from .resizing import next_size as next_size
 from .solo_fleet import SoloFleet as SoloFleet

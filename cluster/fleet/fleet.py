@@ -1,11 +1,8 @@
 """A fleet: ranks of one worker class that act together on the driver's word.
 
-FleetError(RuntimeError)                 the fleet cannot start, or was used after its end
-└── WorkerLostError(ConnectionError)     a rank died, hangs, or cannot be reached any more
-
 The driver calls verbs, which are methods of the worker; futures and threads stay in here.
-`LocalFleet` runs ranks as threads of this process, `solo_fleet.SoloFleet` one rank on the driver's
-own thread, `ray_fleet.RayFleet` ranks as Ray actors.
+`LocalFleet` runs ranks as threads of this process, `SoloFleet` one rank on the driver's own thread,
+`RayFleet` (cluster/ray/actor_fleet.py) ranks as Ray actors.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from typing import Any, Self, TypeVar
 import torch
 
 from . import cancellation
+from .failures import FleetError, root_cause
 from .worker_host import RankLocation, Report
 
 POLL_SECONDS = 0.2  # how long the driver waits at a stretch, so that Ctrl-C works at once
@@ -27,23 +25,9 @@ POLL_SECONDS = 0.2  # how long the driver waits at a stretch, so that Ctrl-C wor
 
 GRACE_SECONDS = 5.0  # how long ranks may take to say what happened once their group is broken
 
-
 T = TypeVar("T")
 
-
-Call = tuple[str, tuple[Any, ...]]  # a method of `Seat` and its arguments
-
-
-class FleetError(RuntimeError):
-    """The fleet cannot start, or was used after its end."""
-
-
-class WorkerLostError(FleetError, ConnectionError):
-    """A rank died, hangs, or cannot be reached; `rank` names it (None if nobody could tell)."""
-
-    def __init__(self, message: str, rank: int | None = None) -> None:
-        super().__init__(message)
-        self.rank = rank
+Call = tuple[str, tuple[Any, ...]]  # a method of `WorkerHost` and its arguments
 
 
 class Fleet(ABC):
@@ -51,10 +35,10 @@ class Fleet(ABC):
 
     A verb that fails anywhere ends the fleet, because its ranks may be in the middle of a
     collective: the others are aborted, and every later verb raises `FleetError` until the fleet
-    is mended. What is raised
-    is the cause: a worker's own exception with its type and message (the rank and the remote
-    traceback are notes), or `WorkerLostError` for a rank that died or that stays silent while
-    no rank has reported anything for `timeout` seconds. One verb runs at a time.
+    is recovered. What is raised is the root cause: a worker's own exception with its type and
+    message (the rank and the remote traceback are notes), or `WorkerLostError` for a rank that
+    died or that stays silent while no rank has reported anything for `timeout` seconds. One verb
+    runs at a time.
     """
 
     def __init__(self, worker: type, size: int, timeout: float) -> None:
@@ -101,7 +85,7 @@ class Fleet(ABC):
                 yield rank, report.value
 
     def replace_workers(self, worker: type, *args: Any) -> None:
-        """Seats a new worker on every rank, in the group that is there; the old ones are let go.
+        """Builds a new worker on every rank, in the group that is there; the old ones are gone.
 
         What the ranks' processes keep, such as loaded weights, is still there.
         """
@@ -142,7 +126,7 @@ class Fleet(ABC):
 
     @abstractmethod
     def _start(self, rank: int, job: Call, title: str) -> None:
-        """Starts a job on a rank's seat."""
+        """Starts a job on a rank."""
 
     @abstractmethod
     def _poll(self, seconds: float) -> Iterable[tuple[int, Report]]:
@@ -185,61 +169,48 @@ class Fleet(ABC):
         try:
             for rank, job in jobs.items():
                 self._start(rank, job, f"{self._title}.{verb}")
-            yield from self._listen(set(jobs), verb, self.timeout if timeout is None else timeout)
+            yield from self._await(set(jobs), verb, self.timeout if timeout is None else timeout)
         except BaseException as error:
             self._end(f"{verb!r} was left with {type(error).__name__}")
             raise
         finally:
             self._running = None
 
-    def _listen(self, waiting: set[int], verb: str, limit: float) -> Iterator[tuple[int, Report]]:
+    def _await(self, waiting: set[int], verb: str, limit: float) -> Iterator[tuple[int, Report]]:
+        """Reports until no rank is waited for; raises the root cause of what ends it sooner."""
         heard = time.monotonic()
         while waiting:
             cancellation.check()
             for rank, report in self._poll(POLL_SECONDS):
                 if report.kind in ("error", "lost"):
-                    raise self._verdict(verb, {rank: report}, waiting, "")
+                    self._end(f"{verb!r} failed")
+                    reports = self._drain({rank: report}, waiting)
+                    raise root_cause(verb, reports, waiting, self.describe())
                 if report.kind == "done":
                     waiting.discard(rank)
                 yield rank, report
                 heard = time.monotonic()
             if waiting and time.monotonic() - heard > limit:
-                raise self._verdict(verb, {}, waiting, f"no rank reported for {limit:g} s")
+                silence = f"no rank reported for {limit:g} s"
+                self._end(silence)
+                reports = self._drain({}, waiting)
+                raise root_cause(verb, reports, waiting, self.describe(), silence)
 
-    def _verdict(
-        self, verb: str, reports: dict[int, Report], waiting: set[int], silence: str
-    ) -> Exception:
-        """What happened first: breaks the group, so that ranks which only waited speak up."""
-        blamed = next((report.blames for report in reports.values()), None)
-        self._end(silence or f"{verb!r} failed")
+    def _drain(self, reports: Mapping[int, Report], waiting: set[int]) -> dict[int, Report]:
+        """With the last words of ranks that were blocked on others, now that the group is broken.
+
+        Ends when all have said theirs, or one explains the failure, or after `GRACE_SECONDS`.
+        """
+        known = dict(reports)
         deadline = time.monotonic() + GRACE_SECONDS
-        while waiting - reports.keys() and time.monotonic() < deadline:
-            if any(report.is_cause for report in reports.values()):
+        while waiting - known.keys() and time.monotonic() < deadline:
+            if any(report.is_cause for report in known.values()):
                 break
             last = ((r, report) for r, report in self._poll(POLL_SECONDS) if report.kind != "item")
-            reports.update(last)
-        causes = [(rank, reports[rank]) for rank in sorted(reports) if reports[rank].is_cause]
-        places = self.describe()
-        for rank, report in causes:
-            if report.kind == "lost":
-                lost = WorkerLostError(f"{places[rank]} was lost in {verb!r}: {report.value}", rank)
-                return _noted(lost, report.trace)
-        for rank, report in causes:
-            return _noted(report.value, f"raised in {verb!r} on {places[rank]}", report.trace)
-        hung = sorted(waiting - reports.keys())
-        echoes = (str(reports[r].value) for r in sorted(reports) if reports[r].is_echo)
-        why = silence or "; ".join(echoes)
-        if hung:
-            return WorkerLostError(f"{places[hung[0]]} hangs in {verb!r}: {why}", hung[0])
-        return WorkerLostError(f"ranks lost each other in {verb!r}: {why}", blamed)
+            known.update(last)
+        return known
 
     def _end(self, reason: str) -> None:
         if self._ended is None:
             self._ended = reason
             self._abort(reason)
-
-
-def _noted(error: Exception, *notes: str) -> Exception:
-    for note in filter(None, notes):
-        error.add_note(note)
-    return error

@@ -29,7 +29,7 @@ class SoloFleet(Fleet):
 
     def __init__(self, worker: type, size: int, timeout: float) -> None:
         super().__init__(worker, size, timeout)
-        self._seat = WorkerHost()
+        self._host = WorkerHost()
         self._reports: Generator[Report, None, None] | None = None
 
     def recover(self) -> None:
@@ -47,7 +47,7 @@ class SoloFleet(Fleet):
 
     def _start(self, rank: int, job: Call, title: str) -> None:
         name, args = job
-        self._reports = getattr(self._seat, name)(*args)
+        self._reports = getattr(self._host, name)(*args)
 
     def _poll(self, seconds: float) -> Iterator[tuple[int, Report]]:
         assert self._reports is not None
@@ -55,6 +55,6 @@ class SoloFleet(Fleet):
             yield 0, report
 
     def _abort(self, reason: str) -> None:
-        self._seat.abort(reason)
+        self._host.abort(reason)
         if self._reports is not None:
             self._reports.close()

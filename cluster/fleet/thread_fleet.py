@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 from ..comm import worlds as comms
-from .fleet import GRACE_SECONDS, POLL_SECONDS, Call, Fleet, FleetError
+from .failures import FleetError
+from .fleet import GRACE_SECONDS, POLL_SECONDS, Call, Fleet
 from .worker_host import RankLocation, Report, WorkerHost
 
 
@@ -39,7 +40,7 @@ class LocalFleet(Fleet):
 
     def __init__(self, worker: type, size: int, timeout: float) -> None:
         super().__init__(worker, size, timeout)
-        self._seats = [WorkerHost() for _ in range(size)]
+        self._hosts = [WorkerHost() for _ in range(size)]
         self._comms: tuple[comms.Comm, ...] = ()
         self._group: dict[str, Any] = {}
         self._busy: set[int] = set()
@@ -104,7 +105,7 @@ class LocalFleet(Fleet):
         while (job := self._jobs[rank].get()) is not None:
             name, args = job
             try:
-                for report in getattr(self._seats[rank], name)(*args):
+                for report in getattr(self._hosts[rank], name)(*args):
                     self._reports.put((rank, report))
             except BaseException as error:  # a thread that ends must say so, like a process
                 self._reports.put((rank, Report("lost", f"its thread ended with {error!r}")))
@@ -129,5 +130,5 @@ class LocalFleet(Fleet):
         return told
 
     def _abort(self, reason: str) -> None:
-        for seat in self._seats:
-            seat.abort(reason)
+        for host in self._hosts:
+            host.abort(reason)

@@ -1,4 +1,4 @@
-"""A rank's side of a fleet: the seat holds the worker, runs its verbs and reports to the driver."""
+"""A rank's side of a fleet: holds the worker, runs its verbs, reports to the driver."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ def test_threads_need_no_ray() -> None:
 PRIVATE = """
 import os
 from support.fleet_workers import Worker
-from frieze.cluster.fleet.fleet import FleetError
+from frieze.cluster.fleet import FleetError
 from frieze.cluster.ray.actor_fleet import RayFleet
 for address in ("127.0.0.1:1", "somewhere", "ray://127.0.0.1:1"):
     try:
