@@ -125,3 +125,16 @@ def test_a_package_states_its_purpose_and_nothing_else() -> None:
         (face,) = (file for file in files if file.name == "__init__.py")
         (purpose,) = ast.parse(face.read_text(encoding="utf-8")).body
         assert isinstance(purpose, ast.Expr), folder
+
+
+def test_a_face_hides_no_module_behind_a_name() -> None:
+    """`from .threads import threads` would put a function where the module is looked for."""
+    for folder, files in packages().items():
+        names = {file.stem for file in files}
+        for file in files:
+            if file.name == "__init__.py":
+                tree = ast.parse(file.read_text(encoding="utf-8"))
+                walk = ast.walk(tree)
+                nodes = [node for node in walk if isinstance(node, ast.ImportFrom) and node.module]
+                shown = {alias.asname or alias.name for node in nodes for alias in node.names}
+                assert not shown & names, f"{folder}: {shown & names}"

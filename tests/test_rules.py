@@ -75,7 +75,7 @@ CATCHES_ALL = (
         "cluster/fleet/thread_fleet.py",
         "cluster/ray/worker_actor.py",
         "cluster/fleet/worker_host.py",
-        "cluster/comm/threads.py",
+        "cluster/comm/rank_threads.py",
     ),
     *("renderer/batches/attempts.py", "renderer/worker/block_writer.py"),
 )

@@ -4,13 +4,13 @@ from .attention_entropy import canvas_entropy as canvas_entropy
 from .attention_modifier import AttentionChange as AttentionChange
 from .attention_modifier import AttentionModifier as AttentionModifier
 from .attention_override import AttentionOverride as AttentionOverride
-from .band_mode import BandMode as BandMode
-from .band_mode import band_mode as band_mode
-from .canvas_attention import Context as Context
-from .canvas_attention import canvas_attention as canvas_attention
 from .layer_marks import Marks as Marks
 from .layer_marks import innermost as innermost
 from .layer_marks import mark as mark
+from .mode import BandMode as BandMode
+from .mode import band_mode as band_mode
 from .row_mixers import ROW_MIXERS as ROW_MIXERS
 from .row_mixers import row_mixer as row_mixer
+from .sequence_parallel import Context as Context
+from .sequence_parallel import canvas_attention as canvas_attention
 from .tensor_shapes import BandError as BandError

@@ -26,7 +26,7 @@ from frieze.kernels.decay import Decay, Frames
 from frieze.kernels.reference import finite
 
 from ..comm import AxisComms, Comm
-from .canvas_attention import Context, TokenLayout, fading
+from .sequence_parallel import Context, TokenLayout, fading
 
 
 @dataclass(frozen=True)

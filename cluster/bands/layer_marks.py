@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from .canvas_attention import Context
+from .sequence_parallel import Context
 from .tensor_shapes import BandError
 
 ContextOf = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Context | None]

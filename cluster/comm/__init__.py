@@ -10,10 +10,10 @@ from .messages import Pending as Pending
 from .messages import RankLostError as RankLostError
 from .messages import from_bytes as from_bytes
 from .messages import in_bytes as in_bytes
-from .phantom import phantom as phantom
+from .phantom_world import phantom as phantom
+from .rank_threads import line_up as line_up
+from .rank_threads import run_threads as run_threads
+from .rank_threads import threads as threads
 from .rendezvous import RemoteStore as RemoteStore
-from .threads import line_up as line_up
-from .threads import run_threads as run_threads
-from .threads import threads as threads
 from .worlds import distributed as distributed
 from .worlds import solo as solo

@@ -8,7 +8,7 @@ import torch
 
 from .collectives import Comm, SoloComm
 from .messages import CommError, Like, Pending, RankLostError
-from .threads import call_vector_math, line_up, run_threads, threads
+from .rank_threads import call_vector_math, line_up, run_threads, threads
 
 __all__ = [
     "Comm",

@@ -285,7 +285,7 @@ def test_processes_never_take_one_shape_for_another(gloo_world: Callable) -> Non
 def test_vector_math_is_called_before_ranks_that_are_threads_begin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from frieze.cluster.comm import threads, worlds
+    from frieze.cluster.comm import rank_threads, worlds
     from frieze.cluster.fleet import LocalFleet
 
     heard: list[str] = []
@@ -297,8 +297,8 @@ def test_vector_math_is_called_before_ranks_that_are_threads_begin(
         def join(self, *_: Any) -> None:
             pass
 
-    monkeypatch.setattr(threads, "call_vector_math", lambda: heard.append("math"))
-    threads.run_threads(lambda comm: heard.append("rank"), 2)
+    monkeypatch.setattr(rank_threads, "call_vector_math", lambda: heard.append("math"))
+    rank_threads.run_threads(lambda comm: heard.append("rank"), 2)
     assert heard == ["math", "rank", "rank"]
     monkeypatch.setattr(worlds, "call_vector_math", lambda: heard.append("math"))
     with LocalFleet.launch(Worker, 2, timeout=AMPLE):

@@ -27,10 +27,10 @@ from ..layout import Band, Canvas, Mesh
 from .attention_entropy import canvas_entropy
 from .attention_modifier import AttentionChange, AttentionModifier
 from .attention_override import AttentionOverride
-from .canvas_attention import Context, canvas_attention
 from .convolution import BandConvolution
 from .layer_marks import Call, LayerGuard, Marks, mark
 from .row_mixers import Spans, row_mixer
+from .sequence_parallel import Context, canvas_attention
 from .tensor_shapes import BandError, CanvasShapes, refusal
 
 __all__ = ["BandError", "BandMode", "Context", "Marks", "band_mode", "mark"]

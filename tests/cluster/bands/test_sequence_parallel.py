@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from frieze.cluster.bands import Context, canvas_attention
+from frieze.cluster.bands import Context, canvas_attention, sequence_parallel
 from frieze.cluster.comm import Comm, Like, Pending, axis_comms, run_threads
 from frieze.cluster.layout import Mesh
 from tolerances import CONTROL, EXACT_FLOAT64
@@ -165,7 +164,7 @@ def test_only_the_next_block_travels_while_the_present_one_is_computed_on(
     events: list[str] = []
     blocks: list[weakref.ref[Tensor]] = []  # own first, then what arrived and is sent on
     on_rank_0 = threading.local()
-    attend = attention.attend
+    attend = sequence_parallel.attend
 
     def logged_attend(*args: Any, **options: Any) -> Any:
         if getattr(on_rank_0, "yes", False):
@@ -188,7 +187,7 @@ def test_only_the_next_block_travels_while_the_present_one_is_computed_on(
 
         return post
 
-    monkeypatch.setattr(attention, "attend", logged_attend)
+    monkeypatch.setattr(sequence_parallel, "attend", logged_attend)
     whole, tokens = qkv(2, 9), [3, 3, 3]
     own = runs(tokens, 0, "front")
     run_threads(rank, 3)
