@@ -19,8 +19,6 @@ from frieze.cluster.comm import Comm, Like, Pending, axis_comms, run_threads
 from frieze.cluster.layout import Mesh
 from tolerances import CONTROL, EXACT_FLOAT64
 
-# The package gives the function under this name.
-attention = importlib.import_module("frieze.cluster.bands.canvas_attention")
 HEAD_DIM = 8
 
 
