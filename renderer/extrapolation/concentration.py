@@ -6,10 +6,42 @@ Shape suffixes: L layers, H heads.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .method import Focus
+from .method_options import Index, MethodOptions, Number
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class ConcentrationOptions(MethodOptions):
+    """How strongly heads are concentrated, and over what their entropies are measured."""
+
+    least: Number = Field(
+        default=1.0, description="factor on the logits of the head that looks everywhere"
+    )
+    most: Number = Field(default=1.3, description="factor on those of the head that looks at least")
+    power: Number = Field(default=2.0, description="exponent of the curve between them")
+    pooled: Index = Field(
+        default=0,
+        description="tokens on a side of the blocks that entropies are pooled over; 0: none",
+    )
+
+    def focus(self, lowest: float | None = None, highest: float | None = None) -> Focus:
+        """The concentration of these options; the extremes are entropies in nats, as below."""
+        scale = partial(
+            concentration,
+            least=self.least,
+            most=self.most,
+            power=self.power,
+            lowest=lowest,
+            highest=highest,
+        )
+        return Focus(scale=scale, pooled=self.pooled or None)
 
 
 def concentration(

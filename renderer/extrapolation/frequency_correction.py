@@ -8,70 +8,135 @@ Shape suffixes: F frequencies of one axis.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeVar, cast
+
+from pydantic import Field, model_validator
 
 from ..errors import SpecError
 from ..models.positions import PositionPolicy, RotaryAxis
-from ..spec.method_options import Option
 from .frequencies import PICTURE, dominant, faded, periods, policy, stretch
+from .method import Detection, Method
+from .method_options import Count, Index, MethodOptions, NotNegative, Part, Positive, Several
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-OPTIONS: Mapping[str, Option] = {
-    # Indices from 0 of what is corrected, where they are known: 9 for FLUX, 8,9 for Qwen-Image.
-    "ks": Option((), "wholes", least=0),
-    # Or the periods at which pictures were seen to repeat, in tokens.
-    "periods": Option((), "numbers", above=0),
-    # Or how many frequencies, from the one nearest to the trained length on.
-    "n_rec": Option(1, least=1),
-    # Or all of those, none, or those that are found to repeat,
-    "mode": Option("dominant", choices=("dominant", "all", "detect", "none")),
-    # by drafts of the picture, or by the amplitudes of attention at the trained size.
-    "detector": Option("draft", choices=("draft", "attention")),
-    "edit": Option("period", choices=("period", "divide")),
-    "margin": Option(1.0, above=0, most=1),
-    # Power of sigma with which the correction fades; 0: in full at every step.
-    "fade": Option(0.0, least=0),
-}
+Choice = Literal["dominant", "all", "detect", "none"]
 
 
-def corrected_positions(options: Mapping[str, Any]) -> PositionPolicy:
-    """The correction that `OPTIONS` describe, on rows and columns; frames keep theirs.
+class Correction(MethodOptions):
+    """Options of the correction but the one that says which frequencies: see `chooser`."""
 
-    Raises `SpecError` where the options contradict each other.
+    chooser: ClassVar[str] = "mode"
+
+    ks: Several[Index] = Field(
+        default=(),
+        description="indices from 0 of the frequencies to correct: 9 for FLUX, 8,9 for "
+        "Qwen-Image; default: chosen otherwise",
+    )
+    periods: Several[Positive] = Field(
+        default=(),
+        description="or the periods at which pictures were seen to repeat, in tokens; "
+        "default: chosen otherwise",
+    )
+    n_rec: Count = Field(
+        default=1,
+        description="or how many frequencies, from the one nearest to the trained length on",
+    )
+    detector: Literal["draft", "attention"] = Field(
+        default="draft",
+        description="what finds those that repeat: drafts of the picture, or the amplitudes of "
+        "attention at the trained size",
+    )
+    edit: Literal["period", "divide"] = Field(
+        default="period", description="slow them down to the canvas' length, or by its stretch"
+    )
+    margin: Part = Field(default=1.0, description="part of the slowed frequency that is kept")
+    fade: NotNegative = Field(
+        default=0.0,
+        description="power of sigma with which the correction fades; 0: in full at every step",
+    )
+
+    @model_validator(mode="after")
+    def _chooses_once(self) -> Self:
+        named = [name for name in ("ks", "periods") if getattr(self, name)]
+        named += [self.chooser] if self.choice != "dominant" else []
+        if len(named) > 1:
+            raise ValueError(
+                f"options {' and '.join(named)} both choose the frequencies; one works"
+            )
+        return self
+
+    @property
+    def choice(self) -> Choice:
+        """Which frequencies are corrected, unless `ks` or `periods` say."""
+        return cast(Choice, getattr(self, self.chooser))
+
+    def with_detected(self, ks: Sequence[int]) -> Self:
+        """The options with the frequencies that were found, in the place of the wish to find them.
+
+        Raises `SpecError` for what no frequency's index is.
+        """
+        if not ks:
+            return self.changed(**{self.chooser: "none"})
+        return self.changed(**{self.chooser: "dominant", "ks": tuple(ks)})
+
+
+class CorrectionOptions(Correction):
+    """Options of the correction alone."""
+
+    mode: Choice = Field(
+        default="dominant",
+        description="or the dominant one, all that repeat, those that are detected, or none",
+    )
+
+
+OptionsT = TypeVar("OptionsT", bound=Correction)
+
+
+def detection(options: OptionsT, of: Callable[[OptionsT], Method]) -> Detection | None:
+    """How the frequencies are to be found, if the options wish it; `of` makes the method of them.
+
+    Until then the method corrects what it would by default.
     """
-    named = [name for name in ("ks", "periods") if options[name]]
-    named += ["mode"] if options["mode"] != "dominant" else []
-    if len(named) > 1:
-        raise SpecError(f"options {' and '.join(named)} both choose the frequencies; one works")
+    if options.choice != "detect":
+        return None
+
+    def settled(ks: Sequence[int]) -> Method:
+        return of(options.with_detected(ks))
+
+    return Detection(options.detector, settled)
+
+
+def corrected_positions(options: Correction) -> PositionPolicy:
+    """The correction of these options, on rows and columns; frames keep theirs."""
 
     def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         ks = chosen(omega_F, axis, options)
-        if options["edit"] == "divide":
-            return divided(omega_F, ks, axis.length, stretch(axis), options["margin"])
-        return corrected(omega_F, ks, axis.length, options["margin"])
+        if options.edit == "divide":
+            return divided(omega_F, ks, axis.length, stretch(axis), options.margin)
+        return corrected(omega_F, ks, axis.length, options.margin)
 
-    if fade := options["fade"]:
-        return policy(faded(rule, fade), PICTURE)
+    if options.fade:
+        return policy(faded(rule, options.fade), PICTURE)
     return policy(rule, PICTURE, steady=True)
 
 
-def chosen(omega_F: Tensor, axis: RotaryAxis, options: Mapping[str, Any]) -> list[int]:
+def chosen(omega_F: Tensor, axis: RotaryAxis, options: Correction) -> list[int]:
     """Indices that the options choose on an axis longer than trained; raises `SpecError`."""
-    if options["ks"]:
-        if (most := max(options["ks"])) >= len(omega_F):
+    if options.ks:
+        if (most := max(options.ks)) >= len(omega_F):
             raise SpecError(
                 f"option ks = {most}; the {axis.name} axis has frequencies 0 to {len(omega_F) - 1}"
             )
-        return list(options["ks"])
-    if options["periods"]:
-        return observed(omega_F, options["periods"], axis.length)
-    if options["mode"] == "none":
+        return list(options.ks)
+    if options.periods:
+        return observed(omega_F, options.periods, axis.length)
+    if options.choice == "none":
         return []
     found = candidates(omega_F, axis.trained, axis.length)
-    return found if options["mode"] == "all" else found[: options["n_rec"]]
+    return found if options.choice == "all" else found[: options.n_rec]
 
 
 def candidates(omega_F: Tensor, trained: float, length: int) -> list[int]:

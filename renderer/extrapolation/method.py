@@ -1,12 +1,13 @@
 """Method: an extrapolation recipe as an immutable record of optional slots.
 
-`Method()` is the plain model. A file in `methods/` defines `method(spec, facts) -> Method`.
+`Method()` is the plain model. A file in `methods/` defines `method(spec, facts) -> Method`, and
+`Options`, the record of what it can be told (method_options.py), if there is anything.
 Shape suffixes: S tokens, F frequencies of one axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -71,6 +72,18 @@ class Focus:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """The wish of a method that frequencies be found, before it draws, which would repeat.
+
+    `detector` says how: by drafts of the picture, or by attention at the trained size. `settled`
+    makes the method that corrects the frequencies of these indices from 0, and has no such wish.
+    """
+
+    detector: Literal["draft", "attention"]
+    settled: Callable[[Sequence[int]], Method]
+
+
+@dataclass(frozen=True)
 class Method:
     """What a recipe changes; every slot left alone means the plain model.
 
@@ -85,4 +98,5 @@ class Method:
     focus: Focus | None = None
     decay: DecayPolicy | None = None
     guide: Guide | None = None  # of every stage but the first, by the one before it
+    detection: Detection | None = None
     note: str = ""

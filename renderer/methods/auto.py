@@ -42,6 +42,7 @@ from ..extrapolation.cascade import begun, stages_of
 from ..extrapolation.concentration import concentration
 from ..extrapolation.frequency_correction import candidates, corrected
 from ..extrapolation.method import Focus, Method, Stage
+from ..extrapolation.method_options import MethodOptions
 from ..models.positions import (
     PositionPolicy,
     RotaryAxis,
@@ -50,7 +51,6 @@ from ..models.positions import (
     squeeze,
     trained,
 )
-from ..spec import method_options
 from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     Models that rotate no positions have them rescaled where they are added, and no head is
     concentrated.
     """
-    method_options.read(spec, {})
+    MethodOptions.read(spec)
     if _is_known(spec, facts):
         return Method(
             stages=stages_of(spec, (Stage(),)), note="the plain model, no larger than trained"

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import aware_factor, ntk, policy, stretch
 from ..extrapolation.method import Method, Stage
+from ..extrapolation.method_options import MethodOptions, Positive
 from ..models.positions import RotaryAxis
-from ..spec import method_options
-from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-OPTIONS = {"a": Option(1.0, above=0)}
+
+class Options(MethodOptions):
+    """Of dynamic NTK."""
+
+    a: Positive = Field(default=1.0, description="strength of the stretch; 1: the NTK-aware base")
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; every axis longer than trained is stretched."""
-    a = method_options.read(spec, OPTIONS)["a"]
+    a = Options.read(spec).a
 
     def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         return ntk(omega_F, aware_factor(len(omega_F), a * stretch(axis) - (a - 1)))

@@ -8,7 +8,9 @@ Shape suffixes: F frequencies of one axis.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
@@ -22,31 +24,37 @@ from ..extrapolation.frequencies import (
     vision_yarn,
 )
 from ..extrapolation.method import Method, Spectrum, Stage
+from ..extrapolation.method_options import MethodOptions, Positive
 from ..models.positions import RotaryAxis
-from ..spec import method_options
-from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-OPTIONS = {
-    "form": Option("yarn", choices=("pi", "ntk", "yarn")),
-    # lambda_s: 2 for pi and ntk, 1 for yarn, unless given; and lambda_t.
-    "strength": Option(None, "number", above=0),
-    "power": Option(2.0, above=0),
-}
+Form = Literal["pi", "ntk", "yarn"]
+
+
+class Options(MethodOptions):
+    """Of DyPE."""
+
+    form: Form = Field(default="yarn", description="what is stretched, and how")
+    strength: Positive | None = Field(
+        default=None, description="lambda_s; default: 2 for pi and ntk, 1 for yarn"
+    )
+    power: Positive = Field(
+        default=2.0, description="lambda_t, the power of sigma by which it fades"
+    )
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; frequencies are made anew at every step. tau, of yarn, does not fade."""
-    found = method_options.read(spec, OPTIONS)
-    form, strength = found["form"], found["strength"]
+    options = Options.read(spec)
+    form, strength = options.form, options.strength
     if strength is None:
         strength = 1.0 if form == "yarn" else 2.0
 
     def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
-        return stretched(form, axis, omega_F, kappa(sigma, strength, found["power"]))
+        return stretched(form, axis, omega_F, kappa(sigma, strength, options.power))
 
     return Method(
         stages=stages_of(spec, (Stage(),)),
@@ -55,7 +63,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     )
 
 
-def stretched(form: str, axis: RotaryAxis, omega_F: Tensor, share: float) -> Tensor:
+def stretched(form: Form, axis: RotaryAxis, omega_F: Tensor, share: float) -> Tensor:
     """The frequencies of one form at kappa = share; at 0 the trained ones."""
     scale = stretch(axis)
     if form == "pi":

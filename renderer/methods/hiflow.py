@@ -12,29 +12,48 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import PICTURE, ntk, policy, stretch
 from ..extrapolation.guides import Flow
 from ..extrapolation.method import Method, Stage
+from ..extrapolation.method_options import (
+    AtLeastOne,
+    Count,
+    MethodOptions,
+    NotNegative,
+    Positive,
+    Several,
+)
 from ..models.positions import RotaryAxis, trained
 from ..sampling.timestep_shift import alpha_for, shifted
-from ..spec import method_options
-from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-OPTIONS = {
-    "align": Option((1.0, 0.25), "numbers", least=0),
-    "accelerate": Option(0.5, least=0),
-    "cutoff": Option(0.2, above=0),
-    "order": Option(4, least=1),
-    "factor": Option(10.0, least=1),
-}
 # Parts of the steps that are left to the second, third and every later stage.
 LEFT = (16 / 30, 10 / 30)
+
+
+class Options(MethodOptions):
+    """Of HiFlow."""
+
+    align: Several[NotNegative] = Field(
+        default=(1.0, 0.25),
+        description="how much of the low frequencies is the stage's before, at its first step; "
+        "one for each stage after the first",
+    )
+    accelerate: NotNegative = Field(
+        default=0.5, description="how much of its pace is the stage's before, at its first step"
+    )
+    cutoff: Positive = Field(
+        default=0.2, description="of the low-pass, in parts of Nyquist's frequency"
+    )
+    order: Count = Field(default=4, description="of the Butterworth low-pass")
+    factor: AtLeastOne = Field(default=10.0, description="what the rotary base is multiplied by")
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
@@ -42,15 +61,15 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     Models without rotary positions are guided only.
     """
-    found = method_options.read(spec, OPTIONS)
+    options = Options.read(spec)
 
     def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
-        return ntk(omega_F, found["factor"]).maximum(omega_F / stretch(axis))
+        return ntk(omega_F, options.factor).maximum(omega_F / stretch(axis))
 
     return Method(
         stages=stages_of(spec, doubling(spec, facts)),
         positions=policy(rule, PICTURE, steady=True) if facts.rotary else trained,
-        guide=Flow(found["align"], found["accelerate"], found["cutoff"], found["order"]),
+        guide=Flow(options.align, options.accelerate, options.cutoff, options.order),
     )
 
 

@@ -9,26 +9,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import from_trained_size, stages_of
 from ..extrapolation.concentration import proportional
 from ..extrapolation.frequencies import PICTURE, ntk, policy, stretch
-from ..extrapolation.guides import WEIGHT_CURVES, Resolution
+from ..extrapolation.guides import Resolution, WeightCurve
 from ..extrapolation.method import Focus, Method
+from ..extrapolation.method_options import AtLeastOne, MethodOptions, NotNegative, Switch
 from ..models.positions import RotaryAxis, trained
-from ..spec import method_options
-from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-OPTIONS = {
-    "schedule": Option("cosine_decay", choices=WEIGHT_CURVES),
-    "strength": Option(1.0, least=0),
-    "half_token": True,
-    "factor": Option(10.0, least=1),
-}
+
+class Options(MethodOptions):
+    """Of I-Max."""
+
+    schedule: WeightCurve = Field(
+        default="cosine_decay", description="how the guidance goes from the first step to the last"
+    )
+    strength: NotNegative = Field(default=1.0, description="what the guidance is multiplied by")
+    half_token: Switch = Field(
+        default=True, description="lay the grid of tokens half a token off at every other step"
+    )
+    factor: AtLeastOne = Field(default=10.0, description="what the rotary base is multiplied by")
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
@@ -36,14 +43,14 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     Models without rotary positions are guided only.
     """
-    found = method_options.read(spec, OPTIONS)
+    options = Options.read(spec)
 
     def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
-        return ntk(omega_F, found["factor"]).maximum(omega_F / stretch(axis))
+        return ntk(omega_F, options.factor).maximum(omega_F / stretch(axis))
 
     return Method(
         stages=stages_of(spec, from_trained_size(spec, facts)),
         positions=policy(rule, PICTURE, steady=True) if facts.rotary else trained,
         focus=Focus(constant=proportional) if facts.rotary else None,
-        guide=Resolution(found["schedule"], found["strength"], found["half_token"]),
+        guide=Resolution(options.schedule, options.strength, options.half_token),
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.method import Method, Stage
-from ..spec import method_options
+from ..extrapolation.method_options import MethodOptions
 from ..spec.render_spec import RenderSpec
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """The identity; it has no options."""
-    method_options.read(spec, {})
+    MethodOptions.read(spec)
     return Method(stages=stages_of(spec, (Stage(),)))

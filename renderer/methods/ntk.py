@@ -11,42 +11,55 @@ Shape suffixes: F frequencies of one axis.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
 
 from ..checkpoints.facts import ModelFacts
-from ..errors import SpecError
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import PICTURE, aware_factor, ntk, policy, stretch
 from ..extrapolation.method import Method, Stage
+from ..extrapolation.method_options import AtLeastOne, MethodOptions, Switch
 from ..models.positions import RotaryAxis
-from ..spec import method_options
-from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-OPTIONS = {
-    "convention": Option("aware", choices=("aware", "factor")),
-    "factor": Option(None, "number", least=1),
-    "clip": False,
-}
+
+class Options(MethodOptions):
+    """Of NTK interpolation."""
+
+    convention: Literal["aware", "factor"] = Field(
+        default="aware", description="what the base is multiplied by: s^(d / (d - 2)), or a number"
+    )
+    factor: AtLeastOne | None = Field(
+        default=None,
+        description="that number; default: the root of how many times more tokens there are",
+    )
+    clip: Switch = Field(
+        default=False, description="slow nothing down by more than position interpolation does"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_use_for_factor(self) -> Self:
+        if self.factor is not None and self.convention != "factor":
+            raise ValueError(f"option factor = {self.factor:g} needs option convention=factor")
+        return self
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; `factor` leaves the frames of a clip alone, as CineScale does."""
-    found = method_options.read(spec, OPTIONS)
-    by_factor = found["convention"] == "factor"
-    if found["factor"] is not None and not by_factor:
-        raise SpecError(f"option factor = {found['factor']:g} needs option convention=factor")
+    options = Options.read(spec)
+    by_factor = options.convention == "factor"
 
     def rule(axis: RotaryAxis, omega_F: Tensor, sigma: float) -> Tensor:
         most = mean_stretch(axis, spec.width / spec.height)
         factor = aware_factor(len(omega_F), stretch(axis))
         if by_factor:
-            factor = most if found["factor"] is None else found["factor"]
+            factor = most if options.factor is None else options.factor
         slow_F = ntk(omega_F, factor)
-        return slow_F.maximum(omega_F / most) if found["clip"] else slow_F
+        return slow_F.maximum(omega_F / most) if options.clip else slow_F
 
     positions = policy(rule, PICTURE if by_factor else None, steady=True)
     return Method(stages=stages_of(spec, (Stage(),)), positions=positions)

@@ -7,16 +7,23 @@ enlarged and noised to `start`, which keeps the layout and leaves the detail to 
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import doubling, stages_of
 from ..extrapolation.method import Method, Stage
+from ..extrapolation.method_options import MethodOptions, Switch
 from ..models.positions import interpolated, squeeze
-from ..spec import method_options
 from ..spec.render_spec import RenderSpec
 
-OPTIONS = {"cascade": True}
 # Sigma at which the second and every later stage restarts.
 STARTS = (0.4, 0.3)
+
+
+class Options(MethodOptions):
+    """Of position interpolation."""
+
+    cascade: Switch = Field(default=True, description="grow from the trained size; else one stage")
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
@@ -24,6 +31,6 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
     `cascade=false` draws at the picture's size only.
     """
-    cascade = method_options.read(spec, OPTIONS)["cascade"]
+    cascade = Options.read(spec).cascade
     stages = stages_of(spec, doubling(spec, facts, STARTS) if cascade else (Stage(),))
     return Method(stages=stages, positions=interpolated, absolute=squeeze)

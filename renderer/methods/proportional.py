@@ -10,11 +10,11 @@ from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.concentration import proportional
 from ..extrapolation.method import Focus, Method, Stage
-from ..spec import method_options
+from ..extrapolation.method_options import MethodOptions
 from ..spec.render_spec import RenderSpec
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """The plain model with the logits of every head scaled alike."""
-    method_options.read(spec, {})
+    MethodOptions.read(spec)
     return Method(stages=stages_of(spec, (Stage(),)), focus=Focus(constant=proportional))

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
-from ..extrapolation.frequency_correction import OPTIONS, corrected_positions
+from ..extrapolation.frequency_correction import CorrectionOptions, corrected_positions, detection
 from ..extrapolation.method import Method, Stage
-from ..spec import method_options
 from ..spec.render_spec import RenderSpec
+
+Options = CorrectionOptions
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
-    """One stage at the picture's size; the options are those of `correction.OPTIONS`."""
-    positions = corrected_positions(method_options.read(spec, OPTIONS))
-    return Method(stages=stages_of(spec, (Stage(),)), positions=positions)
+    """One stage at the picture's size."""
+
+    def of(options: CorrectionOptions) -> Method:
+        return Method(
+            stages=stages_of(spec, (Stage(),)),
+            positions=corrected_positions(options),
+            detection=detection(options, of),
+        )
+
+    return of(Options.read(spec))

@@ -9,27 +9,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import PICTURE, ntk, policy, stretch
 from ..extrapolation.method import Method, Spectrum, Stage
+from ..extrapolation.method_options import MethodOptions, NotNegative
 from ..models.positions import RotaryAxis
-from ..spec import method_options
-from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Power of s that is the mean gain.
-OPTIONS = {"kappa": Option(0.08, least=0)}
+
+class Options(MethodOptions):
+    """Of SEGA."""
+
+    kappa: NotNegative = Field(
+        default=0.08, description="power of the stretch that is the mean gain"
+    )
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; rows and columns only."""
     from ..extrapolation.spectrum import gains
 
-    kappa = method_options.read(spec, OPTIONS)["kappa"]
+    kappa = Options.read(spec).kappa
 
     def gain(axis: RotaryAxis, sigma: float, spectrum: Spectrum | None) -> Tensor | float:
         if axis.name not in PICTURE or axis.length <= axis.trained:

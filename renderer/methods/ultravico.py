@@ -7,48 +7,56 @@ The released mask of the first frame's queries is left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, model_validator
 
 from ..checkpoints.facts import ModelFacts
-from ..errors import PlanError, SpecError
+from ..errors import PlanError
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.method import Method, Stage
+from ..extrapolation.method_options import MethodOptions, NotNegative, Part, Positive, Several
 from ..models.positions import RotaryAxis
-from ..spec import method_options
-from ..spec.method_options import Option
 from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from frieze.kernels.decay import Decay
 
-OPTIONS = {
-    # Factors of positive logits: beyond the window, and near the periods; the paper's for Wan.
-    "alpha": Option(0.9, above=0, most=1),
-    "beta": Option(0.6, above=0, most=1),
-    # Frames to both sides of the periods' multiples.
-    "gamma": Option(4.0, least=0),
-    # After how many frames of tokens the model repeats itself; Wan does not.
-    "periods": Option((), "numbers", above=0),
-}
+
+class Options(MethodOptions):
+    """Of UltraViCo; the defaults are the paper's for Wan."""
+
+    alpha: Part = Field(default=0.9, description="factor of positive logits beyond the window")
+    beta: Part = Field(default=0.6, description="the same near multiples of the periods")
+    gamma: NotNegative = Field(default=4.0, description="frames to both sides of these multiples")
+    periods: Several[Positive] = Field(
+        default=(),
+        description="frames of tokens after which the model repeats itself; "
+        "default: it does not, as Wan",
+    )
+
+    @model_validator(mode="after")
+    def _decays_more_where_it_repeats(self) -> Self:
+        if self.periods and self.beta > self.alpha:
+            raise ValueError(
+                f"option beta {self.beta:g} is more than alpha {self.alpha:g}; frames that "
+                "repeat must decay at least as much as others"
+            )
+        return self
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; positions stay. Raises `PlanError` for pictures, which have no frames."""
-    found = method_options.read(spec, OPTIONS)
+    options = Options.read(spec)
     if not facts.video:
         raise PlanError(
             f"method ultravico is for the frames of clips, and {facts.family} draws pictures; "
             "method eaac or ultraimage concentrates attention over a picture"
         )
-    if found["periods"] and found["beta"] > found["alpha"]:
-        raise SpecError(
-            f"option beta {found['beta']:g} is more than alpha {found['alpha']:g}; frames that "
-            "repeat must decay at least as much as others"
-        )
 
     def decay(axis: RotaryAxis) -> Decay:
         from frieze.kernels.decay import Decay
 
-        return Decay(window=axis.trained, **found)
+        return Decay(window=axis.trained, **options.model_dump())
 
     return Method(stages=stages_of(spec, (Stage(),)), decay=decay)

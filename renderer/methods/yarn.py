@@ -10,23 +10,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.frequencies import policy, stretch, temperature, vision_yarn
 from ..extrapolation.method import Method, Spectrum, Stage
+from ..extrapolation.method_options import MethodOptions, Switch
 from ..models.positions import RotaryAxis
-from ..spec import method_options
 from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-OPTIONS = {"temperature": True}
+
+class Options(MethodOptions):
+    """Of YaRN."""
+
+    temperature: Switch = Field(default=True, description="let cos and sin grow by tau")
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """One stage; `temperature=false` leaves cos and sin as they are."""
-    warm = method_options.read(spec, OPTIONS)["temperature"]
+    warm = Options.read(spec).temperature
     return Method(
         stages=stages_of(spec, (Stage(),)),
         positions=policy(bands, steady=True),

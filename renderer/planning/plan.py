@@ -21,7 +21,6 @@ from ..inputs.sources import Source, look
 from ..models.family import Guidance
 from ..sampling.noise_levels import Table
 from ..sampling.schedule_table import table
-from ..spec import method_options
 from ..spec.render_spec import RenderSpec
 from . import checks, devices, memory_check
 from .canvas_plan import CanvasPlan
@@ -59,7 +58,7 @@ def _made(
     """The plan of a spec, whatever memory it needs."""
     facts = describe(spec.model, spec.revision, spec.variant)
     plugins.check("strategies", spec.strategy)
-    method = load_method(_settled(spec, detected), facts)
+    method = _settled(load_method(spec, facts), detected)
     checks.check_method(spec, facts, method)
     checks.check_model(spec, facts)
     checks.check_variant(spec, facts)
@@ -86,12 +85,11 @@ def _made(
     )
 
 
-def _settled(spec: RenderSpec, detected: Sequence[int] | None) -> RenderSpec:
-    """The spec with what was detected where its method wishes for that."""
-    if detected is None:
-        return spec
-    found = method_options.settled(spec.method_options, detected)
-    return spec.model_copy(update={"method_options": found})
+def _settled(method: Method, detected: Sequence[int] | None) -> Method:
+    """The method with what was detected, where it wishes for that."""
+    if detected is None or method.detection is None:
+        return method
+    return method.detection.settled(detected)
 
 
 def _sources(spec: RenderSpec, facts: ModelFacts) -> dict[str, Source]:

@@ -40,13 +40,14 @@ def report(found: Mapping[str, Any]) -> list[str]:
 
 def settled(canvas_plan: CanvasPlan, listener: Caller) -> CanvasPlan:
     """The plan with the frequencies that are found to repeat, if its method asks for them."""
-    if not drafts.detects(canvas_plan):
+    detection = canvas_plan.method.detection
+    if detection is None:
         return canvas_plan
 
     def tell(text: str) -> None:
         listener.say("note", message=text)
 
-    if canvas_plan.spec.method_options.get("detector") == "attention":
+    if detection.detector == "attention":
         shares = attend(canvas_plan, tell)
         lines, detected = logit_amplitudes.report(shares), logit_amplitudes.corrected(shares)
     else:

@@ -19,11 +19,11 @@ from frieze.cluster.layout import Band
 from ..driver.caller import RenderHandle
 from ..driver.driver import Driver
 from ..errors import PlanError, RenderCancelledError
+from ..extrapolation.frequency_correction import CorrectionOptions
 from ..files.scratch import scratch
 from ..models.family import BandPlace
 from ..models.positions import RotaryAxis, trained
 from ..planning.canvas_plan import CanvasPlan
-from ..spec import method_options
 from ..spec.render_spec import RenderSpec
 from .autocorrelation import Observation, Round, observed, recursion
 
@@ -34,12 +34,6 @@ NUMBER = 2
 MOST_TIMES = 4
 
 Tell = Callable[[str], None]
-
-
-def detects(plan: CanvasPlan) -> bool:
-    """Whether drafts are still to show which frequencies repeat."""
-    wishes = method_options.detects(plan.spec.method_options) is not None
-    return wishes and plan.detected is None
 
 
 def are_cheap(plan: CanvasPlan) -> bool:
@@ -108,7 +102,8 @@ def draft(
 
 def _drafted(spec: RenderSpec, ks: Sequence[int], number: int, out: str) -> RenderSpec:
     """The render of a draft: one stage from noise, as a picture, of another seed for each."""
-    corrects: dict[str, Any] = {"method": "rdfc", "method_options": {"ks": list(ks)}}
+    told = CorrectionOptions(ks=tuple(ks)).model_dump(mode="json", exclude_unset=True)
+    corrects: dict[str, Any] = {"method": "rdfc", "method_options": told}
     changes = corrects if ks else {"method": "none", "method_options": {}}
     changes |= {
         "stages": None,

@@ -1,1 +1,1 @@
-"""What is asked for: one frozen record, presets, options of a method."""
+"""What is asked for: one frozen record, and presets."""

@@ -10,6 +10,7 @@ from hypothesis.strategies import SearchStrategy
 
 from frieze.renderer import plugins
 from frieze.renderer.checkpoints.checkpoint import find
+from frieze.renderer.extrapolation.method_options import MethodOptions
 from frieze.renderer.outputs import targets
 from frieze.renderer.planning.plan import _made
 from frieze.renderer.spec import render_spec
@@ -59,23 +60,21 @@ def planned_if_ours(found: RenderSpec) -> object:
 
 @kept
 def options() -> dict[str, dict[str, Any]]:
-    """Every method's options and their defaults, by the tables of its module."""
+    """Every method's options and the JSON schema of each."""
     found = {}
     for name in plugins.names("methods"):
-        tables = [t for t in vars(plugins.load("methods", name)).values() if _is_table(t)]
-        found[name] = {key: option for table in tables for key, option in table.items()}
+        model = getattr(plugins.load("methods", name), "Options", MethodOptions)
+        found[name] = model.model_json_schema().get("properties", {})
     return found
 
 
-def _is_table(table: Any) -> bool:
-    return isinstance(table, dict) and bool(table) and all(isinstance(key, str) for key in table)
-
-
-def _near(option: Any) -> SearchStrategy[Any]:
-    bounds = [getattr(option, name, None) for name in ("least", "above", "most")]
-    known = [bound for bound in bounds if bound is not None]
+def _near(schema: Mapping[str, Any] | None) -> SearchStrategy[Any]:
+    parts = [schema or {}, (schema or {}).get("items", {}), *(schema or {}).get("anyOf", ())]
+    keys = ("minimum", "exclusiveMinimum", "maximum")
+    known = [part[key] for part in parts for key in keys if key in part]
     edges = [bound + by for bound in known for by in (-1e-9, 0, 1e-9, 1)]
-    words = [*getattr(option, "choices", ()), "detect", "none", "view", "resolution", "attention"]
+    choices = [word for part in parts for word in part.get("enum", ())]
+    words = [*choices, "detect", "none", "view", "resolution", "attention"]
     numbers = st.one_of(st.floats(0, 2), st.integers(0, 40), st.sampled_from([*edges, 1e6, 1e-9]))
     return st.one_of(st.sampled_from(words), numbers, st.booleans(), st.lists(numbers, max_size=4))
 

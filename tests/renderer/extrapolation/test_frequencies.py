@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -21,7 +23,9 @@ from frieze.renderer.extrapolation.frequencies import (
     temperature,
     vision_yarn,
 )
+from frieze.renderer.extrapolation.frequency_correction import CorrectionOptions
 from frieze.renderer.models.positions import RotaryAxis, frequencies, trained
+from frieze.renderer.spec.render_spec import RenderSpec
 
 # What the tables print.
 PRINTED = 0.05
@@ -33,11 +37,11 @@ def omega(dim: int, theta: float = 1e4) -> Tensor:
     return frequencies(RotaryAxis("row", dim, theta, 1, 1), torch.zeros(1))
 
 
-def options(**given: object) -> dict[str, object]:
-    return {name: option.default for name, option in frequency_correction.OPTIONS.items()} | given
+def options(**given: Any) -> CorrectionOptions:
+    return CorrectionOptions.read(RenderSpec(method="rdfc", method_options=given))
 
 
-def chosen(dim: int, known: int, length: int, **given: object) -> list[int]:
+def chosen(dim: int, known: int, length: int, **given: Any) -> list[int]:
     return frequency_correction.chosen(
         omega(dim), RotaryAxis("row", dim, 1e4, known, length), options(**given)
     )

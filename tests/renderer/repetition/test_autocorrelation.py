@@ -19,7 +19,6 @@ from frieze.renderer.repetition.autocorrelation import (
     period,
     recursion,
 )
-from frieze.renderer.spec.method_options import detects, settled
 
 FLUX = RotaryAxis("row", 56, 10000.0, trained=128, length=225)
 QWEN = RotaryAxis("row", 56, 10000.0, trained=83, length=256)
@@ -126,15 +125,3 @@ def test_rows_and_columns_are_told_apart() -> None:
     assert period(lag_profile(drawn.transpose(2, 3), "column", 1), axis) == 20
     axes = [axis, RotaryAxis("column", 32, 10000.0, 16, 16), RotaryAxis("frame", 8, 10000.0, 1, 9)]
     assert [seen.axis for seen in observed([drawn], axes, 1)] == ["row"]
-
-
-def test_what_was_detected_takes_the_place_of_the_wish() -> None:
-    assert detects({"mode": "detect"}) == "mode"
-    assert detects({"mode": "view", "rdfc_mode": "detect"}) == "rdfc_mode"
-    assert detects({"mode": "all"}) is None
-    assert settled({"mode": "detect", "margin": 0.9}, (2, 3)) == {"ks": [2, 3], "margin": 0.9}
-    assert settled({"mode": "view", "rdfc_mode": "detect"}, ()) == {
-        "mode": "view",
-        "rdfc_mode": "none",
-    }
-    assert settled({"n_rec": 2}, (5,)) == {"n_rec": 2}
