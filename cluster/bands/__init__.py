@@ -14,3 +14,7 @@ from .row_mixers import row_mixer as row_mixer
 from .sequence_parallel import Context as Context
 from .sequence_parallel import canvas_attention as canvas_attention
 from .tensor_shapes import BandError as BandError
+from .windowed_attention import window_attention as window_attention
+from .windows import Edge as Edge
+from .windows import Window as Window
+from .windows import Windows as Windows

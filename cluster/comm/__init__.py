@@ -15,5 +15,6 @@ from .rank_threads import line_up as line_up
 from .rank_threads import run_threads as run_threads
 from .rank_threads import threads as threads
 from .rendezvous import RemoteStore as RemoteStore
+from .selection import select as select
 from .worlds import distributed as distributed
 from .worlds import solo as solo

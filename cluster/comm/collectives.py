@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..layout import Halo
+from ..layout import Band, Halo
 from .messages import MOST_BYTES, CommError, Like, Pending, check_like, from_bytes, in_bytes
+from .selection import select
 
 
 class Comm(ABC):
@@ -168,6 +169,37 @@ class Comm(ABC):
             found.append((self.rank + 1, max(every[self.rank + 1].above, 0), max(halo.below, 0)))
         return found
 
+    def gather_rows(
+        self, x: Tensor, bands: Sequence[Band], wanted: Sequence[Sequence[int]], dim: int
+    ) -> Tensor:
+        """Rows `wanted[rank]` of the canvas, whichever ranks hold them, in one exchange.
+
+        `x` is this rank's band along `dim`.  `bands` and `wanted` are those of every rank, told
+        alike on all; rows are numbers of the canvas in ascending order, or none.  A row travels
+        once to each rank that wants it and lacks it.  The result may be a view of `x`.
+        CommError if the bands do not fit `x`, or a row lies on no band.
+        """
+        shares = _shares_of(bands, wanted, self.size)
+        own, like = bands[self.rank], Like.of(x)
+        if x.shape[dim] != own.rows:
+            raise CommError(f"rank {self.rank} has {x.shape[dim]} rows, its band {own.rows}")
+
+        def lent(to: int) -> Tensor:
+            return select(x, [row - own.start for row in shares[to][self.rank]], dim)
+
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        parts = self.exchange(
+            {to: lent(to) for to in others if shares[to][self.rank]},
+            {
+                source: like.with_size(dim, len(rows))
+                for source, rows in enumerate(shares[self.rank])
+                if rows and source != self.rank
+            },
+        )
+        parts = {**parts, self.rank: lent(self.rank)}
+        found = [parts[source] for source in sorted(parts) if shares[self.rank][source]]
+        return torch.cat(found, dim) if len(found) > 1 else (found or [parts[self.rank]])[0]
+
     # ---- everybody
 
     def ring_pass(self, x: Tensor, like: Like) -> Pending:
@@ -285,6 +317,25 @@ class GroupComm(Comm):
 
     def close(self) -> None:
         """Nothing: the parent owns the connections."""
+
+
+def _shares_of(
+    bands: Sequence[Band], wanted: Sequence[Sequence[int]], size: int
+) -> list[list[list[int]]]:
+    """Rows that each rank wants, by the rank that holds them: shares[to][source]."""
+    if len(bands) != size or len(wanted) != size:
+        raise CommError(f"{len(bands)} bands and {len(wanted)} wishes for {size} ranks")
+    shares = [
+        [[row for row in rows if band.start <= row < band.stop] for band in bands]
+        for rows in wanted
+    ]
+    for rank, rows in enumerate(wanted):
+        if sorted({row for found in shares[rank] for row in found}) != list(rows):
+            raise CommError(
+                f"rank {rank} wants rows {list(rows)[:20]}; they must ascend and lie on the bands "
+                f"{[(band.start, band.stop) for band in bands]}"
+            )
+    return shares
 
 
 def _outside(rows: Tensor | None, x: Tensor, dim: int, num_rows: int) -> list[Tensor]:

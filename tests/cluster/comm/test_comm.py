@@ -87,6 +87,23 @@ def giving_back_is_the_adjoint_of_borrowing(comm: Comm) -> None:
         assert abs(left - right) > CONTROL
 
 
+def gathered_rows_are_the_canvases(comm: Comm) -> None:
+    """Rows that are near, far, evenly spaced, scattered, one's own or none; each travels once."""
+    x, parts, before = canvas(), bands(comm), comm.num_bytes_sent
+    wishes: list[list[int]] = [[*range(3, 20)], [0, 1, 22], [*range(1, 23, 4)], [], [7, 11, 12]]
+    wanted = [wishes[rank % 5] for rank in range(comm.size)]
+    got = comm.gather_rows(own(comm, x), parts, wanted, -2)
+    assert torch.equal(got, x[:, wanted[comm.rank]])
+    band, others = parts[comm.rank], (set(range(comm.size)) - {comm.rank})
+    lent = sum(band.start <= row < band.stop for other in others for row in wanted[other])
+    assert comm.num_bytes_sent - before == lent * 2 * 3 * 8
+    turned = comm.gather_rows(own(comm, x).transpose(0, 1), parts, wanted, 0)
+    assert torch.equal(turned, x[:, wanted[comm.rank]].transpose(0, 1))
+    kept = own(comm, x)
+    none = comm.gather_rows(kept, parts, [list(range(b.start, b.stop)) for b in parts], 1)
+    assert none.data_ptr() == kept.data_ptr()  # its own rows are not copied
+
+
 def a_ring_brings_every_band_round(comm: Comm) -> None:
     x, parts = canvas(dtype=torch.bfloat16), bands(comm)
     held = own(comm, x)
@@ -186,6 +203,7 @@ COLLECTIVES = [
     borrowed_rows_are_the_neighbours,
     halos_may_differ_by_rank,
     giving_back_is_the_adjoint_of_borrowing,
+    gathered_rows_are_the_canvases,
     a_ring_brings_every_band_round,
     all_to_all_takes_unequal_parts,
     gathers_and_broadcasts_agree,
@@ -252,6 +270,18 @@ def halos_of_fewer(comm: Comm) -> None:
     comm.borrow(torch.zeros(1, 4, 1), Halo(1, 1), -2, [Halo(1, 1)])
 
 
+def gather_rows_in_disorder(comm: Comm) -> None:
+    comm.gather_rows(torch.zeros(1, 2, 1), [Band(0, 2), Band(2, 4)], [[1, 0], []], 1)
+
+
+def gather_rows_of_no_band(comm: Comm) -> None:
+    comm.gather_rows(torch.zeros(1, 2, 1), [Band(0, 2), Band(2, 4)], [[], [3, 4]], 1)
+
+
+def gather_rows_of_another_band(comm: Comm) -> None:
+    comm.gather_rows(torch.zeros(1, 3, 1), [Band(0, 2), Band(2, 4)], [[], []], 1)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -262,6 +292,9 @@ def halos_of_fewer(comm: Comm) -> None:
         (expect_another_shape, "rank [01] sent [23] float32 where [23] float32 was expected"),
         (group_of_others, "cannot form a group"),
         (halos_of_fewer, "1 halos do not fit"),
+        (gather_rows_in_disorder, "rank 0 wants rows .1, 0.; they must ascend"),
+        (gather_rows_of_no_band, "rank 1 wants rows .3, 4.; they must ascend and lie on the bands"),
+        (gather_rows_of_another_band, "has 3 rows, its band 2"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

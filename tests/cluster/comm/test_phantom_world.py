@@ -33,6 +33,7 @@ def _talks(comm: Comm, device: str) -> list[Any]:
     made = [
         comm.borrow(x, Halo(1, 2), dim=-2),
         comm.give_back(F.pad(x, (0, 0, 1, 1)), Halo(1, 1), dim=-2),
+        comm.gather_rows(x, [Band(0, 2), Band(2, 7), Band(7, 10)], [[3], [0, 2, 9], []], dim=2),
         comm.all_reduce(x[0, 0, 0]),
         comm.all_gather(x[:, :, 0]),
         comm.all_to_all([torch.zeros(2, comm.rank + 1, device=device)] * comm.size, likes),
