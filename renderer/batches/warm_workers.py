@@ -65,7 +65,7 @@ class WarmWorkers(Workers):
         self.close()
         self._fleet = on_actors(FunctionWorker, plan.spec, beside=self._beside)
         try:
-            return self._fleet.one("apart", LocalFleet.run_isolated, function, *arguments)
+            return self._fleet.one("run_isolated", LocalFleet.run_isolated, function, *arguments)
         except BaseException:
             self.close()
             raise

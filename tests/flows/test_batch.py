@@ -311,8 +311,8 @@ def test_what_a_cluster_has_no_room_for_is_told_before_a_prompt_is_encoded(
         encoded.append(asked)
         raise FleetError("it got as far as the prompts")
 
-    monkeypatch.setattr(workers, "apart", encode)
-    monkeypatch.setattr(warm_workers, "apart", encode)
+    monkeypatch.setattr(workers, "run_isolated", encode)
+    monkeypatch.setattr(warm_workers, "run_isolated", encode)
     many: Values = {**SMALL, "workers": ray_cluster + 1, "height": 16 * (ray_cluster + 1)}
     told = rf"{ray_cluster + 1} workers of 1 CPU each did not fit .* within 0.5 s: it has"
     with pytest.raises(PlanError, match=told):
@@ -342,7 +342,7 @@ def test_the_worker_that_encoded_the_prompts_goes_on_to_draw(
         raise FleetError("a process for the prompts alone")
 
     monkeypatch.setattr(warm_workers, "launch", counted)
-    monkeypatch.setattr(warm_workers, "apart", another)
+    monkeypatch.setattr(warm_workers, "run_isolated", another)
     results = drawn(ITEMS[:2], tmp_path / "two", local=False, workers=2)
     assert [result.error for result in results.values()] == [None] * 2
     assert len(launched) == 1, "of two lanes only one starts a worker for itself"

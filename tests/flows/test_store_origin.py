@@ -34,7 +34,7 @@ def test_a_strangers_store_is_finished_and_touches_nothing_else(
     begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Another file's tests may have left this process connected to a Ray, which then is used.
-    monkeypatch.setattr(spec_origin.ray_session, "is_connected", lambda: False)
+    monkeypatch.setattr(spec_origin.session, "is_connected", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     here, home = tmp_path / "here", tmp_path / "home"
     shutil.copytree(begun, here)
@@ -83,7 +83,7 @@ def test_an_address_is_called_on_if_it_was_given_here(
     found: object,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(spec_origin.ray_session, "is_connected", lambda: False)
+    monkeypatch.setattr(spec_origin.session, "is_connected", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
