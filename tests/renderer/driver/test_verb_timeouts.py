@@ -41,10 +41,10 @@ def test_what_is_new_on_a_canvas_is_measured_by_its_kin_and_by_smaller_canvases(
     assert steps.limit("step", AREA // 2) == NEW_SECONDS
     assert steps.limit("decode", AREA) == FACTOR * 10.0 * 3.0
     assert steps.limit("save", AREA) == NEW_SECONDS
-    painted = after(forever, step=[0.1], paint=[20.0])
+    painted = after(forever, step=[0.1], decode_stage=[20.0])
     assert painted.limit("decode", 4 * AREA) == FACTOR * 20.0 * 4**2
     # The noise of a first stage is no measure of a later one's beginning, which encodes.
-    begun = after(forever, begin=[0.01], paint=[20.0])
+    begun = after(forever, begin=[0.01], decode_stage=[20.0])
     assert begun.limit("begin", 4 * AREA) == FACTOR * 2.0 * 20.0 * 4**2
 
 

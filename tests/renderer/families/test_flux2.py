@@ -19,6 +19,7 @@ from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.families import flux2
 from frieze.renderer.models.family import BandPlace, Guidance
 from frieze.renderer.models.positions import RotaryAxis, trained
+from frieze.renderer.models.rotary import AngleRope
 from support import denoising
 from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, rows_of, whole
 from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64
@@ -100,7 +101,7 @@ def test_dev_is_told_its_guidance_and_klein_is_not(studios: dict[str, Studio]) -
 def test_angles_are_those_of_diffusers_tables(klein: Studio) -> None:
     from diffusers.models.transformers.transformer_flux2 import Flux2PosEmbed
 
-    pipeline, rope = pipeline_class(klein), flux2.AngleRope()
+    pipeline, rope = pipeline_class(klein), AngleRope()
     stock = Flux2PosEmbed(2000, list(klein.model.dims))
     ids = pipeline._prepare_latent_ids(latents(klein.facts, CANVAS)[:, :, 0])[0]
     place = BandPlace(Band(0, CANVAS.height), CANVAS, trained)

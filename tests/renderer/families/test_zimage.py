@@ -18,6 +18,7 @@ from frieze.renderer import PlanError
 from frieze.renderer.families import zimage
 from frieze.renderer.models.family import BandPlace, Guidance
 from frieze.renderer.models.positions import RotaryAxis, trained
+from frieze.renderer.models.rotary import turns
 from frieze.renderer.planning.plan import plan
 from support import denoising
 from support.denoising import CPU, LEVEL, Studio, distance, latents, noise, whole
@@ -103,11 +104,11 @@ def test_angles_are_those_of_diffusers_tables(
     _, _, _, image_ids, text_ids, _, _ = network.patchify_and_embed(list(x), list(embeds), 2, 1)
     ours: list[Tensor] = []
     model = studio.model
-    model.transformer.rope_embedder = lambda angles: _kept(ours, zimage.turns(angles))
+    model.transformer.rope_embedder = lambda angles: _kept(ours, turns(angles))
     try:
         denoising.denoised(studio, {"embeds": embeds}, canvas, whole(canvas))
     finally:
-        model.transformer.rope_embedder = zimage.turns
+        model.transformer.rope_embedder = turns
     for table, ids in zip(ours, (image_ids[0], text_ids[0]), strict=True):
         known = network.rope_embedder(ids)[: len(table)]  # text ids go on past the text
         assert table.shape == known.shape
