@@ -101,6 +101,9 @@ COMMANDS = {
         *("model", "size", "prompt", "detector", "json"),
         *("seed", "dtype", "workers", "local", "address", "device"),
     ],
+    "methods": ["name", "json"],
+    "models": ["json"],
+    "exports": ["json"],
     "submit": [
         *("words", "address", "submission_id", "follow", "metadata", "env"),
         *("entrypoint_num_cpus", "python"),

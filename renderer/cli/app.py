@@ -11,7 +11,7 @@ import typer
 from ..terminal import interrupts
 from ..terminal.error_lines import ErrorLineGroup
 from ..terminal.text import guard, result
-from . import store
+from . import catalogue, store
 from .batch import batch
 from .config import config
 from .doctor import doctor
@@ -57,6 +57,9 @@ for command in (
     store.verify,
     store.report,
     store.digests,
+    catalogue.methods,
+    catalogue.models,
+    catalogue.exports,
     doctor,
 ):
     app.command()(command)

@@ -16,7 +16,8 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from .. import plugins
-from ..spec.presets import preset_names
+from ..errors import SpecError
+from ..spec.presets import preset, preset_names
 from ..spec.render_spec import RenderSpec
 
 Values = Callable[..., list[str]]
@@ -39,6 +40,41 @@ def methods() -> list[str]:
 def strategies() -> list[str]:
     """Strategies, those of other packages too."""
     return list(plugins.names("strategies"))
+
+
+def options(ctx: Any, incomplete: str) -> list[str]:
+    """Options of the method that was given, or its preset's, or of all; and their known words."""
+    method = ctx.params.get("method") or _of_preset(ctx.params.get("preset"))
+    found: dict[str, list[str]] = {}
+    for name in [method] if method else methods():
+        for option, schema in option_schemas(name).items():
+            words = ["true", "false"] if schema.get("type") == "boolean" else schema.get("enum", [])
+            found.setdefault(option, []).extend(words)
+    name, equals, _ = incomplete.partition("=")
+    if not equals:
+        return [f"{option}=" for option in found]
+    return [f"{name}={word}" for word in dict.fromkeys(found.get(name, []))]
+
+
+def option_schemas(method: str) -> dict[str, dict[str, Any]]:
+    """The JSON schema of each option of a method; none of one that cannot be loaded."""
+    try:
+        options = getattr(plugins.load("methods", method), "Options", None)
+    except SpecError:
+        return {}
+    schemas: dict[str, dict[str, Any]] = {}
+    if options is not None:
+        schemas |= options.model_json_schema().get("properties", {})
+    return schemas
+
+
+def _of_preset(name: str | None) -> str | None:
+    """The method of a preset."""
+    try:
+        method = preset(name).get("method") if name else None
+    except SpecError:
+        return None
+    return method if isinstance(method, str) else None
 
 
 def models(incomplete: str) -> list[str]:
@@ -95,6 +131,7 @@ def pages(ctx: Any, incomplete: str) -> list[str]:
 OF_FIELD: dict[str, Values] = {
     "model": models,
     "method": methods,
+    "method_options": options,
     "strategy": strategies,
     "device": devices,
     "quantization": quantizations,
@@ -119,14 +156,20 @@ def _words(annotation: Any) -> tuple[str, ...]:
 
 def _suffixes() -> tuple[str, ...]:
     """What files of each format end in, as the plugins state it; they are not imported."""
-    return tuple(suffix for name in plugins.names("exports") for suffix in _stated(name))
+    trees = [syntax("exports", name) for name in plugins.names("exports")]
+    return tuple(suffix for tree in trees if tree for suffix in suffixes_in(tree))
 
 
-def _stated(name: str) -> tuple[str, ...]:
-    source = plugins.source("exports", name)
+def syntax(kind: str, name: str) -> ast.Module | None:
+    """A plugin's syntax, None where its text cannot be read; nothing of it is run."""
+    source = plugins.source(kind, name)
     if source is None or source.suffix != ".py":
-        return ()
-    tree = ast.parse(source.read_text(encoding="utf-8"))
+        return None
+    return ast.parse(source.read_text(encoding="utf-8"))
+
+
+def suffixes_in(tree: ast.Module) -> tuple[str, ...]:
+    """What files of a format end in, as its module states it."""
     values = (
         node.value
         for node in tree.body

@@ -94,6 +94,16 @@ def meaning(schema: Mapping[str, Any]) -> str:
     return words if kind in ("boolean", "string") else f"a {words}{_range(schema)}"
 
 
+def default_text(schema: Mapping[str, Any]) -> str:
+    """An option's default as it would be typed."""
+    default = schema.get("default")
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, list | tuple):
+        return ",".join(f"{item:g}" for item in default) or "none"
+    return f"{default:g}" if isinstance(default, int | float) else str(default) or "none"
+
+
 def _range(schema: Mapping[str, Any]) -> str:
     least, above, most = (schema.get(key) for key in ("minimum", "exclusiveMinimum", "maximum"))
     if above is not None:

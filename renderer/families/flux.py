@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec
 
 pipelines = ("FluxPipeline",)
+training_sizes = (1024,)  # pixels a side, unless a checkpoint says otherwise
 THETA = 10000.0
 
 
@@ -63,7 +64,7 @@ def describe(folder: Path) -> ModelFacts:
             patch=2,
         ),
         schedule=read_schedule(folder, explicit_sigmas=True),
-        training_size=told.training_size or 1024,
+        training_size=told.training_size or training_sizes[0],
         square=told.square,
         max_sequence_length=told.max_sequence_length or 512,
         cost=Cost(

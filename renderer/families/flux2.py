@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec
 
 pipelines = ("Flux2KleinPipeline", "Flux2Pipeline")
+training_sizes = (2048,)  # pixels a side, unless a checkpoint says otherwise
 # Cells of the autoencoder on a side of one cell here.
 CELLS = 2
 
@@ -63,7 +64,7 @@ def describe(folder: Path) -> ModelFacts:
         ),
         schedule=read_schedule(folder, explicit_sigmas=True, mu="flux2"),
         # Its publisher draws up to 4 megapixels, to which the shift was fitted.
-        training_size=told.training_size or 2048,
+        training_size=told.training_size or training_sizes[0],
         max_sequence_length=told.max_sequence_length or 512,
         cost=Cost(
             hidden=transformer.hidden,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec
 
 pipelines = ("QwenImagePipeline",)
+training_sizes = (1328,)  # pixels a side, unless a checkpoint says otherwise
 THETA = 10000.0
 # Of the networks that edit, draw in layers, or would be told a guidance scale.
 FOREIGN = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope", "guidance_embeds")
@@ -72,7 +73,7 @@ def describe(folder: Path) -> ModelFacts:
             patch=transformer.patch_size,
         ),
         schedule=read_schedule(folder, explicit_sigmas=True),
-        training_size=told.training_size or 1328,
+        training_size=told.training_size or training_sizes[0],
         max_sequence_length=told.max_sequence_length or 512,
         cost=Cost(
             hidden=transformer.hidden,

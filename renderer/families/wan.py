@@ -51,7 +51,7 @@ THETA = 10000.0
 # Models that see the first frame tell its tokens from the text's by there being 512 of these.
 NUM_TEXT = 512
 # Square roots of the areas trained on, 480 x 832 and 720 x 1280, in multiples of 16.
-SMALL, LARGE = 624, 960
+SMALL, LARGE = training_sizes = 624, 960
 # Both orientations were trained on: the known rows and columns are those of the longer side.
 LONG_SIDE = 4 / 3
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec
 
 pipelines = ("ZImagePipeline",)
+training_sizes = (2048,)  # pixels a side, unless a checkpoint says otherwise
 # The network was trained with sequences of this many tokens, or a multiple.
 MULTIPLE = 32
 
@@ -68,7 +69,7 @@ def describe(folder: Path) -> ModelFacts:
         ),
         schedule=read_schedule(folder, explicit_sigmas=True),
         # Its publisher draws up to 2048 x 2048 pixels with one shift.
-        training_size=told.training_size or 2048,
+        training_size=told.training_size or training_sizes[0],
         max_sequence_length=told.max_sequence_length or 512,
         cost=Cost(
             hidden=transformer.dim,

@@ -114,3 +114,17 @@ def test_no_more_is_looked_at_than_a_press_of_a_key_may_take(
 ) -> None:
     monkeypatch.setattr(completions, "MOST_SEEN", 3)
     assert len(completions.stores("")) < 2
+
+
+def test_options_are_those_of_the_method_that_was_given(folder: Path) -> None:
+    words = "frieze render x --method rdfc --option m"
+    assert asked("bash", words, folder).split() == ["margin=", "mode="]
+    assert asked("fish", "frieze render x --method rdfc --option mode=d", folder).split() == [
+        "mode=dominant",
+        "mode=detect",
+    ]
+    assert "canvas_prompt=" in asked(
+        "bash", "frieze plan --preset flux-ultraimage --option c", folder
+    )
+    assert "kappa=" in asked("bash", "frieze plan x --option k", folder)
+    assert asked("bash", "frieze methods yar", folder).split() == ["yarn"]

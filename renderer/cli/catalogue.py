@@ -1,0 +1,137 @@
+"""`frieze methods`, `models` and `exports`: the plugins there are, as their modules describe them.
+
+A module's docstring says in its first line what it is; the papers that it names are its sources.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from .. import plugins
+from ..errors import SpecError
+from ..terminal.text import result
+from . import completions
+from .arguments import Json, as_json
+
+SOURCE = re.compile(r"arXiv\s+\d{4}\.\d{4,5}|(?<=\()\w+, (?:19|20)\d\d(?=\))")
+Record = dict[str, Any]
+
+
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="print the options of this method; default: list all",
+            autocompletion=completions.methods,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the extrapolation methods, or say what one does and what it can be told."""
+    if name is not None:
+        plugins.load("methods", name)  # raises what the list would print
+    for record in [_method(name)] if name else map(_method, plugins.names("methods")):
+        if json:
+            result(as_json(record, event="method"))
+        else:
+            result(*(_page(record) if name else [_line(record, record["sources"])]))
+
+
+def models(json: Json = False) -> None:
+    """List the families of models, the pipelines that they serve, and what they were trained on."""
+    for name in plugins.names("families"):
+        record = _read("families", name, ("pipelines", "training_sizes"))
+        if json:
+            result(as_json(record, event="family"))
+            continue
+        sizes = record.get("training_sizes") or ()
+        trained = (
+            " or ".join(f"{size} x {size}" for size in sizes) or "as a checkpoint's config says"
+        )
+        pipelines = ", ".join(record.get("pipelines") or ())
+        result(
+            _line(record), *([f"{'':<12} {pipelines}; trained size {trained}"] if pipelines else [])
+        )
+
+
+def exports(json: Json = False) -> None:
+    """List the formats of finished files, and the suffixes of --out that ask for them."""
+    for name in plugins.names("exports"):
+        record = _stated(name)
+        if json:
+            result(as_json(record, event="export"))
+        else:
+            suffixes = ", ".join(record.get("suffixes") or ())
+            result(_line(record), *([f"{'':<12} {suffixes}"] if suffixes else []))
+
+
+def _method(name: str) -> Record:
+    """What a method's module says, with the JSON schema of its options."""
+    record = _read("methods", name, ())
+    doc = record.pop("doc")
+    more = doc.partition("\n\n")[2].partition("\n\n")[0]
+    record["text"] = _joined(more.partition("Shape suffixes:")[0])
+    record["sources"] = list(dict.fromkeys(_joined(found) for found in SOURCE.findall(doc)))
+    record["options"] = completions.option_schemas(name) if "fault" not in record else {}
+    return record
+
+
+def _read(kind: str, name: str, stated: tuple[str, ...]) -> Record:
+    """A plugin's name, first line and what it states; where it cannot be loaded, why."""
+    try:
+        module = plugins.load(kind, name)
+    except SpecError as error:
+        return {"name": name, "summary": "", "fault": str(error), "doc": ""}
+    doc = module.__doc__ or ""
+    more = {key: getattr(module, key) for key in stated if hasattr(module, key)}
+    own = {"doc": doc} if not stated else {}
+    return {"name": name, "summary": _summary(doc), **more, **own}
+
+
+def _stated(name: str) -> Record:
+    """The same of a format, from its text: importing it would take a second."""
+    tree = completions.syntax("exports", name)
+    if tree is None:
+        return _read("exports", name, ("suffixes",))
+    found = completions.suffixes_in(tree)
+    return {"name": name, "summary": _summary(ast.get_docstring(tree) or ""), "suffixes": found}
+
+
+def _summary(doc: str) -> str:
+    return _joined(doc.strip().split("\n\n")[0].splitlines()[0] if doc.strip() else "")
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _line(record: Mapping[str, Any], more: Any = ()) -> str:
+    """A plugin in a line; in brackets what more there is and its first line does not say."""
+    summary = record.get("fault") or record["summary"] or "no description"
+    unsaid = [text for text in more if text not in summary]
+    return f"{record['name']:<12} {summary}" + (f" ({', '.join(unsaid)})" if unsaid else "")
+
+
+def _page(record: Record) -> Iterator[str]:
+    """A method in lines: what it does, its sources, its options."""
+    from ..extrapolation.method_options import default_text, meaning
+
+    yield _line(record)
+    if record["text"]:
+        yield f"\n{record['text']}"
+    yield f"\nsource: {', '.join(record['sources']) or 'Frieze itself'}"
+    if not record["options"]:
+        yield "options: none"
+        return
+    yield "options, each as --option NAME=VALUE:"
+    for option, schema in record["options"].items():
+        told = schema.get("description", "")
+        default = "" if "; default" in told else f"; default: {default_text(schema)}"
+        yield f"  {option:<14} {meaning(schema)}"
+        yield f"  {'':<14} {told or 'no description'}{default}"
