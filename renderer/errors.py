@@ -92,6 +92,17 @@ def line(text: object) -> str:
     return _shortened(plain) if len(plain) > MOST_LETTERS else plain
 
 
+def reason(error: BaseException, most: int = MOST_LETTERS) -> str:
+    """What an error of others' code says, as a part of one line; its type where it is silent."""
+    return line(error)[:most] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says first, where the rest is traces and advice; or its type."""
+    lines = str(error).strip().splitlines()
+    return line(lines[0]) if lines else type(error).__name__
+
+
 def printable(text: object, kept: str = "") -> str:
     """A text in which all that is not printed is escaped, but for the letters in `kept`.
 

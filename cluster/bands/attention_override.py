@@ -15,6 +15,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..shared_switch import SharedSwitch
+
 Attention = Callable[..., Tensor]
 
 
@@ -31,38 +33,27 @@ class AttentionOverride:
     def open(self) -> None:
         """From now on."""
         _thread.instead = self._instead
-        _exchange.begin()
+        _exchanged.enter()
 
     def close(self) -> None:
         """No more."""
         _thread.instead = None
-        _exchange.end()
+        _exchanged.leave()
 
 
 class _Thread(threading.local):
     instead: Attention | None = None
 
 
-class _Exchange:
-    """torch's function, exchanged while at least one thread diverts it."""
+def _exchange() -> Callable[[], None]:
+    """From now on every thread's calls look whether it diverts; what is returned ends it."""
+    plain = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = _diverting(plain)
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._num_open = 0
-        self._plain: Attention = F.scaled_dot_product_attention
+    def give_back() -> None:
+        F.scaled_dot_product_attention = plain
 
-    def begin(self) -> None:
-        with self._lock:
-            if not self._num_open:
-                self._plain = F.scaled_dot_product_attention
-                F.scaled_dot_product_attention = _diverting(self._plain)
-            self._num_open += 1
-
-    def end(self) -> None:
-        with self._lock:
-            self._num_open -= 1
-            if not self._num_open:
-                F.scaled_dot_product_attention = self._plain
+    return give_back
 
 
 def _diverting(plain: Attention) -> Attention:
@@ -81,4 +72,4 @@ def _diverting(plain: Attention) -> Attention:
 
 
 _thread = _Thread()
-_exchange = _Exchange()
+_exchanged = SharedSwitch(_exchange)  # torch's function, while at least one thread diverts it

@@ -16,7 +16,14 @@ from frieze.cluster.fleet import FleetError
 
 from ..driver.caller import RenderResult
 from ..driver.driver import Driver
-from ..errors import FriezeError, NotFiniteError, RenderCancelledError, RenderFailedError, SpecError
+from ..errors import (
+    FriezeError,
+    NotFiniteError,
+    RenderCancelledError,
+    RenderFailedError,
+    SpecError,
+    line,
+)
 from ..events import Event
 from ..files.operations import is_taken
 from ..repetition.detect import settled
@@ -146,5 +153,5 @@ def is_known(error: Exception) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if is_known(error) else f"{type(error).__name__}: {text}"
+    """What is told of an item's error; of one that is not foreseen also what it is."""
+    return line(error) if is_known(error) else f"{type(error).__name__}: {line(error)}"

@@ -26,8 +26,8 @@ from ..files.location import Location
 from ..monitoring import commands
 from ..monitoring.time_left import whole_cost
 from ..outputs.contact_sheet import contact_sheet
+from ..planning import devices
 from ..store.directory import store_directory
-from . import warm_workers
 from .attempts import Attempts
 from .item_states import ItemEvent, ItemResult, ItemStates
 from .items import Item
@@ -59,7 +59,7 @@ class Batch:
         self.local = local
         self.address = address
         self.retries = retries
-        self.ray = warm_workers.on_ray(workers, address, local=local)
+        self.ray = devices.on_ray(workers, address, local=local)
         self.ledger = ItemStates(root, items)
         self.jobs: list[ScheduledItem] = []
         self.refused: list[tuple[Item, FriezeError]] = []

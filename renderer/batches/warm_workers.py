@@ -5,7 +5,6 @@ The workers' memory is taken while they wait, so that all prompts of a phase go 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -129,12 +128,6 @@ def prompt_key(plan: CanvasPlan) -> tuple[object, ...]:
         plan.guidance.num_halves,
         image and (image.digest, plan.size(-1)),
     )
-
-
-def on_ray(num_workers: int, address: str | None, *, local: bool) -> bool:
-    """Whether a batch's workers are Ray actors; one worker and no cluster needs no Ray."""
-    alone = num_workers == 1 and address is None and "RAY_ADDRESS" not in os.environ
-    return not (local or alone)
 
 
 def _image(plan: CanvasPlan) -> np.ndarray | None:

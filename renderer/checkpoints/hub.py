@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,5 +71,5 @@ def _fetched(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
         ) from None
     # HTTPError is the HTTP library's own, whichever the hub's client uses.
     except (errors.HTTPError, errors.HFValidationError, OSError) as error:  # type: ignore[attr-defined]
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"no folder {model!r}, and the hub gave none: {reason}") from None
+        why = first_line(error)
+        raise ModelError(f"no folder {model!r}, and the hub gave none: {why}") from None

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-
 from ..errors import ModelError, SpecError, shown
 from ..input_files import fault
+from . import weight_files
 from .configs import read_json
 
 if TYPE_CHECKING:
@@ -200,17 +199,14 @@ def _fault(key: str, shape: tuple[int, ...], weights: Mapping[str, Shapes]) -> s
 
 
 def _weights(part: Path) -> dict[str, tuple[int, ...]]:
-    return {k: s for file in sorted(part.glob("*.safetensors")) for k, s in shapes(file).items()}
+    files = sorted(part.glob("*.safetensors"))
+    return {key: shape for file in files for key, shape in weight_files.shapes(file).items()}
 
 
 def shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a safetensors file's tensors, from its header; raises `ModelError`."""
+    """Names and shapes of a LoRA file's tensors, from its header; raises `ModelError`."""
     if (why := fault(file)) is not None:
         raise ModelError(f"no LoRA file: {why}; the path of a .safetensors file works")
     if file.suffix != ".safetensors":
         raise ModelError(f"{file} may run code when it is read; convert it to .safetensors")
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118  it is no dict
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is corrupt ({error}); fetch it anew") from None
+    return weight_files.shapes(file)

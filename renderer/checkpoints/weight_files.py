@@ -6,8 +6,10 @@ checkpoints beside the parts, a safety checker.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -82,10 +84,23 @@ def weight_bytes(folder: Path, component: str) -> int:
 
 def check_weights(file: Path) -> None:
     """Read a weight file's header, which says how long it must be; raises `ModelError`."""
+    with _opened(file) as weights:
+        weights.keys()
+
+
+def shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a file's tensors, from its header; raises `ModelError`."""
+    with _opened(file) as weights:
+        return {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118  it is no dict
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A safetensors file of which headers are read."""
     if (why := fault(file)) is not None:
-        raise ModelError(f"{why}; fetch the model anew")
+        raise ModelError(f"{why}; fetch it anew")
     try:
-        with safe_open(file, framework="numpy") as opened:
-            opened.keys()
+        with safe_open(file, framework="numpy") as weights:
+            yield weights
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is corrupt ({error}); fetch the model anew") from None
+        raise ModelError(f"{file} is corrupt ({error}); fetch it anew") from None

@@ -21,8 +21,8 @@ from .. import plugins
 from ..checkpoints.checkpoint import describe
 from ..errors import ModelError
 from ..inputs.host_memory import memory_bytes
+from ..spec.units import GIB
 
-GIB = 2**30
 NEEDED = ("torch", "diffusers", "transformers", "ray", "zarr", "tifffile", "pydantic")
 OPTIONAL = ("triton", "xformers", "av", "pillow-heif")
 # Ray writes the address of the cluster that this machine is part of here.

@@ -124,8 +124,8 @@ def resume(
 def _print_plan(spec: RenderSpec, json: bool) -> None:
     """Print a plan; bytes are counted, in seconds, for JSON and where they may be short."""
     from ..planning import memory_check
-    from ..planning.estimate import GIB
     from ..planning.plan import plan as planned
+    from ..spec.units import GIB
 
     plan = planned(spec)
     is_counted = json or plan.is_estimated or spec.lora or spec.lora_2

@@ -45,7 +45,7 @@ from .recovery import MOST_FAILURES, how_to_resume
 from .render_loop import RenderLoop
 from .spec_origin import of_store, with_whole_paths
 from .store_arrays import store_layout
-from .workers import Prompts, Workers, on_ray
+from .workers import Prompts, Workers
 
 # (plan, who is told) -> the plan to draw.
 Settle = Callable[[CanvasPlan, Caller], CanvasPlan]
@@ -169,7 +169,7 @@ class Driver:
                 if begun is not None:  # before what takes long: others see that it goes on
                     self._take(begun, at_end)
                 with self.crew.session(plan):
-                    if on_ray(plan.spec):
+                    if devices.uses_ray(plan.spec):
                         self.watch.measure(targets.store.stem)
                     num_steps = [stage.num_steps for stage in plan.stages]
                     is_drawn = begun is not None and is_last(num_steps, begun.last_state())

@@ -28,7 +28,7 @@ from ..models import finite
 from ..monitoring import observers
 from ..planning import canvas_plan
 from ..planning.canvas_plan import CanvasPlan
-from ..planning.estimate import GIB
+from ..spec.units import GIB
 from ..store.store import Store
 from ..store.upstream import is_last
 from ..worker.state_writer import Digests

@@ -7,12 +7,9 @@ batches/warm_workers.py.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
 from frieze.cluster.ray import placement
@@ -22,6 +19,7 @@ from frieze.cluster.ray.actor_fleet import RayFleet
 from ..errors import PlanError
 from ..files.location import Location, carried
 from ..journal.journal import Journal
+from ..models.device import device_type
 from ..models.family import Conditioning
 from ..outputs import targets as outputs
 from ..planning import devices
@@ -48,7 +46,7 @@ class Workers:
 
     def check_room(self, plan: CanvasPlan) -> None:
         """Raise `PlanError` that says what is missing where the workers cannot be had."""
-        if on_ray(plan.spec):
+        if devices.uses_ray(plan.spec):
             check_room(plan)
 
     def prompts(self, plan: CanvasPlan, image: np.ndarray | None) -> Prompts:
@@ -66,7 +64,7 @@ def session(plan: CanvasPlan) -> Iterator[None]:
     """One Ray for all that a render starts; `PlanError` where it cannot be had."""
     spec = plan.spec
     with ExitStack() as stack:
-        if on_ray(spec):
+        if devices.uses_ray(spec):
             try:
                 stack.enter_context(ray_session.session(spec.most_workers, spec.address))
             except FleetError as error:
@@ -99,12 +97,12 @@ def shard_of(plan: CanvasPlan, targets: outputs.Targets) -> tuple[CanvasPlan, Lo
 def launch(
     plan: CanvasPlan, targets: outputs.Targets, *, ray: bool | None = None, beside: int = 0
 ) -> Fleet:
-    """The fleet that the spec asks for; `ray` decides what `on_ray` would.
+    """The fleet that the spec asks for; `ray` decides what `uses_ray` would.
 
     `beside` is the number of workers in fleets that are to run beside this one.
     """
     spec, arguments = plan.spec, shard_of(plan, targets)
-    if not (on_ray(spec) if ray is None else ray):
+    if not (devices.uses_ray(spec) if ray is None else ray):
         if spec.workers == 1:
             return SoloFleet.launch(Shard, *arguments)
         return LocalFleet.launch(
@@ -136,7 +134,7 @@ def run_isolated(
 ) -> Any:
     """Call a function where its memory is free again before the fleet starts."""
     spec = plan.spec
-    if not (on_ray(spec) if ray is None else ray):
+    if not (devices.uses_ray(spec) if ray is None else ray):
         return LocalFleet.run_isolated(function, *arguments)
     return RayFleet.run_isolated(
         function,
@@ -163,19 +161,11 @@ def replanned(canvas_plan: CanvasPlan, size: int) -> CanvasPlan:
     )
 
 
-def on_ray(spec: RenderSpec) -> bool:
-    """Whether workers are Ray actors; one worker and no cluster needs no Ray."""
-    alone = spec.most_workers == 1 and spec.address is None and "RAY_ADDRESS" not in os.environ
-    return not (spec.local or alone)
-
-
 def gpus(spec: RenderSpec) -> int:
     """GPUs for each worker."""
     if spec.device == "auto" and devices.on_cluster(spec):  # the driver's node may have none
         return 1 if ray_session.offers("GPU") else 0
-    if spec.device == "auto":
-        return 1 if torch.cuda.is_available() else 0
-    return 1 if spec.device.startswith("cuda") else 0
+    return 1 if device_type(spec.device) == "cuda" else 0
 
 
 def note_numerics(fleet: Fleet, journal: Journal, listener: Caller) -> None:

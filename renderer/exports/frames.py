@@ -19,8 +19,9 @@ from ..errors import ExportError
 from ..files.atomic import check_space, whole_folder
 from ..files.folder import Folder
 from ..files.location import Location, S3Path
+from ..spec.units import BYTES_OF
 from ..store.follower import Follow
-from ..store.layout import BYTES_OF, StoreLayout
+from ..store.layout import StoreLayout
 from ..store.provenance import check_clip, dpi_of, source, tiff_tags
 
 suffixes = (".frames",)

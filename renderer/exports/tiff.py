@@ -22,6 +22,7 @@ import tifffile
 from ..errors import ExportError
 from ..files.atomic import check_space, whole_file
 from ..files.location import Location, S3Path
+from ..spec.units import GIB
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
 from ..store.provenance import DEFAULT_DPI, check_picture, dpi_of, source, tiff_tags
@@ -63,7 +64,7 @@ def export(
     check(out, layout)
     raw = layout.height * layout.width * layout.channels * np.dtype(layout.dtype).itemsize * 4 // 3
     if classic and raw > CLASSIC_BYTES:
-        raise ExportError(f"{out}: {raw / 2**30:.1f} GiB do not fit a classic TIFF; use BigTIFF")
+        raise ExportError(f"{out}: {raw / GIB:.1f} GiB do not fit a classic TIFF; use BigTIFF")
     about = tiff_tags(dpi_of(store, dpi), store.provenance) | {
         "compression": "zlib",
         "compressionargs": {"level": level},

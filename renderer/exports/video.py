@@ -21,8 +21,9 @@ from ..errors import ExportError
 from ..files.atomic import whole_file
 from ..files.location import Location, S3Path
 from ..inputs.clips import BT709, INSTALL
+from ..spec.units import BYTES_OF
 from ..store.follower import Follow
-from ..store.layout import BYTES_OF, StoreLayout
+from ..store.layout import StoreLayout
 from ..store.provenance import TRAINED_MODEL, as_json, check_clip, parameters, software, source
 from ..store.store import Store
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import FriezeError
+from ..spec.units import GIB
 from .scratch import scratch
 
 # Of renameat2(2).
@@ -121,7 +122,7 @@ def check_space(path: Path, needed: int, error: type[FriezeError]) -> None:
     free = shutil.disk_usage(path.parent).free + _size(path)
     if needed > free:
         raise error(
-            f"{path} needs up to {needed / 2**30:.2f} GiB and its disk has {free / 2**30:.2f} GiB "
+            f"{path} needs up to {needed / GIB:.2f} GiB and its disk has {free / GIB:.2f} GiB "
             "free; free some, use another disk or a smaller picture"
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import FriezeError, ModelError
+from ..errors import FriezeError, ModelError, first_line
 
 MOST_TOLD = 400  # letters of the library's own words
 
@@ -28,6 +28,6 @@ def as_model_error(what: Path, verb: str) -> Iterator[None]:
     except Exception as error:  # of others' code
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        told = (str(error).strip().splitlines() or [""])[0][:MOST_TOLD]
-        reason = f"{type(error).__name__}: {told}" if told else type(error).__name__
+        kind, told = type(error).__name__, first_line(error)[:MOST_TOLD]
+        reason = kind if told == kind else f"{kind}: {told}"
         raise ModelError(f"{what} cannot {verb} ({reason}); fetch the model anew") from error

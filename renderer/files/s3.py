@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import StoreError, first_line
 from .location import Access, S3Path, own_access
 
 PATIENCE = timedelta(seconds=180)  # for a write in the middle of a render
@@ -59,7 +59,9 @@ def _client(bucket: str, access: Access, is_quick: bool, is_foreign: bool) -> An
     try:
         return S3Store(bucket, config=config, **options)
     except (BaseError, ValueError) as error:
-        raise StoreError(f"s3://{bucket}: {_first_line(error)}; check the AWS_* settings") from None
+        raise StoreError(
+            f"s3://{bucket}: {first_line(error)[:200]}; check the AWS_* settings"
+        ) from None
 
 
 def _provider(given: dict[str, str], is_foreign: bool) -> Any:
@@ -115,11 +117,12 @@ def told(where: S3Path) -> Iterator[None]:
     except (BaseError, FileNotFoundError) as error:
         if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
             raise
-        raise StoreError(f"{where}: {_reason(str(error), where)}") from None
+        raise StoreError(f"{where}: {_reason(error, where)}") from None
 
 
-def _reason(text: str, where: S3Path) -> str:
+def _reason(error: BaseException, where: S3Path) -> str:
     """What went wrong and what would work, from the text of an error."""
+    text = str(error)
     found = re.search(r"<Code>(\w+)</Code>", text)
     code = found[1] if found else ""
     endpoint = re.search(r"(?:GET|PUT|HEAD|POST|DELETE) (https?://[^/\s]+)", text)
@@ -140,8 +143,4 @@ def _reason(text: str, where: S3Path) -> str:
         return "the bucket is in another region; set AWS_REGION to it"
     if "HTTP error" in text:
         return f"{server} cannot be reached; check AWS_ENDPOINT_URL and the network"
-    return f"{code or _first_line(text)} from {server}"
-
-
-def _first_line(error: object) -> str:
-    return str(error).strip().split("\n", 1)[0][:200]
+    return f"{code or first_line(error)[:200]} from {server}"

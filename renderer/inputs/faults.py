@@ -10,13 +10,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import MediaError
+from ..errors import MediaError, reason
+from ..spec.units import GIB
 from .host_memory import free_bytes
 
 KNOWN = "PNG, JPEG, WebP, AVIF, HEIF, TIFF, MP4, MOV, MKV, WebM, AVI and GIF work"
-GIB = 2**30
 # What decoders raise for damaged files.
-DAMAGE = (
+DECODER_ERRORS = (
     *(OSError, ValueError, SyntaxError, RuntimeError, LookupError, TypeError, AttributeError),
     *(ArithmeticError, AssertionError, BufferError, EOFError, struct.error, zlib.error),
 )
@@ -34,9 +34,8 @@ def decoding(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise MediaError(f"{path} needs more memory than there is; a smaller one works") from error
-    except DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MediaError(f"{path} cannot be decoded ({reason}); {KNOWN}") from error
+    except DECODER_ERRORS as error:
+        raise MediaError(f"{path} cannot be decoded ({reason(error, 200)}); {KNOWN}") from error
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch
 
 from ..checkpoints import lora
 from ..checkpoints.configs import read_json
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from . import finite, weight_differences
 
 if TYPE_CHECKING:
@@ -273,8 +273,3 @@ def _misfit(path: Path, error: Exception) -> ModelError:
     return ModelError(
         f"{path} cannot be applied ({first_line(error)}); a LoRA made for this model works"
     )
-
-
-def first_line(error: Exception) -> str:
-    """What an error of a library says first, or what it is."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

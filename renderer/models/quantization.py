@@ -6,18 +6,19 @@ layerwise casting, which keeps weights as float8 and casts a layer for the time 
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from frieze.cluster.shared_switch import SharedSwitch
+
 from ..checkpoints.configs import read_json
 from ..errors import ModelError, PlanError, SpecError
+from .device import device_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
     from torch import nn
@@ -68,9 +69,7 @@ def options(spec: RenderSpec, folder: Path) -> dict[str, Any]:
 
     Raises as `check` does, and `ModelError` where both the checkpoint and the spec quantise.
     """
-    import torch
-
-    check(spec, "cuda" if torch.cuda.is_available() else "cpu")
+    check(spec, device_type(spec.device))
     theirs = read_json(folder / "config.json").get("quantization_config")
     asked = spec.quantization or spec.storage_dtype
     if theirs and asked:
@@ -116,10 +115,8 @@ def store_as(module: Any, storage: str, compute: torch.dtype) -> None:
     import torch
 
     module.enable_layerwise_casting(storage_dtype=getattr(torch, storage), compute_dtype=compute)
-    for _, hook in _cast_layers(module):
-        calls = hook.fn_ref
-        shared = _SharedCast(calls.pre_forward, calls.post_forward)
-        calls.pre_forward, calls.post_forward = shared.enter, shared.leave
+    for layer, hook in _cast_layers(module):
+        _share(layer, hook.fn_ref)
 
 
 @contextmanager
@@ -147,27 +144,26 @@ def _cast_layers(module: nn.Module) -> list[tuple[nn.Module, Any]]:
     return [(layer, hook) for layer, hook in found if hook is not None]
 
 
-@dataclass
-class _SharedCast:
-    """One layer's casts, for several threads at once.
+def _share(layer: nn.Module, calls: Any) -> None:
+    """Let several threads be inside one layer's casts at once.
 
     A convolution waits inside its forward for its neighbours' rows; another rank thread that ends
     the same layer meanwhile must leave the weights as they are.
     """
+    cast, uncast = calls.pre_forward, calls.post_forward
 
-    cast: Any
-    uncast: Any
-    num_inside: int = 0
+    def turn_on() -> Callable[[], Any]:
+        cast(layer)
+        return lambda: uncast(layer, None)
 
-    def __post_init__(self) -> None:
-        self.lock = threading.Lock()
+    switch = SharedSwitch(turn_on)
 
-    def enter(self, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with self.lock:
-            self.num_inside += 1
-            return self.cast(layer, *args, **kwargs)
+    def enter(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        switch.enter()
+        return args, kwargs
 
-    def leave(self, layer: nn.Module, output: Any) -> Any:
-        with self.lock:
-            self.num_inside -= 1
-            return output if self.num_inside else self.uncast(layer, output)
+    def leave(layer: nn.Module, output: Any) -> Any:
+        switch.leave()
+        return output
+
+    calls.pre_forward, calls.post_forward = enter, leave

@@ -15,7 +15,7 @@ from importlib import metadata
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RenderCancelledError
+from ..errors import RenderCancelledError, reason
 from ..events import Event, StepReport
 from ..files.location import Location
 from .metrics import METRICS, Meter
@@ -83,9 +83,8 @@ class EventFanout:
         if error is None:
             return
         is_asked = isinstance(error, (RenderCancelledError, KeyboardInterrupt))
-        reason = " ".join(str(error).split()) or type(error).__name__
         facts = {"error": type(error).__name__, "is_asked": is_asked}
-        self(Event("ended", message=reason, facts=facts))
+        self(Event("ended", message=reason(error), facts=facts))
 
 
 def of_plan(plan: CanvasPlan, *, resumes: bool) -> dict[str, Any]:

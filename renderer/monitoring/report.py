@@ -18,6 +18,7 @@ import jinja2
 
 from ..errors import ExportError, printable
 from ..files.atomic import whole_file
+from ..spec.units import GIB
 from ..store.provenance import software, source
 from ..store.store import Store
 from ..store.thumbnail import thumbnail
@@ -92,7 +93,7 @@ def _headline(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[tuple[s
     rows.append(("blocks", f"{found.blocks} of {found.num_blocks}"))
     peak = max((line.get("peak_bytes", 0) for line in lines), default=0)
     if peak:
-        rows.append(("peak memory", f"{peak / 2**30:.2f} GiB a worker"))
+        rows.append(("peak memory", f"{peak / GIB:.2f} GiB a worker"))
     return rows
 
 

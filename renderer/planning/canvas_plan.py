@@ -14,7 +14,8 @@ from ..extrapolation.method import Method
 from ..inputs.sources import Source
 from ..models.family import Guidance
 from ..spec.render_spec import RenderSpec
-from .estimate import GIB, Estimate
+from ..spec.units import GIB
+from .estimate import Estimate
 from .stage_plan import StagePlan
 
 

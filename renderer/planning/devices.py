@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
-import sys
-from importlib import metadata
+import re
 
 from ..errors import PlanError, shown
+from ..models.device import device_type, has_cuda
 from ..spec.render_spec import RenderSpec
 
 
@@ -17,6 +16,7 @@ def check(spec: RenderSpec) -> None:
 
     Devices of a cluster, and those of a plan that says how large they are, are not ours to see.
     """
+    _check_name(spec.device)
     if spec.device_memory is None:
         check_here(spec)
 
@@ -37,52 +37,44 @@ def check_here(spec: RenderSpec) -> None:
         )
 
 
-def has_cuda() -> bool:
-    """Whether torch has a CUDA device here; torch is imported only where there may be one."""
-    if "torch" not in sys.modules and not _may_have_cuda():
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def _may_have_cuda() -> bool:
-    """False without CUDA's driver, which torch opens by this name, or AMD's device."""
-    if metadata.version("torch").endswith("+cpu"):
-        return False
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return os.path.exists("/dev/kfd")
-    return True
-
-
 def on_cluster(spec: RenderSpec) -> bool:
     """Whether workers run on a cluster that is there already: given, or that of this Ray job."""
-    return not spec.local and (spec.address is not None or "RAY_ADDRESS" in os.environ)
+    return not spec.local and _address(spec.address) not in ("", "local")
+
+
+def uses_ray(spec: RenderSpec) -> bool:
+    """Whether workers are Ray actors; one worker and no cluster needs no Ray."""
+    return on_ray(spec.most_workers, spec.address, local=spec.local)
+
+
+def on_ray(num_workers: int, address: str | None, *, local: bool) -> bool:
+    """The same of what a batch was told, whose items come later."""
+    return not local and (num_workers > 1 or _address(address) != "")
+
+
+def _address(given: str | None) -> str:
+    """The address of a Ray as it was given, or as a job finds it; "" where there is none."""
+    return given or os.environ.get("RAY_ADDRESS", "")
+
+
+def _check_name(device: str) -> None:
+    if not re.fullmatch(r"auto|cpu(:0)?|cuda(:[0-9]{1,4})?", device):
+        raise PlanError(f"device {shown(device)} draws nothing; auto, cpu, cuda or cuda:0 works")
 
 
 def _kind(spec: RenderSpec) -> str:
     """cpu, cuda, ...; raises `PlanError` for a device that is not here."""
-    if spec.device == "cpu":
-        return "cpu"
-    here = has_cuda()
-    if spec.device == "auto":
-        return "cuda" if here else "cpu"
+    kind = device_type(spec.device)
+    if kind == "cpu":
+        return kind
+    if not has_cuda():
+        raise PlanError(f"device {spec.device!r}: there is no CUDA device here; use cpu or auto")
     import torch
 
-    try:
-        device = torch.device(spec.device)
-    except RuntimeError:
-        raise PlanError(f"device {shown(spec.device)} is none; auto, cpu, cuda or cuda:0") from None
-    if device.type not in ("cpu", "cuda"):
-        raise PlanError(f"device {spec.device!r} draws nothing; auto, cpu, cuda or cuda:0 works")
-    if device.type == "cuda" and not here:
-        raise PlanError(f"device {spec.device!r}: there is no CUDA device here; use cpu or auto")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
+    count = torch.cuda.device_count()
+    if int(spec.device.partition(":")[2] or 0) >= count:
         raise PlanError(f"device {spec.device!r}: there are {count} CUDA devices, from cuda:0 on")
-    return device.type
+    return kind
 
 
 @functools.cache

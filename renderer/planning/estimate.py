@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..spec.render_spec import RenderSpec
+from ..spec.units import GIB
 
-GIB = 2**30
 # Of a CUDA device: its context, the libraries' workspaces and what the allocator cannot join.
 USABLE = 0.95
 MOST_WORKERS = 64  # that are tried

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from ..errors import FriezeError, PlanError
 from ..inputs.host_memory import memory_bytes
+from ..models.device import device_type, has_cuda
 from ..spec.render_spec import RenderSpec
-from .devices import has_cuda, on_cluster
-from .estimate import GIB, Estimate, fits, remedies
+from ..spec.units import BYTES_OF, GIB
+from .devices import on_cluster
+from .estimate import Estimate, fits, remedies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +25,6 @@ HOPELESS = 64  # nor is one that would need so many times more
 LIVE_TENSORS = 24
 # [pixels, channels] at a decoder's end; some autoencoders work in float32 whatever is asked.
 LIVE_PIXELS, PIXEL_BYTES = 12, 4
-BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def check(plan: CanvasPlan, again: Callable[[RenderSpec], CanvasPlan]) -> None:
@@ -67,7 +68,7 @@ def available(spec: RenderSpec) -> int | None:
         return int(spec.device_memory * GIB)
     if on_cluster(spec):
         return None
-    if spec.device != "cpu" and has_cuda():
+    if device_type(spec.device) == "cuda" and has_cuda():
         import torch
 
         return int(torch.cuda.get_device_properties(0).total_memory)

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -28,11 +28,12 @@ from frieze.kernels.meta_attention import tracing
 from frieze.kernels.operator_workspace import workspace
 
 from ..autoencoders.decoding import decode
-from ..checkpoints import lora
+from ..checkpoints import lora, weight_files
 from ..checkpoints.checkpoint import load_family
 from ..checkpoints.facts import ModelFacts
 from ..files.library_errors import as_model_error
 from ..models import loading
+from ..models.device import device_type
 from ..models.family import BandPlace, Guidance, Model
 from ..models.meta_models import Skeleton, shorten, skeletons
 from ..models.positions import RotaryAxis
@@ -85,7 +86,7 @@ class MemoryTrace:
     ) -> None:
         self.facts, self.spec, self.mesh = facts, spec, mesh
         self.guidance, self.positions = guidance, positions
-        self.kind = _device_kind(spec.device)
+        self.kind = device_type(spec.device)
         self.model, self.parts = skeleton(facts, spec)
         self.solver = solvers.solver(facts.schedule)
         needs_image = facts.takes_image and not facts.image_optional
@@ -290,19 +291,11 @@ def text_bytes(facts: ModelFacts, spec: RenderSpec) -> int:
 
 
 def _num_weights(file: Path) -> int:
-    with safe_open(file, framework="numpy") as opened:
-        shapes = (opened.get_slice(key).get_shape() for key in opened.keys())  # noqa: SIM118  it is no dict
-        return sum(int(torch.Size(shape).numel()) for shape in shapes)
+    return sum(math.prod(shape) for shape in weight_files.shapes(file).values())
 
 
 def _size(peak: Peak) -> int:
     return peak.num_bytes
-
-
-def _device_kind(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device).type
 
 
 _SKELETONS: dict[tuple[Any, ...], tuple[Model, list[Skeleton]]] = {}

@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints import lora
 from ..checkpoints.configs import index_of, read_json
+from ..checkpoints.weight_files import shapes
 from ..errors import ModelError
 from ..models import loading
 from . import memory_trace
@@ -72,9 +72,9 @@ def _of_files(folder: Path, variant: str | None) -> dict[str, Shape] | None:
                 raise ModelError(
                     f"{folder / gone[0]} is missing, which {index.name} names; fetch it"
                 )
-            return {k: s for shard in shards for k, s in lora.shapes(folder / shard).items()}
+            return {k: s for shard in shards for k, s in shapes(folder / shard).items()}
         if (file := folder / f"{stem}{infix}.{ending}").is_file():
-            return dict(lora.shapes(file))
+            return shapes(file)
     return None
 
 

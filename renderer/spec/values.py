@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import printable, shown
+from ..errors import printable, reason, shown
 from ..input_files import fault
 
 MOST_BYTES = 2**26  # of a file
@@ -52,7 +52,7 @@ def from_yaml(text: str) -> Any:
         line = "" if mark is None else f"line {mark.line + 1}: "
         raise ValuesError(f"{line}{error.problem or error.context}") from None
     except yaml.YAMLError as error:
-        raise ValuesError(" ".join(str(error).split())) from None
+        raise ValuesError(reason(error)) from None
     except RecursionError:
         raise ValuesError("brackets in brackets too deep") from None
     except ValuesError:

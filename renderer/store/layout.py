@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
+from ..spec.units import BYTES_OF
 
 BlockId = str  # "block row/block column"; of a clip "frame/block row/block column"
 
@@ -32,7 +33,7 @@ SMALLEST_CHUNK = 16
 SMALLEST_LEVEL = 256
 
 
-BYTES_OF = {"uint8": 1, "uint16": 2}
+PIXELS = ("uint8", "uint16")  # as which pixels are stored
 
 
 # Shard indices, metadata and the journal; zstd on noise grows by less than this as well.
@@ -99,7 +100,7 @@ class StoreLayout:
             raise StoreError(
                 f"{self.width}x{self.height} in blocks of {self.block}: use sizes >= 1"
             )
-        if self.dtype not in BYTES_OF:
+        if self.dtype not in PIXELS:
             raise StoreError(f"no pixels of {self.dtype!r}; uint8 and uint16 work")
         if self.channels != 3:
             raise StoreError(f"no pictures of {self.channels} channels; 3 works")

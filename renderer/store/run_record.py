@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import StoreError
+from ..errors import StoreError, reason
 from ..journal import checksums
 
 # Fields of a run that say where it happened, with paths and addresses: never published.
@@ -37,8 +37,9 @@ def damaged(where: object, error: BaseException) -> StoreError:
     """The error to raise for whatever damaged files made a library raise."""
     if isinstance(error, StoreError):
         return error
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return StoreError(f"{where} is damaged ({reason}); restore it from a copy or draw it again")
+    return StoreError(
+        f"{where} is damaged ({reason(error, 200)}); restore it from a copy or draw it again"
+    )
 
 
 def published(run: Mapping[str, Any]) -> dict[str, Any]:

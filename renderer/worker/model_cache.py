@@ -11,6 +11,7 @@ import torch
 from ..checkpoints.checkpoint import load_family
 from ..checkpoints.facts import ModelFacts
 from ..models import loading
+from ..models.device import device_type
 from ..models.family import Model
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def device_of(spec: RenderSpec) -> torch.device:
 
     A device without a number is none to `torch.cuda.set_device`, nor equal to its tensors'.
     """
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(kind if spec.device == "auto" else spec.device)
+    device = torch.device(device_type("auto") if spec.device == "auto" else spec.device)
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
 import torch
+
+from frieze.cluster.shared_switch import SharedSwitch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,39 +37,13 @@ def exactly(function: F) -> F:
     return items if inspect.isgeneratorfunction(function) else call  # type: ignore[return-value]
 
 
-@contextmanager
-def full_float32() -> Iterator[None]:
+def full_float32() -> AbstractContextManager[None]:
     """Inside, convolutions of this process do not round float32 to TF32.
 
     What the process had chosen is back when its last thread has left. Matrix products are as it
     chose: torch leaves them alone by default.
     """
-    _choice.give_up()
-    try:
-        yield
-    finally:
-        _choice.take_back()
-
-
-class _Choice:
-    """cuDNN's precision of float32, of which torch keeps one for the whole process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._num_inside = 0
-        self._give_back: Callable[[], None] = lambda: None
-
-    def give_up(self) -> None:
-        with self._lock:
-            if not self._num_inside:
-                self._give_back = _no_tf32()
-            self._num_inside += 1
-
-    def take_back(self) -> None:
-        with self._lock:
-            self._num_inside -= 1
-            if not self._num_inside:
-                self._give_back()
+    return _without_tf32
 
 
 def _no_tf32() -> Callable[[], None]:
@@ -84,4 +59,5 @@ def _no_tf32() -> Callable[[], None]:
     return lambda: setattr(owner, name, before)
 
 
-_choice = _Choice()
+# cuDNN's precision of float32, of which torch keeps one for the whole process.
+_without_tf32 = SharedSwitch(_no_tf32)

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from frieze.renderer import errors
-from frieze.renderer.errors import MOST_LETTERS, FriezeError, line, shown
+from frieze.renderer.errors import MOST_LETTERS, FriezeError, first_line, line, reason, shown
 
 
 def tree() -> list[type[FriezeError]]:
@@ -36,3 +36,17 @@ def test_values_are_shown_short() -> None:
     assert shown(10**5000) == "a whole number of about 5001 digits"
     assert shown("a red sun") == "'a red sun'"
     assert max(len(shown(value)) for value in ("x" * 9999, endless, {"a": [endless] * 999})) < 200
+
+
+@pytest.mark.parametrize(
+    ("error", "whole", "first"),
+    [
+        (ValueError("a\n b\x1b"), r"a b\x1b", "a"),
+        (ValueError("\n"), "ValueError", "ValueError"),
+        (OSError(), "OSError", "OSError"),
+        (KeyError("x"), "'x'", "'x'"),
+    ],
+)
+def test_an_error_of_others_is_a_part_of_a_line(error: Exception, whole: str, first: str) -> None:
+    assert (reason(error), first_line(error)) == (whole, first)
+    assert reason(ValueError(9000 * "x"), 200) == 200 * "x"

@@ -171,7 +171,7 @@ def test_every_family_and_method_is_described_without_torch() -> None:
 
 
 def test_what_is_known_of_cuda_without_torch_is_what_torch_says() -> None:
-    code = "from frieze.renderer.planning import devices; print(devices.has_cuda())"
+    code = "from frieze.renderer.models import device; print(device.has_cuda())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == str(torch.cuda.is_available())
 

@@ -6,8 +6,9 @@ import functools
 
 import pytest
 
-from frieze.renderer.planning.estimate import GIB, Estimate, fits, remedies
+from frieze.renderer.planning.estimate import Estimate, fits, remedies
 from frieze.renderer.spec.render_spec import RenderSpec
+from frieze.renderer.spec.units import GIB
 
 
 def test_what_would_fit_is_found_by_trying() -> None:
