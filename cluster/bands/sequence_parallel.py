@@ -169,11 +169,11 @@ def canvas_attention(
     image = _image_rows(q, k, v, k_text, v_text, spread, scale, decay)
     if not context.num_tokens:
         return image
-    text = _text_rows(q_text, k, v, k_text, v_text, comms.world, scale)
+    text = text_rows(q_text, k, v, k_text, v_text, comms.world, scale)
     return context.join(text.to(q.dtype), image)
 
 
-def _text_rows(
+def text_rows(
     q_text: Tensor,
     k: Tensor,
     v: Tensor,
