@@ -309,7 +309,14 @@ def on_cuda(made: CanvasPlan) -> Estimate:
     return estimated(dataclasses.replace(made, spec=spec))
 
 
-@pytest.mark.parametrize("name", configs_full.NAMES)
+@pytest.mark.parametrize(
+    "name",
+    # One of the transformers in `make test`; a UNet of full size takes a minute to run on meta.
+    [
+        pytest.param(name, marks=() if name == "flux1" else pytest.mark.slow)
+        for name in configs_full.NAMES
+    ],
+)
 def test_full_sizes_are_planned_by_part(name: str, tmp_path: Path) -> None:
     folder = str(configs_full.build(name, tmp_path))
     spec = RenderSpec(model=folder, dtype="bfloat16", address="auto", **SIZES[name])
