@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from frieze.renderer.models import loading
+from frieze.renderer.spec.render_spec import RenderSpec
 
 
 def facts(folder: Path) -> Any:
     return SimpleNamespace(folder=str(folder), family=folder.name)
 
 
-def spec(**fields: Any) -> Any:
-    plain = {"dtype": "float32", "variant": None, "lora": ()}
-    return SimpleNamespace(**{**plain, "storage_dtype": None, "quantization": None, **fields})
+def spec(**fields: Any) -> RenderSpec:
+    """What parts of a model are loaded for."""
+    return RenderSpec(**fields)
 
 
 class Layout:
