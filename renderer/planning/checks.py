@@ -17,6 +17,7 @@ from ..extrapolation.guides import Flow, Resolution, View
 from ..extrapolation.method import Method
 from ..models.positions import trained
 from ..spec.render_spec import RenderSpec
+from .guidance_scales import guidance_scales
 
 if TYPE_CHECKING:
     from .stage_plan import StagePlan
@@ -90,6 +91,45 @@ def check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
             f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
             "none, auto, pi, imax and hiflow work with it"
         )
+
+
+def check_guidance(spec: RenderSpec, facts: ModelFacts) -> None:
+    """The model has the scales that are given, and follows a negative prompt if there is one."""
+    cfg, neutral = facts.guidance.cfg, facts.guidance.neutral
+    if spec.true_cfg_scale is not None and cfg != "true_cfg_scale":
+        raise PlanError(
+            f"true_cfg_scale {spec.true_cfg_scale:g}: {facts.family} has none; use guidance_scale"
+        )
+    if spec.negative_prompt is not None and guidance_scales(spec, facts).num_halves == 1:
+        raised = f"raise {cfg} above {neutral:g}, or " if cfg else ""
+        raise PlanError(
+            f"negative_prompt {spec.negative_prompt!r}: {facts.family} is guided without one; "
+            f"{raised}leave it out"
+        )
+
+
+def check_stage_guidance(scale: float | None, spec: RenderSpec, facts: ModelFacts) -> None:
+    """A stage's own guidance scale evaluates as many prompts as the render does."""
+    if scale is None:
+        return
+    check_guidance(spec.model_copy(update={"guidance_scale": scale}), facts)
+    own, whole = (guidance_scales(spec, facts, at).num_halves for at in (scale, None))
+    if own != whole:
+        raise PlanError(
+            f"a stage with guidance_scale {scale:g} evaluates {own} prompts and the render "
+            f"{whole}; keep both above 1, or neither"
+        )
+
+
+def check_experts(spec: RenderSpec, facts: ModelFacts) -> None:
+    """What is given for a second expert has one to go to."""
+    for name in ("guidance_scale_2", "lora_2"):
+        given = getattr(spec, name)
+        if given not in (None, ()) and not facts.num_experts > 1:
+            shown = f"{given:g}" if isinstance(given, float) else " ".join(given)
+            raise PlanError(
+                f"{name} {shown}: {facts.pipeline} here has one expert; use {name[:-2]}"
+            )
 
 
 def check_block(size: int, spec: RenderSpec, facts: ModelFacts) -> None:

@@ -24,7 +24,7 @@ from ..sampling.schedule_table import table
 from ..spec.render_spec import RenderSpec
 from . import checks, devices, memory_check
 from .canvas_plan import CanvasPlan
-from .guidance_scales import guidance_scales, of_stage
+from .guidance_scales import guidance_scales
 from .stage_plan import StagePlan
 
 BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
@@ -63,6 +63,8 @@ def _made(
     checks.check_model(spec, facts)
     checks.check_variant(spec, facts)
     lora.check(lora.parse(spec.lora + spec.lora_2), facts)
+    checks.check_guidance(spec, facts)
+    checks.check_experts(spec, facts)
     guidance = guidance_scales(spec, facts)
     mesh = _mesh(spec, guidance)
     size = block or spec.chunk or _block_size(spec, facts)
@@ -158,13 +160,16 @@ def _stage(
         shares = cut(height, spec.workers, align=align)
     except LayoutError as error:
         raise PlanError(f"a stage of {height * latent.downscale} rows: {error}") from None
-    twins = [shares[i : i + mesh.guidance] for i in range(0, len(shares), mesh.guidance)]
-    bands = tuple(Band(each[0].start, each[-1].stop) for each in twins)
+    pairs = [shares[i : i + mesh.guidance] for i in range(0, len(shares), mesh.guidance)]
+    bands = tuple(Band(pair[0].start, pair[-1].stop) for pair in pairs)
     redrawn = spec.strength if index == 0 and spec.init is not None else 1.0
     levels = _levels(stage, spec, facts, canvas, redrawn)
     prompt = spec.prompt if stage.prompt is None else stage.prompt
-    told = of_stage(stage.guidance_scale, spec, facts)
-    return StagePlan(canvas, bands, shares, align, levels, stage.start, stage.enlarge, prompt, told)
+    checks.check_stage_guidance(stage.guidance_scale, spec, facts)
+    scales = guidance_scales(spec, facts, stage.guidance_scale)
+    return StagePlan(
+        canvas, bands, shares, align, levels, stage.start, stage.enlarge, prompt, scales
+    )
 
 
 def _levels(

@@ -56,33 +56,75 @@ def table(
 ) -> Table:
     """The noise levels of a stage of `num_steps` steps on a canvas of so many tokens.
 
-    `shift` overrides the timestep shift of flow models, which else is `shifts.alpha_for`'s.
+    `shift` overrides the timestep shift of flow models, which else is `timestep_shift`'s.
     `start`, of a stage that begins from an enlarged picture: num_steps steps remain, from that
     sigma (flow) or that fraction of the timesteps (others). `strength`, of drawing over a
     picture: the last steps that the stock pipeline would keep. PLMS evaluates one level twice,
     so it has a step more. Raises `PlanError` for what is out of range.
     """
     _check_request(schedule, num_steps, shift, start, strength)
-    alpha = None
-    if schedule.flow:
-        alpha = shift or alpha_for(schedule, tokens, training_tokens, num_steps)
-        if not 1e-4 <= alpha <= 1e6:
-            name = schedule.options["_class_name"]
-            raise ModelError(f"{name}'s options make a timestep shift of {alpha:g}; give one")
-    if alpha is not None and not any(schedule.options.get(key) for key in SPACINGS):
-        levels, scale = _flow_levels(schedule, num_steps, alpha, start), 1.0
-    else:
-        levels, scale = _stock_levels(schedule, max(num_steps, round(num_steps / start)), alpha)
-        levels = levels[-num_steps - 1 :]
-    kept = _num_kept(schedule, num_steps, strength)
-    levels = levels[-kept - 1 :]
-    if start < 1 or strength < 1:
+    alpha = flow_shift(schedule, num_steps, shift, tokens=tokens, training_tokens=training_tokens)
+    levels, scale = levels_from(schedule, num_steps, alpha, start)
+    levels = levels[-kept_steps(schedule, num_steps, strength) - 1 :]
+    if start < 1 or strength < 1:  # noise is added to a picture
         scale = levels[0].sigma
-    if schedule.solver == "plms" and kept > 1:
-        # The second level is reached twice: the second time by the mean of both levels' noise.
-        levels = [*levels[:2], *levels[1:]]
+    levels = evaluated(schedule, levels)
     _check_levels(schedule, num_steps, levels)
     return Table(tuple(levels), scale, alpha)
+
+
+def flow_shift(
+    schedule: NoiseSchedule,
+    num_steps: int,
+    given: float | None,
+    *,
+    tokens: int,
+    training_tokens: int,
+) -> float | None:
+    """The timestep shift alpha, as given or as the canvas needs; None where there is none."""
+    if not schedule.flow:
+        return None
+    alpha = given or alpha_for(schedule, tokens, training_tokens, num_steps)
+    if not 1e-4 <= alpha <= 1e6:
+        name = schedule.options["_class_name"]
+        raise ModelError(f"{name}'s options make a timestep shift of {alpha:g}; give one")
+    return alpha
+
+
+def levels_from(
+    schedule: NoiseSchedule, num_steps: int, alpha: float | None, start: float
+) -> tuple[list[NoiseLevel], float]:
+    """The levels of so many steps from `start` on, and what initial noise is multiplied by.
+
+    Of plain flow they are ours, else the last ones of diffusers' own with that many steps more.
+    """
+    if alpha is not None and not any(schedule.options.get(key) for key in SPACINGS):
+        return flow_levels(schedule, num_steps, alpha, start), 1.0
+    levels, scale = stock_levels(schedule, max(num_steps, round(num_steps / start)), alpha)
+    return levels[-num_steps - 1 :], scale
+
+
+def kept_steps(schedule: NoiseSchedule, num_steps: int, strength: float) -> int:
+    """Steps left at a strength: stock pipelines round up for flow Euler and down for others."""
+    if schedule.options["_class_name"].startswith("FlowMatch"):
+        return num_steps - int(max(num_steps - num_steps * strength, 0))
+    kept = min(int(num_steps * strength), num_steps)
+    if kept == 0:
+        least = math.ceil(1000 / num_steps) / 1000
+        raise PlanError(
+            f"strength {strength} of {num_steps} steps leaves none; strength {least:g} or more, "
+            f"or {math.ceil(1 / strength)} steps or more, would work"
+        )
+    return kept
+
+
+def evaluated(schedule: NoiseSchedule, levels: list[NoiseLevel]) -> list[NoiseLevel]:
+    """The levels in the order in which the solver evaluates them.
+
+    PLMS reaches the second twice: the second time by the mean of both levels' noise.
+    """
+    is_repeated = schedule.solver == "plms" and len(levels) > 2
+    return [*levels[:2], *levels[1:]] if is_repeated else levels
 
 
 def _check_request(
@@ -103,20 +145,6 @@ def _check_request(
         raise PlanError(f"{num_steps} steps from {start:g} of the timesteps; at most {most} work")
 
 
-def _num_kept(schedule: NoiseSchedule, num_steps: int, strength: float) -> int:
-    """Steps left at a strength: stock pipelines round up for flow Euler and down for others."""
-    if schedule.options["_class_name"].startswith("FlowMatch"):
-        return num_steps - int(max(num_steps - num_steps * strength, 0))
-    kept = min(int(num_steps * strength), num_steps)
-    if kept == 0:
-        least = math.ceil(1000 / num_steps) / 1000
-        raise PlanError(
-            f"strength {strength} of {num_steps} steps leaves none; strength {least:g} or more, "
-            f"or {math.ceil(1 / strength)} steps or more, would work"
-        )
-    return kept
-
-
 def _check_levels(schedule: NoiseSchedule, num_steps: int, levels: Sequence[NoiseLevel]) -> None:
     if schedule.prediction == "epsilon" and levels[0].alpha == 0:
         raise PlanError("at pure noise a prediction of the noise says nothing; v_prediction works")
@@ -135,7 +163,7 @@ def _check_levels(schedule: NoiseSchedule, num_steps: int, levels: Sequence[Nois
         raise PlanError(f"{num_steps} steps make two noise levels one; fewer steps work")
 
 
-def _flow_levels(
+def flow_levels(
     schedule: NoiseSchedule, num_steps: int, alpha: float, start: float
 ) -> list[NoiseLevel]:
     """Levels of rectified flow, their sigmas rounded to float32 as diffusers keeps them."""
@@ -161,7 +189,7 @@ def _flow_levels(
     return [*levels, NoiseLevel(0.0, 1.0, 0.0)]
 
 
-def _stock_levels(
+def stock_levels(
     schedule: NoiseSchedule, num_steps: int, alpha: float | None
 ) -> tuple[list[NoiseLevel], float]:
     """Levels and noise scale of diffusers' own scheduler, for all that is not a plain flow table.

@@ -1,4 +1,4 @@
-"""Twins: two workers that denoise one band for two prompts, and keep half of it each.
+"""CFG parallelism: two ranks evaluate one prompt each of one band, and keep half of it each.
 
 Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 """
@@ -15,7 +15,7 @@ from frieze.cluster.layout import Band, Mesh
 
 
 def groups(comm: Comm, mesh: Mesh) -> tuple[Comm | None, Comm]:
-    """(a rank and its twin, if it has one; all ranks in the order of the rows that they keep)."""
+    """(the two ranks of a band, if there are; all ranks in the order of the rows they keep)."""
     if mesh.guidance == 1:
         return None, comm
     first = range(mesh.ring * mesh.ulysses)
@@ -23,13 +23,11 @@ def groups(comm: Comm, mesh: Mesh) -> tuple[Comm | None, Comm]:
     return comm.group(mesh.group(comm.rank, "guidance")), comm.group(order)
 
 
-def whole(
-    twins: Comm | None, share_BCTHW: Tensor, band: Band, all_shares: Sequence[Band]
-) -> Tensor:
-    """The band's rows from the shares that the twins keep."""
-    if twins is None:
+def whole(pair: Comm | None, share_BCTHW: Tensor, band: Band, all_shares: Sequence[Band]) -> Tensor:
+    """The band's rows from the shares that its pair of ranks keep."""
+    if pair is None:
         return share_BCTHW
     like = Like.of(share_BCTHW)
     shares = [share for share in all_shares if band.start <= share.start < band.stop]
-    parts = twins.all_gather(share_BCTHW, [like.with_size(-2, share.rows) for share in shares])
+    parts = pair.all_gather(share_BCTHW, [like.with_size(-2, share.rows) for share in shares])
     return torch.cat(parts, dim=-2)

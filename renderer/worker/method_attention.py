@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,34 +36,50 @@ Entropies = Mapping[str, Sequence[float]]
 Gather = Callable[[Tensor], list[Tensor]]
 
 
-@dataclass
-class MethodAttention:
-    """The tuning of one stage for one half of the guidance, on one rank (`cluster.tuning`).
+@dataclass(frozen=True)
+class AttentionStep:
+    """What a method's attention depends on at one step.
 
-    `num_tokens` are the image tokens of the whole canvas, `num_own` this rank's, and `num_trained`
-    those of the size that the model was trained at.
+    `num_tokens` are the image tokens of the whole canvas, `num_own` this rank's. `gather` makes
+    of this rank's map those of all ranks, in rank order.
     """
 
-    method: Method
-    num_trained: int
     axes: tuple[RotaryAxis, ...]
     num_tokens: int
     num_own: int
-    # The maps of all ranks, in rank order, from this rank's.
+    sigma: float = 1.0
+    is_first: bool = False  # of its stage: entropies are measured
     gather: Gather = lambda map_THW: [map_THW]
-    measured: dict[str, Tensor] = field(default_factory=dict)
-    is_measuring: bool = False
-    _scale_H: dict[str, Tensor] = field(default_factory=dict)
-    _gains: list[Tensor | float] = field(default_factory=list)
-    _gain_D: Tensor | None = None
-    # What queries of a layer are multiplied by, made when it is first asked for; None for 1.
-    _weights: dict[str, Tensor | None] = field(default_factory=dict)
-    _sigma: float = 1.0
+
+
+class MethodAttention:
+    """The attention modifier of one stage for one half of the guidance, on one rank.
+
+    `num_trained` are the image tokens of the size that the model was trained at. Every step
+    `begin`s before it asks for changes.
+    """
+
+    step: AttentionStep
+
+    def __init__(self, method: Method, num_trained: int) -> None:
+        self.method, self.num_trained = method, num_trained
+        self._measured: dict[str, Tensor] = {}
+        self._scale_H: dict[str, Tensor] = {}
+        self._gains: list[Tensor | float] = []
+        self._gain_D: Tensor | None = None
+        # What queries of a layer are multiplied by, made when first asked for; None for 1.
+        self._weights: dict[str, Tensor | None] = {}
+
+    def begin(self, step: AttentionStep) -> None:
+        """Prepare for a step; gains that follow from its tokens come with `on_tokens`."""
+        self.step = step
+        if not self.method.needs_spectrum:
+            self._weigh(None)
 
     @property
     def is_beyond(self) -> bool:
         """Whether the canvas is larger than the model was trained on; else nothing is changed."""
-        return any(axis.length > axis.trained for axis in self.axes)
+        return any(axis.length > axis.trained for axis in self.step.axes)
 
     @property
     def is_idle(self) -> bool:
@@ -75,17 +91,22 @@ class MethodAttention:
     def decay(self) -> Decay | None:
         """How logits decay along a clip of more frames than the model was trained on."""
         policy = self.method.decay
-        longer = [a for a in self.axes if a.name == "frame" and a.length > a.trained]
+        longer = [a for a in self.step.axes if a.name == "frame" and a.length > a.trained]
         return policy(longer[0]) if policy and longer else None
 
     @property
-    def measures(self) -> bool:
-        """Whether the stage's first step must measure entropies."""
+    def is_measuring(self) -> bool:
+        """Whether this step measures entropies: a stage's first one, for heads to concentrate."""
         focus = self.method.focus
-        return self.is_beyond and focus is not None and focus.scale is not None
+        measures = self.is_beyond and focus is not None and focus.scale is not None
+        return self.step.is_first and measures
+
+    def entropies(self) -> Entropies:
+        """What the first step measured."""
+        return {layer: entropy_H.tolist() for layer, entropy_H in self._measured.items()}
 
     def _keep(self, layer: str, entropy_BH: Tensor) -> None:
-        self.measured[layer] = entropy_BH.mean(0).cpu()
+        self._measured[layer] = entropy_BH.mean(0).cpu()
 
     def concentrate(self, entropies: Entropies) -> None:
         """Turn the measured entropies of all layers into the factors of their heads."""
@@ -104,32 +125,26 @@ class MethodAttention:
         }
         self._weights.clear()
 
-    def enter(self, sigma: float) -> None:
-        """Prepare for a step at a noise level."""
-        self._sigma = sigma
-        if not self.method.needs_spectrum:
-            self._weigh(None)
-
-    def saw(self, token_BSE: Tensor) -> None:
+    def on_tokens(self, token_BSE: Tensor) -> None:
         """Take gains from the spectrum of the tokens that the network's first layer makes."""
-        if not self.method.needs_spectrum:  # the model listens for another render's method
+        if not self.method.needs_spectrum:  # the hook is there for another render's method
             return
-        frames, columns = (a.length for a in self.axes if a.name in ("frame", "column"))
-        map_THW = token_means(token_BSE[:, : self.num_own], columns, frames)
+        frames, columns = (a.length for a in self.step.axes if a.name in ("frame", "column"))
+        map_THW = token_means(token_BSE[:, : self.step.num_own], columns, frames)
         # The map of the whole canvas is no band: functions mean on it what they say.
         with torch._C.DisableTorchFunction():
-            self._weigh(spectrum(torch.cat(self.gather(map_THW), dim=1)))
+            self._weigh(spectrum(torch.cat(self.step.gather(map_THW), dim=1)))
 
-    def _weigh(self, seen: Spectrum | None) -> None:
+    def _weigh(self, tokens: Spectrum | None) -> None:
         gains = self.method.gains
         if gains is None or not self.is_beyond:
             return
-        each = [gains(axis, self._sigma, seen) for axis in self.axes]
+        each = [gains(axis, self.step.sigma, tokens) for axis in self.step.axes]
         # Most methods' gains are numbers, and the same at every step.
         if not any(isinstance(gain, Tensor) for gain in each) and each == self._gains:
             return
         self._gains = each
-        self._gain_D = torch.cat(list(map(_per_channel, each, self.axes)))
+        self._gain_D = torch.cat(list(map(_per_channel, each, self.step.axes)))
         self._weights.clear()
 
     def change(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> AttentionChange:
@@ -167,25 +182,8 @@ class MethodAttention:
         focus = self.method.focus
         if focus is None or focus.constant is None or not self.is_beyond:
             return 1.0
-        num_text = num_tokens - self.num_own
-        return focus.constant(self.num_tokens + num_text, self.num_trained + num_text)
-
-
-def measured(tunings: Sequence[MethodAttention]) -> list[Entropies]:
-    """What the first step measured of each half of the guidance."""
-    return [
-        {layer: entropy_H.tolist() for layer, entropy_H in tuning.measured.items()}
-        for tuning in tunings
-    ]
-
-
-def concentrate(
-    tunings: Sequence[MethodAttention], halves: Sequence[Entropies], twins: Comm | None
-) -> None:
-    """Scale the heads of a rank's halves of the guidance by the entropies of all halves."""
-    own = halves if twins is None else halves[twins.rank : twins.rank + 1]
-    for tuning, entropies in zip(tunings, own, strict=True):
-        tuning.concentrate(entropies)
+        num_text = num_tokens - self.step.num_own
+        return focus.constant(self.step.num_tokens + num_text, self.num_trained + num_text)
 
 
 def gathering(comm: Comm, rows: Sequence[int]) -> Gather:
@@ -199,38 +197,38 @@ def gathering(comm: Comm, rows: Sequence[int]) -> Gather:
 
 
 @contextmanager
-def watched(tuning: MethodAttention) -> Iterator[None]:
-    """While open, what this thread's networks make of their input is shown to the tuning."""
-    before, _current.tuning = _current.tuning, tuning
+def collect_tokens(modifier: MethodAttention) -> Iterator[None]:
+    """While open, the tokens of this thread's networks go to the modifier."""
+    before, _current.modifier = _current.modifier, modifier
     try:
         yield
     finally:
-        _current.tuning = before
+        _current.modifier = before
 
 
-def listen(embedders: Sequence[nn.Module]) -> None:
-    """Show what these layers make of their input to whoever watches, once for each layer."""
-    with _listening:
+def register_token_hook(embedders: Sequence[nn.Module]) -> None:
+    """Pass the tokens that these layers make to the modifier that collects, once for a layer."""
+    with _registering:
         for layer in embedders:
-            if layer not in _heard:
-                _heard.add(layer)
-                layer.register_forward_hook(_show)
+            if layer not in _hooked:
+                _hooked.add(layer)
+                layer.register_forward_hook(_pass_tokens)
 
 
 class _Current(threading.local):
-    tuning: MethodAttention | None = None
+    modifier: MethodAttention | None = None
 
 
 _current = _Current()
-_listening = threading.Lock()
-_heard: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_registering = threading.Lock()
+_hooked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
-def _show(layer: nn.Module, args: object, output: Tensor) -> None:
-    if _current.tuning is not None:
+def _pass_tokens(layer: nn.Module, args: object, output: Tensor) -> None:
+    if _current.modifier is not None:
         # Clips come as [B, E, T, H, W].
         tokens = output.flatten(2).transpose(1, 2) if output.ndim == 5 else output
-        _current.tuning.saw(tokens if tokens.ndim == 3 else tokens[None])
+        _current.modifier.on_tokens(tokens if tokens.ndim == 3 else tokens[None])
 
 
 def _per_channel(gain: Tensor | float, axis: RotaryAxis) -> Tensor:

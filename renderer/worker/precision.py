@@ -11,11 +11,18 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar, cast
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
 from frieze.cluster.shared_switch import SharedSwitch
+from frieze.kernels import attention
+
+if TYPE_CHECKING:
+    from ..spec.render_spec import RenderSpec
+
+LIBRARIES = ("frieze", "torch", "diffusers", "transformers", "numpy")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,3 +68,21 @@ def _no_tf32() -> Callable[[], None]:
 
 # cuDNN's precision of float32, of which torch keeps one for the whole process.
 _without_tf32 = SharedSwitch(_no_tf32)
+
+
+def numerics(spec: RenderSpec, device: torch.device) -> dict[str, Any]:
+    """What decides the last bits of what the calling rank computes.
+
+    `attention` are the kernels that it has used, if any by now.
+    """
+    versions = {name: metadata.version(name) for name in LIBRARIES}
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        where = {"device": torch.cuda.get_device_name(device), "capability": f"{major}.{minor}"}
+    else:
+        # Asked for here, the number holds for this thread's first product as well.
+        threads = torch.get_num_threads()
+        capability = torch.backends.cpu.get_cpu_capability()
+        where = {"device": device.type, "capability": capability, "threads": str(threads)}
+    used = ", ".join(attention.used())
+    return {**versions, **where, "dtype": spec.dtype, **({"attention": used} if used else {})}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,23 +23,21 @@ from ..events import StepReport
 from ..exports import sinks
 from ..files.location import Location
 from ..models import finite
-from ..models.family import BandPlace, Conditioning
-from ..models.positions import RotaryAxis
+from ..models.family import Conditioning
 from ..planning.canvas_plan import CanvasPlan
-from ..planning.plan import load_strategy
 from ..planning.stage_plan import StagePlan
-from ..sampling.noise_levels import NoiseLevel
 from ..sampling.solvers import noised, solver
 from ..store import numerics
 from ..store.store import Store
-from . import guidance_pair, method_attention, model_cache, rank_numerics
+from . import guidance_pair, model_cache, precision
 from .block_writer import BlockWriter
-from .method_attention import Entropies, Gather, MethodAttention, gathering, listen, watched
+from .method_attention import Entropies, register_token_hook
+from .network import Network, band_place
 from .precision import exactly
 from .stage_guides import Grid, StageGuide, at_work
 from .stage_rows import StageRows
 from .stage_start import Noise, StageStart
-from .state_writer import Digests, StateWriter
+from .state_writer import Digests, StateWriter, StepMeter
 from .tensor_trace import Entry, TensorTrace
 
 
@@ -53,12 +50,10 @@ class Shard:
         self.picture_path = picture_path
         self.device = model_cache.device_of(plan.spec)
         self.solver = solver(plan.facts.schedule)
-        self.strategy = load_strategy(plan.spec)
         self.conditioning: dict[str, Conditioning] = {}
         self.stage_index = -1
         self.x_BCTHW = torch.empty(0)
         self.history: tuple[Tensor, ...] = ()
-        self.tunings: tuple[MethodAttention, ...] = ()
         self.image: Mapping[str, Tensor] = {}  # what a first frame adds to the conditioning
         self.saving = StateWriter()
         self.trace = TensorTrace(plan.spec.trace_digests)
@@ -73,12 +68,12 @@ class Shard:
     def set_plan(self, plan: CanvasPlan) -> None:
         """Take up a plan for as many ranks as there are now; rows are restored after it.
 
-        Ranks with the same band and different prompts are twins; each keeps half of the band,
-        and in the order of these shares all ranks hold the canvas once.
+        Two ranks may have one band and a prompt each; then each keeps half of the band, and in
+        the order of these shares all ranks hold the canvas once.
         """
         self.plan = plan
         self.comms = axis_comms(self.comm, plan.mesh)
-        self.twins, self.sharing = guidance_pair.groups(self.comm, plan.mesh)
+        self.pair, self.sharing = guidance_pair.groups(self.comm, plan.mesh)
 
     def load(self) -> dict[str, Any]:
         """Open the store and load the weights, once per process however many rank threads."""
@@ -86,7 +81,7 @@ class Shard:
         self.model = model_cache.model(self.plan.facts, self.plan.spec, self.device)
         self.trace.take_weights(self.model)
         if self.plan.method.needs_spectrum:
-            listen(self.model.embedders)
+            register_token_hook(self.model.embedders)
         return {"pid": os.getpid(), "device": str(self.device)}
 
     def condition(self, conditioning: Conditioning, prompt: str | None = None) -> None:
@@ -127,7 +122,7 @@ class Shard:
             return {}, self._fault({"the encoded picture": []})
         self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
         digests = self._keep("guide", 0, clean)
-        self._take_guide(noise, clean)
+        self._build_guide(noise, clean)
         self.trace.take("latents", self.x_BCTHW, self._band)
         return digests, self._fault({"the encoded picture": [clean]})
 
@@ -147,7 +142,7 @@ class Shard:
         self.x_BCTHW, *kept = saved.split(self.plan.facts.latent.channels, dim=1)
         self.history = tuple(kept[: self.solver.num_history])
         if step_index < self._stage.num_steps:  # else it is needed no more
-            self._take_guide(noise)
+            self._build_guide(noise)
         self.guiding.memory = tuple(kept[self.solver.num_history :])
         self.trace.take("latents", self.x_BCTHW, self._band)
         return self._fault({"the saved state": [saved]})
@@ -159,56 +154,42 @@ class Shard:
         Meanwhile the state that the step begins with is written into `slot`, if there is one; it
         is on disk when the step is done.
         """
-        began, sent = time.perf_counter(), self.comm.num_bytes_sent
-        waited = self.comm.seconds_waiting
+        meter = StepMeter(self.comm, self.device)
         if slot is not None:
-            self._write_state(slot)
-        saving = time.perf_counter() - began
-        level = self._stage.levels[step_index]
-        self.trace.take("latents before", self.x_BCTHW, self._band)
-        self.x_BCTHW = self.guiding.entered(step_index, self.x_BCTHW)
-        grid = self.guiding.grid(step_index)
-        for tuning in self.tunings:
-            tuning.axes, tuning.num_tokens, tuning.num_own, tuning.gather = self._tokens(grid)
-            tuning.is_measuring = step_index == 0 and tuning.measures
-            tuning.enter(level.sigma)
-        clean = self.guiding.corrected(step_index, self._denoised(level, grid))
-        clean = grid.back(self.comms.world, clean)
-        self.trace.take("estimate, guided", clean, self._band)
-        self.x_BCTHW, self.history = self.solver.step(
-            step_index,
-            self._stage.levels,
-            self.x_BCTHW,
-            clean,
-            self.history,
-            self._draw_noise if self.solver.needs_noise else None,
-        )
-        self.trace.take("latents", self.x_BCTHW, self._band)
+            with meter.saving():
+                self._write_state(slot)
+        clean = self._advance(step_index)
         kept = self._keep("clean", step_index, clean)
         fault = self._fault({"the model's estimate of the picture": [clean]})
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # else the seconds were those of asking for it
-        drawn = time.perf_counter()
-        state = self.saving.settle()
-        now = time.perf_counter()
-        return StepReport(
-            now - began,
-            self.comm.num_bytes_sent - sent,
-            self.comm.seconds_waiting - waited,
-            saving + now - drawn,
-            fault,
-            state,
-            kept,
-        )
+        meter.synchronize()
+        with meter.saving():
+            state = self.saving.settle()
+        return meter.report(fault, state, kept)
 
-    def _fault(self, made: finite.Named) -> str:
-        """What of this is not finite on some rank, of what was `made` or of the state; or ""."""
+    def _advance(self, index: int) -> Tensor:
+        """Take this band to the next noise level; x0 as it was guided."""
+        levels, world = self._stage.levels, self.comms.world
+        self.trace.take("latents before", self.x_BCTHW, self._band)
+        self.x_BCTHW = self.guiding.entered(index, self.x_BCTHW)
+        grid = self.guiding.grid(index)
+        clean = self.network.predict(self.x_BCTHW, levels[index], grid, is_first=index == 0)
+        clean = grid.back(world, self.guiding.corrected(index, clean))
+        self.trace.take("estimate, guided", clean, self._band)
+        noise = self._draw_noise if self.solver.needs_noise else None
+        self.x_BCTHW, self.history = self.solver.step(
+            index, levels, self.x_BCTHW, clean, self.history, noise
+        )
+        self.trace.take("latents", self.x_BCTHW, self._band)
+        return clean
+
+    def _fault(self, named: finite.Named) -> str:
+        """What of this is not finite on some rank, of what is `named` or of the state; or ""."""
         state = {
             "the first frame's latents": self.image.values(),
             "the latents": [self.x_BCTHW],
             "the memory of steps": [*self.history, *self.guiding.memory],
         }
-        return finite.first_fault(self.comm, {**made, **state})
+        return finite.first_fault(self.comm, {**named, **state})
 
     def traced(self) -> Mapping[str, Entry]:
         """Digests of what was taken and made since the last time, where the spec asks for them."""
@@ -216,15 +197,15 @@ class Shard:
 
     def numerics(self) -> numerics.Numerics:
         """What decides this rank's last bits, so far as it is known by now."""
-        return rank_numerics.of(self.plan.spec, self.device)
+        return precision.numerics(self.plan.spec, self.device)
 
     def entropies(self) -> tuple[int, list[Entropies]]:
-        """(its place among twins, what the first step measured of its halves of the guidance)."""
-        return self.twins.rank if self.twins else 0, method_attention.measured(self.tunings)
+        """(its place in its pair, what the first step measured of its halves of the guidance)."""
+        return self.pair.rank if self.pair else 0, self.network.entropies()
 
     def set_entropies(self, halves: Sequence[Entropies]) -> None:
         """Scale the heads of this stage by the entropies of all halves."""
-        method_attention.concentrate(self.tunings, halves, self.twins)
+        self.network.concentrate(halves)
 
     def save(self, slot: int) -> Digests:
         """Write this worker's latent rows, and what steps remember of them, into a slot.
@@ -282,12 +263,6 @@ class Shard:
         start = self._share.start - self._band.start
         return x_BCTHW[..., start : start + self._share.rows, :]
 
-    def _place(self, grid: Grid) -> BandPlace:
-        """Where this worker's rows lie on a grid."""
-        band = grid.bands[self.comms.world.rank]
-        method = self.plan.method
-        return BandPlace(band, grid.canvas, method.positions, method.absolute)
-
     @property
     def _saved(self) -> StageRows:
         """This worker's rows of this stage in the store."""
@@ -296,9 +271,9 @@ class Shard:
 
     @property
     def _stage_start(self) -> StageStart:
-        return StageStart(self._saved, self.model, self.sharing, self.twins)
+        return StageStart(self._saved, self.model, self.sharing, self.pair)
 
-    def _take_guide(self, noise_BCTHW: Tensor, g_BCTHW: Tensor | None = None) -> None:
+    def _build_guide(self, noise_BCTHW: Tensor, g_BCTHW: Tensor | None = None) -> None:
         """Put this stage's guide, if it has one, to work."""
         if self.stage_index and self.plan.method.guide is not None:
             world = self.comms.world
@@ -314,58 +289,20 @@ class Shard:
         self.history = (zeros,) * self.solver.num_history
         grid = Grid(canvas, self._stage.bands)
         self.guiding = StageGuide(self.comms.world, grid, self._stage.levels)
-        self.tunings = self._tunings(grid)
         if "image" in self.plan.sources:
-            self.image = self._stage_start.image_condition(self._place(grid))
-        self.trace.take_conditioning(self.conditioning.get(self._stage.prompt), self.image)
-
-    def _tunings(self, grid: Grid) -> tuple[MethodAttention, ...]:
-        """How this stage's attention is changed, for each half of the guidance drawn here."""
-        return tuple(
-            MethodAttention(self.plan.method, self.plan.facts.training_tokens, *self._tokens(grid))
-            for _ in range(1 if self.twins else self.plan.guidance.num_halves)
+            place = band_place(self.plan, grid, self.comms.world.rank)
+            self.image = self._stage_start.image_condition(place)
+        self.network = Network(
+            self.plan,
+            stage_index,
+            self.model,
+            self.comms,
+            self.pair,
+            conditioning=self.conditioning,
+            image=self.image,
+            trace=self.trace,
         )
-
-    def _tokens(self, grid: Grid) -> tuple[tuple[RotaryAxis, ...], int, int, Gather]:
-        """Axes of a grid, its tokens, how many of them are this worker's, and how all meet."""
-        place, patch = self._place(grid), self.plan.facts.latent.patch
-        columns = place.canvas.frames * place.canvas.width // patch
-        rows, own = place.canvas.height // patch, place.band.rows // patch
-        gather = gathering(self.comms.world, [band.rows // patch for band in grid.bands])
-        return self.model.axes(place), columns * rows, columns * own, gather
-
-    def _denoised(self, level: NoiseLevel, grid: Grid) -> Tensor:
-        """x0 of this worker's rows of a grid; twins evaluate one prompt each, and tell."""
-        place, guidance = self._place(grid), self._stage.guidance
-        x = grid.into(self.comms.world, self.x_BCTHW)
-        halves = self.conditioning[self._stage.prompt].halves
-        if self.twins is not None:
-            halves = halves[self.twins.rank : self.twins.rank + 1]
-
-        def half(tensors: Mapping[str, Tensor], tuning: MethodAttention) -> Tensor:
-            with watched(tuning):
-                return self.strategy.predict(
-                    lambda x, at: self.model.denoised(x, at, tensors, place, guidance),
-                    x,
-                    level,
-                    self.comms,
-                    bands=grid.bands,
-                    marks=self.model.denoiser_marks(level),
-                    modifier=None if tuning.is_idle else tuning,
-                )
-
-        clean = [
-            half({**tensors, **self.image}, tuning)
-            for tensors, tuning in zip(halves, self.tunings, strict=True)
-        ]
-        if self.twins is not None:
-            clean = self.twins.all_gather(clean[0])
-        for index, each in enumerate(clean):
-            self.trace.take(f"estimate {index + 1}", each, place.band)
-        if len(clean) == 1:
-            return clean[0]
-        positive, negative = clean
-        return self.model.guided(x, level, positive, negative, guidance)
+        self.trace.take_conditioning(self.conditioning.get(self._stage.prompt), self.image)
 
     def _draw_noise(self) -> Tensor:
         """This band's rows of the stage's next noise."""

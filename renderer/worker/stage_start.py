@@ -47,7 +47,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class StageStart:
-    """`sharing` are all ranks in the order of their shares, `twins` a rank and its twin, if any.
+    """`sharing` are all ranks in the order of their shares, `pair` those of one band, if there are.
 
     All ranks of a canvas call every method together.
     """
@@ -55,7 +55,7 @@ class StageStart:
     saved: StageRows
     model: Model
     sharing: Comm
-    twins: Comm | None
+    pair: Comm | None
 
     def clean(self, slot: int | None) -> Tensor | None:
         """The clean latents that the stage starts from; None for noise alone.
@@ -99,6 +99,6 @@ class StageStart:
             return work()
 
     def _of_band(self, share_BCTHW: Tensor) -> Tensor:
-        """The band's rows, of which twins hold a share each."""
+        """The band's rows, of which the ranks of a pair hold a share each."""
         stage = self.saved.plan.stages[self.saved.stage_index]
-        return guidance_pair.whole(self.twins, share_BCTHW, self.saved.band, stage.shares)
+        return guidance_pair.whole(self.pair, share_BCTHW, self.saved.band, stage.shares)

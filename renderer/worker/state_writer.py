@@ -1,21 +1,31 @@
-"""Saved states: written while the next step is computed, each into a slot that nobody needs.
+"""Saved states, written while the next step is computed, and what of a step's time that takes.
 
 Shape suffixes: C channels, T frames, H rows, W columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from frieze.cluster.comm import Comm
+
+from ..events import StepReport
 
 Digests = dict[int, str]  # of files, by the numbers of their chunks
 
 
 class StateWriter:
-    """Writes one copy at a time on a thread of its own; its error is raised by whoever waits."""
+    """Writes one copy at a time, into a slot that nobody needs, on a thread of its own.
+
+    Its error is raised by whoever waits.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "frieze-saving")
@@ -48,3 +58,37 @@ class StateWriter:
         pending, self._pending = self._pending, None
         if pending is not None:
             wait([pending])
+
+
+class StepMeter:
+    """Seconds and bytes of one step on one rank, counted from when it is made."""
+
+    def __init__(self, comm: Comm, device: torch.device) -> None:
+        self._comm, self._device = comm, device
+        self._sent, self._waited = comm.num_bytes_sent, comm.seconds_waiting
+        self._saving = 0.0
+        self._began = time.perf_counter()
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """What is done inside counts as spent for the state that the step began with."""
+        began = time.perf_counter()
+        yield
+        self._saving += time.perf_counter() - began
+
+    def synchronize(self) -> None:
+        """Wait for the device, else the seconds are those of asking for its work."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def report(self, fault: str, state: Digests, kept: Digests) -> StepReport:
+        """What the step cost until now, with what it found and wrote."""
+        return StepReport(
+            time.perf_counter() - self._began,
+            self._comm.num_bytes_sent - self._sent,
+            self._comm.seconds_waiting - self._waited,
+            self._saving,
+            fault,
+            state,
+            kept,
+        )

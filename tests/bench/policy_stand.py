@@ -29,7 +29,7 @@ from frieze.renderer.worker import prompt_encoding
 from frieze.renderer.worker.shard import Shard
 
 # What an attention modifier and a guide do at a step.
-MODIFIED = ("enter", "saw", "change")
+MODIFIED = ("begin", "on_tokens", "change")
 GUIDED = ("entered", "corrected", "grid")
 
 
@@ -102,11 +102,11 @@ class Stand:
         clock = _Clock()
         method = self.plan.method
         positions = clock.timed(method.positions)
-        self.shard.plan = dataclasses.replace(
+        self.shard.network.plan = dataclasses.replace(
             self.plan, method=dataclasses.replace(method, positions=positions)
         )
         owners: list[tuple[Any, str]] = [
-            *((t, name) for t in self.shard.tunings for name in MODIFIED),
+            *((t, name) for t in self.shard.network.modifiers for name in MODIFIED),
             *((self.shard.guiding, name) for name in GUIDED),
         ]
         for owner, name in owners:
@@ -114,7 +114,7 @@ class Stand:
         shares = sorted(clock.share(self.step) for _ in range(repeats))
         for owner, name in owners:
             delattr(owner, name)
-        self.shard.plan = self.plan
+        self.shard.network.plan = self.plan
         return shares[len(shares) // 2]
 
 

@@ -12,7 +12,7 @@ from frieze.kernels.attention import attend
 from frieze.renderer.journal.journal import FileJournal
 from frieze.renderer.spec.render_spec import RenderSpec
 from frieze.renderer.store import numerics
-from frieze.renderer.worker import rank_numerics
+from frieze.renderer.worker import precision
 
 RANK = {"torch": "2.13.0", "capability": "AVX2", "threads": "2"}
 USED = RANK | {"attention": "cpu_flash"}
@@ -25,8 +25,8 @@ def journal(tmp_path: Path) -> FileJournal:
 
 def test_a_rank_tells_libraries_processor_threads_and_the_attention_it_has_used() -> None:
     attend(*torch.randn(3, 1, 2, 5, 8))
-    found = rank_numerics.of(RenderSpec(prompt="a"), torch.device("cpu"))
-    assert found.keys() >= {*rank_numerics.LIBRARIES, "device", "capability", "threads", "dtype"}
+    found = precision.numerics(RenderSpec(prompt="a"), torch.device("cpu"))
+    assert found.keys() >= {*precision.LIBRARIES, "device", "capability", "threads", "dtype"}
     assert found["torch"] == torch.__version__
     assert found["threads"] == str(torch.get_num_threads())
     assert "cpu_flash" in found["attention"].split(", ")

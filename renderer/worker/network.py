@@ -1,0 +1,135 @@
+"""The network's estimate of a rank's rows at one step: prompts, guidance, and a method's attention.
+
+Windows, tiles and masks change what the network is given and asked here; the step around it stays.
+Shape suffixes: B batch, C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from frieze.cluster.comm import AxisComms, Comm
+
+from ..models.family import BandPlace, Conditioning, Model
+from ..planning.canvas_plan import CanvasPlan
+from ..planning.plan import load_strategy
+from ..sampling.noise_levels import NoiseLevel
+from .method_attention import AttentionStep, Entropies, MethodAttention, collect_tokens, gathering
+from .stage_guides import Grid
+from .tensor_trace import TensorTrace
+
+
+class Network:
+    """A loaded model in one stage on one rank, which evaluates one prompt or both.
+
+    `pair` are the two ranks that evaluate one band for one prompt each, None where there are
+    none. `conditioning` are the encoded prompts, `image` what a first frame adds to each. All
+    ranks of a canvas call every method together.
+    """
+
+    def __init__(
+        self,
+        plan: CanvasPlan,
+        stage_index: int,
+        model: Model,
+        comms: AxisComms,
+        pair: Comm | None,
+        *,
+        conditioning: Mapping[str, Conditioning],
+        image: Mapping[str, Tensor],
+        trace: TensorTrace,
+    ) -> None:
+        self.plan, self.stage = plan, plan.stages[stage_index]
+        self.model, self.comms, self.pair = model, comms, pair
+        self.conditioning, self.image, self.trace = conditioning, image, trace
+        self.strategy = load_strategy(plan.spec)
+        # How this stage's attention is changed, for each half of the guidance evaluated here.
+        self.modifiers = tuple(
+            MethodAttention(plan.method, plan.facts.training_tokens)
+            for _ in range(1 if pair else plan.guidance.num_halves)
+        )
+
+    def predict(
+        self, x_BCTHW: Tensor, level: NoiseLevel, grid: Grid, *, is_first: bool = False
+    ) -> Tensor:
+        """x0 of this rank's rows of a grid, guided, from its rows of the plain canvas.
+
+        At a stage's first step methods measure the attention that they change in later ones.
+        """
+        place = band_place(self.plan, grid, self.comms.world.rank)
+        x = grid.into(self.comms.world, x_BCTHW)
+        step = self._attention_step(place, grid, level, is_first=is_first)
+        halves = [
+            self._half(x, level, grid, place, tensors, modifier, step)
+            for tensors, modifier in zip(self._prompts(), self.modifiers, strict=True)
+        ]
+        if self.pair is not None:
+            halves = self.pair.all_gather(halves[0])
+        for index, half in enumerate(halves):
+            self.trace.take(f"estimate {index + 1}", half, place.band)
+        if len(halves) == 1:
+            return halves[0]
+        positive, negative = halves
+        return self.model.guided(x, level, positive, negative, self.stage.guidance)
+
+    def entropies(self) -> list[Entropies]:
+        """What the first step measured of this rank's halves of the guidance."""
+        return [modifier.entropies() for modifier in self.modifiers]
+
+    def concentrate(self, halves: Sequence[Entropies]) -> None:
+        """Scale the heads of this rank's halves of the guidance by the entropies of all halves."""
+        own = halves if self.pair is None else halves[self.pair.rank : self.pair.rank + 1]
+        for modifier, entropies in zip(self.modifiers, own, strict=True):
+            modifier.concentrate(entropies)
+
+    def _prompts(self) -> list[Mapping[str, Tensor]]:
+        """What the network is told, for each half of the guidance evaluated here."""
+        halves = self.conditioning[self.stage.prompt].halves
+        if self.pair is not None:
+            halves = halves[self.pair.rank : self.pair.rank + 1]
+        return [{**tensors, **self.image} for tensors in halves]
+
+    def _half(
+        self,
+        x_BCTHW: Tensor,
+        level: NoiseLevel,
+        grid: Grid,
+        place: BandPlace,
+        tensors: Mapping[str, Tensor],
+        modifier: MethodAttention,
+        step: AttentionStep,
+    ) -> Tensor:
+        """x0 for one half of the guidance, its attention as the method changes it."""
+        modifier.begin(step)
+        with collect_tokens(modifier):
+            return self.strategy.predict(
+                lambda x, at: self.model.denoised(x, at, tensors, place, self.stage.guidance),
+                x_BCTHW,
+                level,
+                self.comms,
+                bands=grid.bands,
+                marks=self.model.denoiser_marks(level),
+                modifier=None if modifier.is_idle else modifier,
+            )
+
+    def _attention_step(
+        self, place: BandPlace, grid: Grid, level: NoiseLevel, *, is_first: bool
+    ) -> AttentionStep:
+        patch = self.plan.facts.latent.patch
+        columns = place.canvas.frames * place.canvas.width // patch
+        return AttentionStep(
+            self.model.axes(place),
+            num_tokens=columns * (place.canvas.height // patch),
+            num_own=columns * (place.band.rows // patch),
+            sigma=level.sigma,
+            is_first=is_first,
+            gather=gathering(self.comms.world, [band.rows // patch for band in grid.bands]),
+        )
+
+
+def band_place(plan: CanvasPlan, grid: Grid, rank: int) -> BandPlace:
+    """Where a rank's rows lie on a grid, and how their positions are counted."""
+    method = plan.method
+    return BandPlace(grid.bands[rank], grid.canvas, method.positions, method.absolute)
