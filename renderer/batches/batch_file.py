@@ -10,7 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import SpecError, shown
 from ..input_files import fault
@@ -22,11 +24,20 @@ from ..spec.values import ValuesError, file_text, from_json, from_yaml
 SHARED = frozenset({"local", "park", "address"})
 # What a preset says of the place of one picture means nothing in a batch.
 NOT_FROM_PRESETS = SHARED | {"out", "overwrite", "workers", "max_workers"}
-SECTIONS = ("defaults", "matrix", "items")
 MOST = 10_000
 NAME_LETTERS, NAME_MOST, NAME_BYTES = 40, 100, 200
 
 Values = Mapping[str, Any]
+
+
+class BatchFile(BaseModel):
+    """A batch's file: what lies under all items, lists of which every combination is one, items."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    items: list[Any] = Field(default_factory=list)  # each is judged, and named, by items.py
 
 
 def read(path: Path) -> Iterator[Values]:
@@ -34,18 +45,20 @@ def read(path: Path) -> Iterator[Values]:
     if path.suffix == ".jsonl":
         yield from _from_lines(path, _text(path))
     elif path.suffix in (".yaml", ".yml", ".json"):
-        yield from _expanded(_told(path), path)
+        yield from _expanded(_batch(path))
     else:
         raise SpecError(f"{path} is no batch: a file ends in .yaml, .json or .jsonl")
 
 
 def preset_files(path: Path) -> list[str]:
     """The files of presets that a batch names, in its sections or in its lines."""
-    told: Any = list(_from_lines(path, _text(path))) if path.suffix == ".jsonl" else _told(path)
-    sections = told if isinstance(told, dict) else {"items": told}
-    layers = [sections.get("defaults"), *(sections.get("items") or [])]
+    if path.suffix == ".jsonl":
+        batch = BatchFile(items=list(_from_lines(path, _text(path))))
+    else:
+        batch = _batch(path)
+    layers = [batch.defaults, *batch.items]
     named = [layer.get("preset") for layer in layers if isinstance(layer, dict)]
-    named += (sections.get("matrix") or {}).get("preset", [])
+    named += batch.matrix.get("preset", [])
     files = (str(name) for name in named if str(name).endswith((".yaml", ".yml")))
     return list(dict.fromkeys(files))
 
@@ -59,13 +72,33 @@ def _text(path: Path) -> str:
         raise SpecError(f"{path} cannot be read: {error}; give a .yaml or .jsonl file") from None
 
 
-def _told(path: Path) -> Any:
-    """What a YAML file says."""
+def _batch(path: Path) -> BatchFile:
+    """What a YAML file says; one that is a list holds items alone."""
     text = _text(path)
     try:
-        return from_yaml(text)
+        values = from_yaml(text)
     except ValuesError as error:
         raise SpecError(f"{path} is not YAML that works: {error}") from None
+    if isinstance(values, list):
+        values = {"items": values}
+    if not isinstance(values, dict):
+        raise SpecError(f"{path} holds {type(values).__name__}; a list of items works")
+    try:
+        return BatchFile.model_validate({key: v for key, v in values.items() if v is not None})
+    except ValidationError as error:
+        faults = dict.fromkeys(_explain(dict(item)) for item in error.errors())
+        raise SpecError(f"{path}: {'; '.join(faults)}") from None
+
+
+def _explain(item: dict[str, Any]) -> str:
+    section, *keys = item["loc"]
+    if item["type"] == "extra_forbidden":
+        near = nearest(section, BatchFile.model_fields)
+        return f"unknown section {shown(section)}; the nearest is {near!r}"
+    if keys:  # of the matrix
+        return f"{section} {keys[0]} = {shown(item['input'])} is no list; give its values in [ ]"
+    works = "a list" if section == "items" else "a mapping of keys"
+    return f"{section} is {type(item['input']).__name__}; {works} works"
 
 
 def _from_lines(path: Path, text: str) -> Iterator[Values]:
@@ -84,38 +117,14 @@ def _from_lines(path: Path, text: str) -> Iterator[Values]:
         yield values
 
 
-def _expanded(told: Any, path: Path) -> Iterator[Values]:
-    """All items of a YAML file: those of its matrix, then those written out."""
-    if isinstance(told, list):
-        told = {"items": told}
-    if not isinstance(told, dict):
-        raise SpecError(f"{path} holds {type(told).__name__}; a list of items works")
-    for section in told:
-        if section not in SECTIONS:
-            near = nearest(section, SECTIONS)
-            raise SpecError(f"{path}: unknown section {shown(section)}; the nearest is {near!r}")
-    defaults, matrix = (_mapping(told, name, path) for name in SECTIONS[:2])
-    items = told.get("items") or []
-    if not isinstance(items, list):
-        raise SpecError(f"{path}: items is {type(items).__name__}; a list works")
-    for values in (*_product(matrix, path), *items):
-        yield _over(flat(defaults), flat(values)) if isinstance(values, dict) else values
+def _expanded(batch: BatchFile) -> Iterator[Values]:
+    """All items of a file: those of its matrix, then those written out."""
+    for values in (*_product(batch.matrix), *batch.items):
+        yield _over(flat(batch.defaults), flat(values)) if isinstance(values, dict) else values
 
 
-def _mapping(told: Values, name: str, path: Path) -> dict[str, Any]:
-    values = told.get(name) or {}
-    if not isinstance(values, dict):
-        raise SpecError(f"{path}: {name} is {type(values).__name__}; a mapping of keys works")
-    return values
-
-
-def _product(matrix: Values, path: Path) -> Iterator[dict[str, Any]]:
+def _product(matrix: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
     """Every combination of the lists, the last key fastest, named by what tells them apart."""
-    for key, values in matrix.items():
-        if not isinstance(values, list) or not values:
-            raise SpecError(
-                f"{path}: matrix {key} = {shown(values)} is no list; give its values in [ ]"
-            )
     if not matrix:
         return
     varied = [key for key, values in matrix.items() if len(values) > 1]

@@ -12,7 +12,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    field_validator,
+)
 
 from ..errors import SpecError, shown
 from ..files.location import MOST_NAME, Location, location, output, real
@@ -21,10 +30,49 @@ from . import batch_file
 from .batch_file import SHARED, Values, flat, slug
 
 MOST_ITEM = MOST_NAME - len(".zarr") - 10  # bytes of an item's name; a number may be added
-# An item's keys besides the spec's fields.
-OWN = ("name", "preset", "size", "priority", "also")
-KNOWN = (*(f for f in RenderSpec.model_fields if f not in SHARED and f != "max_workers"), *OWN)
 RESERVED = frozenset({"frieze", "report.json", "contact.png"})  # the batch's own, in its folder
+
+
+class ItemKeys(BaseModel):
+    """What an item says besides the fields of its spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    name: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None
+    size: str | None = None
+    priority: StrictInt = 0
+    also: tuple[str, ...] = ()
+
+    @field_validator("also", mode="before")
+    @classmethod
+    def _one_file(cls, also: Any) -> Any:
+        return (also,) if isinstance(also, str) else also
+
+    @field_validator("name")
+    @classmethod
+    def _is_plain(cls, name: str | None) -> str | None:
+        """A name that a file can have, inside the output folder, on any system."""
+        if name is None:
+            return None
+        if not re.fullmatch(r"[^\W_][\w .,+=-]{0,119}", name):
+            raise ValueError(
+                f"name {shown(name)} does not work: letters, digits, spaces and . , + = - _, "
+                "at most 120, the first a letter or digit"
+            )
+        if (size := len(name.encode())) > MOST_ITEM:
+            raise ValueError(f"name {name!r} has {size} bytes; at most {MOST_ITEM} work")
+        return name
+
+
+# What works where one of these is of another type.
+WORKS = {
+    "name": "is no text; letters, digits, spaces and . , + = - _ work",
+    "size": "is not WIDTHxHEIGHT in pixels, for example 1024x768",
+    "priority": "is no whole number; larger ones come first",
+    "also": "is no list of files, such as [{name}.png]",
+}
+OWN = (*ItemKeys.model_fields, "preset")
+KNOWN = (*(f for f in RenderSpec.model_fields if f not in SHARED and f != "max_workers"), *OWN)
 
 
 @dataclass(frozen=True)
@@ -94,24 +142,21 @@ def _item(values: Any, root: Location, shared: Values, taken: set[str]) -> Item:
         raise SpecError(f"{shown(values)} is no mapping of keys; give at least a prompt")
     fields = flat(values)
     _check_keys(fields)
-    own = {key: fields.pop(key) for key in OWN if key in fields}
+    own = _own({key: fields.pop(key) for key in ItemKeys.model_fields if key in fields})
     if "prompt" not in fields:
         raise SpecError("no prompt; give one")
-    if "size" in own:
+    if own.size is not None:
         if both := [key for key in ("height", "width") if key in fields]:
             raise SpecError(f"size and {both[0]} both given; use one")
-        fields |= height_width(str(own["size"]))
+        fields |= height_width(own.size)
     name = _name(own, fields, taken)
     out = _path(root, str(fields.get("out", "{name}.zarr")), name, "out")
-    also = tuple(_path(root, text, name, "also") for text in _texts(own.get("also", [])))
+    also = tuple(_path(root, text, name, "also") for text in own.also)
     spec = parse({**fields, **shared, "out": str(out)})
     if spec.max_workers is not None:
         raise SpecError(f"workers = {shown(fields['workers'])}: an item takes one number of them")
-    priority = own.get("priority", 0)
-    if not isinstance(priority, int) or isinstance(priority, bool):
-        raise SpecError(f"priority = {shown(priority)} is no whole number; larger ones come first")
     workers = spec.workers if "workers" in fields else None
-    return Item(name, spec, also, priority, workers)
+    return Item(name, spec, also, own.priority, workers)
 
 
 def _check_keys(values: Values) -> None:
@@ -122,32 +167,31 @@ def _check_keys(values: Values) -> None:
             raise SpecError(f"unknown field {shown(key)}; the nearest is {nearest(key, KNOWN)!r}")
 
 
-def _name(own: Values, fields: Values, taken: set[str]) -> str:
+def _own(values: Values) -> ItemKeys:
+    try:
+        return ItemKeys.model_validate(values)
+    except ValidationError as error:
+        faults = dict.fromkeys(_explain(dict(item), values) for item in error.errors())
+        raise SpecError("; ".join(faults)) from None
+
+
+def _explain(item: dict[str, Any], values: Values) -> str:
+    key = str(item["loc"][0])
+    if item["type"] == "value_error":
+        return str(item["msg"]).removeprefix("Value error, ")
+    return f"{key} = {shown(values[key])} {WORKS[key]}"
+
+
+def _name(own: ItemKeys, fields: Values, taken: set[str]) -> str:
     """The item's own name, else the first words of its prompt; a number tells equals apart."""
-    told = own.get("name")
-    name = slug(str(fields.get("prompt", ""))) or "item" if told is None else str(told)
-    if not re.fullmatch(r"[^\W_][\w .,+=-]{0,119}", name):
-        raise SpecError(
-            f"name {shown(name)} does not work: letters, digits, spaces and . , + = - _, "
-            "at most 120, the first a letter or digit"
-        )
-    if (size := len(name.encode())) > MOST_ITEM:
-        raise SpecError(f"name {name!r} has {size} bytes; at most {MOST_ITEM} work")
+    name = (slug(str(fields.get("prompt", ""))) or "item") if own.name is None else own.name
     numbers = itertools.count(2)
     free = name
-    while told is None and free in taken:
+    while own.name is None and free in taken:
         free = f"{name}-{next(numbers)}"
     if free in taken:
         raise SpecError(f"name {name!r} is another item's; give each its own")
     return free
-
-
-def _texts(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise SpecError(f"also = {shown(value)} is no list of files, such as [{{name}}.png]")
-    return value
 
 
 def _path(root: Location, text: str, name: str, key: str) -> Location:

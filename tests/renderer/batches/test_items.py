@@ -97,7 +97,15 @@ def test_a_matrix_names_its_items_by_what_tells_them_apart(root: Path) -> None:
         ({"height": 64}, "size and height both given"),
         ({"preset": "nosuch"}, "no preset 'nosuch'"),
         ({"priority": "high"}, "priority = 'high' is no whole number"),
+        ({"priority": True}, "priority = True is no whole number"),
         ({"also": 3}, "also = 3 is no list of files"),
+        ({"also": ["a.png", 3]}, "also = ['a.png', 3] is no list of files"),
+        (
+            {"also": 3, "priority": "1"},
+            "priority = '1' is no whole number; larger ones come first; ",
+        ),
+        ({"size": 64}, "size = 64 is not WIDTHxHEIGHT"),
+        ({"name": True}, "name = True is no text"),
         ({"name": "a/b"}, "name 'a/b' does not work"),
         ({"name": ".."}, "name '..' does not work"),
         ({"name": ""}, "name '' does not work"),
@@ -191,7 +199,10 @@ def test_a_file_is_not_written_twice_and_a_name_is_one_items(root: Path) -> None
         ("defaluts: {}", "unknown section 'defaluts'; the nearest is 'defaults'"),
         ("just words", "holds str; a list of items works"),
         ("matrix: {seed: 3, prompt: [a]}", "matrix seed = 3 is no list"),
+        ("matrix: {seed: []}", "matrix seed = [] is no list"),
+        ("matrix: [1]", "matrix is list; a mapping of keys works"),
         ("items: {prompt: a}", "items is dict; a list works"),
+        ("items: a\ndefaults: b", "defaults is str; a mapping of keys works; items is str"),
         ("[{prompt: a", "is not YAML"),
         ("defaults: {sed: 1}\nitems: [{prompt: a}]", "unknown field 'sed'"),
     ],
@@ -200,6 +211,17 @@ def test_a_file_of_another_shape_is_refused(root: Path, text: str, told: str) ->
     with pytest.raises(SpecError) as caught:
         from_text(root, text)
     assert told in str(caught.value)
+
+
+def test_empty_sections_and_names_that_are_numbers_work(root: Path) -> None:
+    (made,) = from_text(root, "defaults:\nmatrix:\nitems: [{prompt: a, name: 3, also: a.png}]")
+    assert (made.name, made.also) == ("3", (root / "a.png",))
+
+
+def test_a_preset_that_names_a_preset_is_refused(root: Path) -> None:
+    file = root.parent / "mine.yaml"
+    file.write_text("preset: demo")
+    assert "unknown field 'preset'" in refused(root, SUN | {"preset": str(file)})
 
 
 def test_only_known_files_are_read(root: Path) -> None:
