@@ -1,6 +1,6 @@
-"""Ranks as Ray actors in placement groups: with the other `ray_` files, the door to ray.
+"""Ranks as Ray actors in placement groups: with the other files of this folder, the door to Ray.
 
-Ray starts, places and watches the processes; tensors travel between them by `comm.distributed`.
+Ray starts, places and watches the processes; tensors travel between them by `comm.processes`.
 Nothing here stops a Ray that this fleet did not start.
 """
 
@@ -107,7 +107,7 @@ class RayFleet(Fleet):
         self._owns_ray = False
         self._beside = 0
         self._reserve: Placement | None = None
-        self._crew: ActorPool | None = None
+        self._pool: ActorPool | None = None
         self._number = 0  # of the group
         self._group: dict[str, Any] = {}  # how it communicates
         self._device = "cpu"
@@ -116,7 +116,7 @@ class RayFleet(Fleet):
         self._places: tuple[RankLocation, ...] = ()
         self._streams: dict[Any, int] = {}
         self._lost: set[int] = set()
-        self._pulse = Heartbeat(timeout)
+        self._heartbeat = Heartbeat(timeout)
         self._environment = {
             # An allocator chosen for the driver (cudaMallocAsync, say) must not reach NCCL workers.
             "PYTORCH_CUDA_ALLOC_CONF": "",
@@ -131,9 +131,9 @@ class RayFleet(Fleet):
 
     def replace_workers(self, worker: type, *args: Any) -> None:
         """Those that come later build the new worker too."""
-        if self._crew is not None:
-            *_, verb = self._crew.preparation
-            self._crew.preparation = (worker, args, verb)
+        if self._pool is not None:
+            *_, verb = self._pool.preparation
+            self._pool.preparation = (worker, args, verb)
         super().replace_workers(worker, *args)
 
     def describe(self) -> tuple[RankLocation, ...]:
@@ -146,14 +146,14 @@ class RayFleet(Fleet):
 
         atexit.unregister(self.close)
         self._end("closed")
-        crew, self._crew = self._crew, None
+        pool, self._pool = self._pool, None
         reserve, self._reserve = self._reserve, None
         owns_ray, self._owns_ray = self._owns_ray, False
         if not ray.is_initialized():
             return
         try:
-            if crew is not None:
-                crew.dismiss([*crew.members, *crew.newcomers])
+            if pool is not None:
+                pool.dismiss([*pool.members, *pool.newcomers])
             if reserve is not None:
                 reserve.close()
         finally:
@@ -190,31 +190,31 @@ class RayFleet(Fleet):
                 "num_gpus": num_gpus,
                 "runtime_env": {"env_vars": self._environment},
             }
-            self._crew = ActorPool(self._name, self._reserve, options, self._preparation)
-            self._occupy(self._crew, max(wait, START_SECONDS))
+            self._pool = ActorPool(self._name, self._reserve, options, self._preparation)
+            self._occupy(self._pool, max(wait, START_SECONDS))
             jobs = dict.fromkeys(range(self.size), ("build", (worker, args)))
             self._collect("__init__", jobs, None)
-            self._meet(self._crew.members)
+            self._meet(self._pool.members)
         except BaseException:
             self.close()
             raise
 
-    def _occupy(self, crew: ActorPool, wait: float) -> None:
+    def _occupy(self, pool: ActorPool, wait: float) -> None:
         """Starts the first ranks."""
-        bundles = list(crew.reserve.nodes())
-        members = [crew.hire(bundle) for bundle in bundles[: self._bounds.fit(len(bundles))]]
-        crew.members = members
+        bundles = list(pool.reserve.nodes())
+        members = [pool.hire(bundle) for bundle in bundles[: self._bounds.fit(len(bundles))]]
+        pool.members = members
         for rank, member in enumerate(members):
             member.arrived(member.answer("whereabouts", seconds=wait, who=f"rank {rank}"))
-        self._seat(members)
+        self._place_ranks(members)
 
-    def _seat(self, members: list[Member]) -> None:
+    def _place_ranks(self, members: list[Member]) -> None:
         """Numbers the ranks, node by node."""
-        assert self._crew is not None
-        order = {bundle: index for index, bundle in enumerate(self._crew.reserve.bundles)}
+        assert self._pool is not None
+        order = {bundle: index for index, bundle in enumerate(self._pool.reserve.bundles)}
         nodes = {m.node: order[m.bundle] for m in sorted(members, key=lambda m: -order[m.bundle])}
         members = sorted(members, key=lambda m: (nodes[m.node], order[m.bundle]))
-        self._crew.members, self.size = members, len(members)
+        self._pool.members, self.size = members, len(members)
         self._places = tuple(
             RankLocation(rank, member.address, member.pid, self._device)
             for rank, member in enumerate(members)
@@ -222,13 +222,13 @@ class RayFleet(Fleet):
 
     def _meet(self, members: list[Member]) -> None:
         """Builds a group of ranks, whichever they were before."""
-        self._seat(members)
+        self._place_ranks(members)
         self._number += 1
         self._ended, self._streams, self._lost = None, {}, set()
-        assert self._crew is not None
+        assert self._pool is not None
         # Who reaches a rank's socket could be in the way: on one host nobody else shall.
         how = ({"address": LOOPBACK} if is_private() else {}) | self._group
-        first = self._crew.members[0].actor
+        first = self._pool.members[0].actor
         jobs: dict[int, Call] = {
             rank: ("meet", (self._number, rank, self.size, first if rank else None, how))
             for rank in range(self.size)
@@ -239,39 +239,46 @@ class RayFleet(Fleet):
 
     def recover(self) -> None:
         """Keeps the ranks that answer, replaces those that do not, or goes on without them."""
-        crew, before = self._crew, self.size
-        if crew is None:
+        if self._pool is None:
             raise FleetError("this fleet is closed")
-        ranks = list(crew.members)
-        crew.part_with({ranks[rank] for rank in self._lost})
-        crew.part_with(crew.mute())
-        # Only now may those speak up that waited for the ones who could not.
+        wanted = max(self.size, self._bounds.least)
+        self._part_with_lost(self._pool)
+        self._refill(self._pool, wanted)
+        self._take(self._pool.ready()[: max(0, wanted - len(self._pool.members))])
+
+    def _part_with_lost(self, pool: ActorPool) -> None:
+        """Ends ranks that died or do not answer, and those that still say nothing after that."""
+        ranks = list(pool.members)
+        pool.part_with({ranks[rank] for rank in self._lost})
+        pool.part_with(pool.mute())
+        # Collect the reports of ranks that were blocked on the dead ones.
         deadline = time.monotonic() + GRACE_SECONDS
         while self._streams and time.monotonic() < deadline:
             list(self._poll(POLL_SECONDS))
-        crew.part_with({ranks[rank] for rank in (*self._lost, *self._streams.values())})
-        self._streams, wanted = {}, max(before, self._bounds.least)
-        is_enough = self._bounds.least < self._bounds.most and (
-            len(crew.members) >= self._bounds.least
-        )
-        patience = BRIEF_SECONDS if is_enough else self._wait
-        crew.refill(wanted, patience, self.timeout)
-        if not crew.members and not crew.ready():
-            why = crew.trouble or f"none came within {patience:g} s"
+        pool.part_with({ranks[rank] for rank in (*self._lost, *self._streams.values())})
+        self._streams = {}
+
+    def _refill(self, pool: ActorPool, wanted: int) -> None:
+        """Waits for as many workers as are wanted, briefly where enough are left; or FleetError."""
+        is_elastic = self._bounds.least < self._bounds.most
+        is_enough = is_elastic and len(pool.members) >= self._bounds.least
+        seconds = BRIEF_SECONDS if is_enough else self._wait
+        pool.refill(wanted, seconds, self.timeout)
+        if not pool.members and not pool.ready():
+            why = pool.trouble or f"none came within {seconds:g} s"
             raise FleetError(f"no worker is left, and {why}")
-        self._take(crew.ready()[: max(0, wanted - len(crew.members))])
 
     def should_resize(self, seconds_left: float) -> bool:
-        """Looks, now and then, for newcomers that would pay, and for nodes that leave."""
-        crew, now = self._crew, time.monotonic()
-        if crew is None or now - self._looked < LOOK_SECONDS:
+        """Polls every `LOOK_SECONDS`: is resizing worth its cost, or is a node being drained?"""
+        pool, now = self._pool, time.monotonic()
+        if pool is None or now - self._looked < LOOK_SECONDS:
             return False
         if self._bounds.least == self.size == self._bounds.most:
             return False
         self._looked = now
-        crew.recruit()
-        leaving = crew.reserve.leaving()
-        staying, ready = [m for m in crew.members if m.node not in leaving], crew.ready()
+        pool.recruit()
+        leaving = pool.reserve.leaving()
+        staying, ready = [m for m in pool.members if m.node not in leaving], pool.ready()
         size = next_size(
             self._bounds,
             size=self.size,
@@ -281,32 +288,32 @@ class RayFleet(Fleet):
             change_seconds=self._change_seconds,
         )
         is_same = size == self.size and (len(staying) == size or len(staying) + len(ready) < size)
-        self._next = crew.members if is_same else [*staying, *ready][:size]
+        self._next = pool.members if is_same else [*staying, *ready][:size]
         return not is_same
 
     def resize(self) -> None:
         """Makes the change that was wanted: a new group, with what the ranks that stay hold."""
-        began, crew = time.monotonic(), self._crew
-        assert crew is not None
-        gone = [member for member in crew.members if member not in self._next]
-        crew.members = [member for member in crew.members if member in self._next]
-        crew.dismiss(gone)
+        began, pool = time.monotonic(), self._pool
+        assert pool is not None
+        gone = [member for member in pool.members if member not in self._next]
+        pool.members = [member for member in pool.members if member in self._next]
+        pool.dismiss(gone)
         for member in gone:
-            crew.reserve.renew(member.bundle)
-        self._take([member for member in self._next if member not in crew.members])
+            pool.reserve.renew(member.bundle)
+        self._take([member for member in self._next if member not in pool.members])
         self._change_seconds = time.monotonic() - began
 
     def _take(self, newcomers: list[Member]) -> None:
-        assert self._crew is not None
+        assert self._pool is not None
         for newcomer in newcomers:
-            self._crew.newcomers.remove(newcomer)
-        self._meet([*self._crew.members, *newcomers])
+            self._pool.newcomers.remove(newcomer)
+        self._meet([*self._pool.members, *newcomers])
 
     # ---- jobs and reports
 
     def _start(self, rank: int, job: Call, title: str) -> None:
-        assert self._crew is not None
-        actor = self._crew.members[rank].actor
+        assert self._pool is not None
+        actor = self._pool.members[rank].actor
         call = actor.job.options(num_returns="streaming", name=title)
         self._streams[call.remote(self._number, *job)] = rank
 
@@ -329,17 +336,17 @@ class RayFleet(Fleet):
 
     def _silent(self) -> Iterator[tuple[int, Report]]:
         """Ranks whose processes do not answer while their verbs run are lost."""
-        assert self._crew is not None
+        assert self._pool is not None
         running = {rank: stream for stream, rank in self._streams.items()}
-        for rank in self._pulse.silent(self._crew.members):
+        for rank in self._heartbeat.silent(self._pool.members):
             if rank in running:
                 del self._streams[running[rank]]
                 self._lost.add(rank)
-                yield rank, Report("lost", f"it did not answer for {self._pulse.limit:g} s")
+                yield rank, Report("lost", f"it did not answer for {self._heartbeat.limit:g} s")
 
     def _abort(self, reason: str) -> None:
         import ray
 
-        if ray.is_initialized() and self._crew is not None:
-            for member in self._crew.members:
+        if ray.is_initialized() and self._pool is not None:
+            for member in self._pool.members:
                 member.ask("abort", reason, self._number)

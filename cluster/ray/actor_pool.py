@@ -64,7 +64,7 @@ class Member:
 
 
 class ActorPool:
-    """Who sits in which bundle of a reserve."""
+    """The actors of a fleet and their placement-group bundles."""
 
     def __init__(
         self, name: str, reserve: Placement, options: dict[str, Any], preparation: tuple[Any, ...]
@@ -81,7 +81,7 @@ class ActorPool:
         self._num_failed = 0  # starts in a row
         self.trouble = ""  # why no more are started
         # An actor's calls run one after another; "control" is answered while a verb runs.
-        self._seat = ray.remote(
+        self._actor = ray.remote(
             max_restarts=0, max_task_retries=0, concurrency_groups={"control": 2}, **options
         )(WorkerActor)
 
@@ -92,7 +92,7 @@ class ActorPool:
         strategy = Strategy(bundle.group, placement_group_bundle_index=bundle.index)
         name = f"{self._name}-worker{self._num_hired}"
         self._num_hired += 1
-        return Member(bundle, self._seat.options(name=name, scheduling_strategy=strategy).remote())
+        return Member(bundle, self._actor.options(name=name, scheduling_strategy=strategy).remote())
 
     def recruit(self) -> None:
         """Hires newcomers for empty bundles on nodes that stay; sends off those that failed."""

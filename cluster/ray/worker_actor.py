@@ -1,4 +1,4 @@
-"""A seat in a Ray actor, and what travels between it and the driver."""
+"""A worker host in a Ray actor, and what travels between it and the driver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..fleet import FleetError, Report, WorkerHost, failure
 
 
 class WorkerActor(WorkerHost):
-    """A seat in a process of its own, an actor that is not restarted.
+    """A worker host in a process of its own, an actor that is not restarted.
 
     Groups follow one another in it, and each has a number. What was asked for in an earlier
     group, and comes late, is not done.
@@ -30,7 +30,7 @@ class WorkerActor(WorkerHost):
         self._kept: tuple[int, Any] = (0, None)
 
     def job(self, number: int, name: str, args: tuple[Any, ...]) -> Iterator[Report]:
-        """One of the seat's jobs for a group, its reports made fit to travel."""
+        """One of the host's jobs for a group, its reports made fit to travel."""
         if number < self._number:
             yield Report("error", FleetError(f"group {number} has ended"))
             return
@@ -52,7 +52,7 @@ class WorkerActor(WorkerHost):
         return ray.util.get_node_ip_address(), os.getpid(), node, version()
 
     def rendezvous(self, number: int, question: str, args: tuple[Any, ...]) -> Any:
-        """What the store says that a group meets in, of which this seat is rank 0."""
+        """What the store says that a group meets in, of which this actor is rank 0."""
         return rendezvous.answer(self._store_of(number), question, args)
 
     def meet(

@@ -25,8 +25,8 @@ def test_ranks_of_a_ray_of_our_own_listen_on_the_loopback(
 ) -> None:
     told: dict[int, Any] = {}
     fleet: Any = SimpleNamespace(
-        _crew=SimpleNamespace(members=[SimpleNamespace(actor="first"), SimpleNamespace(actor="2")]),
-        _seat=lambda members: None,
+        _pool=SimpleNamespace(members=[SimpleNamespace(actor="first"), SimpleNamespace(actor="2")]),
+        _place_ranks=lambda members: None,
         _collect=lambda verb, jobs, limit: told.update(jobs),
         _number=0,
         _group={"timeout": 7.0},
