@@ -15,6 +15,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..checkpoints import lora
 from ..errors import SpecError
 from ..files.scratch import scratch
 from ..input_files import fault
@@ -52,8 +53,8 @@ def files_of(spec: RenderSpec, preset: str | None = None) -> list[tuple[str, str
     named: list[tuple[str, str | None]] = []
     named += [("--preset", preset)] if preset and preset.endswith((".yaml", ".yml")) else []
     named += [("--init", spec.init), ("--image", spec.image)]
-    named += [("--lora", _lora_file(lora)) for lora in spec.lora]
-    named += [("--lora-2", _lora_file(lora)) for lora in spec.lora_2]
+    named += [("--lora", str(each.path)) for each in lora.parse(spec.lora)]
+    named += [("--lora-2", str(each.path)) for each in lora.parse(spec.lora_2)]
     if spec.model != "demo" and (os.path.exists(spec.model) or spec.model.startswith(".")):
         named.append(("--model", spec.model))
     return [(flag, name) for flag, name in named if name]
@@ -99,10 +100,6 @@ def check_reachable(flag: str, path: str) -> None:
 
 def _is_everywhere(path: str) -> bool:
     return Path(path).is_absolute() or "://" in path or path.startswith("~")
-
-
-def _lora_file(lora: str) -> str:
-    return lora if os.path.exists(lora) else lora.rpartition("=")[0] or lora
 
 
 def _size(path: Path) -> int:

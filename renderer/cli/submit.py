@@ -18,7 +18,7 @@ from ..batches import batch_file, items
 from ..errors import RenderCancelledError, SpecError, SubmitError
 from ..files.location import Location, location
 from ..outputs import targets
-from ..spec.merging import merge
+from ..spec.merging import merge, name_values
 from ..terminal.error_lines import FAILED
 from ..terminal.interrupts import CANCELLED
 from ..terminal.text import copied, remark
@@ -27,7 +27,7 @@ from .job_files import check_reachable, files_of, local_files, packed
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE, EXAMPLE = r"[A-Za-z_][A-Za-z0-9_]*", "HF_HUB_OFFLINE=1"
 
 
 @dataclass(frozen=True)
@@ -117,18 +117,6 @@ ERRANDS: Mapping[str, Callable[[Sequence[str], Mapping[str, Any]], JobRequest]] 
     "resume": resume_errand,
     "batch": batch_errand,
 }
-
-
-def named(flag: str, pairs: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE words as a mapping; raises `SpecError` that says which one is none."""
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not VARIABLE.fullmatch(name):
-            # Without the value, which may be a secret.
-            raise SpecError(f"{flag} {name!r} is not NAME=VALUE, for example HF_HUB_OFFLINE=1")
-        found[name] = value
-    return found
 
 
 def send(errand: JobRequest, way: SubmitOptions) -> int:
@@ -271,8 +259,8 @@ def submit(
         address=address,
         submission_id=submission_id,
         follow=follow,
-        metadata=named("--metadata", metadata or ()),
-        environment=named("--env", env or ()),
+        metadata=name_values("--metadata", metadata or (), EXAMPLE, VARIABLE),
+        environment=name_values("--env", env or (), EXAMPLE, VARIABLE),
         num_cpus=entrypoint_num_cpus,
         python=python,
     )

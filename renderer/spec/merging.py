@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import SpecError, shown
@@ -21,7 +22,8 @@ def merge(
     values = _checked_preset(name) if name else {}
     given = {field: value for field, value in fields.items() if value is not None}
     if "method_options" in given:
-        given["method_options"] = _named(given["method_options"])
+        told = name_values("--option", given["method_options"], "margin=0.85")
+        given["method_options"] = {name: _value(text) for name, text in told.items()}
     if size is not None:
         given |= _height_width(size, given)
     if prompt is not None:
@@ -48,14 +50,19 @@ def _checked_preset(name: str) -> dict[str, Any]:
     return values
 
 
-def _named(pairs: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE words as a mapping; a value that is JSON is read as such, any other is text."""
+def name_values(
+    flag: str, words: Iterable[str], example: str, names: str = "[^=]+"
+) -> dict[str, str]:
+    """NAME=VALUE words as a mapping; raises `SpecError` that says which one is none.
+
+    `names` is what a name looks like. A value is never told: it may be a secret.
+    """
     found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise SpecError(f"--option {shown(pair)} is not NAME=VALUE, for example margin=0.85")
-        found[name] = _value(value)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not re.fullmatch(names, name):
+            raise SpecError(f"{flag} {shown(name)} is not NAME=VALUE, for example {example}")
+        found[name] = value
     return found
 
 

@@ -1,0 +1,16 @@
+"""Words of a command line as values."""
+
+from __future__ import annotations
+
+import pytest
+
+from frieze.renderer.errors import SpecError
+from frieze.renderer.spec.merging import name_values
+
+
+def test_words_that_are_no_name_and_value_are_refused_without_the_value() -> None:
+    assert name_values("--env", ["A=b=c", "B="], "A=1") == {"A": "b=c", "B": ""}
+    for word in ("A", "=secret", "A B=secret"):
+        with pytest.raises(SpecError, match="is not NAME=VALUE, for example A=1") as caught:
+            name_values("--env", [word], "A=1", r"[A-Z]+")
+        assert "secret" not in str(caught.value)
