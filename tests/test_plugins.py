@@ -9,14 +9,16 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from frieze.cluster.strategies import Strategy
 from frieze.renderer import SpecError, plugins
 from frieze.renderer.checkpoints.checkpoint import find
-from frieze.renderer.cli import completions
+from frieze.renderer.cli import app, completions
 from support.drawing import draw, pixels
 from tolerances import GREY_LEVELS
 
@@ -148,6 +150,35 @@ def test_a_strategy_of_another_distribution_spreads_the_canvas(
         apart = np.abs(pixels(tmp_path / f"{workers}.zarr").astype(int) - plain).max()
         assert (apart <= GREY_LEVELS) == is_exact
     assert "apart" in completions.strategies()
+
+
+def test_the_lists_show_plugins_of_other_distributions(install: Install) -> None:
+    options = (
+        "from frieze.renderer.extrapolation.method_options import MethodOptions, Part\n"
+        "class Options(MethodOptions):\n    share: Part = 0.5\n"
+    )
+    install("methods", "twice", f'"""Twice (arXiv 2401.00001)."""\n{METHOD}\n{options}')
+    install("exports", "ppm", f'"""Portable pixmaps."""\n{EXPORT}')
+    install("exports", "pgm", EXPORT.replace('(".ppm",)', 'tuple([".pgm"])'))
+    install("families", "posters", f'"""Posters."""\n{FAMILY}')
+    for kind in ("methods", "exports", "families"):
+        install(kind, f"broken_{kind}", "def broken(:")
+        install(kind, f"empty_{kind}", "")
+
+    def said(*words: str) -> str:
+        shown = CliRunner().invoke(app.app, words)
+        assert shown.exit_code == 0, shown.output
+        return " ".join(shown.stdout.split())
+
+    assert "twice Twice (arXiv 2401.00001)." in said("methods")
+    assert "share a number more than 0, up to 1 " in said("methods", "twice")
+    assert "ppm Portable pixmaps. .ppm" in said("exports")
+    assert "pgm no description .pgm" in said("exports")
+    assert "posters Posters. PosterPipeline; trained size as a checkpoint" in said("models")
+    for kind, command in (("methods", "methods"), ("exports", "exports"), ("families", "models")):
+        assert f"broken_{kind} 'broken_{kind}' of {kind} (frieze_broken_{kind}" in said(command)
+        assert "does not define" in said(command)
+    assert completions.options(SimpleNamespace(params={"method": "twice"}), "") == ["share="]
 
 
 @pytest.mark.parametrize("name", plugins.names("strategies"))

@@ -95,12 +95,12 @@ def _read(kind: str, name: str, stated: tuple[str, ...]) -> Record:
 
 
 def _stated(name: str) -> Record:
-    """The same of a format, from its text: importing it would take a second."""
+    """The same of a format, from its text where that states it: an import would take a second."""
     tree = completions.syntax("exports", name)
-    if tree is None:
+    suffixes = completions.suffixes_in(tree) if tree else ()
+    if tree is None or not suffixes:
         return _read("exports", name, ("suffixes",))
-    found = completions.suffixes_in(tree)
-    return {"name": name, "summary": _summary(ast.get_docstring(tree) or ""), "suffixes": found}
+    return {"name": name, "summary": _summary(ast.get_docstring(tree) or ""), "suffixes": suffixes}
 
 
 def _summary(doc: str) -> str:

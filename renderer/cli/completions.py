@@ -165,17 +165,23 @@ def syntax(kind: str, name: str) -> ast.Module | None:
     source = plugins.source(kind, name)
     if source is None or source.suffix != ".py":
         return None
-    return ast.parse(source.read_text(encoding="utf-8"))
+    try:
+        return ast.parse(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):  # no text, or no Python
+        return None
 
 
 def suffixes_in(tree: ast.Module) -> tuple[str, ...]:
-    """What files of a format end in, as its module states it."""
+    """What files of a format end in, as its module states it; none where it works them out."""
     values = (
         node.value
         for node in tree.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "suffixes"
     )
-    return tuple(suffix for value in values for suffix in ast.literal_eval(value))
+    try:
+        return tuple(suffix for value in values for suffix in ast.literal_eval(value))
+    except (TypeError, ValueError):
+        return ()
 
 
 def _ending(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
