@@ -4,6 +4,11 @@ from .attention_entropy import canvas_entropy as canvas_entropy
 from .attention_modifier import AttentionChange as AttentionChange
 from .attention_modifier import AttentionModifier as AttentionModifier
 from .attention_override import AttentionOverride as AttentionOverride
+from .conv_geometry import BlockPool as BlockPool
+from .conv_geometry import ConvGeometry as ConvGeometry
+from .conv_geometry import ConvShape as ConvShape
+from .conv_geometry import conv_shape as conv_shape
+from .conv_geometry import hook_convolutions as hook_convolutions
 from .layer_marks import Marks as Marks
 from .layer_marks import innermost as innermost
 from .layer_marks import mark as mark

@@ -28,6 +28,7 @@ from .attention_entropy import canvas_entropy
 from .attention_modifier import AttentionChange, AttentionModifier
 from .attention_override import AttentionOverride
 from .convolution import BandConvolution
+from .interpolation import BandInterpolation
 from .layer_marks import Call, LayerGuard, Marks, mark
 from .row_mixers import Spans, row_mixer
 from .sequence_parallel import Context, canvas_attention
@@ -75,6 +76,7 @@ class BandMode(TorchFunctionMode):
             "pad": self.convolution.pad,
             "constant_pad_nd": self.convolution.constant_pad_nd,
             "group_norm": self.group_norm,
+            "interpolate": BandInterpolation(self.comm, self.canvas).interpolate,
             "attend": self.attend,
         }
 

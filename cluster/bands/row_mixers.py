@@ -161,15 +161,19 @@ def nearest_within_rows(
     if input.ndim < 4:
         return None
     if mode not in ("nearest", "nearest-exact"):
-        return f"mode {mode!r} blends rows; nearest and nearest-exact can"
+        return f"mode {mode!r} blends frames too; nearest, nearest-exact, bilinear and bicubic can"
     canvas.learn_map(input)
     rows = input.shape[-2]
-    if size is not None:
-        scale = Fraction(_of_rows(size), rows)
-    else:
-        values = _tuple(scale_factor)
-        scale = Fraction(values[-2] if len(values) > 1 else values[0]).limit_denominator(1 << 12)
+    scale = row_scale(rows, size, scale_factor)
     return _edges_fall_between(canvas, canvas.resolution(rows) * scale)
+
+
+def row_scale(rows: int, size: Any, scale_factor: Any) -> Fraction:
+    """By how much an interpolation grows that many rows."""
+    if size is not None:
+        return Fraction(_of_rows(size), rows)
+    values = _tuple(scale_factor)
+    return Fraction(values[-2] if len(values) > 1 else values[0]).limit_denominator(1 << 12)
 
 
 def normalised_within_rows(
@@ -255,7 +259,7 @@ def repeats_within_rows(canvas: CanvasShapes, input: Tensor, *repeats: Any) -> s
 
 _ANYWHERE = _refused("it reads rows that other bands hold; conv2d, group_norm and nearest can")
 _KERNEL = _refused("an attention kernel called directly; scaled_dot_product_attention can")
-_BLENDS = _refused("it blends rows; interpolate(mode='nearest') can")
+_BLENDS = _refused("an operator that blends rows; interpolate can")
 
 
 def _each(names: str, mixer: Spans | Condition) -> dict[str, Spans | Condition]:
@@ -269,6 +273,7 @@ ROW_MIXERS: dict[str, Spans | Condition] = {
     **_each("pad", Spans("pad")),
     **_each("constant_pad_nd", Spans("constant_pad_nd")),
     **_each("group_norm", Spans("group_norm")),
+    **_each("interpolate", Spans("interpolate")),
     **_each("scaled_dot_product_attention", Spans("attend")),
     # within rows under a condition
     **_each("conv1d conv_transpose1d avg_pool1d max_pool1d lp_pool1d", line_within_rows),
@@ -278,7 +283,6 @@ ROW_MIXERS: dict[str, Spans | Condition] = {
     **_each("max_pool2d max_pool2d_with_indices", windows_within_rows),
     **_each("max_pool3d max_pool3d_with_indices", windows_within_rows),
     **_each("avg_pool2d avg_pool3d", averages_within_rows),
-    **_each("interpolate", nearest_within_rows),
     **_each("layer_norm rms_norm native_layer_norm", normalised_within_rows),
     **_each("batch_norm instance_norm", recorded_statistics),
     **_each("softmax log_softmax softmin", softmax_within_rows),

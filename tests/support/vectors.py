@@ -28,6 +28,11 @@ def vectors(key: str) -> list[dict[str, Any]]:
     return found
 
 
+def about(key: str) -> Any:
+    """What is said of all vectors: how the networks are built that they are of."""
+    return json.loads(_DATA.read_text(encoding="utf-8"))["about"][key]
+
+
 def uniform(shape: tuple[int, ...], seed: int) -> Tensor:
     """Numbers in [0, 1), float64."""
     a, b, step = (

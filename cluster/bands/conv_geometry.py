@@ -1,0 +1,181 @@
+"""Gives a U-Net's convolutions another geometry for a step, and leaves its modules as they are.
+
+Hooks note which layer runs; while one does that the step's `ConvShape` names, `conv2d` takes its
+geometry.  Bands borrow by the geometry of the call, so it holds on any of them.  Nothing is written
+to a module: ranks that are threads may be at different steps.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Stride and dilation of a convolution in rows and columns; a kernel of 3 is padded to fit."""
+
+    stride: int = 1
+    dilation: int = 1
+
+
+@dataclass(frozen=True)
+class BlockPool:
+    """The map is halved by averages behind layer `after`, and grown back behind layer `until`."""
+
+    after: str
+    until: str
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """What one step changes of a network: convolutions by the layers' names, and pools."""
+
+    convs: Mapping[str, ConvGeometry] = field(default_factory=dict)
+    pools: tuple[BlockPool, ...] = ()
+
+
+@dataclass
+class _Step:
+    """A step that is running on this thread: its shape, and what layers left for others."""
+
+    shape: ConvShape
+    modes: list[TorchFunctionMode | None] = field(default_factory=list)
+    sizes: dict[str, Size] = field(default_factory=dict)
+
+
+class _Thread(threading.local):
+    step: _Step | None = None
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def conv_shape(shape: ConvShape | None) -> Iterator[None]:
+    """Inside, on this thread, prepared networks have this shape; None leaves them plain."""
+    before, _thread.step = _thread.step, None if shape is None else _Step(shape)
+    try:
+        yield
+    finally:
+        _thread.step = before
+
+
+def hook_convolutions(
+    network: nn.Module, convs: Sequence[str], pools: Sequence[BlockPool]
+) -> list[RemovableHandle]:
+    """Hooks for the layers that a shape may name, and for the samplers that then change sizes.
+
+    An upsampler grows its map to the size that the downsampler of its level was given, whatever
+    the stride.  AttributeError names a layer that the network lacks.
+    """
+    handles = []
+    for name in convs:
+        layer = network.get_submodule(name)
+        handles.append(layer.register_forward_pre_hook(partial(_enter, name)))
+        handles.append(layer.register_forward_hook(_leave, always_call=True))
+    for down, up in _samplers(network):
+        lower, upper = network.get_submodule(down), network.get_submodule(up)
+        handles.append(lower.register_forward_pre_hook(partial(_keep_size, down)))
+        handles.append(upper.register_forward_pre_hook(partial(_give_size, down)))
+    for pool in pools:
+        after, until = network.get_submodule(pool.after), network.get_submodule(pool.until)
+        handles.append(after.register_forward_hook(partial(_shrink, pool)))
+        handles.append(until.register_forward_hook(partial(_grow, pool)))
+    return handles
+
+
+def _samplers(network: nn.Module) -> list[tuple[str, str]]:
+    """Names of each level's sampler down and of the one that leads back up to it."""
+    downs = [name for name, _ in network.named_modules() if name.endswith(".downsamplers.0")]
+    ups = [name for name, _ in network.named_modules() if name.endswith(".upsamplers.0")]
+    return list(zip(downs, reversed(ups), strict=True))
+
+
+class _GeometryMode(TorchFunctionMode):
+    """While a layer runs, its convolutions have this geometry.
+
+    A kernel of 1 keeps its own: it is the way back of a LoRA that runs beside the layer's weights.
+    """
+
+    def __init__(self, geometry: ConvGeometry) -> None:
+        super().__init__()
+        self._geometry = geometry
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if function is F.conv2d:
+            return self._convolve(function, *args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+    def _convolve(
+        self,
+        function: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        if (kernel := weight.shape[-1]) > 1:
+            stride, dilation = self._geometry.stride, self._geometry.dilation
+            padding = dilation * (kernel // 2)
+        result: Tensor = function(input, weight, bias, stride, padding, dilation, groups)
+        return result
+
+
+def _enter(name: str, layer: nn.Module, args: Any) -> None:
+    if (step := _thread.step) is None:
+        return
+    geometry = step.shape.convs.get(name)
+    mode = None if geometry is None else _GeometryMode(geometry)
+    step.modes.append(mode)
+    if mode is not None:
+        mode.__enter__()
+
+
+def _leave(layer: nn.Module, args: Any, output: Any) -> None:
+    step = _thread.step
+    if step is not None and step.modes and (mode := step.modes.pop()) is not None:
+        mode.__exit__(None, None, None)
+
+
+def _keep_size(level: str, layer: nn.Module, args: Any) -> None:
+    if (step := _thread.step) is not None:
+        step.sizes[level] = tuple(args[0].shape[-2:])
+
+
+def _give_size(level: str, layer: nn.Module, args: Any) -> Any:
+    if (step := _thread.step) is None:
+        return None
+    return args[0], step.sizes.pop(level)
+
+
+def _shrink(pool: BlockPool, layer: nn.Module, args: Any, output: Any) -> Any:
+    """Edges of odd maps average the cells that exist."""
+    step = _thread.step
+    if step is None or pool not in step.shape.pools:
+        return None
+    step.sizes[pool.after] = tuple(output[0].shape[-2:])
+    return (F.avg_pool2d(output[0], 2, ceil_mode=True),)
+
+
+def _grow(pool: BlockPool, layer: nn.Module, args: Any, output: Any) -> Any:
+    step = _thread.step
+    if step is None or pool not in step.shape.pools:
+        return None
+    return (F.interpolate(output[0], size=step.sizes.pop(pool.after), mode="bicubic"),)

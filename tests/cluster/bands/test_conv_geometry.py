@@ -1,0 +1,185 @@
+"""Strides, dilations and pools of a step: the authors' U-Nets, on any bands, no module changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from frieze.cluster.bands import (
+    BlockPool,
+    ConvGeometry,
+    ConvShape,
+    band_mode,
+    conv_shape,
+    hook_convolutions,
+    mark,
+)
+from frieze.cluster.comm import Comm, run_threads
+from frieze.cluster.layout import Band, Canvas
+from frieze.renderer.extrapolation.convolutions import (
+    DILATED,
+    dilated,
+    raunet,
+    raunet_schedule,
+)
+from support.vectors import EXACT, about, difference, noise, parameter, vectors
+from tolerances import AMPLE, CONTROL, EXACT_FLOAT64
+
+SITES = {
+    "sd15": (
+        ("down_blocks.0.downsamplers.0.conv",),
+        BlockPool("down_blocks.1.attentions.0", "up_blocks.2.attentions.1"),
+    ),
+    "sdxl": (DILATED, BlockPool("down_blocks.1.attentions.0", "up_blocks.1.attentions.1")),
+}
+
+
+@cache
+def unet(kind: str) -> tuple[nn.Module, Any]:
+    """A tiny network whose weights come of their names, prepared; and its marked layers."""
+    network = UNet2DConditionModel(**about(f"{kind}_like")).double().eval()
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            made = parameter(name, tuple(weight.shape))
+            is_norm = weight.ndim == 1 and not name.endswith("bias")
+            weight.copy_(made + 1 if is_norm else made)
+    convs, pool = SITES[kind]
+    hook_convolutions(network, convs, [pool])
+    return network, mark(network, lambda name, layer: name.endswith("attn1"))
+
+
+def drawn(kind: str, vector: dict[str, Any], shape: ConvShape, bands: tuple[Band, ...]) -> Tensor:
+    network, marks = unet(kind)
+    x = noise((1, 4, *vector["latent"]), vector["seed"])
+    text = noise((1, 5, 8), vector["seed"] + 1)
+    canvas = Canvas(1, *vector["latent"])
+
+    def rank(comm: Comm) -> Tensor:
+        band = bands[comm.rank]
+        with (
+            torch.no_grad(),
+            band_mode(comm, bands, marks=[marks], canvas=canvas),
+            conv_shape(shape),
+        ):
+            out: Tensor = network(x[:, :, band.start : band.stop], 500.0, text).sample
+            return out
+
+    return torch.cat(run_threads(rank, len(bands), timeout=AMPLE), 2)
+
+
+def cuts(rows: int, unit: int) -> Iterator[tuple[Band, ...]]:
+    """One band; two and three unequal ones where `unit` goes into the rows often enough."""
+    yield (Band(0, rows),)
+    if rows % unit == 0 and rows // unit >= 2:
+        yield (Band(0, unit), Band(unit, rows))
+    if rows % unit == 0 and rows // unit >= 4:
+        yield (Band(0, unit), Band(unit, 3 * unit), Band(3 * unit, rows))
+
+
+@pytest.mark.parametrize("vector", vectors("conv"))
+def test_single_convolutions_are_torchs(vector: dict[str, Any]) -> None:
+    """Odd sizes too: what is asked of the layer beside its own geometry is what is computed."""
+    layer = nn.Conv2d(3, 2, 3, padding=1).double()
+    network = nn.Sequential(layer)
+    hook_convolutions(network, ["0"], [])
+    x = noise(tuple(vector["input"]), vector["seed"])
+    geometry = ConvGeometry(vector["stride"], vector["dilation"])
+    with torch.no_grad():
+        plain = network(x)
+        with conv_shape(ConvShape({"0": geometry})):
+            got = network(x)
+        again = network(x)
+    expected = F.conv2d(
+        x, layer.weight, layer.bias, vector["stride"], vector["padding"], vector["dilation"]
+    )
+    assert torch.equal(got, expected)
+    assert list(got.shape) == vector["output"]["shape"]
+    assert torch.equal(plain, again)
+    assert (layer.stride, layer.dilation, layer.padding) == ((1, 1), (1, 1), (1, 1))
+
+
+@pytest.mark.parametrize("vector", vectors("dilation"))
+def test_dilated_unets_are_freescales(vector: dict[str, Any]) -> None:
+    shape = dilated(vector["dilation"])
+    assert list(shape.convs) == vector["layers"]
+    unit = 4 * vector["dilation"]
+    for bands in cuts(vector["latent"][0], unit):
+        assert difference(drawn("sdxl", vector, shape, bands), vector["output"]) <= EXACT, bands
+    if vector["dilation"] > 1:
+        plain = drawn("sdxl", vector, ConvShape(), bands)
+        assert difference(plain, vector["output"]) > CONTROL
+
+
+@pytest.mark.parametrize("vector", vectors("raunet"))
+def test_raunets_are_hidiffusions(vector: dict[str, Any]) -> None:
+    kind = vector["model"]
+    schedule = raunet_schedule(kind, tuple(vector["thresholds_of"]), vector["num_steps"])
+    shape = raunet(kind, schedule, vector["step"])
+    unit = 32 if shape.convs and shape.pools else 16
+    for bands in cuts(vector["latent"][0], unit):
+        assert difference(drawn(kind, vector, shape, bands), vector["output"]) <= EXACT, bands
+    if shape.convs or shape.pools:
+        plain = drawn(kind, vector, ConvShape(), (Band(0, vector["latent"][0]),))
+        assert difference(plain, vector["output"]) > CONTROL
+
+
+def test_threads_may_be_at_different_steps() -> None:
+    """Each rank of threads draws a picture of its own, one dilated and one not."""
+    vector = vectors("dilation")[0]
+    x, text = noise((1, 4, 32, 32), 1), noise((1, 5, 8), 2)
+    network, _ = unet("sdxl")
+    shapes = [dilated(2), None, dilated(1)]
+
+    def rank(comm: Comm) -> Tensor:
+        with torch.no_grad(), conv_shape(shapes[comm.rank]):
+            out: Tensor = network(x, 500.0, text).sample
+            return out
+
+    assert vector["dilation"] == 1
+    dilated_2, plain, dilated_1 = run_threads(rank, 3, timeout=AMPLE)
+    assert float((plain - dilated_1).abs().max()) <= EXACT_FLOAT64
+    assert float((plain - dilated_2).abs().max()) > CONTROL
+
+
+def test_a_layer_that_fails_leaves_no_geometry_behind() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1))
+    hook_convolutions(network, ["0"], [])
+    with conv_shape(ConvShape({"0": ConvGeometry(2, 2)})):
+        with pytest.raises(RuntimeError):
+            network(torch.zeros(1, 5, 8, 8))
+        assert F.conv2d(torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 3, 3)).shape == (1, 2, 6, 6)
+        assert network(torch.zeros(1, 3, 8, 8)).shape == (1, 2, 4, 4)
+
+
+def test_a_kernel_of_one_keeps_its_geometry() -> None:
+    """A LoRA kept beside its layer: down with the layer's kernel, up with a kernel of 1."""
+
+    class Kept(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = nn.Conv2d(3, 4, 3, padding=1, bias=False).double()
+            self.down = nn.Conv2d(3, 2, 3, padding=1, bias=False).double()
+            self.up = nn.Conv2d(2, 4, 1, bias=False).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.base(x) + self.up(self.down(x))
+            return out
+
+    network = nn.Sequential(Kept())
+    hook_convolutions(network, ["0"], [])
+    x = noise((1, 3, 16, 16), 5)
+    layer = network[0]
+    with torch.no_grad(), conv_shape(ConvShape({"0": ConvGeometry(4, 2)})):
+        got = network(x)
+        weight = layer.base.weight + torch.einsum(
+            "or,rikl->oikl", layer.up.weight[:, :, 0, 0], layer.down.weight
+        )
+        expected = F.conv2d(x, weight, None, 4, 2, 2)
+    assert float((got - expected).abs().max()) <= EXACT_FLOAT64
