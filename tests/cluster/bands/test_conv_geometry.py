@@ -52,7 +52,9 @@ def unet(kind: str) -> tuple[nn.Module, Any]:
             weight.copy_(made + 1 if is_norm else made)
     convs, pool = SITES[kind]
     hook_convolutions(network, convs, [pool])
-    return network, mark(network, lambda name, layer: name.endswith("attn1"))
+    # Where a band has as many tokens as the text, the guard cannot tell the two attentions apart.
+    text = mark(network, lambda name, layer: name.endswith("attn2"), local=True)
+    return network, (mark(network, lambda name, layer: name.endswith("attn1")), text)
 
 
 def drawn(kind: str, vector: dict[str, Any], shape: ConvShape, bands: tuple[Band, ...]) -> Tensor:
@@ -65,7 +67,7 @@ def drawn(kind: str, vector: dict[str, Any], shape: ConvShape, bands: tuple[Band
         band = bands[comm.rank]
         with (
             torch.no_grad(),
-            band_mode(comm, bands, marks=[marks], canvas=canvas),
+            band_mode(comm, bands, marks=marks, canvas=canvas),
             conv_shape(shape),
         ):
             out: Tensor = network(x[:, :, band.start : band.stop], 500.0, text).sample
