@@ -48,7 +48,9 @@ def policy(
     def positions(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
         if axis.length <= axis.trained or (names is not None and axis.name not in names):
             return trained(axis, position_S, sigma)
-        omega_F = asked(axis, frequencies(axis, position_S), sigma)
+        # Rules look at frequencies, which the meta device, where memory is counted, does not hold.
+        like = position_S.new_empty(0, device="cpu") if position_S.is_meta else position_S
+        omega_F = asked(axis, frequencies(axis, like), sigma).to(position_S.device)
         return position_S.double()[:, None] * omega_F[None, :]
 
     return positions
