@@ -56,7 +56,7 @@ class Attempts:
         self._telling = threading.Lock()
         self._left = left
 
-    def attempt(self, job: ScheduledItem, crew: WarmWorkers) -> ItemResult | None:
+    def attempt(self, job: ScheduledItem, workers: WarmWorkers) -> ItemResult | None:
         """Draw an item; None if it waits again, because it is to be retried or was stopped."""
         item, began, heard = job.item, time.monotonic(), set[str]()
         self._tries[item.name] += 1
@@ -66,7 +66,7 @@ class Attempts:
             self.tell(ItemEvent(item.name, "running", event))
 
         try:
-            drawn = self._draw(job, Driver(listen, self.cancel, None, crew, settled))
+            drawn = self._draw(job, Driver(listen, self.cancel, None, workers, settled))
         except (RenderCancelledError, NoWorkersError) as error:
             self.ledger.enter(item.name, "queued")
             self.tell(ItemEvent(item.name, "queued"))

@@ -1,6 +1,6 @@
 """A batch at work: phases in their order, lanes side by side, attempts at each item.
 
-Each lane is a driver thread with a crew of its own, which stays from item to item. Only the ledger
+Each lane is a driver thread with workers of its own, which stay from item to item. Only the ledger
 is shared, and it alone says what can be gone on with.
 """
 
@@ -144,12 +144,14 @@ class Batch:
 
     def _phase(self, phase: Phase) -> Iterator[ItemResult]:
         book, beside = PromptBook(), (phase.num_lanes - 1) * phase.width
-        crews = [WarmWorkers(book, ray=self.ray, beside=beside) for _ in range(phase.num_lanes)]
+        lane_workers = [
+            WarmWorkers(book, ray=self.ray, beside=beside) for _ in range(phase.num_lanes)
+        ]
         try:
             with cancelled_by(self.cancel):
                 if self.ray:
                     check_room(phase.jobs[0].plan)
-                self._encode(book, phase, crews[0])
+                self._encode(book, phase, lane_workers[0])
         except WaitCancelledError:
             return
         except (FleetError, CommError, FriezeError) as error:
@@ -160,27 +162,27 @@ class Batch:
             return
         lanes = Lanes(phase.jobs, phase.num_lanes)
         if phase.num_lanes == 1:
-            yield from self._lane(lanes, crews[0])
+            yield from self._lane(lanes, lane_workers[0])
         else:
-            yield from self._side_by_side(lanes, crews)
+            yield from self._side_by_side(lanes, lane_workers)
 
-    def _encode(self, book: PromptBook, phase: Phase, crew: WarmWorkers) -> None:
+    def _encode(self, book: PromptBook, phase: Phase, workers: WarmWorkers) -> None:
         """All prompts of a phase, tried anew if their worker is lost."""
         for left in range(self.retries, -1, -1):
             try:
-                book.encode(phase.jobs, crew)
+                book.encode(phase.jobs, workers)
             except (WorkerLostError, CommError):
                 if not left:
                     raise
             else:
                 return
 
-    def _lane(self, lanes: Lanes, crew: WarmWorkers) -> Iterator[ItemResult]:
-        """One crew's items, one after another."""
-        with closing(crew):
+    def _lane(self, lanes: Lanes, workers: WarmWorkers) -> Iterator[ItemResult]:
+        """The items of one lane, one after another."""
+        with closing(workers):
             while not self.cancel.is_set() and (job := lanes.take()) is not None:
                 try:
-                    result = self.attempts.attempt(job, crew)
+                    result = self.attempts.attempt(job, workers)
                 except NoWorkersError as error:
                     self.attempts.tell(
                         ItemEvent(job.item.name, "queued", Event("note", message=str(error)))
@@ -195,16 +197,16 @@ class Batch:
                 elif not self.cancel.is_set():
                     lanes.put_back(job)
 
-    def _side_by_side(self, lanes: Lanes, crews: list[WarmWorkers]) -> Iterator[ItemResult]:
-        """All crews at once, each driven by a thread."""
+    def _side_by_side(self, lanes: Lanes, lane_workers: list[WarmWorkers]) -> Iterator[ItemResult]:
+        """All lanes at once, each driven by a thread."""
         results: queue.SimpleQueue[ItemResult] = queue.SimpleQueue()
 
-        def run(crew: WarmWorkers) -> None:
-            for result in self._lane(lanes, crew):
+        def run(workers: WarmWorkers) -> None:
+            for result in self._lane(lanes, workers):
                 results.put(result)
 
-        with ThreadPoolExecutor(len(crews), "lane") as pool:
-            running: list[Future[None]] = [pool.submit(run, crew) for crew in crews]
+        with ThreadPoolExecutor(len(lane_workers), "lane") as pool:
+            running: list[Future[None]] = [pool.submit(run, workers) for workers in lane_workers]
             try:
                 while running or not results.empty():
                     for ended in [future for future in running if future.done()]:

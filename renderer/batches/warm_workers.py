@@ -1,4 +1,4 @@
-"""A crew that stays: workers keep their weights from item to item, prompts are encoded before.
+"""Workers that stay: they keep their weights from item to item, prompts are encoded before.
 
 The workers' memory is taken while they wait, so that all prompts of a phase go first.
 """
@@ -100,13 +100,13 @@ class PromptBook:
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], Prompts | FriezeError] = {}
 
-    def encode(self, jobs: Sequence[ScheduledItem], crew: WarmWorkers) -> None:
-        """Encode the prompts of these jobs in one go, with a crew that has loaded nothing yet."""
+    def encode(self, jobs: Sequence[ScheduledItem], workers: WarmWorkers) -> None:
+        """Encode the prompts of these jobs in one go, on workers that have loaded nothing yet."""
         missing = {prompt_key(job.plan): job.plan for job in jobs}
         plans = sorted(missing.values(), key=model_cache.weights)
         asked = [(each, _image(each)) for each in plans]
         if asked:
-            found = crew.run_isolated(asked[0][0], prompt_encoding.encode_many, asked)
+            found = workers.run_isolated(asked[0][0], prompt_encoding.encode_many, asked)
             self._found = dict(zip(map(prompt_key, plans), found, strict=True))
 
     def of(self, plan: CanvasPlan) -> Prompts:

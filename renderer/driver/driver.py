@@ -51,7 +51,7 @@ from .workers import Prompts, Workers
 Settle = Callable[[CanvasPlan, Caller], CanvasPlan]
 
 
-def unchanged(plan: CanvasPlan, listener: Caller) -> CanvasPlan:
+def unchanged(plan: CanvasPlan, caller: Caller) -> CanvasPlan:
     """The plan as it is."""
     return plan
 
@@ -64,14 +64,14 @@ class Driver:
         on_event: Callable[[Event], None] | None,
         cancel: threading.Event | None,
         callback: StepCallback | None,
-        crew: Workers | None = None,
+        workers: Workers | None = None,
         settle: Settle = unchanged,
     ) -> None:
         """`settle` gives the plan that is drawn, where its method asks for what a look shows."""
         self.watch = EventFanout(on_event)
-        self.listener = Caller(self._hear, cancel, callback)
-        self.say = self.listener.say
-        self.crew = crew or Workers()
+        self.caller = Caller(self._hear, cancel, callback)
+        self.say = self.caller.say
+        self.workers = workers or Workers()
         self.settle = settle
         self.deliveries: BackgroundExports | None = None
         self.began = time.monotonic()
@@ -93,7 +93,7 @@ class Driver:
         layout = store_layout(canvas_plan)
         outputs.check(targets, layout)
         Store.check(targets.store, layout, overwrite=spec.overwrite)
-        canvas_plan = self.settle(canvas_plan, self.listener)
+        canvas_plan = self.settle(canvas_plan, self.caller)
         about = identity(canvas_plan)
 
         def create() -> Store:
@@ -168,13 +168,13 @@ class Driver:
             with ExitStack() as at_end:
                 if begun is not None:  # before what takes long: others see that it goes on
                     self._take(begun, at_end)
-                with self.crew.session(plan):
+                with self.workers.session(plan):
                     if devices.uses_ray(plan.spec):
                         self.watch.measure(targets.store.stem)
                     num_steps = [stage.num_steps for stage in plan.stages]
                     is_drawn = begun is not None and is_last(num_steps, begun.last_state())
                     prompts = None if is_drawn else self._prompts(plan, begun)
-                    with self.crew.fleet(plan, targets) as fleet:
+                    with self.workers.fleet(plan, targets) as fleet:
                         places = fleet.describe()
                         where = "; ".join(map(str, places))
                         self.say("workers", message=where, facts=observers.of_workers(places))
@@ -186,7 +186,7 @@ class Driver:
                                 targets, plan, store.provenance, anew=begun is None
                             )
                             keep_sources(plan, store)
-                            peak = RenderLoop(fleet, plan, store, prompts, self.listener).run()
+                            peak = RenderLoop(fleet, plan, store, prompts, self.caller).run()
                 store.finish()
                 outputs.finish_live(targets)
             return self._deliver(plan, targets, peak)
@@ -195,7 +195,7 @@ class Driver:
     def _stoppable(self, plan: CanvasPlan, begun: Store | None) -> Iterator[None]:
         """Waits for workers, and for what they do before a step, end when the caller says so."""
         try:
-            with cancelled_by(self.listener.cancel):
+            with cancelled_by(self.caller.cancel):
                 yield
         except WaitCancelledError as error:
             how = f"; {how_to_resume(begun, plan.spec)}" if begun else ", before any work"
@@ -238,12 +238,12 @@ class Driver:
         image = None
         if "image" in plan.sources:
             image = first_frame(plan, begun)
-        self.crew.check_room(plan)
+        self.workers.check_room(plan)
         self.say("note", message="encoding the prompt")
         failed: Exception | None = None
         for _ in range(MOST_FAILURES):
             try:
-                return self._with_cuts_told(self.crew.prompts(plan, image))
+                return self._with_cuts_told(self.workers.prompts(plan, image))
             except (WorkerLostError, CommError) as error:
                 failed = error
                 self.say("failure", message=line(error))

@@ -52,19 +52,19 @@ class RenderLoop:
         plan: CanvasPlan,
         store: Store,
         prompts: Prompts | None,
-        listener: Caller,
+        caller: Caller,
     ) -> None:
         self.fleet = fleet
         self.asked = plan
         self.plan = plan
         self.store = store
         self.prompts = prompts
-        self.listener = listener
+        self.caller = caller
         self.slots = StateSlots(store.states())
         self._written = set(store.done())
-        self._recovery = Recovery(fleet, store, self.slots, listener, plan.spec)
+        self._recovery = Recovery(fleet, store, self.slots, caller, plan.spec)
         self._seconds: list[float] = []  # of this stage's steps since it was taken up
-        self._patience = VerbTimeouts(fleet.timeout)
+        self._timeouts = VerbTimeouts(fleet.timeout)
         self._shown = -1  # the stage whose beginning was told
         self._called = 0  # steps that the callback knows of
         self._now = (0, 0)  # the stage and the steps of it that are done
@@ -76,7 +76,7 @@ class RenderLoop:
             try:
                 if failed is not None:
                     self._recovery.recover(failed, self.plan, self._now)
-                self.plan = self._arranged()
+                self.plan = self._set_plan()
                 self._denoise()
                 self._decode()
                 return max(self._all("memory"))
@@ -101,8 +101,8 @@ class RenderLoop:
         `stage` is the one whose canvas it works on, if not the one the render stands at.
         """
         began, area = time.monotonic(), self._area(self._now[0] if stage is None else stage)
-        results = self.fleet.all(verb, *args, timeout=self._patience.limit(verb, area))
-        self._patience.took(verb, area, time.monotonic() - began)
+        results = self.fleet.all(verb, *args, timeout=self._timeouts.limit(verb, area))
+        self._timeouts.took(verb, area, time.monotonic() - began)
         return results
 
     def _area(self, stage: int) -> int:
@@ -111,9 +111,9 @@ class RenderLoop:
 
     # ---- denoising
 
-    def _arranged(self) -> CanvasPlan:
+    def _set_plan(self) -> CanvasPlan:
         """The plan for as many workers as there are, told to them; they are measured anew."""
-        plan, self._patience = self.plan, VerbTimeouts(self.fleet.timeout)
+        plan, self._timeouts = self.plan, VerbTimeouts(self.fleet.timeout)
         if plan.spec.workers != self.fleet.size:
             try:
                 plan = replanned(self.asked, self.fleet.size)
@@ -130,9 +130,9 @@ class RenderLoop:
         fleet, made, state = self.fleet, self.plan, self.slots.newest
         if self._shown < 0:
             gib = sum(made.facts.cost.weight_bytes.values()) / GIB
-            self.listener.say("note", message=f"loading weights, {gib:.2f} GiB")
+            self.caller.say("note", message=f"loading weights, {gib:.2f} GiB")
         fleet.all("load")
-        note_numerics(self.fleet, self.store.journal, self.listener)
+        note_numerics(self.fleet, self.store.journal, self.caller)
         if self._is_drawn:
             assert state is not None
             self._restore(state)
@@ -155,7 +155,7 @@ class RenderLoop:
                 self._check([fault for _, fault in begun], stage_index, 0)
                 self._keep(f"{stage_index}-guide", 0, [kept for kept, _ in begun])
                 first_step = 0
-            self.listener.trace(fleet, made, stage_index, first_step)
+            self.caller.trace(fleet, made, stage_index, first_step)
             self._stage(stage_index, first_step)
 
     def _restore(self, state: SavedState) -> None:
@@ -175,7 +175,7 @@ class RenderLoop:
         if self._shown != stage_index:
             unit = made.facts.latent.downscale
             size = f"{stage.canvas.width * unit}x{stage.canvas.height * unit}"
-            self.listener.say("stage", made, stage_index, first_step, message=size)
+            self.caller.say("stage", made, stage_index, first_step, message=size)
             self._shown = stage_index
         with cancelled_by(None):  # a step is finished and saved
             for step in range(first_step, stage.num_steps):
@@ -199,13 +199,13 @@ class RenderLoop:
             self._confirm(SavedState(stage_index, step, slot), [r.state for r in reports], saving)
         self._check([report.fault for report in reports], stage_index, step + 1)
         self._keep(f"{stage_index}-clean", step, [r.kept for r in reports])
-        self.listener.trace(self.fleet, self.plan, stage_index, step + 1)
+        self.caller.trace(self.fleet, self.plan, stage_index, step + 1)
         if is_saved:  # the first one since the workers were arranged
-            note_numerics(self.fleet, self.store.journal, self.listener)
+            note_numerics(self.fleet, self.store.journal, self.caller)
         if step == 0:
-            self._concentrate(stage_index)
+            self._spread_entropies(stage_index)
         self._seconds.append(max(report.seconds for report in reports))
-        self.listener.say(
+        self.caller.say(
             "step",
             self.plan,
             stage_index,
@@ -225,7 +225,7 @@ class RenderLoop:
         self._save()
         before, began = self.fleet.size, time.monotonic()
         self.fleet.resize()
-        self.listener.say(
+        self.caller.say(
             "resized",
             self.plan,
             stage_index,
@@ -263,7 +263,7 @@ class RenderLoop:
         self.store.confirm_state(state, parts, focus=focus)
         self.slots.newest = state
         facts = observers.of_save(self.store.layout, state.stage)
-        self.listener.say("save", self.plan, state.stage, state.step, seconds=seconds, facts=facts)
+        self.caller.say("save", self.plan, state.stage, state.step, seconds=seconds, facts=facts)
 
     def _keep(self, name: str, slot: int, parts: Sequence[Digests]) -> None:
         """Every worker has written its rows of an array that the plan may have beside states."""
@@ -276,7 +276,7 @@ class RenderLoop:
         focus = self.plan.method.focus
         return focus is not None and focus.scale is not None
 
-    def _concentrate(self, stage_index: int) -> None:
+    def _spread_entropies(self, stage_index: int) -> None:
         """Hand the entropies that the first step measured to every worker, and to a resume."""
         if not self._measures:
             return
@@ -289,7 +289,7 @@ class RenderLoop:
 
     def _call_back(self, stage_index: int, step: int) -> None:
         """Once for each step, even if it had to be done again."""
-        made, callback = self.plan, self.listener.callback
+        made, callback = self.plan, self.caller.callback
         number = sum(stage.num_steps for stage in made.stages[:stage_index]) + step
         if callback is None or number < self._called:
             return
@@ -302,7 +302,7 @@ class RenderLoop:
         handle = RenderHandle(made.spec, latents)
         callback(handle, number, made.stages[stage_index].levels[step].timestep, {})
         if handle.interrupt:
-            self.listener.cancel.set()
+            self.caller.cancel.set()
 
     # ---- pixels
 
@@ -311,24 +311,24 @@ class RenderLoop:
         counts = {"num_blocks": made.num_blocks}
         self._now = (last, made.stages[last].num_steps)
         if self._shown <= last:
-            self.listener.say("decode", made, last, blocks=len(written), **counts)
+            self.caller.say("decode", made, last, blocks=len(written), **counts)
             self._shown = last + 1
         if len(written) == made.num_blocks:
             return
         since = time.monotonic()
-        limit = self._patience.limit("decode", self._area(last))
+        limit = self._timeouts.limit("decode", self._area(last))
         for rank, ids in self.fleet.stream("decode", timeout=limit):
             self.store.journal.append({"event": "block", "ids": ids})
             written.update(ids)
             now = time.monotonic()
             facts = observers.of_blocks(self.store.layout, ids, rank, now - since)
             since = now
-            self.listener.say("block", made, last, blocks=len(written), facts=facts, **counts)
+            self.caller.say("block", made, last, blocks=len(written), facts=facts, **counts)
             self._stop_if_asked()
-        self.listener.trace(self.fleet, made, *self._now)
+        self.caller.trace(self.fleet, made, *self._now)
 
     def _stop_if_asked(self) -> None:
-        if self.listener.cancel.is_set():
+        if self.caller.cancel.is_set():
             if not self._is_drawn:
                 self._save()
             how = how_to_resume(self.store, self.asked.spec)

@@ -168,7 +168,7 @@ def gpus(spec: RenderSpec) -> int:
     return 1 if device_type(spec.device) == "cuda" else 0
 
 
-def note_numerics(fleet: Fleet, journal: Journal, listener: Caller) -> None:
+def note_numerics(fleet: Fleet, journal: Journal, caller: Caller) -> None:
     """Note in the journal what decides the ranks' bytes, and tell where it is not what it was."""
     if text := numerics.record(journal, fleet.all("numerics")):
-        listener.say("note", message=text)
+        caller.say("note", message=text)

@@ -135,7 +135,7 @@ class MemoryTrace:
         with self._watched() as live:
             comm = phantom(rank, self.mesh.world_size, receiving=lambda: live.part("in flight"))
             comms = axis_comms(comm, self.mesh)
-            twins = comm.group(self.mesh.group(rank, "guidance"))
+            pair = comm.group(self.mesh.group(rank, "guidance"))
             with live.part("state"):
                 x, history, halves = self._state(stage, band)
             index = min(self.solver.num_history, stage.num_steps - 1)
@@ -144,12 +144,12 @@ class MemoryTrace:
             def x0() -> Tensor:
                 place = BandPlace(band, stage.canvas, self.positions)
                 clean = []
-                for tensors in halves[: 1 if twins.size > 1 else None]:
+                for tensors in halves[: 1 if pair.size > 1 else None]:
                     with band_mode(comms, stage.bands, canvas=stage.canvas):
                         each = self.model.denoised(x, level, tensors, place, self.guidance)
                     clean.append(each)
-                if twins.size > 1:
-                    clean = twins.all_gather(clean[0])
+                if pair.size > 1:
+                    clean = pair.all_gather(clean[0])
                 if len(clean) == 1:
                     return clean[0]
                 return self.model.guided(x, level, clean[0], clean[1], self.guidance)

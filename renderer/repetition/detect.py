@@ -38,20 +38,20 @@ def report(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def settled(canvas_plan: CanvasPlan, listener: Caller) -> CanvasPlan:
+def settled(canvas_plan: CanvasPlan, caller: Caller) -> CanvasPlan:
     """The plan with the frequencies that are found to repeat, if its method asks for them."""
     detection = canvas_plan.method.detection
     if detection is None:
         return canvas_plan
 
     def tell(text: str) -> None:
-        listener.say("note", message=text)
+        caller.say("note", message=text)
 
     if detection.detector == "attention":
         shares = attend(canvas_plan, tell)
         lines, detected = logit_amplitudes.report(shares), logit_amplitudes.corrected(shares)
     else:
-        rounds = drafts.detect(canvas_plan, tell, listener.cancel)
+        rounds = drafts.detect(canvas_plan, tell, caller.cancel)
         lines, detected = drafts.report(rounds), rounds[-1].corrected
     for text in lines:
         tell(text)
