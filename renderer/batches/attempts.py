@@ -42,13 +42,13 @@ class Attempts:
 
     def __init__(
         self,
-        ledger: ItemStates,
+        item_states: ItemStates,
         retries: int,
         on_event: Callable[[ItemEvent], None] | None,
         cancel: threading.Event,
         left: BatchTimeLeft,
     ) -> None:
-        self.ledger = ledger
+        self.item_states = item_states
         self.retries = retries
         self.cancel = cancel
         self._on_event = on_event or (lambda event: None)
@@ -68,7 +68,7 @@ class Attempts:
         try:
             drawn = self._draw(job, Driver(listen, self.cancel, None, workers, settled))
         except (RenderCancelledError, NoWorkersError) as error:
-            self.ledger.enter(item.name, "queued")
+            self.item_states.enter(item.name, "queued")
             self.tell(ItemEvent(item.name, "queued"))
             if isinstance(error, NoWorkersError):
                 self._tries[item.name] -= 1
@@ -77,7 +77,7 @@ class Attempts:
         except Exception as error:  # an item's end, whatever it was, is not the batch's
             again = self._tries[item.name] <= self.retries and _may_pass(error, heard)
             if again and not self.cancel.is_set():
-                self.ledger.enter(item.name, "queued")
+                self.item_states.enter(item.name, "queued")
                 self.tell(ItemEvent(item.name, "queued", error=one_line(error)))
                 return None
             return self.failed(item, error, time.monotonic() - began)
@@ -86,14 +86,14 @@ class Attempts:
     def _draw(self, job: ScheduledItem, drive: Driver) -> RenderResult:
         item = job.item
         for path in item.outputs:  # links may have come since the file was read
-            if not inside(self.ledger.root, path):
+            if not inside(self.item_states.root, path):
                 raise SpecError(
-                    f"{path} leads out of {self.ledger.root} by a link; use another name"
+                    f"{path} leads out of {self.item_states.root} by a link; use another name"
                 )
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-        is_begun = self.ledger.is_begun(item.name)
-        self.ledger.enter(item.name, "running")
+        is_begun = self.item_states.is_begun(item.name)
+        self.item_states.enter(item.name, "running")
         self.tell(ItemEvent(item.name, "running"))
         if is_begun:
             return drive.go_on(job.plan.spec, item.also)
@@ -102,7 +102,7 @@ class Attempts:
     def _done(self, job: ScheduledItem, drawn: RenderResult) -> ItemResult:
         item = job.item
         result = self._result(item, "done", drawn.seconds)
-        self.ledger.settle(result)
+        self.item_states.settle(result)
         self.tell(ItemEvent(item.name, "done", seconds=drawn.seconds))
         return result
 
@@ -110,7 +110,7 @@ class Attempts:
         """An item's end without a picture; of an error that nobody expected the journal has all."""
         result = self._result(item, "failed", seconds, one_line(error))
         trace = None if is_known(error) else "".join(traceback.format_exception(error))
-        self.ledger.settle(result, trace)
+        self.item_states.settle(result, trace)
         self.tell(ItemEvent(item.name, "failed", seconds=seconds, error=result.error))
         return result
 

@@ -33,7 +33,7 @@ from .item_states import ItemEvent, ItemResult, ItemStates
 from .items import Item
 from .scheduling import Phase, ScheduledItem, pack, phases
 from .time_left import BatchTimeLeft
-from .warm_workers import NoWorkersError, PromptBook, WarmWorkers
+from .warm_workers import EncodedPrompts, NoWorkersError, WarmWorkers
 
 POLL_SECONDS = 0.2
 
@@ -60,7 +60,7 @@ class Batch:
         self.address = address
         self.retries = retries
         self.ray = devices.on_ray(workers, address, local=local)
-        self.ledger = ItemStates(root, items)
+        self.item_states = ItemStates(root, items)
         self.jobs: list[ScheduledItem] = []
         self.refused: list[tuple[Item, FriezeError]] = []
 
@@ -73,9 +73,9 @@ class Batch:
         (place / "frieze").check_files()
         if place.read("frieze/run.json") or (isinstance(place, Folder) and place.path.is_file()):
             raise SpecError(f"{self.root} is no folder for a batch; use another --out")
-        self.ledger.look_back(continued=continued)
+        self.item_states.look_back(continued=continued)
         for number, item in enumerate(self.items):
-            if self.ledger.states[item.name] == "done":
+            if self.item_states.states[item.name] == "done":
                 continue
             try:
                 self.jobs.append(pack(item, number, self.workers))
@@ -91,12 +91,12 @@ class Batch:
     ) -> Generator[ItemResult, None, None]:
         """Draw what is left to draw; the report is written however this ends."""
         ordered = phases(self.jobs, self.workers, one_device=not self.ray)
-        self.attempts = Attempts(self.ledger, self.retries, on_event, cancel, _left(ordered))
+        self.attempts = Attempts(self.item_states, self.retries, on_event, cancel, _left(ordered))
         self.cancel = cancel
         began = time.monotonic()
         with self._session():
-            self.ledger.begin()
-            for name, state in self.ledger.states.items():
+            self.item_states.begin()
+            for name, state in self.item_states.states.items():
                 self.attempts.tell(ItemEvent(name, state))
             try:
                 for item, error in self.refused:
@@ -106,15 +106,15 @@ class Batch:
                         yield from self._phase(phase)
             finally:
                 self._account(time.monotonic() - began)
-                self.ledger.journal.release()
-        if cancel.is_set() and self.ledger.count("queued"):
+                self.item_states.journal.release()
+        if cancel.is_set() and self.item_states.count("queued"):
             raise RenderCancelledError(
                 f"stopped as asked; {self.progress()}; {self.how_to_go_on()}"
             )
 
     def progress(self) -> str:
         """How far the batch is."""
-        return f"{self.ledger.count('done')} of {len(self.items)} items are done"
+        return f"{self.item_states.count('done')} of {len(self.items)} items are done"
 
     def how_to_go_on(self) -> str:
         """The end of every message about an unfinished batch."""
@@ -143,15 +143,15 @@ class Batch:
     # ---- phases and lanes
 
     def _phase(self, phase: Phase) -> Iterator[ItemResult]:
-        book, beside = PromptBook(), (phase.num_lanes - 1) * phase.width
+        prompts, beside = EncodedPrompts(), (phase.num_lanes - 1) * phase.width
         lane_workers = [
-            WarmWorkers(book, ray=self.ray, beside=beside) for _ in range(phase.num_lanes)
+            WarmWorkers(prompts, ray=self.ray, beside=beside) for _ in range(phase.num_lanes)
         ]
         try:
             with cancelled_by(self.cancel):
                 if self.ray:
                     check_room(phase.jobs[0].plan)
-                self._encode(book, phase, lane_workers[0])
+                self._encode(prompts, phase, lane_workers[0])
         except WaitCancelledError:
             return
         except (FleetError, CommError, FriezeError) as error:
@@ -166,11 +166,11 @@ class Batch:
         else:
             yield from self._side_by_side(lanes, lane_workers)
 
-    def _encode(self, book: PromptBook, phase: Phase, workers: WarmWorkers) -> None:
+    def _encode(self, prompts: EncodedPrompts, phase: Phase, workers: WarmWorkers) -> None:
         """All prompts of a phase, tried anew if their worker is lost."""
         for left in range(self.retries, -1, -1):
             try:
-                book.encode(phase.jobs, workers)
+                prompts.encode(phase.jobs, workers)
             except (WorkerLostError, CommError):
                 if not left:
                     raise
@@ -222,8 +222,8 @@ class Batch:
 
     def _account(self, seconds: float) -> None:
         """The report, and the contact sheet of all that is done."""
-        self.ledger.report(self.title or "", seconds)
-        done = [item for item in self.items if self.ledger.states[item.name] == "done"]
+        self.item_states.report(self.title or "", seconds)
+        done = [item for item in self.items if self.item_states.states[item.name] == "done"]
         if done:
             stores = [(item.name, item.main.with_suffix(".zarr")) for item in done]
             contact_sheet(stores, self.root / "contact.png")

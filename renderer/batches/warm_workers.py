@@ -31,7 +31,7 @@ class NoWorkersError(PlanError):
 class WarmWorkers(Workers):
     """The workers of one lane; `ray` says whether they are actors, `beside` counts the others'."""
 
-    def __init__(self, prompts: PromptBook, *, ray: bool, beside: int) -> None:
+    def __init__(self, prompts: EncodedPrompts, *, ray: bool, beside: int) -> None:
         self._prompts = prompts
         self._ray = ray
         self._beside = beside
@@ -94,7 +94,7 @@ class WarmWorkers(Workers):
         return self._fleet
 
 
-class PromptBook:
+class EncodedPrompts:
     """Encoded prompts by what decides them; those of seeds and sizes are the same."""
 
     def __init__(self) -> None:

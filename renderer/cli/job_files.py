@@ -27,7 +27,7 @@ MOST_NAMED = 3  # files in an error, the largest
 
 
 @dataclass(frozen=True)
-class Parcel:
+class JobFiles:
     """Folders of modules, and the folder the job starts in if there are files for it."""
 
     modules: tuple[Path, ...]
@@ -35,7 +35,7 @@ class Parcel:
 
 
 @contextmanager
-def packed(files: Iterable[str]) -> Iterator[Parcel]:
+def packed(files: Iterable[str]) -> Iterator[JobFiles]:
     """The parcel with these files, as long as it takes to send it."""
     with scratch(name="frieze-job") as root:
         modules = _code(root / "code")
@@ -45,7 +45,7 @@ def packed(files: Iterable[str]) -> Iterator[Parcel]:
             target.parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if Path(name).is_dir() else shutil.copy
             copy(name, target)
-        yield Parcel(modules, root / "files" if names else None)
+        yield JobFiles(modules, root / "files" if names else None)
 
 
 def files_of(spec: RenderSpec, preset: str | None = None) -> list[tuple[str, str]]:

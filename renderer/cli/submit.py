@@ -119,7 +119,7 @@ ERRANDS: Mapping[str, Callable[[Sequence[str], Mapping[str, Any]], JobRequest]] 
 }
 
 
-def send(errand: JobRequest, way: SubmitOptions) -> int:
+def send(request: JobRequest, way: SubmitOptions) -> int:
     """Send the job, follow it if asked to; returns its exit code.
 
     Raises `SubmitError` where the cluster does not take it, `RenderCancelledError` when the
@@ -127,24 +127,24 @@ def send(errand: JobRequest, way: SubmitOptions) -> int:
     """
     from frieze.cluster.ray.jobs import JobError, JobServer, RayJob
 
-    name = way.submission_id or _new_name(errand.store)
+    name = way.submission_id or _new_name(request.store)
     if not NAME.fullmatch(name):
         raise SpecError(f"--submission-id {name!r}: letters, digits, '.', '_' and '-' work")
     try:
         server = JobServer(way.address)
-        with packed(errand.files) as parcel:
+        with packed(request.files) as package:
             server.submit(
                 RayJob(
-                    entrypoint=shlex.join((way.python, "-m", "frieze.renderer", *errand.words)),
+                    entrypoint=shlex.join((way.python, "-m", "frieze.renderer", *request.words)),
                     submission_id=name,
-                    modules=parcel.modules,
-                    folder=parcel.folder,
+                    modules=package.modules,
+                    folder=package.folder,
                     environment=way.environment,
-                    metadata={**_about(errand), **way.metadata},
+                    metadata={**_about(request), **way.metadata},
                     num_cpus=way.num_cpus,
                 )
             )
-        _say(f"job {name} is at {server.address}; its store is {errand.store}")
+        _say(f"job {name} is at {server.address}; its store is {request.store}")
         how = _how_to_go_on(name, server.address)
         if not way.follow:
             _say(how)
@@ -171,10 +171,10 @@ def _new_name(store: str) -> str:
     return f"frieze-{stem[:64]}-{secrets.token_hex(3)}"
 
 
-def _about(errand: JobRequest) -> dict[str, str]:
+def _about(request: JobRequest) -> dict[str, str]:
     """What a list of jobs shows; progress is read from the store that it names."""
     version = metadata.version("frieze")
-    about = {"store": errand.store, "title": errand.title[:200], "version": version}
+    about = {"store": request.store, "title": request.title[:200], "version": version}
     return {f"frieze_{name}": value for name, value in about.items()}
 
 

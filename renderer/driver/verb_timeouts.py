@@ -5,7 +5,7 @@ A verb that the group has run on the same canvas may take `FACTOR` times its med
 and `FACTOR` times the most that it and its kin in `KIN` come to. Their work grows with the
 canvas's area, attention's with the area's square, so that is what is allowed for. Where nothing
 was measured, as when weights are loaded and kernels compiled, it is `timeout`, which is also the
-most. Processes that answer nothing at all are found sooner, by `cluster.ray_pulse`.
+most. Processes that answer nothing at all are found sooner, by `cluster.ray.heartbeat`.
 """
 
 from __future__ import annotations

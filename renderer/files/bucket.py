@@ -100,7 +100,7 @@ class Bucket:
         return {item["path"][start:]: str(item["e_tag"]) for batch in batches for item in batch}
 
     def send(self, name: str, file: Path) -> None:
-        """Put a file of any size; see `uploads` for one that has a name of its own."""
+        """Put a file of any size; see `outputs.upload` for one that has a name of its own."""
         import obstore
 
         with s3.told(self.path):

@@ -50,7 +50,7 @@ METRICS = (
 
 
 class MetricSink(Protocol):
-    """Where figures go; `cluster.ray_metrics.RayMetrics` is one."""
+    """Where figures go; `cluster.ray.metrics.RayMetrics` is one."""
 
     def add(self, name: str, amount: float, **tags: str) -> None: ...
 
