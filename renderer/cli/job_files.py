@@ -36,7 +36,7 @@ class JobFiles:
 
 @contextmanager
 def packed(files: Iterable[str]) -> Iterator[JobFiles]:
-    """The parcel with these files, as long as it takes to send it."""
+    """The package of these files, for as long as it takes to send it."""
     with scratch(name="frieze-job") as root:
         modules = _code(root / "code")
         names = list(files)

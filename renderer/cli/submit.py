@@ -53,8 +53,8 @@ class SubmitOptions:
     python: str = "python"
 
 
-def render_errand(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
-    """The errand of `frieze render` with these words, which mean these options.
+def render_request(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
+    """The request of `frieze render` with these words, which mean these options.
 
     It finishes its own store when it is sent again. Raises `SpecError` where the job could not
     find what it needs, or nobody what it makes.
@@ -75,8 +75,8 @@ def render_errand(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
     )
 
 
-def resume_errand(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
-    """The errand of `frieze resume`; raises `SpecError` as `render_errand` does."""
+def resume_request(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
+    """The request of `frieze resume`; raises `SpecError` as `render_request` does."""
     _check_no_address(given["address"])
     check_reachable("STORE", given["store"])
     for path in given["also"] or ():
@@ -84,8 +84,8 @@ def resume_errand(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
     return JobRequest(tuple(words), given["store"], f"resume {PurePosixPath(given['store']).name}")
 
 
-def batch_errand(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
-    """The errand of `frieze batch`, which goes on with its own folder when it is sent again."""
+def batch_request(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
+    """The request of `frieze batch`, which goes on with its own folder when it is sent again."""
     _check_no_address(given["address"])
     if given["out"] is None:
         raise SpecError("--out is missing: a batch on a cluster fills a folder every node sees")
@@ -113,9 +113,9 @@ def _files_of_items(jobs: str, out: Location) -> Iterator[tuple[str, str]]:
 
 
 ERRANDS: Mapping[str, Callable[[Sequence[str], Mapping[str, Any]], JobRequest]] = {
-    "render": render_errand,
-    "resume": resume_errand,
-    "batch": batch_errand,
+    "render": render_request,
+    "resume": resume_request,
+    "batch": batch_request,
 }
 
 

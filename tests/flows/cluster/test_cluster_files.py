@@ -63,7 +63,7 @@ def check_command(words: list[str]) -> None:
             inner = group.commands[name].make_context(name, rest, parent=parent)
             submit.ERRANDS[name]([name, *rest], inner.params)
         if words[0] == "render":
-            submit.render_errand(words, context.params)
+            submit.render_request(words, context.params)
 
 
 # Our own commands and versions
