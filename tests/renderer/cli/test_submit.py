@@ -24,26 +24,26 @@ HEAD = ("submit", "--address", "http://127.0.0.1:1")
 
 def test_a_render_is_sent_so_that_it_finishes_its_own_store() -> None:
     words = ["render", "a sun", "--out", "/nfs/a.tif"]
-    errand = submit.render_request(words, {**RENDER, "out": "/nfs/a.tif"})
-    assert errand.words == (*words, "--continue")
-    assert (errand.store, errand.title) == ("/nfs/a.zarr", "a sun")
-    errand = submit.render_request(
+    request = submit.render_request(words, {**RENDER, "out": "/nfs/a.tif"})
+    assert request.words == (*words, "--continue")
+    assert (request.store, request.title) == ("/nfs/a.zarr", "a sun")
+    request = submit.render_request(
         words, {**RENDER, "out": "s3://bucket/a.zarr", "overwrite": True}
     )
-    assert (errand.words, errand.store) == (tuple(words), "s3://bucket/a.zarr")
+    assert (request.words, request.store) == (tuple(words), "s3://bucket/a.zarr")
 
 
 def test_a_resume_is_sent_as_it_is() -> None:
     given = {"store": "/nfs/a.zarr", "also": None, "address": None}
-    errand = submit.resume_request(["resume", "/nfs/a.zarr"], given)
-    assert (errand.words, errand.store) == (("resume", "/nfs/a.zarr"), "/nfs/a.zarr")
+    request = submit.resume_request(["resume", "/nfs/a.zarr"], given)
+    assert (request.words, request.store) == (("resume", "/nfs/a.zarr"), "/nfs/a.zarr")
 
 
 def test_a_batch_goes_on_with_its_own_folder() -> None:
     given = {"jobs": "/nfs/a.yaml", "out": "/nfs/a", "continued": False, "address": None}
-    errand = submit.batch_request(["batch", "/nfs/a.yaml", "--out", "/nfs/a"], given)
-    assert errand.words == ("batch", "/nfs/a.yaml", "--out", "/nfs/a", "--continue")
-    assert (errand.store, errand.files) == ("/nfs/a", ())
+    request = submit.batch_request(["batch", "/nfs/a.yaml", "--out", "/nfs/a"], given)
+    assert request.words == ("batch", "/nfs/a.yaml", "--out", "/nfs/a", "--continue")
+    assert (request.store, request.files) == ("/nfs/a", ())
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_files_that_a_batchs_items_name_go_along(
     )
     (tmp_path / jobs).write_text(text)
     given = {"jobs": jobs, "out": "s3://bucket/a", "continued": False, "address": None}
-    errand = submit.batch_request(["batch", jobs, "--out", "s3://bucket/a"], given)
-    assert errand.files == (jobs, "mine.yaml", "in/a.png", "b.safetensors", "c.safetensors")
-    assert (errand.store, errand.words[-1]) == ("s3://bucket/a", "--continue")
+    request = submit.batch_request(["batch", jobs, "--out", "s3://bucket/a"], given)
+    assert request.files == (jobs, "mine.yaml", "in/a.png", "b.safetensors", "c.safetensors")
+    assert (request.store, request.words[-1]) == ("s3://bucket/a", "--continue")
     far = submit.batch_request([], {**given, "jobs": str(tmp_path / jobs)})
-    assert far.files == errand.files[1:], "the file itself is where every node sees it"
+    assert far.files == request.files[1:], "the file itself is where every node sees it"
 
 
 @pytest.mark.parametrize(
