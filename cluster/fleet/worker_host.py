@@ -118,7 +118,9 @@ class FunctionWorker:
 def failure(error: Exception) -> Report:
     """The report of an error, told apart from the echo of another rank's loss."""
     link: BaseException | None = error
-    while link is not None:
+    seen = set[int]()  # errors that several ranks raise may lead back to themselves
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
         if isinstance(link, RankLostError):
             return Report("error", error, is_echo=True, blames=link.rank)
         link = link.__cause__ or link.__context__
