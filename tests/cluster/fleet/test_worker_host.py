@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from frieze.cluster.comm import RankLostError
@@ -10,7 +12,7 @@ from frieze.cluster.fleet import failure
 
 def chain(*errors: Exception) -> Exception:
     """Errors of which each came while the next was handled; gives the first."""
-    for error, context in zip(errors, errors[1:], strict=False):
+    for error, context in itertools.pairwise(errors):
         error.__context__ = context
     return errors[0]
 
