@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import pytest
@@ -29,6 +28,7 @@ from frieze.renderer.extrapolation.convolutions import (
     raunet,
     raunet_schedule,
 )
+from support.shared import kept
 from support.vectors import EXACT, about, difference, noise, parameter, vectors
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT64
 
@@ -41,7 +41,7 @@ SITES = {
 }
 
 
-@cache
+@kept
 def unet(kind: str) -> tuple[nn.Module, Any]:
     """A tiny network whose weights come of their names, prepared; and its marked layers."""
     network = UNet2DConditionModel(**about(f"{kind}_like")).double().eval()

@@ -143,7 +143,7 @@ def test_missing_weights_are_refused(copied: Path) -> None:
 def test_truncated_weights_are_refused(copied: Path) -> None:
     file = next((copied / "transformer").glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ModelError, match=r"is corrupt .*fetch the model anew"):
+    with pytest.raises(ModelError, match=r"is corrupt .*fetch it anew"):
         describe(str(copied))
 
 
@@ -186,7 +186,7 @@ def test_what_is_known_of_cuda_without_torch_is_what_torch_says() -> None:
             {"negative_prompt": "fog", "true_cfg_scale": 2, "guidance_ranks": 2, "workers": 3},
             "guidance_ranks 2 does not divide 3 workers",
         ),
-        ({"device": "toaster"}, "device 'toaster' is none"),
+        ({"device": "toaster"}, "device 'toaster' draws nothing; auto, cpu, cuda or cuda:0 works"),
         ({"quantization": "bnb-4bit"}, "needs a CUDA device"),
     ],
 )
