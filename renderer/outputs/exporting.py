@@ -21,13 +21,13 @@ def export(
 ) -> Location:
     """Write a store as the format that `out`'s suffix names; returns where it is."""
     where = output(out, ExportError)
-    _check_apart(location(store, StoreError).absolute(), (where,))
+    check_apart(location(store, StoreError).absolute(), (where,))
     module = exporter(where)
     if isinstance(where, Path):
         made = module.export(store, str(out), overwrite=overwrite, **options)
         assert isinstance(made, Path)
         return made
-    _check(where, overwrite=overwrite)
+    check_export(where, overwrite=overwrite)
     with scratch(name="frieze-export") as folder:
         made = module.export(store, str(folder / where.name), **options)
         if kind := _of_folder(module):
@@ -48,7 +48,7 @@ def exporter(out: Location) -> ModuleType:
     return known[out.suffix.lower()]
 
 
-def _check_apart(store: Location, files: Sequence[Location]) -> None:
+def check_apart(store: Location, files: Sequence[Location]) -> None:
     """Raise `ExportError` if two of these are one place, or one lies in another, links followed."""
     seen = [store]
     for path in files:
@@ -71,7 +71,8 @@ def _is_same(one: Location, other: Location) -> bool:
     return both and one.exists() and other.exists() and os.path.samefile(one, other)  # type: ignore[union-attr,arg-type]
 
 
-def _pure(where: Location) -> PurePath:
+def pure_path(where: Location) -> PurePath:
+    """The parts of a path, or of the key in a bucket."""
     return PurePosixPath(where.key) if isinstance(where, S3Path) else where
 
 
@@ -80,7 +81,8 @@ def _of_folder(module: Any) -> upload.FolderFormat | None:
     return module if hasattr(module, "last") else None
 
 
-def _check(path: Location, *, overwrite: bool) -> None:
+def check_export(path: Location, *, overwrite: bool) -> None:
+    """Raise `ExportError` or `StoreError` unless a file can be put there; leaves nothing."""
     if isinstance(path, S3Path):
         if kind := _of_folder(exporter(path)):
             upload.check_folder(path, kind, overwrite=overwrite)

@@ -16,7 +16,7 @@ from ..errors import ExportError
 from ..files.atomic import is_there, place_file
 from ..files.location import Location, S3Path, location, output, real
 from ..files.operations import is_taken
-from .exporting import _check, _check_apart, _pure, exporter
+from .exporting import check_apart, check_export, exporter, pure_path
 
 if TYPE_CHECKING:
     from ..planning.canvas_plan import CanvasPlan
@@ -71,13 +71,13 @@ def targets(out: str, exports: Sequence[str | Location], *, overwrite: bool) -> 
     main = output(out, ExportError)
     store = store_of(out)
     others = tuple(output(path, ExportError) for path in exports)
-    _check_apart(store, (*(() if main == store else (main,)), *others))
+    check_apart(store, (*(() if main == store else (main,)), *others))
     for path in (main, *others):
         # The store guards its own place: it may replace a store, never a foreign one.
         if path != store:
-            _check(path, overwrite=overwrite)
+            check_export(path, overwrite=overwrite)
         elif isinstance(path, Path):
-            _check(path, overwrite=True)
+            check_export(path, overwrite=True)
     if main == store:
         return Targets(main, main, None, others, overwrite)
     if main.suffix in LIVE_SUFFIXES and isinstance(main, Path):
@@ -106,7 +106,7 @@ def resumed(
     store = store.absolute()
     main = store.with_suffix(location(record["main"], ExportError).suffix)
     asked = tuple(output(path, ExportError) for path in exports)
-    _check_apart(store, asked)
+    check_apart(store, asked)
     live, left_out = None, list[str]()
     places = [(name, _beside(name, record["main"], store)) for name in record["exports"]]
     if record["live"] is not None and isinstance(main, Path):
@@ -135,9 +135,9 @@ def resumed(
         *(location(n, ExportError) for n, _ in places),
     }
     files += [path for path in asked if path not in had]
-    _check_apart(store, (*(() if live is None else (live,)), *files))
+    check_apart(store, (*(() if live is None else (live,)), *files))
     for path in files:
-        _check(path, overwrite=overwrite)
+        check_export(path, overwrite=overwrite)
     return Targets(store, main, live, tuple(files), overwrite, tuple(left_out))
 
 
@@ -205,7 +205,7 @@ def _recorded(path: Location, store: Location) -> str:
     if isinstance(path, S3Path) and isinstance(store, S3Path) and path.bucket != store.bucket:
         return str(path)
     try:
-        name = _pure(path).relative_to(_pure(store).parent)
+        name = pure_path(path).relative_to(pure_path(store).parent)
     except ValueError:
         return str(path)
     return str(path) if ".." in name.parts else str(name)

@@ -194,7 +194,7 @@ def test_what_lies_beside_a_store_moves_with_it(tmp_path: Path) -> None:
 def test_what_lies_beside_a_store_in_a_bucket_is_recorded_so(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "_check", lambda *_, **__: None)
+    monkeypatch.setattr(targets, "check_export", lambda *_, **__: None)
     monkeypatch.setattr(targets, "is_taken", lambda _: False)
     beside = store.replace("a.zarr", "c/b.png")
     made = targets.targets(store, (beside, "s3://other/b.png"), overwrite=False)
