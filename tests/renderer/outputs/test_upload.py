@@ -247,11 +247,14 @@ def test_an_export_into_a_bucket_follows_a_store_that_is_being_drawn(
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
+    before: set[str] = set()
     for frame, row in places(store.layout, 32):
-        assert objects(place / "out") == {}
+        before |= objects(place / "out").keys()
         draw(store, pixels_HWC, row, 32, frame)
     store.finish()
     thread.join(AMPLE)
+    # While it is checked whether one may send there, a lease is there for a moment.
+    assert before <= {f".a.png.sending/{leases.NAME}"}
     assert made == [place / "out" / "a.png"]
     near = exporting.export(store.path, tmp_path / "a.png", overwrite=False)
     assert isinstance(near, Path)
