@@ -33,7 +33,7 @@ TEXTS = frozenset({".txt", ".model", ".jinja"})
 ADDED = frozenset({"texts"})
 
 
-FILES = frozenset({"lora", "lora_2", "init", "image"})
+FILES = frozenset({"lora", "lora_2", "init", "image", "mask"})
 
 
 def run_record(plan: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:

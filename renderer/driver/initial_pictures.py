@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..inputs import masks
 from ..inputs.sources import Source, fitted
 from ..planning.canvas_plan import CanvasPlan
 from ..store.store import Store
@@ -30,7 +31,8 @@ def keep_sources(plan: CanvasPlan, store: Store) -> None:
             continue
         array = plan.array(name)
         digests: list[dict[int, str]] = []
-        for index, frame_CHW in enumerate(fitted(source, height, width, frames)):
+        fit = masks.nearest_cells if name.endswith("mask") else fitted
+        for index, frame_CHW in enumerate(fit(source, height, width, frames)):
             for top in range(0, height, rows):
                 span = slice(top, min(top + rows, height))
                 frame = slice(index, index + 1)
@@ -52,6 +54,10 @@ def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, Source, tuple[int, in
         yield "image", source, (source.height, source.width), source.height, 1
         for index in range(len(plan.stages)):
             yield f"{index}-image", source, plan.size(index), rows(index), 1
+    if "mask" in plan.sources:
+        for index, stage in enumerate(plan.stages[1:], 1):
+            size = (stage.canvas.height, stage.canvas.width)
+            yield f"{index}-mask", plan.sources["mask"], size, stage.align, 1
 
 
 def first_frame(plan: CanvasPlan, begun: Store | None) -> np.ndarray:

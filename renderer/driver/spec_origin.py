@@ -28,6 +28,7 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
         "lora_2": tuple(map(_whole, spec.lora_2)),
         "init": None if spec.init is None else _whole(spec.init),
         "image": None if spec.image is None else _whole(spec.image),
+        "mask": None if spec.mask is None else _whole(spec.mask),
     }
     if spec.model != "demo" and model.is_dir():
         changes["model"] = str(model.absolute())

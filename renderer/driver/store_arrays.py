@@ -29,6 +29,10 @@ def _array(plan: CanvasPlan, name: str) -> LatentArray:
         return _latents(plan, int(number))
     if kind in ("guide", "clean"):
         return _kept(plan, name, int(number))
+    if kind == "mask":
+        stage = plan.stages[int(number)]
+        shape = (1, 1, 1, stage.canvas.height, stage.canvas.width)
+        return LatentArray(name, shape, chunk_rows=stage.align)
     if name == "image":
         source = plan.sources[name]
         return LatentArray(name, (1, 3, 1, source.height, source.width), source.height)

@@ -106,9 +106,10 @@ class CanvasPlan:
         stages = range(len(self.stages))
         first = ("init",) if "init" in self.sources else ()
         frames = ("image", *(f"{i}-image" for i in stages)) if "image" in self.sources else ()
+        masks = (f"{i}-mask" for i in stages[1:]) if "mask" in self.sources else ()
         kept = arrays(self.method, len(self.stages))
         pictures = (f"{i}-picture" for i in self.painted)
-        return (*map(str, stages), *pictures, *first, *frames, *kept)
+        return (*map(str, stages), *pictures, *first, *frames, *masks, *kept)
 
     def array(self, name: str) -> int:
         """Where one of the `arrays` lies in the store."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..checkpoints.facts import ModelFacts
 from ..errors import ModelError, PlanError
-from ..extrapolation.guides import Flow, Resolution, View
+from ..extrapolation.guides import Detail, Flow, Resolution, View
 from ..extrapolation.method import Method
 from ..models.positions import trained
 from ..spec.render_spec import RenderSpec
@@ -90,6 +90,14 @@ def check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
         raise PlanError(
             f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
             "none, auto, pi, imax and hiflow work with it"
+        )
+
+
+def check_mask(spec: RenderSpec, method: Method) -> None:
+    """A mask is for a method that guides its regions differently."""
+    if spec.mask is not None and not isinstance(method.guide, Detail):
+        raise PlanError(
+            f"mask {spec.mask!r}: method {spec.method!r} treats all regions alike; leave it out"
         )
 
 

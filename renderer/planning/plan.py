@@ -17,6 +17,7 @@ from ..checkpoints.checkpoint import describe
 from ..checkpoints.facts import ModelFacts
 from ..errors import PlanError
 from ..extrapolation.method import Method, Stage
+from ..inputs import masks
 from ..inputs.sources import Source, look
 from ..models.family import Guidance
 from ..sampling.noise_levels import Table
@@ -69,7 +70,7 @@ def _made(
     mesh = _mesh(spec, guidance)
     size = block or spec.chunk or _block_size(spec, facts)
     checks.check_block(size, spec, facts)
-    found = _sources(spec, facts) if sources is None else sources
+    found = _sources(spec, facts, method) if sources is None else sources
     stages = tuple(
         _stage(index, method, spec, facts, mesh, size) for index in range(len(method.stages))
     )
@@ -94,8 +95,9 @@ def _settled(method: Method, detected: Sequence[int] | None) -> Method:
     return method.detection.settled(detected)
 
 
-def _sources(spec: RenderSpec, facts: ModelFacts) -> dict[str, Source]:
-    """The picture or clip to redraw, the frame to animate."""
+def _sources(spec: RenderSpec, facts: ModelFacts, method: Method) -> dict[str, Source]:
+    """The picture or clip to redraw, the frame to animate, the mask of a guide's regions."""
+    checks.check_mask(spec, method)
     if facts.takes_image and not facts.image_optional and spec.image is None:
         raise PlanError(f"{facts.pipeline} animates a first frame; give it with image")
     if spec.image is not None and not facts.takes_image:
@@ -107,6 +109,9 @@ def _sources(spec: RenderSpec, facts: ModelFacts) -> dict[str, Source]:
         found["init"] = look(spec.init, "init", num_frames=spec.num_frames)
     if spec.image is not None:
         found["image"] = look(spec.image, "image", num_frames=1)
+    if spec.mask is not None:
+        found["mask"] = mask = look(spec.mask, "mask", num_frames=1)
+        masks.check_shape(mask, "mask", spec.height, spec.width)
     return found
 
 

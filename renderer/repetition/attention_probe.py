@@ -69,6 +69,7 @@ def _small(canvas_plan: CanvasPlan) -> CanvasPlan:
         "width": side,
         "num_frames": 1,
         "init": None,
+        "mask": None,
         "method": "none",
         "method_options": {},
         "stages": None,

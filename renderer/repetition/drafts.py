@@ -110,6 +110,7 @@ def _drafted(spec: RenderSpec, ks: Sequence[int], number: int, out: str) -> Rend
         "num_inference_steps": STEPS,
         "num_frames": 1 if spec.image is None else spec.num_frames,
         "init": None,
+        "mask": None,
         "seed": (spec.seed + number) % 2**63,
         "save_every": STEPS,
         "out": out,

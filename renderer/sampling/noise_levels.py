@@ -37,6 +37,12 @@ class NoiseSchedule:
     explicit_sigmas: bool = False
     mu: str | None = None
 
+    def time(self, level: NoiseLevel) -> float:
+        """A level's timestep as a part of all that there are; of rectified flow its sigma."""
+        if self.flow:
+            return level.sigma
+        return level.timestep / int(self.options.get("num_train_timesteps", 1000))
+
 
 @dataclass(frozen=True)
 class Table:

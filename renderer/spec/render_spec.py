@@ -117,6 +117,12 @@ class RenderSpec(BaseModel):
     image: Annotated[str | None, IN_PICTURE] = Field(
         default=None, min_length=1, description="first frame to animate; default: none"
     )
+    mask: Annotated[str | None, Role("Picture", came_later=True)] = Field(
+        default=None,
+        min_length=1,
+        description="picture, black where the method's options of the inside do not hold; "
+        "default: none",
+    )
     num_inference_steps: Annotated[int, IN_PICTURE] = Field(
         default=20, ge=1, le=1000, description="steps of a stage"
     )

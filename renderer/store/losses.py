@@ -163,7 +163,7 @@ class _Examination:
 
     def _tell_source(self, array: LatentArray, broken: Broken) -> None:
         """Say that a copy of what the render starts from is lost; its file may be there."""
-        kind = "image" if array.name.endswith("image") else "init"
+        kind = array.name.rpartition("-")[2]
         source = Source(**self.store.run["sources"][kind])
         if not self._is_needed:
             self._add(broken, UNNEEDED)
@@ -225,4 +225,4 @@ def _files(array: LatentArray, slot: int) -> list[File]:
 
 
 def _is_source(array: LatentArray) -> bool:
-    return array.name == "init" or array.name.endswith("image")
+    return array.name.rpartition("-")[2] in ("init", "image", "mask")

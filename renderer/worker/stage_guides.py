@@ -17,7 +17,7 @@ from torch import Tensor
 from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band, Canvas, Halo
 
-from ..extrapolation.guides import CanvasRegion, Flow, Resolution, View, weight
+from ..extrapolation.guides import CanvasRegion, Detail, Flow, Resolution, View, weight
 from ..sampling.solvers import noised
 from .low_pass import butterworth, haar
 
@@ -203,6 +203,38 @@ class FlowGuiding(StageGuide):
         return x0_BCTHW
 
 
+class DetailGuiding(StageGuide):
+    """`Detail`: g is the last stage's picture, enlarged and encoded.
+
+    `times` are those of the levels, `region` [H, W] is 1 on this band's cells of the user's mask.
+    """
+
+    def __init__(
+        self,
+        guide: Detail,
+        comm: Comm,
+        grid: Grid,
+        levels: Sequence[NoiseLevel],
+        *,
+        g_BCTHW: Tensor,
+        noise_BCTHW: Tensor,
+        times: Sequence[float],
+        region_HW: Tensor | None = None,
+    ) -> None:
+        super().__init__(comm, grid, levels)
+        self.guide, self.g_BCTHW, self.noise_BCTHW = guide, g_BCTHW, noise_BCTHW
+        self.times, self.factor = times, g_BCTHW.new_tensor(guide.factor)
+        if region_HW is not None:
+            region_HW = region_HW.to(g_BCTHW)
+            self.factor = guide.inside * region_HW + guide.outside * (1 - region_HW)
+
+    def entered(self, index: int, x_BCTHW: Tensor) -> Tensor:
+        """Latents blended with noised g."""
+        c = self.guide.hold(self.times[index]) ** self.factor
+        noisy = noised(self.g_BCTHW, self.noise_BCTHW, self.levels[index])
+        return (1 - c) * x_BCTHW + c * noisy
+
+
 def time(level: NoiseLevel) -> float:
     """Rectified flow's t at which the signal is as noisy: sigma / (alpha + sigma)."""
     return level.sigma / (level.alpha + level.sigma)
@@ -261,6 +293,16 @@ def at_work(
     if isinstance(guide, Resolution):
         return ResolutionGuiding(guide, *lies, g_BCTHW=g_BCTHW, margin=patch // 2)
     assert guide is not None
+    if isinstance(guide, Detail):
+        schedule, is_masked = plan.facts.schedule, "mask" in plan.sources
+        return DetailGuiding(
+            guide,
+            *lies,
+            g_BCTHW=g_BCTHW,
+            noise_BCTHW=noise_BCTHW,
+            times=[schedule.time(level) for level in stage.levels],
+            region_HW=saved.latents(f"{index}-mask", index, 0)[0, 0, 0] if is_masked else None,
+        )
     region = guide.region(before.canvas, stage.canvas, patch)
     return ViewGuiding(
         guide, *lies, g_BCTHW=g_BCTHW, noise_BCTHW=noise_BCTHW, region=region, patch=patch

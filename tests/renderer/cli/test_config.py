@@ -44,7 +44,8 @@ STAGE = st.fixed_dictionaries(
 )
 FIELDS: dict[str, Any] = {
     **dict.fromkeys(("prompt", "negative_prompt", "model", "revision", "variant"), TEXT),
-    **dict.fromkeys(("quantization", "init", "image", "method", "strategy", "out", "device"), TEXT),
+    **dict.fromkeys(("quantization", "init", "image", "mask", "method", "strategy"), TEXT),
+    **dict.fromkeys(("out", "device"), TEXT),
     **dict.fromkeys(("lora", "lora_2"), st.lists(TEXT, max_size=3)),
     **dict.fromkeys(("guidance_scale", "guidance_scale_2", "shift"), SCALE),
     **dict.fromkeys(("fps", "device_memory", "timeout", "wait", "dpi"), st.floats(1.0, 1000)),

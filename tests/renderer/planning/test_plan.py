@@ -181,6 +181,7 @@ def test_what_is_known_of_cuda_without_torch_is_what_torch_says() -> None:
     [
         ({"num_frames": 5}, "num_frames 5: flux draws pictures; leave it at 1"),
         ({"image": "a.png"}, "image 'a.png': FluxPipeline starts from no frame; init redraws"),
+        ({"mask": "a.png"}, "mask 'a.png': method 'auto' treats all regions alike; leave it out"),
         ({"guidance_ranks": 2, "workers": 2}, "guidance_ranks 2: there is one prompt"),
         (
             {"negative_prompt": "fog", "true_cfg_scale": 2, "guidance_ranks": 2, "workers": 3},

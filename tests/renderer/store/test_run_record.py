@@ -13,6 +13,7 @@ def test_no_path_of_the_machine_is_published() -> None:
         "model": "/home/someone/flux",
         "init": "/home/someone/clips/a.mp4",
         "image": "clips/first.png",
+        "mask": "/home/x/mask.png",
         "lora": ["/home/someone/ink.safetensors=0.8", "hub/ink"],
         "negative_prompt": None,
     }
@@ -23,6 +24,7 @@ def test_no_path_of_the_machine_is_published() -> None:
             "model": "flux",
             "init": "a.mp4",
             "image": "first.png",
+            "mask": "mask.png",
             "lora": ["ink.safetensors=0.8", "hub/ink"],
             "negative_prompt": None,
         }
