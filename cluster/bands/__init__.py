@@ -24,11 +24,6 @@ from .scale_fusion import low_pass as low_pass
 from .scale_fusion import shaped_attention as shaped_attention
 from .sequence_parallel import Context as Context
 from .sequence_parallel import canvas_attention as canvas_attention
-from .skip_filter import FreeU as FreeU
-from .skip_filter import SkipSite as SkipSite
-from .skip_filter import damped as damped
-from .skip_filter import free_u as free_u
-from .skip_filter import hook_skips as hook_skips
 from .tensor_shapes import BandError as BandError
 from .windowed_attention import window_attention as window_attention
 from .windows import Edge as Edge

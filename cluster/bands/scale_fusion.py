@@ -10,10 +10,10 @@ Shape suffixes: B batch, H heads, S tokens, T frames, R rows, C columns, D head 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from frieze.kernels.reference import wide
 
 from ..comm import AxisComms, Comm
 from ..layout import Band, LayoutError
+from .interpolation import resized, resized_bands
 from .sequence_parallel import Context, canvas_attention, text_rows
 from .windowed_attention import window_attention
 from .windows import Windows
@@ -53,10 +54,15 @@ class ScaleFusion:
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """What the queries of a layer ask: windows alone, or windows and the canvas in fusion."""
+    """What the queries of a layer ask: windows alone, or windows and the canvas in fusion.
+
+    With a `grid` queries, keys and values are resized bicubically to so many rows and columns, of
+    which the windows are, no fewer than there are, and the answers are resized back.
+    """
 
     windows: Windows
     fusion: ScaleFusion | None = None
+    grid: tuple[int, int] | None = None
 
     @property
     def fuses_features(self) -> bool:
@@ -86,6 +92,10 @@ def shaped_attention(
     """
     context = Context(0) if context is None else context
     qkv = (q_BHSD, k_BHSD, v_BHSD)
+    if shape.grid is not None:
+        place = _Grid(comms.world, bands, width, num_frames, shape.grid)
+        same = partial(shaped_attention, comms=comms, scale=scale, num_frames=num_frames)
+        return _resized_attention(same, qkv, place, replace(shape, grid=None), context)
     (_, q), (k_text, k), (v_text, v) = (context.split(x) for x in qkv)
     in_windows = partial(
         window_attention,
@@ -112,6 +122,48 @@ def shaped_attention(
     grid = (num_frames, bands[comms.world.rank].rows, width)
     fused = context.join(text, _fused(image, local, grid, comms.world, bands, fusion))
     return torch.cat((context.join(text, image), fused), dim=2) if shape.fuses_features else fused
+
+
+class _Grid(NamedTuple):
+    """Tokens that are frames of rows and columns, and the rows and columns of a larger grid."""
+
+    comm: Comm
+    bands: Sequence[Band]
+    width: int
+    num_frames: int
+    larger: tuple[int, int]
+
+    @property
+    def to_bands(self) -> tuple[Band, ...]:
+        return resized_bands(self.bands, self.larger[0])
+
+    def up(self, x: Tensor) -> Tensor:
+        """This rank's tokens of the larger grid, dim 2."""
+        grid = x.unflatten(2, (self.num_frames, -1, self.width))
+        return resized(grid, self.comm, self.bands, self.to_bands, self.larger[1]).flatten(2, 4)
+
+    def down(self, x: Tensor) -> Tensor:
+        """The way back."""
+        grid = x.unflatten(2, (self.num_frames, -1, self.larger[1]))
+        return resized(grid, self.comm, self.to_bands, self.bands, self.width).flatten(2, 4)
+
+
+def _resized_attention(
+    attention: Callable[..., Tensor],
+    qkv: Sequence[Tensor],
+    grid: _Grid,
+    shape: AttentionShape,
+    context: Context,
+) -> Tensor:
+    """Attention on a larger grid of image tokens; text stays as it is."""
+    parts = [context.split(x) for x in qkv]
+    larger = [context.join(text, grid.up(image)) for text, image in parts]
+    out = attention(
+        *larger, bands=grid.to_bands, width=grid.larger[1], shape=shape, context=context
+    )
+    answers = out.chunk(2, dim=2) if shape.fuses_features else [out]
+    split = [context.split(each) for each in answers]
+    return torch.cat([context.join(text, grid.down(image)) for text, image in split], dim=2)
 
 
 def _of_text(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Literal
 
-from frieze.cluster.bands import Edge, Window, Windows
+from frieze.cluster.bands import AttentionShape, Edge, Window, Windows
 
 # (lowest, highest) -> a whole number between them, both possible: by how much a window moves.
 Draw = Callable[[int, int], int]
@@ -32,6 +33,19 @@ def shifted_windows(rows: int, columns: int, shift: int) -> Windows:
         (range(left, left + half_columns), range(left + half_columns, left + columns)),
         "wrap",
     )
+
+
+def shifted_shape(
+    rows: int, columns: int, shift: int, odd: Literal["cut", "resize"] = "cut"
+) -> AttentionShape:
+    """Attention in `shifted_windows`; `resize` gives odd maps even windows, as the release does.
+
+    It resizes them bicubically to even rows and columns, and what they answer back.
+    """
+    grid = (rows + rows % 2, columns + columns % 2)
+    if odd == "cut" or grid == (rows, columns):
+        return AttentionShape(shifted_windows(rows, columns, shift))
+    return AttentionShape(shifted_windows(*grid, shift), grid=grid)
 
 
 def interleaved_windows(rows: int, columns: int, steps: tuple[int, int]) -> Windows:

@@ -12,6 +12,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from frieze.cluster.bands import (
+    BandError,
     BlockPool,
     ConvGeometry,
     ConvShape,
@@ -86,25 +87,35 @@ def cuts(rows: int, unit: int) -> Iterator[tuple[Band, ...]]:
 
 
 @pytest.mark.parametrize("vector", vectors("conv"))
-def test_single_convolutions_are_torchs(vector: dict[str, Any]) -> None:
-    """Odd sizes too: what is asked of the layer beside its own geometry is what is computed."""
-    layer = nn.Conv2d(3, 2, 3, padding=1).double()
-    network = nn.Sequential(layer)
+def test_single_convolutions_are_the_authors(vector: dict[str, Any]) -> None:
+    """Odd sizes too, where one rank has them; what is asked of the layer is not its own."""
+    network = nn.Sequential(nn.Conv2d(3, 2, 3, stride=vector["stride"], padding=1).double())
+    with torch.no_grad():
+        network[0].weight.copy_(noise((2, 3, 3, 3), vector["seed"] + 1) / 27**0.5)
+        network[0].bias.copy_(0.1 * noise((2,), vector["seed"] + 2))
     hook_convolutions(network, ["0"], [])
     x = noise(tuple(vector["input"]), vector["seed"])
-    geometry = ConvGeometry(vector["stride"], vector["dilation"])
-    with torch.no_grad():
-        plain = network(x)
-        with conv_shape(ConvShape({"0": geometry})):
-            got = network(x)
-        again = network(x)
-    expected = F.conv2d(
-        x, layer.weight, layer.bias, vector["stride"], vector["padding"], vector["dilation"]
-    )
-    assert torch.equal(got, expected)
-    assert list(got.shape) == vector["output"]["shape"]
-    assert torch.equal(plain, again)
-    assert (layer.stride, layer.dilation, layer.padding) == ((1, 1), (1, 1), (1, 1))
+    shape = ConvShape({"0": ConvGeometry(vector["stride"], vector["dilation"])})
+    own = (network[0].stride, network[0].dilation, network[0].padding)
+
+    def made(bands: tuple[Band, ...], shape: ConvShape) -> Tensor:
+        def rank(comm: Comm) -> Tensor:
+            band, canvas = bands[comm.rank], Canvas(1, *vector["input"][2:])
+            with torch.no_grad(), band_mode(comm, bands, canvas=canvas), conv_shape(shape):
+                out: Tensor = network(x[:, :, band.start : band.stop])
+                return out
+
+        return torch.cat(run_threads(rank, len(bands), timeout=AMPLE), 2)
+
+    rows, unit = vector["input"][2], vector["stride"]
+    for bands in cuts(rows, unit):
+        assert difference(made(bands, shape), vector["output"]) <= EXACT, bands
+    if rows % unit:
+        with pytest.raises(BandError, match=f"cut the canvas at multiples of {unit}"):
+            made((Band(0, unit), Band(unit, rows)), shape)
+    plain = made((Band(0, rows),), ConvShape())
+    assert difference(plain, vector["output"]) > CONTROL
+    assert (network[0].stride, network[0].dilation, network[0].padding) == own
 
 
 @pytest.mark.parametrize("vector", vectors("dilation"))

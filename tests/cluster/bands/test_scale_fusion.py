@@ -40,6 +40,9 @@ SHAPES = {
     "hwc": AttentionShape(LOCAL, ScaleFusion(7, axes="hwc")),
     "wc": AttentionShape(LOCAL, ScaleFusion(3, 0.7, axes="wc")),
     "fast": AttentionShape(LOCAL, ScaleFusion(5, axes="hw", coarse=GRIDS)),
+    "resized": AttentionShape(
+        Windows.product([range(7), range(7, 14)], [range(5), range(5, 10)]), grid=(14, 10)
+    ),
 }
 
 

@@ -20,11 +20,13 @@ from frieze.cluster.bands import (
     low_pass,
     shaped_attention,
 )
+from frieze.cluster.bands.interpolation import resized, resized_bands
 from frieze.cluster.comm import Comm, axis_comms, run_threads
 from frieze.cluster.layout import Band
 from frieze.renderer.extrapolation.windows import (
     interleaved_windows,
     seeded,
+    shifted_shape,
     shifted_windows,
     trained_windows,
 )
@@ -68,7 +70,7 @@ def attn1(
 
 
 def is_even(vector: dict[str, Any]) -> bool:
-    """The release resizes odd maps to even ones; ours have windows of unequal size."""
+    """The release resizes odd maps to even ones; ours have windows of unequal size if unasked."""
     return not any(side % 2 for side in vector["grid"])
 
 
@@ -93,6 +95,56 @@ def test_shifted_attention_is_hidiffusions(vector: dict[str, Any]) -> None:
         assert difference(got, vector["attn1_output"]) <= EXACT
         other = AttentionShape(shifted_windows(rows, columns, (vector["q"] + 1) % 4))
         assert difference(attn1(other, x, (rows, columns), bands), vector["attn1_output"]) > CONTROL
+
+
+@pytest.mark.parametrize("vector", [v for v in vectors("windows_label") if not is_even(v)])
+def test_odd_maps_are_resized_as_hidiffusion_does(vector: dict[str, Any]) -> None:
+    """What its windows hold of a map of the tokens' own numbers."""
+    rows, columns = vector["grid"]
+    shape = shifted_shape(rows, columns, vector["q"], "resize")
+    assert shape.grid == tuple(vector["resized_to"])
+    numbers = torch.arange(rows * columns, dtype=torch.float64).view(1, rows, columns, 1)
+    for bands in uneven(rows):
+        to_bands = resized_bands(bands, shape.grid[0])
+
+        def rank(
+            comm: Comm,
+            band: Band,
+            bands: tuple[Band, ...] = bands,
+            to_bands: tuple[Band, ...] = to_bands,
+        ) -> Tensor:
+            return resized(numbers[:, band.start : band.stop], comm, bands, to_bands, columns)
+
+        made = on_bands(rank, bands, 1)[0, :, :, 0]
+        for window, stated in zip(
+            shape.windows.windows, vector["windows_of_interpolated_indices"], strict=True
+        ):
+            of_rows, of_columns = (
+                torch.tensor([i % n for i in span])
+                for span, n in zip((window.rows, window.columns), shape.grid, strict=True)
+            )
+            assert difference(made[of_rows[:, None], of_columns].flatten(), stated) <= ROUNDED
+
+
+@pytest.mark.parametrize("vector", [v for v in vectors("windows_attention") if not is_even(v)])
+def test_shifted_attention_of_odd_maps_is_hidiffusions(vector: dict[str, Any]) -> None:
+    rows, columns = vector["grid"]
+    x = noise((1, rows * columns, 16), vector["seed"])
+    for bands in uneven(rows):
+        resizes = shifted_shape(rows, columns, vector["q"], "resize")
+        got = attn1(resizes, x, (rows, columns), bands)
+        assert difference(got, vector["attn1_output"]) <= EXACT
+        cuts = shifted_shape(rows, columns, vector["q"])
+        assert difference(attn1(cuts, x, (rows, columns), bands), vector["attn1_output"]) > CONTROL
+
+
+def uneven(rows: int) -> list[tuple[Band, ...]]:
+    """One band; two and three unequal ones, one of a single row."""
+    return [
+        (Band(0, rows),),
+        (Band(0, 1), Band(1, rows)),
+        (Band(0, 2), Band(2, 3), Band(3, rows)),
+    ]
 
 
 @pytest.mark.parametrize("shift", range(4))

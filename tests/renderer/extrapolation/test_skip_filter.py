@@ -9,18 +9,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from frieze.cluster.bands import (
-    BandError,
-    FreeU,
-    SkipSite,
-    band_mode,
-    damped,
-    free_u,
-    hook_skips,
-    mark,
-)
+from frieze.cluster.bands import BandError, band_mode, mark
 from frieze.cluster.comm import Comm, run_threads, solo
 from frieze.cluster.layout import Band, Canvas
+from frieze.renderer.extrapolation.skip_filter import FreeU, SkipSite, damped, free_u, hook_skips
 from support.shared import kept
 from support.vectors import ROUNDED, about, difference, noise, vectors
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT64

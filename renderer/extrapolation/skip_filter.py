@@ -23,11 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from frieze.cluster.bands import BandError
+from frieze.cluster.comm import Comm
+from frieze.cluster.layout import Band
 from frieze.kernels.reference import wide
-
-from ..comm import Comm
-from ..layout import Band
-from .tensor_shapes import BandError
 
 SLICE = 64  # channels that are filtered at once: a large map is not held twice in float32
 
