@@ -23,7 +23,7 @@ from frieze.kernels.reference import wide
 
 from ..comm import AxisComms, Comm
 from ..layout import Band, LayoutError
-from .interpolation import resized, resized_bands
+from .resizing import resized, resized_bands
 from .sequence_parallel import Context, canvas_attention, text_rows
 from .windowed_attention import window_attention
 from .windows import Windows
