@@ -118,7 +118,14 @@ def test_no_package_is_a_heap() -> None:
 
 def test_a_package_states_its_purpose_and_nothing_else() -> None:
     """Faces excepted, and plugins' contracts, which lie in the package of their plugins."""
-    faces = {"renderer", "cluster/comm", "cluster/bands", "cluster/fleet", *PLUGINS}
+    faces = {
+        "renderer",
+        "cluster/comm",
+        "cluster/attention",
+        "cluster/bands",
+        "cluster/fleet",
+        *PLUGINS,
+    }
     for folder, files in packages().items():
         if folder == "kernels" or folder in faces:
             continue

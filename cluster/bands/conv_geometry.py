@@ -7,8 +7,10 @@ to a module: ranks that are threads may be at different steps.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +19,6 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
 
 Size = tuple[int, int]
 
@@ -45,6 +46,15 @@ class ConvShape:
     convs: Mapping[str, ConvGeometry] = field(default_factory=dict)
     pools: tuple[BlockPool, ...] = ()
 
+    @property
+    def reduction(self) -> int:
+        """How many times farther than the network's own its coarsest stride is.
+
+        Samplers have a stride of 2 by themselves, and a pool halves what is behind it.
+        """
+        farther = (max(1, geometry.stride // 2) for geometry in self.convs.values())
+        return math.prod(farther) * 2 ** len(self.pools)
+
 
 @dataclass
 class _Step:
@@ -60,6 +70,9 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+_hooking = threading.Lock()
+# Networks, and the layers' names, pairs of samplers and pools that have their hooks.
+_hooked: weakref.WeakKeyDictionary[nn.Module, set[object]] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
@@ -72,28 +85,40 @@ def conv_shape(shape: ConvShape | None) -> Iterator[None]:
         _thread.step = before
 
 
-def hook_convolutions(
-    network: nn.Module, convs: Sequence[str], pools: Sequence[BlockPool]
-) -> list[RemovableHandle]:
+def hook_convolutions(network: nn.Module, convs: Sequence[str], pools: Sequence[BlockPool]) -> None:
     """Hooks for the layers that a shape may name, and for the samplers that then change sizes.
 
+    Each is hooked once, however often it is asked for; outside `conv_shape` the hooks do nothing.
     An upsampler grows its map to the size that the downsampler of its level was given, whatever
     the stride.  AttributeError names a layer that the network lacks.
     """
-    handles = []
-    for name in convs:
-        layer = network.get_submodule(name)
-        handles.append(layer.register_forward_pre_hook(partial(_enter, name)))
-        handles.append(layer.register_forward_hook(_leave, always_call=True))
-    for down, up in _samplers(network):
-        lower, upper = network.get_submodule(down), network.get_submodule(up)
-        handles.append(lower.register_forward_pre_hook(partial(_keep_size, down)))
-        handles.append(upper.register_forward_pre_hook(partial(_give_size, down)))
-    for pool in pools:
-        after, until = network.get_submodule(pool.after), network.get_submodule(pool.until)
-        handles.append(after.register_forward_hook(partial(_shrink, pool)))
-        handles.append(until.register_forward_hook(partial(_grow, pool)))
-    return handles
+    sites: list[tuple[object, Callable[[], None]]] = [
+        *((name, partial(_hook_conv, network, name)) for name in convs),
+        *((pair, partial(_hook_samplers, network, *pair)) for pair in _samplers(network)),
+        *((pool, partial(_hook_pool, network, pool)) for pool in pools),
+    ]
+    with _hooking:
+        hooked = _hooked.setdefault(network, set())
+        for site, hook in sites:
+            if site not in hooked:
+                hook()
+                hooked.add(site)
+
+
+def _hook_conv(network: nn.Module, name: str) -> None:
+    layer = network.get_submodule(name)
+    layer.register_forward_pre_hook(partial(_enter, name))
+    layer.register_forward_hook(_leave, always_call=True)
+
+
+def _hook_samplers(network: nn.Module, down: str, up: str) -> None:
+    network.get_submodule(down).register_forward_pre_hook(partial(_keep_size, down))
+    network.get_submodule(up).register_forward_pre_hook(partial(_give_size, down))
+
+
+def _hook_pool(network: nn.Module, pool: BlockPool) -> None:
+    network.get_submodule(pool.after).register_forward_hook(partial(_shrink, pool))
+    network.get_submodule(pool.until).register_forward_hook(partial(_grow, pool))
 
 
 def _samplers(network: nn.Module) -> list[tuple[str, str]]:

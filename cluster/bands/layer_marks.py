@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .sequence_parallel import Context
+from ..attention import Context
 from .tensor_shapes import BandError
 
 ContextOf = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Context | None]
@@ -73,6 +73,8 @@ class Call:
     context: Context | None
     outer_error: BaseException | None
     num_attentions: int = 0
+    # What becomes of the layer's output, where its attention answered more than it was asked.
+    finished: Callable[[Tensor], Tensor] | None = None
 
     def close(self) -> None:
         """BandError unless the layer attended exactly once."""
@@ -175,11 +177,13 @@ def _enter(
         watch.enter(Call(marks, name, found, sys.exception()))
 
 
-def _leave(layer: nn.Module, args: Any, output: Any) -> None:
+def _leave(layer: nn.Module, args: Any, output: Any) -> Tensor | None:
     watch = _current.watch
     if watch is None or not watch.running:
-        return
+        return None
     call = watch.leave()
     # Hooks also run when the layer fails: then its own error is the one to report.
-    if sys.exception() is call.outer_error:
-        watch.finish(call)
+    if sys.exception() is not call.outer_error:
+        return None
+    watch.finish(call)
+    return None if call.finished is None else call.finished(output)

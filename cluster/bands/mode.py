@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypedDict
 
@@ -22,19 +23,25 @@ from torch.overrides import TorchFunctionMode
 from frieze.kernels.decay import Decay
 from frieze.kernels.group_norm import Moments, merge, moments, normalise
 
+from ..attention import (
+    AttentionChange,
+    AttentionModifier,
+    Context,
+    canvas_attention,
+    canvas_entropy,
+    fused_features,
+    shaped_attention,
+)
 from ..comm import AxisComms, Comm, axis_comms
-from ..layout import Band, Canvas, Mesh
-from .attention_entropy import canvas_entropy
-from .attention_modifier import AttentionChange, AttentionModifier
+from ..layout import Band, Canvas, LayoutError, Mesh
 from .attention_override import AttentionOverride
 from .convolution import BandConvolution
 from .interpolation import BandInterpolation
 from .layer_marks import Call, LayerGuard, Marks, mark
 from .row_mixers import Spans, row_mixer
-from .sequence_parallel import Context, canvas_attention
-from .tensor_shapes import BandError, CanvasShapes, refusal
+from .tensor_shapes import BandError, CanvasShapes, TokenGrid, refusal
 
-__all__ = ["BandError", "BandMode", "Context", "Marks", "band_mode", "mark"]
+__all__ = ["BandError", "BandMode", "Marks", "band_mode", "mark"]
 
 
 class BandMode(TorchFunctionMode):
@@ -177,10 +184,69 @@ class BandMode(TorchFunctionMode):
         if change.probe is not None:
             place = self._place(function, (query, key, value), call, change)
             change.probe(canvas_entropy(query, key, pooled=change.pooled, scale=scale, **place))
+        if change.shape is not None:
+            shaped = self._shaped(function, (query, key, value), call, change, scale)
+            if shaped is not None:
+                return shaped
         if self._is_whole and change.keeps_logits:  # all tokens are here
             return function(query, key, value, attn_mask, scale=scale)
         place = self._place(function, (query, key, value), call, change)
         return canvas_attention(query, key, value, scale=scale, **place)
+
+    def _shaped(
+        self,
+        function: Any,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        call: Call,
+        change: AttentionChange,
+        scale: float | None,
+    ) -> Tensor | None:
+        """Attention in windows, with the canvas or without; None where the canvas is asked."""
+        assert change.shape is not None
+        self._token_counts(function, qkv, call)
+        grid = self._grid(function, qkv[0], call)
+        shape = change.shape(grid.rows, grid.columns)
+        if shape is None:
+            return None
+        if change.decay is not None or change.probe is not None:
+            raise refusal(function, qkv, "decay and entropy are of the canvas, not of windows")
+        if shape.fuses_features:
+            if call.context is not None:
+                raise refusal(
+                    function,
+                    qkv,
+                    f"layer {call.name!r}: features are not fused where text is joined to the "
+                    "image's tokens, for they part before the projection; fuse rows and columns",
+                )
+            assert shape.fusion is not None
+            call.finished = partial(fused_features, fusion=shape.fusion)
+        return shaped_attention(
+            *qkv,
+            comms=self.comms,
+            bands=grid.bands,
+            width=grid.columns,
+            shape=shape,
+            scale=scale,
+            context=call.context,
+            num_frames=grid.frames,
+        )
+
+    def _grid(self, function: Any, query: Tensor, call: Call) -> TokenGrid:
+        """Rows and columns of this layer's tokens."""
+        num_text = call.context.num_tokens if call.context else 0
+        grid, reason = None, "give the mode its latent canvas"
+        try:
+            grid = self.canvas.grid_of(query.shape[2] - num_text)
+        except LayoutError as error:
+            reason = str(error)
+        if grid is None:
+            raise refusal(
+                function,
+                query,
+                f"layer {call.name!r}: it is not known which rows and columns these tokens are; "
+                f"{reason}",
+            )
+        return grid
 
     def _place(
         self,

@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -35,6 +35,19 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(item)
     elif isinstance(value, dict):
         yield from tensors_in(list(value.values()))
+
+
+class TokenGrid(NamedTuple):
+    """Image tokens of a layer on the whole canvas: frames of rows and columns, cut into bands."""
+
+    frames: int
+    bands: tuple[Band, ...]
+    columns: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of tokens on the canvas."""
+        return self.bands[-1].stop
 
 
 class CanvasShapes:
@@ -102,6 +115,19 @@ class CanvasShapes:
         per_frame = Fraction(num_tokens, self.band.rows) / self.canvas.width
         counts = range(self.canvas.frames, 0, -1)
         return next((t for t in counts if _is_square(per_frame / t)), None)
+
+    def grid_of(self, num_tokens: int) -> TokenGrid | None:
+        """Where the band's tokens lie on the canvas; None if no square patch gives so many.
+
+        LayoutError where a band would end between two rows of tokens.
+        """
+        frames = self.frames_of(num_tokens)
+        if frames is None or self.canvas is None:
+            return None
+        per_cell = Fraction(num_tokens, frames * self.band.rows * self.canvas.width)
+        resolution = Fraction(*map(math.isqrt, per_cell.as_integer_ratio()))
+        columns = self.canvas.width * resolution
+        return TokenGrid(frames, self.at(resolution), int(columns))
 
 
 @functools.lru_cache(maxsize=256)  # every attention of every step asks, for a few shapes

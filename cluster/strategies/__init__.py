@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..bands import AttentionModifier, Marks
+    from ..attention import AttentionModifier
+    from ..bands import Marks
     from ..comm import AxisComms
     from ..layout import Band
 

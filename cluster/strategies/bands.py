@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from ..bands import AttentionModifier, Marks, band_mode
+from ..attention import AttentionModifier
+from ..bands import Marks, band_mode
 from ..comm import AxisComms, Comm
 from ..layout import Band, Canvas
 

@@ -65,7 +65,8 @@ class ModelFacts:
     `takes_image`: it animates a first frame, and without one if that is `image_optional`.
     `num_experts`: networks that take turns. `rotary`: its positions are angles. `float32_noise`:
     its pipeline draws noise in float32 whatever the weights' precision. `fixed_sequence_length`:
-    its encoders read so many tokens, no more and no fewer.
+    its encoders read so many tokens, no more and no fewer. `attentions`: of a U-Net, how many
+    blocks attend at each level on the way down, from the largest map on.
     """
 
     family: str
@@ -86,6 +87,7 @@ class ModelFacts:
     float32_noise: bool = False
     fixed_sequence_length: bool = False
     training_frames: int = 1
+    attentions: tuple[int, ...] = ()
 
     @property
     def training_tokens(self) -> int:

@@ -11,8 +11,7 @@ from typing import Literal
 
 from frieze.cluster.bands import BlockPool, ConvGeometry, ConvShape
 
-Model = Literal["sd15", "sdxl", "sdxl_turbo", "sdxl_inpainting"]
-
+from .unet_layouts import Model, layout
 
 # Layers of SDXL that FreeScale dilates: the deepest level and the way into it; no up block.
 DILATED = (
@@ -29,6 +28,20 @@ def dilated(dilation: int) -> ConvShape:
     )
 
 
+# Where HiDiffusion strides farther, and where it pools and grows back.
+SAMPLERS = {
+    "sd15": "down_blocks.0.downsamplers.0.conv",
+    "sdxl": "down_blocks.1.downsamplers.0.conv",
+}
+POOLS = {
+    "sd15": BlockPool("down_blocks.1.attentions.0", "up_blocks.2.attentions.1"),
+    "sdxl": BlockPool("down_blocks.1.attentions.0", "up_blocks.1.attentions.1"),
+}
+
+
+Order = Literal["published", "aggressive", "progressive"]
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Steps [first, end) that stride farther, and those that pool."""
@@ -37,31 +50,50 @@ class Schedule:
     pooled: tuple[int, int]
 
 
-def raunet_schedule(model: Model, latent: tuple[int, int], num_steps: int) -> Schedule:
+def raunet_schedule(
+    model: Model,
+    latent: tuple[int, int],
+    num_steps: int,
+    order: Order = "published",
+    *,
+    strided: float | None = None,
+    pooled: float | None = None,
+) -> Schedule:
     """HiDiffusion's thresholds by model and size; `num_steps` are those actually run.
 
-    SDXL below 4096 pixels on a side is `aggressive`: it strides first and pools after.
+    An aggressive schedule strides first and pools after, a progressive one does both from the
+    first step on. As published SDXL below 4096 pixels on a side is aggressive and all else is not.
+    `strided` and `pooled` are the parts of the steps until which, None as published.
     """
+    is_large = min(latent) >= (256 if model == "sd15" else 512)
+    if order == "published":
+        order = "aggressive" if model == "sdxl" and not is_large else "progressive"
+    own = _thresholds(model, order, is_large=is_large)
+    first, end = (
+        int(num_steps * (share if given is None else given))
+        for share, given in zip(own, (strided, pooled), strict=True)
+    )
+    return Schedule((0, first), (first, max(first, end)) if order == "aggressive" else (0, end))
 
-    def until(share: float) -> int:
-        return int(num_steps * share)
 
-    large = min(latent) >= (256 if model == "sd15" else 512)
-    if model == "sdxl_turbo":
-        return Schedule((0, 0), (0, until(0.5)))
-    if large:
-        shares = (0.7, 0.3) if model == "sd15" else (0.3, 0.7)
-        return Schedule((0, until(shares[0])), (0, until(shares[1])))
+def _thresholds(model: Model, order: Order, *, is_large: bool) -> tuple[float, float]:
+    """Parts of the steps until which is strided, and until which is pooled."""
+    if order == "aggressive":
+        return 8 / 50, 0.7 if is_large else 0.4
     if model == "sd15":
-        return Schedule((0, until(0.4)), (0, 0))
-    first = until(8 / 50) if model == "sdxl" else 0
-    return Schedule((0, first), (first, until(0.4)))
+        return (0.7, 0.3) if is_large else (0.4, 0.0)
+    if model == "sdxl_turbo":
+        return 0.0, 0.5
+    return (0.3, 0.7) if is_large else (0.0, 0.4)
+
+
+def raunet_sites(model: Model) -> tuple[tuple[str, ...], tuple[BlockPool, ...]]:
+    """The layers and pools that `raunet` may name."""
+    return (SAMPLERS[layout(model)],), (POOLS[layout(model)],)
 
 
 def raunet(model: Model, schedule: Schedule, step: int) -> ConvShape:
     """What RAU-Net changes at a step: a sampler of stride 4, dilation 2, and a block pooled."""
-    level, up = (0, 2) if model == "sd15" else (1, 1)
-    convs = {f"down_blocks.{level}.downsamplers.0.conv": ConvGeometry(4, 2)}
-    pool = BlockPool("down_blocks.1.attentions.0", f"up_blocks.{up}.attentions.1")
-    strides, pools = (first <= step < end for first, end in (schedule.strided, schedule.pooled))
-    return ConvShape(convs if strides else {}, (pool,) if pools else ())
+    (sampler,), pools = raunet_sites(model)
+    strides, pooled = (first <= step < end for first, end in (schedule.strided, schedule.pooled))
+    return ConvShape({sampler: ConvGeometry(4, 2)} if strides else {}, pools if pooled else ())

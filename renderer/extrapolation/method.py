@@ -16,8 +16,13 @@ from ..models.positions import AbsolutePolicy, PositionPolicy, RotaryAxis, train
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from frieze.cluster.attention import AttentionShape
+    from frieze.cluster.bands import BlockPool, ConvShape
+    from frieze.cluster.layout import Canvas
     from frieze.kernels.decay import Decay
 
+    from ..checkpoints.facts import ModelFacts
+    from ..sampling.noise_levels import NoiseLevel
     from .guides import Guide
 
 
@@ -72,6 +77,65 @@ class Focus:
 
 
 @dataclass(frozen=True)
+class StepContext:
+    """All that a rule of one step may depend on; none counts calls, so every step can be resumed.
+
+    `canvas` is in latent cells, `scale` by how much it exceeds the trained size in rows and
+    columns, `seed` the picture's. All ranks and both halves of the guidance have the same.
+    """
+
+    stage: int
+    step: int
+    num_steps: int
+    level: NoiseLevel
+    canvas: Canvas
+    scale: tuple[float, float]
+    seed: int = 0
+
+    @staticmethod
+    def of(
+        facts: ModelFacts,
+        seed: int,
+        canvas: Canvas,
+        levels: Sequence[NoiseLevel],
+        *,
+        stage: int,
+        step: int,
+    ) -> StepContext:
+        """Of one step of a stage with these noise levels."""
+        trained = facts.training_size / facts.latent.downscale
+        scale = (canvas.height / trained, canvas.width / trained)
+        return StepContext(stage, step, len(levels) - 1, levels[step], canvas, scale, seed)
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the canvas is larger than the model was trained on; else nothing is changed."""
+        return max(self.scale) > 1
+
+
+# (step, layer, rows and columns of its tokens on the canvas) -> what its queries ask; None for
+# the whole canvas.
+WindowPolicy = Callable[["StepContext", str, int, int], "AttentionShape | None"]
+
+
+@dataclass(frozen=True)
+class Convolutions:
+    """How a U-Net's convolutions walk over a canvas that is larger than trained.
+
+    `rule` gives a step's geometry, None the network's own. It names no layer that is not in
+    `layers` and no pool that is not in `pools`.
+    """
+
+    rule: Callable[[StepContext], ConvShape | None]
+    layers: tuple[str, ...] = ()
+    pools: tuple[BlockPool, ...] = ()
+
+    def shape(self, context: StepContext) -> ConvShape | None:
+        """The geometry of a step; None where the canvas is no larger than trained."""
+        return self.rule(context) if context.is_beyond else None
+
+
+@dataclass(frozen=True)
 class Detection:
     """The wish of a method that frequencies be found, before it draws, which would repeat.
 
@@ -97,6 +161,8 @@ class Method:
     needs_spectrum: bool = False
     focus: Focus | None = None
     decay: DecayPolicy | None = None
+    windows: WindowPolicy | None = None
+    convolutions: Convolutions | None = None
     guide: Guide | None = None  # of every stage but the first, by the one before it
     detection: Detection | None = None
     note: str = ""

@@ -10,10 +10,16 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from frieze.cluster.bands import AttentionShape, Edge, Window, Windows
+from frieze.cluster.attention import AttentionShape, Edge, Window, Windows
 
 # (lowest, highest) -> a whole number between them, both possible: by how much a window moves.
 Draw = Callable[[int, int], int]
+
+# Blocks whose self-attention HiDiffusion gives windows, by a U-Net's layout: the largest maps'.
+WINDOWED = {
+    "sd15": ("down_blocks.0.", "up_blocks.3."),
+    "sdxl": ("down_blocks.1.", "up_blocks.1."),
+}
 
 _MASK = 2**64 - 1
 
@@ -101,6 +107,15 @@ def seeded(key: str) -> Draw:
         return lowest + (mixed ^ (mixed >> 31)) % (highest - lowest + 1)
 
     return draw
+
+
+def shifts(key: str, step: int) -> int:
+    """Quarters by which `shifted_windows` move at a step, 0 to 3, never twice the same in a row.
+
+    HiDiffusion draws them anew at every call; here `key` decides.
+    """
+    draw = seeded(key)
+    return sum(draw(1, 3) if index else draw(0, 3) for index in range(step + 1)) % 4
 
 
 def _half_steps(length: int, window: int) -> Sequence[range]:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
     from torch import Tensor
 
-    from frieze.cluster.bands import Context, Marks
+    from frieze.cluster.attention import Context
+    from frieze.cluster.bands import Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -205,7 +206,7 @@ class Flux(PictureVAE):
 
     def _context(self, *_: object) -> Context:
         """Text comes first in double and single blocks alike."""
-        from frieze.cluster.bands import Context
+        from frieze.cluster.attention import Context
 
         return Context(self._thread.num_text_tokens, "front")
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from frieze.cluster.bands import Context, Marks
+    from frieze.cluster.attention import Context
+    from frieze.cluster.bands import Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -156,7 +157,7 @@ class Flux2(PictureVAE):
 
     def _context(self, *_: object) -> Context:
         """Text comes first in double and single blocks alike."""
-        from frieze.cluster.bands import Context
+        from frieze.cluster.attention import Context
 
         return Context(self._thread.num_text_tokens, "front")
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from frieze.cluster.bands import Context, Marks
+    from frieze.cluster.attention import Context
+    from frieze.cluster.bands import Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -153,7 +154,7 @@ class Qwen(CausalVAE):
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
 
     def _context(self, *_: object) -> Context:
-        from frieze.cluster.bands import Context
+        from frieze.cluster.attention import Context
 
         return Context(self._thread.num_text_tokens, "front")
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from frieze.cluster.bands import Context, Marks
+    from frieze.cluster.attention import Context
+    from frieze.cluster.bands import Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -220,7 +221,7 @@ class SD3(PictureVAE):
 
     def _context(self, *_: object) -> Context:
         """Text comes behind the picture."""
-        from frieze.cluster.bands import Context
+        from frieze.cluster.attention import Context
 
         return Context(self._thread.num_text_tokens, "rear")
 

@@ -46,12 +46,24 @@ class Unet(Config):
     """unet/config.json."""
 
     block_out_channels: Sizes
+    down_block_types: Annotated[list[str], Field(max_length=16)] = Field(
+        default=["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
+    )
+    layers_per_block: Size | Sizes = 2
     cross_attention_dim: Size
     in_channels: Size | None = None
     addition_embed_type: str | None = None
     class_embed_type: str | None = None
     time_cond_proj_dim: Size | None = None
     sample_size: Cells | Annotated[list[Cells], Field(min_length=1, max_length=2)] | None = None
+
+    @property
+    def attentions(self) -> tuple[int, ...]:
+        """Blocks that attend at each level on the way down."""
+        layers, kinds = self.layers_per_block, self.down_block_types
+        counts = [layers] * len(kinds) if isinstance(layers, int) else layers
+        each = zip(kinds, counts, strict=False)
+        return tuple(count if "CrossAttn" in kind else 0 for kind, count in each)
 
     @property
     def trained_cells(self) -> int:
@@ -93,6 +105,7 @@ def describe(folder: Path) -> ModelFacts:
             decoder_channels=vae.decoder_channels,
         ),
         rotary=False,
+        attentions=unet.attentions,
         guidance=GuidanceFacts(
             cfg="guidance_scale", defaults={"guidance_scale": 5.0 if pipeline == XL else 7.5}
         ),

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from frieze.cluster.bands import Context, Marks
+    from frieze.cluster.attention import Context
+    from frieze.cluster.bands import Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -167,12 +168,12 @@ class ZImage(PictureVAE):
         return sequences
 
     def _padding(self, *_: object) -> Context:
-        from frieze.cluster.bands import Context
+        from frieze.cluster.attention import Context
 
         return Context(self._sequences.num_pads, "rear")
 
     def _rear(self, *_: object) -> Context:
-        from frieze.cluster.bands import Context
+        from frieze.cluster.attention import Context
 
         return Context(self._sequences.num_pads + self._sequences.num_text, "rear")
 

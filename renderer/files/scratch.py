@@ -6,6 +6,7 @@ as it lives. The lock ends with the process, however that ends; so what is not l
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -25,7 +26,9 @@ OWNER = "owner"
 FOREIGN_SECONDS = 7 * 86400.0
 LONGEST = 200  # bytes of a name: a file's may have 255
 
-_own: set[Path] = set()  # of this process, which fills them
+# Of this process, by its number. A folder is here before it is made, and until it is gone: wherever
+# an interruption comes, somebody knows of it.
+_own: dict[Path, int] = {}
 
 _NAME = re.compile(r"\..+\.[0-9a-f]{8}\.part", re.DOTALL)
 
@@ -40,19 +43,21 @@ def scratch(parent: Path | None = None, name: str = "frieze") -> Iterator[Path]:
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     remove_abandoned(parent)
     folder, owner = _owned(parent, name)
-    _own.add(folder)
     try:
         yield folder
     finally:
-        _remove(folder)
-        _own.discard(folder)
+        _drop(folder)
         os.close(owner)
 
 
 def remove_own() -> None:
     """Remove what this process fills, which ends without having unwound."""
-    for folder in list(_own):
-        _remove(folder)
+    for folder, pid in list(_own.items()):
+        if pid == os.getpid():  # what came by a fork is the parent's
+            _remove(folder)
+
+
+atexit.register(remove_own)
 
 
 def remove_abandoned(parent: Path) -> None:
@@ -69,21 +74,41 @@ def _owned(parent: Path, name: str) -> tuple[Path, int]:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
     while True:
         folder = parent / f".{name}.{secrets.token_hex(4)}.part"
-        folder.mkdir(mode=0o700)
+        _own[folder] = os.getpid()
         try:
-            owner = os.open(folder / OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileNotFoundError:
-            continue  # somebody took it for an abandoned one before it was marked
-        except OSError:
-            folder.rmdir()
+            folder.mkdir(mode=0o700)
+        except OSError:  # it is another's, or nobody's
+            del _own[folder]
             raise
+        try:
+            owner = _marked(folder)
+        except FileNotFoundError:  # somebody took it for an abandoned one before it was marked
+            _drop(folder)
+            continue
+        except BaseException:
+            _drop(folder)
+            raise
+        return folder, owner
+
+
+def _marked(folder: Path) -> int:
+    """The descriptor that holds the lock of a new folder; FileNotFoundError if that is gone."""
+    owner = os.open(folder / OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
         # On a file system without locks it is never removed but by this process.
         with contextlib.suppress(OSError):
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if (folder / OWNER).exists():
-            os.write(owner, f"{os.getpid()} {socket.gethostname()} {_boot()}\n".encode())
-            return folder, owner
+        os.stat(folder / OWNER)
+        os.write(owner, f"{os.getpid()} {socket.gethostname()} {_boot()}\n".encode())
+    except BaseException:
         os.close(owner)
+        raise
+    return owner
+
+
+def _drop(folder: Path) -> None:
+    _remove(folder)
+    _own.pop(folder, None)
 
 
 def _remove_if_abandoned(folder: Path) -> None:

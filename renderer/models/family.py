@@ -91,6 +91,8 @@ class Model(Protocol):
     tail: Tail | None
     # What makes tokens of latents, where positions are rotary: their spectrum may be asked for.
     embedders: Sequence[nn.Module]
+    # Where there is one: methods may give its convolutions another geometry.
+    unet: nn.Module
 
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """The marks of the network that serves this noise level."""

@@ -25,14 +25,7 @@ if TYPE_CHECKING:
 
 def check_model(spec: RenderSpec, facts: ModelFacts) -> None:
     """Sizes, frames and prompts are such as the model can be given."""
-    unit = facts.latent.unit
-    for name, value in (("height", spec.height), ("width", spec.width)):
-        if value % unit:
-            near = max(unit, round(value / unit) * unit)
-            raise PlanError(
-                f"{name} {value} is no multiple of {unit}, which {facts.family} needs; "
-                f"the nearest that works is {near}"
-            )
+    _check_multiples(facts.latent.unit, facts.family, spec)
     _check_frames(spec, facts)
     length, most = spec.max_sequence_length, facts.max_sequence_length
     if length is not None and facts.fixed_sequence_length:
@@ -44,6 +37,22 @@ def check_model(spec: RenderSpec, facts: ModelFacts) -> None:
         raise PlanError(
             f"max_sequence_length {length} is more than {facts.family} reads; use {most}"
         )
+
+
+def check_unit(unit: int, spec: RenderSpec, facts: ModelFacts) -> None:
+    """The picture's sides are multiples of `unit` pixels, the method's where not the model's."""
+    if unit != facts.latent.unit:
+        _check_multiples(unit, f"method {spec.method!r} with {facts.family} at this size", spec)
+
+
+def _check_multiples(unit: int, whose: str, spec: RenderSpec) -> None:
+    for name, value in (("height", spec.height), ("width", spec.width)):
+        if value % unit:
+            near = max(unit, round(value / unit) * unit)
+            raise PlanError(
+                f"{name} {value} is no multiple of {unit}, which {whose} needs; "
+                f"the nearest that works is {near}"
+            )
 
 
 def check_variant(spec: RenderSpec, facts: ModelFacts) -> None:
@@ -89,7 +98,7 @@ def check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
     if weighs or (method.positions is not trained and method.absolute is None):
         raise PlanError(
             f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
-            "none, auto, pi, imax and hiflow work with it"
+            "none, auto, pi, imax, hiflow and hidiffusion work with it"
         )
 
 
@@ -140,9 +149,8 @@ def check_experts(spec: RenderSpec, facts: ModelFacts) -> None:
             )
 
 
-def check_block(size: int, spec: RenderSpec, facts: ModelFacts) -> None:
-    """Blocks of `size` pixels fit the model, and there is a row of them for each worker."""
-    unit = facts.latent.unit
+def check_block(size: int, spec: RenderSpec, unit: int) -> None:
+    """Blocks of `size` pixels fit units, and there is a row of them for each worker."""
     if size % unit or size & (size - 1):
         raise PlanError(f"chunk {size} does not work; a power of two from {unit} to 512 does")
     rows = spec.height // size

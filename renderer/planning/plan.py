@@ -14,9 +14,9 @@ from frieze.cluster.strategies import Strategy
 from .. import plugins
 from ..checkpoints import lora
 from ..checkpoints.checkpoint import describe
-from ..checkpoints.facts import ModelFacts
+from ..checkpoints.facts import LatentSpec, ModelFacts
 from ..errors import PlanError
-from ..extrapolation.method import Method, Stage
+from ..extrapolation.method import Method, Stage, StepContext
 from ..inputs import masks
 from ..inputs.sources import Source, look
 from ..models.family import Guidance
@@ -68,11 +68,13 @@ def _made(
     checks.check_experts(spec, facts)
     guidance = guidance_scales(spec, facts)
     mesh = _mesh(spec, guidance)
-    size = block or spec.chunk or _block_size(spec, facts)
-    checks.check_block(size, spec, facts)
+    units = [_unit(index, method, spec, facts) for index in range(len(method.stages))]
+    checks.check_unit(units[-1], spec, facts)
+    size = block or spec.chunk or _block_size(spec, units[-1])
+    checks.check_block(size, spec, units[-1])
     found = _sources(spec, facts, method) if sources is None else sources
     stages = tuple(
-        _stage(index, method, spec, facts, mesh, size) for index in range(len(method.stages))
+        _stage(index, unit, method, spec, facts, mesh, size) for index, unit in enumerate(units)
     )
     checks.check(method, stages, facts.latent.patch, animates="image" in found)
     return CanvasPlan(
@@ -135,10 +137,9 @@ def _mesh(spec: RenderSpec, guidance: Guidance) -> Mesh:
     return Mesh(guidance=halves, ring=ranks // spec.ulysses, ulysses=spec.ulysses)
 
 
-def _block_size(spec: RenderSpec, facts: ModelFacts) -> int:
+def _block_size(spec: RenderSpec, unit: int) -> int:
     """The largest block that leaves a row of blocks to each worker, and four rows in all."""
     wanted = max(4, spec.most_workers)
-    unit = facts.latent.unit
     sizes = [size for size in BLOCK_SIZES if size % unit == 0] or [unit]
     for size in sizes:
         if spec.height // size >= wanted:
@@ -146,29 +147,55 @@ def _block_size(spec: RenderSpec, facts: ModelFacts) -> int:
     return sizes[-1]
 
 
-def _stage(
-    index: int, method: Method, spec: RenderSpec, facts: ModelFacts, mesh: Mesh, block: int
-) -> StagePlan:
-    stage, last = method.stages[index], index + 1 == len(method.stages)
-    unit, latent = facts.latent.unit, facts.latent
-    if last and stage.scale != 1.0:
-        raise PlanError(f"the last stage has scale {stage.scale}; the picture itself is scale 1")
+def _unit(index: int, method: Method, spec: RenderSpec, facts: ModelFacts) -> int:
+    """Pixels of which a stage's sides are multiples: more where its convolutions go farther."""
+    latent, convolutions = facts.latent, method.convolutions
+    if convolutions is None:
+        return latent.unit
+    stage = method.stages[index]
+    canvas = _canvas(stage, spec, latent, latent.unit)
+    levels = _levels(index, stage, spec, facts, canvas).levels
+    contexts = (
+        StepContext.of(facts, spec.seed, canvas, levels, stage=index, step=step)
+        for step in range(len(levels) - 1)
+    )
+    shapes = [shape for context in contexts if (shape := convolutions.shape(context))]
+    return latent.unit * max((shape.reduction for shape in shapes), default=1)
+
+
+def _canvas(stage: Stage, spec: RenderSpec, latent: LatentSpec, unit: int) -> Canvas:
+    """A stage's canvas, of whole units."""
     height, width = (
-        max(1, round(side * stage.scale / unit)) * latent.patch
+        max(1, round(side * stage.scale / unit)) * unit // latent.downscale
         for side in (spec.height, spec.width)
     )
-    canvas = Canvas(latent.frames(spec.num_frames), height, width)
+    return Canvas(latent.frames(spec.num_frames), height, width)
+
+
+def _stage(
+    index: int,
+    unit: int,
+    method: Method,
+    spec: RenderSpec,
+    facts: ModelFacts,
+    mesh: Mesh,
+    block: int,
+) -> StagePlan:
+    stage, last = method.stages[index], index + 1 == len(method.stages)
+    latent = facts.latent
+    if last and stage.scale != 1.0:
+        raise PlanError(f"the last stage has scale {stage.scale}; the picture itself is scale 1")
+    canvas = _canvas(stage, spec, latent, unit)
+    height, patch = canvas.height, unit // latent.downscale
     # Rows that are saved together: the picture's blocks at the end, at most 64 files before.
-    patch_rows = latent.patch * max(1, height // (64 * latent.patch))
-    align = block // latent.downscale if last else patch_rows
+    align = block // latent.downscale if last else patch * max(1, height // (64 * patch))
     try:
         shares = cut(height, spec.workers, align=align)
     except LayoutError as error:
         raise PlanError(f"a stage of {height * latent.downscale} rows: {error}") from None
     pairs = [shares[i : i + mesh.guidance] for i in range(0, len(shares), mesh.guidance)]
     bands = tuple(Band(pair[0].start, pair[-1].stop) for pair in pairs)
-    redrawn = spec.strength if index == 0 and spec.init is not None else 1.0
-    levels = _levels(stage, spec, facts, canvas, redrawn)
+    levels = _levels(index, stage, spec, facts, canvas)
     prompt = spec.prompt if stage.prompt is None else stage.prompt
     checks.check_stage_guidance(stage.guidance_scale, spec, facts)
     scales = guidance_scales(spec, facts, stage.guidance_scale)
@@ -177,9 +204,8 @@ def _stage(
     )
 
 
-def _levels(
-    stage: Stage, spec: RenderSpec, facts: ModelFacts, canvas: Canvas, strength: float
-) -> Table:
+def _levels(index: int, stage: Stage, spec: RenderSpec, facts: ModelFacts, canvas: Canvas) -> Table:
+    redrawn = spec.strength if index == 0 and spec.init is not None else 1.0
     patch = facts.latent.patch
     return table(
         facts.schedule,
@@ -188,7 +214,7 @@ def _levels(
         training_tokens=facts.training_tokens,
         shift=stage.shift or spec.shift,
         start=stage.start,
-        strength=strength,
+        strength=redrawn,
     )
 
 

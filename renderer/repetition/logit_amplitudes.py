@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from frieze.cluster.bands import AttentionChange, innermost
+from frieze.cluster.attention import AttentionChange
+from frieze.cluster.bands import innermost
 
 from ..extrapolation.frequencies import PICTURE
 from ..models.positions import RotaryAxis, frequencies

@@ -1,4 +1,4 @@
-"""How a method changes attention in one stage: gains of channels, heads concentrated, decay.
+"""How a method changes attention in one stage: gains of channels, focus of heads, decay, windows.
 
 Softmax of lambda S is softmax over lambda q: heads are concentrated by scaling their queries, and
 no kernel and no mask is needed. Which heads, and how much, follows from the entropies that the
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from frieze.cluster.bands import AttentionChange
+from frieze.cluster.attention import AttentionChange, AttentionShape
 from frieze.cluster.comm import Comm, Like
 
 from ..extrapolation.spectrum import spectrum, token_means
@@ -28,7 +28,7 @@ from ..extrapolation.spectrum import spectrum, token_means
 if TYPE_CHECKING:
     from frieze.kernels.decay import Decay
 
-    from ..extrapolation.method import Method, Spectrum
+    from ..extrapolation.method import Method, Spectrum, StepContext
     from ..models.positions import RotaryAxis
 
 # Of one half of the guidance: a layer's name -> the entropy of each of its heads, in nats.
@@ -40,14 +40,15 @@ Gather = Callable[[Tensor], list[Tensor]]
 class AttentionStep:
     """What a method's attention depends on at one step.
 
-    `num_tokens` are the image tokens of the whole canvas, `num_own` this rank's. `gather` makes
-    of this rank's map those of all ranks, in rank order.
+    `num_tokens` are the image tokens of the whole canvas, `num_own` this rank's. `context` is what
+    windows depend on. `gather` makes of this rank's map those of all ranks, in rank order.
     """
 
     axes: tuple[RotaryAxis, ...]
     num_tokens: int
     num_own: int
     sigma: float = 1.0
+    context: StepContext | None = None
     is_first: bool = False  # of its stage: entropies are measured
     gather: Gather = lambda map_THW: [map_THW]
 
@@ -85,7 +86,7 @@ class MethodAttention:
     def is_idle(self) -> bool:
         """Whether attention is left as it is: then no mode is entered for it."""
         changes = self.method.gains is not None or self.method.focus is not None
-        return self.decay is None and not (changes and self.is_beyond)
+        return self.decay is None and self.shape("") is None and not (changes and self.is_beyond)
 
     @property
     def decay(self) -> Decay | None:
@@ -93,6 +94,13 @@ class MethodAttention:
         policy = self.method.decay
         longer = [a for a in self.step.axes if a.name == "frame" and a.length > a.trained]
         return policy(longer[0]) if policy and longer else None
+
+    def shape(self, layer: str) -> Callable[[int, int], AttentionShape | None] | None:
+        """What a layer's queries ask of a canvas that is larger than trained."""
+        windows, context = self.method.windows, self.step.context
+        if windows is None or context is None or not context.is_beyond:
+            return None
+        return functools.partial(windows, context, layer)
 
     @property
     def is_measuring(self) -> bool:
@@ -164,6 +172,7 @@ class MethodAttention:
             decay=self.decay,
             probe=functools.partial(self._keep, layer) if self.is_measuring else None,
             pooled=focus.pooled if focus else None,
+            shape=self.shape(layer),
         )
 
     def _weight(self, layer: str, like: Tensor) -> Tensor | None:

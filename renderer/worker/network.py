@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from frieze.cluster.bands import conv_shape
 from frieze.cluster.comm import AxisComms, Comm
 
+from ..extrapolation.method import StepContext
 from ..models.family import BandPlace, Conditioning, Model
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.plan import load_strategy
@@ -41,7 +43,8 @@ class Network:
         image: Mapping[str, Tensor],
         trace: TensorTrace,
     ) -> None:
-        self.plan, self.stage = plan, plan.stages[stage_index]
+        self.plan, self.stage_index = plan, stage_index
+        self.stage = plan.stages[stage_index]
         self.model, self.comms, self.pair = model, comms, pair
         self.conditioning, self.image, self.trace = conditioning, image, trace
         self.strategy = load_strategy(plan.spec)
@@ -51,20 +54,21 @@ class Network:
             for _ in range(1 if pair else plan.guidance.num_halves)
         )
 
-    def predict(
-        self, x_BCTHW: Tensor, level: NoiseLevel, grid: Grid, *, is_first: bool = False
-    ) -> Tensor:
-        """x0 of this rank's rows of a grid, guided, from its rows of the plain canvas.
+    def predict(self, x_BCTHW: Tensor, index: int, grid: Grid) -> Tensor:
+        """x0 of this rank's rows of a grid at a step, guided, from its rows of the plain canvas.
 
         At a stage's first step methods measure the attention that they change in later ones.
         """
         place = band_place(self.plan, grid, self.comms.world.rank)
         x = grid.into(self.comms.world, x_BCTHW)
-        step = self._attention_step(place, grid, level, is_first=is_first)
-        halves = [
-            self._half(x, level, grid, place, tensors, modifier, step)
-            for tensors, modifier in zip(self._prompts(), self.modifiers, strict=True)
-        ]
+        context = self._context(index, grid)
+        step = self._attention_step(place, grid, context)
+        convolutions = self.plan.method.convolutions
+        with conv_shape(convolutions.shape(context) if convolutions else None):
+            halves = [
+                self._half(x, context.level, grid, place, tensors, modifier, step)
+                for tensors, modifier in zip(self._prompts(), self.modifiers, strict=True)
+            ]
         if self.pair is not None:
             halves = self.pair.all_gather(halves[0])
         for index, half in enumerate(halves):
@@ -72,7 +76,7 @@ class Network:
         if len(halves) == 1:
             return halves[0]
         positive, negative = halves
-        return self.model.guided(x, level, positive, negative, self.stage.guidance)
+        return self.model.guided(x, context.level, positive, negative, self.stage.guidance)
 
     def entropies(self) -> list[Entropies]:
         """What the first step measured of this rank's halves of the guidance."""
@@ -114,17 +118,26 @@ class Network:
                 modifier=None if modifier.is_idle else modifier,
             )
 
-    def _attention_step(
-        self, place: BandPlace, grid: Grid, level: NoiseLevel, *, is_first: bool
-    ) -> AttentionStep:
+    def _context(self, index: int, grid: Grid) -> StepContext:
+        return StepContext.of(
+            self.plan.facts,
+            self.plan.spec.seed,
+            grid.canvas,
+            self.stage.levels,
+            stage=self.stage_index,
+            step=index,
+        )
+
+    def _attention_step(self, place: BandPlace, grid: Grid, context: StepContext) -> AttentionStep:
         patch = self.plan.facts.latent.patch
         columns = place.canvas.frames * place.canvas.width // patch
         return AttentionStep(
             self.model.axes(place),
             num_tokens=columns * (place.canvas.height // patch),
             num_own=columns * (place.band.rows // patch),
-            sigma=level.sigma,
-            is_first=is_first,
+            sigma=context.level.sigma,
+            context=context,
+            is_first=context.step == 0,
             gather=gathering(self.comms.world, [band.rows // patch for band in grid.bands]),
         )
 

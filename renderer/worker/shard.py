@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from frieze.cluster.bands import hook_convolutions
 from frieze.cluster.comm import Comm, axis_comms
 from frieze.cluster.layout import Band
 
@@ -82,6 +83,8 @@ class Shard:
         self.trace.take_weights(self.model)
         if self.plan.method.needs_spectrum:
             register_token_hook(self.model.embedders)
+        if (convolutions := self.plan.method.convolutions) is not None:
+            hook_convolutions(self.model.unet, convolutions.layers, convolutions.pools)
         return {"pid": os.getpid(), "device": str(self.device)}
 
     def condition(self, conditioning: Conditioning, prompt: str | None = None) -> None:
@@ -168,16 +171,16 @@ class Shard:
 
     def _advance(self, index: int) -> Tensor:
         """Take this band to the next noise level; x0 as it was guided."""
-        levels, world = self._stage.levels, self.comms.world
+        world = self.comms.world
         self.trace.take("latents before", self.x_BCTHW, self._band)
         self.x_BCTHW = self.guiding.entered(index, self.x_BCTHW)
         grid = self.guiding.grid(index)
-        clean = self.network.predict(self.x_BCTHW, levels[index], grid, is_first=index == 0)
+        clean = self.network.predict(self.x_BCTHW, index, grid)
         clean = grid.back(world, self.guiding.corrected(index, clean))
         self.trace.take("estimate, guided", clean, self._band)
         noise = self._draw_noise if self.solver.needs_noise else None
         self.x_BCTHW, self.history = self.solver.step(
-            index, levels, self.x_BCTHW, clean, self.history, noise
+            index, self._stage.levels, self.x_BCTHW, clean, self.history, noise
         )
         self.trace.take("latents", self.x_BCTHW, self._band)
         return clean

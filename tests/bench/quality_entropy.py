@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bench.quality_rows import Cell, Row, Settings, rendered, spec_of
-from frieze.cluster.bands import AttentionChange
+from frieze.cluster.attention import AttentionChange
 from frieze.cluster.strategies import bands
 from frieze.renderer.errors import RenderCancelledError
 

@@ -39,6 +39,8 @@ PIPELINES = {
     "zimage": "ZImagePipeline",
 }
 NAMES = tuple(PIPELINES)
+# U-Nets with as many levels and blocks as were published.
+DEEP = ("sd15-deep", "sd21-deep", "sdxl-deep", "sdxl-turbo-deep")
 
 
 def build(name: str, folder: Path) -> Path:
@@ -70,6 +72,10 @@ def _makers() -> dict[str, Callable[[], Any]]:
         "sdxl-turbo": lambda: layouts.sdxl(turbo=True),
         "sd15": lambda: layouts.stable_diffusion(velocity=False),
         "sd21": lambda: layouts.stable_diffusion(velocity=True),
+        "sd15-deep": lambda: layouts.stable_diffusion(velocity=False, deep=True),
+        "sd21-deep": lambda: layouts.stable_diffusion(velocity=True, deep=True),
+        "sdxl-deep": lambda: layouts.sdxl(deep=True),
+        "sdxl-turbo-deep": lambda: layouts.sdxl(turbo=True, deep=True),
         "flux2": lambda: layouts.flux2(dev=False),
         "flux2-dev": lambda: layouts.flux2(dev=True),
         "zimage": layouts.zimage,

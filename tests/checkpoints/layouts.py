@@ -133,7 +133,17 @@ def qwen() -> DiffusionPipeline:
     )
 
 
-def sdxl(turbo: bool = False) -> DiffusionPipeline:
+# Levels and blocks as published, whose layers methods name.
+DEEP_XL: dict[str, Any] = {"layers_per_block": 2}
+DEEP: dict[str, Any] = {
+    "block_out_channels": (8, 8, 16, 16),
+    "layers_per_block": 2,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}
+
+
+def sdxl(turbo: bool = False, deep: bool = False) -> DiffusionPipeline:
     """SDXL with Euler steps, or the distilled one with ancestral steps to the last timestep."""
     clip = text.clip_tokenizer()
     ancestral = EulerAncestralDiscreteScheduler(**SCALED, timestep_spacing="trailing")
@@ -153,13 +163,14 @@ def sdxl(turbo: bool = False) -> DiffusionPipeline:
             projection_class_embeddings_input_dim=6 * 8 + WIDTH,
             transformer_layers_per_block=(1, 1, 2),
             use_linear_projection=True,
+            **(DEEP_XL if deep else {}),
         ),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
 
 
-def stable_diffusion(velocity: bool) -> DiffusionPipeline:
+def stable_diffusion(velocity: bool, deep: bool = False) -> DiffusionPipeline:
     """Stable Diffusion 1.5 (noise, PLMS steps), or 2.1 (velocity, DDIM steps)."""
     clip = text.clip_tokenizer()
     shared: dict[str, Any] = SCALED | {"steps_offset": 1, "set_alpha_to_one": False}
@@ -169,7 +180,7 @@ def stable_diffusion(velocity: bool) -> DiffusionPipeline:
         vae=picture_vae(4, 0.18215, None),
         text_encoder=spread(text.clip(clip, WIDTH)),
         tokenizer=clip,
-        unet=unet(16, WIDTH, use_linear_projection=velocity),
+        unet=unet(16, WIDTH, use_linear_projection=velocity, **(DEEP if deep else {})),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frieze.renderer.checkpoints.checkpoint import describe
-from frieze.renderer.checkpoints.facts import ModelFacts
+from frieze.renderer.checkpoints.facts import LatentSpec, ModelFacts
 from frieze.renderer.errors import PlanError, SpecError
 from frieze.renderer.extrapolation.method import Method, Spectrum
 from frieze.renderer.models.positions import RotaryAxis, trained
@@ -21,6 +22,7 @@ from support.shared import kept
 
 NAMES = ("frame", "row", "column", "text")
 SIGMAS = (1.0, 0.5, 0.01, 0.0)
+UNET_METHODS = {"hidiffusion"}  # those that serve U-Nets alone
 LENGTHS = st.integers(1, 400)
 
 
@@ -34,6 +36,14 @@ def picture_facts() -> ModelFacts:
 def clip_facts() -> ModelFacts:
     """The same for a model of clips of 21 latent frames."""
     return dataclasses.replace(picture_facts(), video=True, training_frames=21)
+
+
+@kept
+def unet_facts() -> ModelFacts:
+    """The same for a model whose network is SDXL's U-Net."""
+    latent = LatentSpec(channels=4, downscale=8, patch=4)
+    facts = dataclasses.replace(picture_facts(), family="unet", rotary=False, latent=latent)
+    return dataclasses.replace(facts, attentions=(0, 2, 2))
 
 
 def spectrum(seed: int = 0) -> Spectrum:
@@ -55,12 +65,12 @@ class MethodContract:
     name: str
 
     def method(self, side: int, **fields: Any) -> Method:
-        """The method for a picture of that side, or for a clip where pictures are not its own."""
+        """The method for a picture of that side, by a model that it serves."""
         spec = RenderSpec(prompt="x", height=side, width=side, method=self.name, **fields)
-        try:
-            return load_method(spec, picture_facts())
-        except PlanError:
-            return load_method(spec, clip_facts())
+        for facts in (picture_facts(), clip_facts()):
+            with contextlib.suppress(PlanError):
+                return load_method(spec, facts)
+        return load_method(spec, unet_facts())
 
     @pytest.mark.parametrize("name_of_axis", NAMES)
     @pytest.mark.parametrize(("known", "length"), [(16, 16), (16, 9), (21, 21), (21, 1), (1, 1)])
@@ -128,8 +138,13 @@ class MethodContract:
         assert gains.shape in ((), (half_dim,))
         assert bool((gains.isfinite() & (gains >= 1)).all())
 
-    def test_it_serves_clips(self) -> None:
-        made = load_method(RenderSpec(method=self.name, num_frames=81), clip_facts())
+    def test_it_serves_clips_or_says_what_it_serves(self) -> None:
+        spec = RenderSpec(method=self.name, num_frames=81)
+        if self.name in UNET_METHODS:
+            with pytest.raises(PlanError, match=r"changes the U-Net of"):
+                load_method(spec, clip_facts())
+            return
+        made = load_method(spec, clip_facts())
         for name_of_axis, known, length in (("frame", 21, 42), ("row", 30, 60), ("column", 52, 52)):
             axis = RotaryAxis(name_of_axis, 42, 10000.0, known, length)
             angles = made.positions(axis, torch.arange(length), 0.5)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from frieze.cluster.bands import Context
+from frieze.cluster.attention import Context
 from frieze.cluster.layout import Band, Canvas
 from support.models import (
     NUM_TEXT,

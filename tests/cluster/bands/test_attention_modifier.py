@@ -13,15 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frieze.cluster.bands import (
-    AttentionChange,
-    BandError,
-    BandMode,
-    Context,
-    Marks,
-    band_mode,
-    mark,
-)
+from frieze.cluster.attention import AttentionChange, Context
+from frieze.cluster.bands import BandError, BandMode, Marks, band_mode, mark
 from frieze.cluster.comm import Comm, run_threads, solo
 from frieze.cluster.layout import Band, Canvas, Mesh
 from frieze.cluster.strategies.bands import predict

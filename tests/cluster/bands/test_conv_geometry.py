@@ -2,60 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from frieze.cluster.bands import (
     BandError,
-    BlockPool,
     ConvGeometry,
     ConvShape,
     band_mode,
     conv_shape,
     hook_convolutions,
-    mark,
 )
 from frieze.cluster.comm import Comm, run_threads
 from frieze.cluster.layout import Band, Canvas
 from frieze.renderer.extrapolation.convolutions import (
-    DILATED,
     dilated,
     raunet,
     raunet_schedule,
 )
-from support.shared import kept
-from support.vectors import EXACT, about, difference, noise, parameter, vectors
+from support.unets import cuts, unet
+from support.vectors import EXACT, difference, noise, vectors
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT64
-
-SITES = {
-    "sd15": (
-        ("down_blocks.0.downsamplers.0.conv",),
-        BlockPool("down_blocks.1.attentions.0", "up_blocks.2.attentions.1"),
-    ),
-    "sdxl": (DILATED, BlockPool("down_blocks.1.attentions.0", "up_blocks.1.attentions.1")),
-}
-
-
-@kept
-def unet(kind: str) -> tuple[nn.Module, Any]:
-    """A tiny network whose weights come of their names, prepared; and its marked layers."""
-    network = UNet2DConditionModel(**about(f"{kind}_like")).double().eval()
-    with torch.no_grad():
-        for name, weight in network.named_parameters():
-            made = parameter(name, tuple(weight.shape))
-            is_norm = weight.ndim == 1 and not name.endswith("bias")
-            weight.copy_(made + 1 if is_norm else made)
-    convs, pool = SITES[kind]
-    hook_convolutions(network, convs, [pool])
-    # Where a band has as many tokens as the text, the guard cannot tell the two attentions apart.
-    text = mark(network, lambda name, layer: name.endswith("attn2"), local=True)
-    return network, (mark(network, lambda name, layer: name.endswith("attn1")), text)
 
 
 def drawn(kind: str, vector: dict[str, Any], shape: ConvShape, bands: tuple[Band, ...]) -> Tensor:
@@ -75,15 +46,6 @@ def drawn(kind: str, vector: dict[str, Any], shape: ConvShape, bands: tuple[Band
             return out
 
     return torch.cat(run_threads(rank, len(bands), timeout=AMPLE), 2)
-
-
-def cuts(rows: int, unit: int) -> Iterator[tuple[Band, ...]]:
-    """One band; two and three unequal ones where `unit` goes into the rows often enough."""
-    yield (Band(0, rows),)
-    if rows % unit == 0 and rows // unit >= 2:
-        yield (Band(0, unit), Band(unit, rows))
-    if rows % unit == 0 and rows // unit >= 4:
-        yield (Band(0, unit), Band(unit, 3 * unit), Band(3 * unit, rows))
 
 
 @pytest.mark.parametrize("vector", vectors("conv"))

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frieze.cluster.bands import BandError, BandMode, Context, mark
+from frieze.cluster.attention import Context
+from frieze.cluster.bands import BandError, BandMode, mark
 from frieze.cluster.comm import Comm, run_threads
 from frieze.cluster.layout import Band, cut
 from support.banded import (

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frieze.cluster.bands import (
+from frieze.cluster.attention import (
     AttentionShape,
     ScaleFusion,
     Window,
@@ -20,7 +20,7 @@ from frieze.cluster.bands import (
     low_pass,
     shaped_attention,
 )
-from frieze.cluster.bands.resizing import resized, resized_bands
+from frieze.cluster.attention.resizing import resized, resized_bands
 from frieze.cluster.comm import Comm, axis_comms, run_threads
 from frieze.cluster.layout import Band
 from frieze.renderer.extrapolation.windows import (

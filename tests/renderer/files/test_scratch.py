@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,8 @@ from frieze.renderer.files.atomic import whole_file
 HOLD = """
 import sys, time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 from frieze.renderer.files.scratch import scratch
 with scratch(Path(sys.argv[1]), "a.tif") as folder:
     (folder / "deep").mkdir()
@@ -104,3 +108,41 @@ def test_a_name_as_long_as_names_may_be_has_room(tmp_path: Path) -> None:
         part.write_bytes(b"whole")
     assert path.read_bytes() == b"whole"
     assert left(tmp_path) == [path.name]
+
+
+def test_an_interruption_at_any_line_leaves_nothing(tmp_path: Path) -> None:
+    """What did not unwind is removed when the process ends: `remove_own`."""
+    for number in range(200):
+        lines = iter(range(number))
+
+        def interrupt(frame: FrameType, event: str, arg: object, lines: Any = lines) -> Any:
+            is_line = event == "line" and frame.f_code.co_name in ("scratch", "_owned", "_marked")
+            if is_line and next(lines, None) is None:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return interrupt
+
+        try:
+            sys.settrace(interrupt)
+            with scratch.scratch(tmp_path):
+                pass
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        scratch.remove_own()
+        assert left(tmp_path) == [], number
+        scratch._own.clear()
+    assert 10 < number < 199
+    assert scratch._own == {}
+
+
+def test_a_forked_process_leaves_its_parents_folders_alone(tmp_path: Path) -> None:
+    with scratch.scratch(tmp_path) as folder:
+        scratch._own[folder] = os.getpid() + 1
+        scratch.remove_own()
+        assert folder.exists()
+        scratch._own[folder] = os.getpid()
+        scratch.remove_own()
+        assert not folder.exists(), "control"

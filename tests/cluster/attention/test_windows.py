@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from frieze.cluster.bands import Windows
+from frieze.cluster.attention import Windows
 from frieze.cluster.layout import Band, LayoutError
 
 HALVES = Windows.product([range(2, 6), range(6, 10)], [range(4)], "wrap")  # of 8 rows

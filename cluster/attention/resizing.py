@@ -1,6 +1,6 @@
-"""Canvases resized to another number of rows, on bands that follow from the old ones.
+"""Canvases resized to any larger number of rows, on bands that follow from the old ones.
 
-Shape suffixes: R rows, C columns, D head dim.
+Shape suffixes: R rows, C columns, D features.
 """
 
 from __future__ import annotations

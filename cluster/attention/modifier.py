@@ -13,13 +13,15 @@ from torch import Tensor
 
 from frieze.kernels.decay import Decay
 
+from .scale_fusion import AttentionShape
+
 
 @dataclass(frozen=True)
 class AttentionChange:
     """What one attention of a marked layer is to be: decided once, before any of it is computed.
 
-    Another kind of attention (keys from windows, answers of two kinds joined) is a field more
-    here, None where nothing changes, and a branch more at the end of `BandMode.attend`.
+    Another kind of attention is a field more here, None where nothing changes, and a branch more
+    at the end of `BandMode.attend`.
     """
 
     # Queries and keys to attend with: this rank's tokens, text included, rotated, with all heads.
@@ -34,6 +36,9 @@ class AttentionChange:
     probe: Callable[[Tensor], None] | None = None
     # Tokens to a side of the blocks whose entropy is measured; None measures tokens.
     pooled: int | None = None
+    # What the image's queries ask instead of the whole canvas, from the rows and columns that the
+    # layer's tokens make on it. It goes with neither decay nor probe, which are of the canvas.
+    shape: Callable[[int, int], AttentionShape | None] | None = None
 
     @property
     def keeps_logits(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frieze.cluster.bands import Window, Windows, window_attention, windowed_attention
+from frieze.cluster.attention import Window, Windows, window_attention, windowed_attention
 from frieze.cluster.comm import Comm, axis_comms, phantom, run_threads
 from frieze.cluster.layout import Band, LayoutError, Mesh, cut
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64

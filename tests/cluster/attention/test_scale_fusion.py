@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frieze.cluster.bands import (
+from frieze.cluster.attention import (
     AttentionShape,
     Context,
     ScaleFusion,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from frieze.cluster.bands import Context, canvas_attention, canvas_entropy
+from frieze.cluster.attention import Context, canvas_attention, canvas_entropy
 from frieze.cluster.comm import Comm, axis_comms, phantom, run_threads
 from frieze.cluster.layout import Mesh
 from frieze.kernels.decay import Decay

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from frieze.cluster.bands import Context, canvas_attention, sequence_parallel
+from frieze.cluster.attention import Context, canvas_attention, sequence_parallel
 from frieze.cluster.comm import Comm, Like, Pending, axis_comms, run_threads
 from frieze.cluster.layout import Mesh
 from tolerances import CONTROL, EXACT_FLOAT64

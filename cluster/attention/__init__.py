@@ -1,0 +1,17 @@
+"""Attention over a canvas that lies on many ranks: all of it, in windows, or both in fusion."""
+
+from .entropy import canvas_entropy as canvas_entropy
+from .modifier import AttentionChange as AttentionChange
+from .modifier import AttentionModifier as AttentionModifier
+from .scale_fusion import AttentionShape as AttentionShape
+from .scale_fusion import ScaleFusion as ScaleFusion
+from .scale_fusion import fused_features as fused_features
+from .scale_fusion import gaussian_kernel as gaussian_kernel
+from .scale_fusion import low_pass as low_pass
+from .scale_fusion import shaped_attention as shaped_attention
+from .sequence_parallel import Context as Context
+from .sequence_parallel import canvas_attention as canvas_attention
+from .windowed_attention import window_attention as window_attention
+from .windows import Edge as Edge
+from .windows import Window as Window
+from .windows import Windows as Windows
