@@ -25,12 +25,24 @@ from support.ray_fixture import _fleets, ray_cluster, ray_fleet  # noqa: F401  f
 from support.s3_server import s3  # noqa: F401  the same
 from tolerances import AMPLE
 
+MANY_MODULES = 50  # imported since: what they made is worth to be passed over
 
-@pytest.fixture(autouse=True, scope="module")
-def _little_garbage() -> None:
-    """A render collects garbage: it passes over what was imported and kept by the files before."""
-    gc.collect()
-    gc.freeze()
+
+_frozen: tuple[str, int] = ("", 0)  # the file of tests then, and how many modules there were
+
+
+@pytest.fixture(autouse=True)
+def _little_garbage(request: pytest.FixtureRequest) -> None:
+    """A render collects garbage: it passes over what was imported and kept by the tests before.
+
+    Diffusers and transformers come in when they are asked for: a million objects, half a second.
+    """
+    global _frozen
+    file, num_modules = _frozen
+    if str(request.path) != file or len(sys.modules) > num_modules + MANY_MODULES:
+        gc.collect()
+        gc.freeze()
+        _frozen = str(request.path), len(sys.modules)
 
 
 @pytest.fixture(autouse=True)
