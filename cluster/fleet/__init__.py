@@ -5,7 +5,6 @@ from .cancellation import cancelled_by as cancelled_by
 from .failures import FleetError as FleetError
 from .failures import WorkerLostError as WorkerLostError
 from .failures import root_cause as root_cause
-from .fleet import GRACE_SECONDS as GRACE_SECONDS
 from .fleet import POLL_SECONDS as POLL_SECONDS
 from .fleet import Call as Call
 from .fleet import Fleet as Fleet

@@ -23,8 +23,6 @@ from .worker_host import RankLocation, Report
 POLL_SECONDS = 0.2  # how long the driver waits at a stretch, so that Ctrl-C works at once
 
 
-GRACE_SECONDS = 5.0  # how long ranks may take to say what happened once their group is broken
-
 T = TypeVar("T")
 
 Call = tuple[str, tuple[Any, ...]]  # a method of `WorkerHost` and its arguments
@@ -40,6 +38,9 @@ class Fleet(ABC):
     died or that stays silent while no rank has reported anything for `timeout` seconds. One verb
     runs at a time.
     """
+
+    # Seconds that ranks may take to say what happened once their group is broken.
+    grace = 5.0
 
     def __init__(self, worker: type, size: int, timeout: float) -> None:
         self.size = size
@@ -199,10 +200,10 @@ class Fleet(ABC):
     def _drain(self, reports: Mapping[int, Report], waiting: set[int]) -> dict[int, Report]:
         """With the last words of ranks that were blocked on others, now that the group is broken.
 
-        Ends when all have said theirs, or one explains the failure, or after `GRACE_SECONDS`.
+        Ends when all have said theirs, or one explains the failure, or after `grace` seconds.
         """
         known = dict(reports)
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + self.grace
         while waiting - known.keys() and time.monotonic() < deadline:
             if any(report.is_cause for report in known.values()):
                 break

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from ..comm import worlds as comms
 from .failures import FleetError
-from .fleet import GRACE_SECONDS, POLL_SECONDS, Call, Fleet
+from .fleet import POLL_SECONDS, Call, Fleet
 from .worker_host import RankLocation, Report, WorkerHost
 
 
@@ -78,7 +78,7 @@ class LocalFleet(Fleet):
 
     def recover(self) -> None:
         """A new group of the same threads; raises `FleetError` if one of them hangs or ended."""
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + self.grace
         while self._busy and time.monotonic() < deadline:
             list(self._poll(POLL_SECONDS))
         if self._busy or not all(thread.is_alive() for thread in self._threads):
@@ -96,7 +96,7 @@ class LocalFleet(Fleet):
         self._end("closed")
         for jobs in self._jobs:
             jobs.put(None)
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + self.grace
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))

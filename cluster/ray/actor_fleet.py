@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from ..fleet import (
-    GRACE_SECONDS,
     POLL_SECONDS,
     Bounds,
     Call,
@@ -252,7 +251,7 @@ class RayFleet(Fleet):
         pool.part_with({ranks[rank] for rank in self._lost})
         pool.part_with(pool.mute())
         # Collect the reports of ranks that were blocked on the dead ones.
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + self.grace
         while self._streams and time.monotonic() < deadline:
             list(self._poll(POLL_SECONDS))
         pool.part_with({ranks[rank] for rank in (*self._lost, *self._streams.values())})

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..fleet import GRACE_SECONDS, POLL_SECONDS, FleetError, cancellation
+from ..fleet import POLL_SECONDS, FleetError, cancellation
 from .placement import Bundle, Placement
 from .worker_actor import WorkerActor, last_line, version
 
-KILL_SECONDS = 5.0  # how long Ray waits for a process to end by itself before it ends it
+# How long an actor's process may take to end: Ray gives it 5 s to do so by itself.
+KILL_SECONDS = 10.0
 MOST_STARTS = 3  # so many in a row that fail are enough, until another rank is lost
 HELLO_SECONDS = 10.0  # how long an actor that does nothing may take to answer
 
@@ -185,7 +186,7 @@ class ActorPool:
             ray.kill(member.actor)
         here = ray.util.get_node_ip_address()
         pids = {member.pid for member in members if member.address == here and member.pid}
-        deadline = time.monotonic() + KILL_SECONDS + GRACE_SECONDS
+        deadline = time.monotonic() + KILL_SECONDS
         while any(map(_is_running, pids)) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 4)
 

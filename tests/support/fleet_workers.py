@@ -75,11 +75,17 @@ class Worker:
         raise SystemExit("gone")
 
     def stall(self, rank: int, seconds: float, begun: str = "") -> None:
-        """One rank does nothing while the others wait for it; a file says that it has begun."""
+        """One rank does nothing while the others wait for it; a file says that it has begun.
+
+        It ends when that file is gone again.
+        """
+        deadline = time.monotonic() + seconds
         if self.comm.rank == rank:
             if begun:
                 Path(begun).touch()
-            released.wait(seconds)
+            while not released.wait(0.05) and time.monotonic() < deadline:
+                if begun and not Path(begun).exists():
+                    break
         self.comm.barrier()
 
     def until_closed(self, folder: str) -> Iterator[int]:

@@ -17,6 +17,7 @@ from tolerances import AMPLE
 
 KINDS = ("threads", "turns", "ray")
 FOREVER = 3600.0  # seconds; longer than a test may take
+BRIEF = 0.5  # seconds for a rank that will say nothing
 
 
 @pytest.fixture(params=KINDS)
@@ -107,6 +108,7 @@ def test_a_rank_that_ends_is_lost(fleet: Fleet) -> None:
 def test_a_hanging_rank_is_named() -> None:
     released.clear()
     with LocalFleet.launch(Worker, 2, timeout=AMPLE) as fleet:
+        fleet.grace = BRIEF
         with pytest.raises(WorkerLostError, match=r"rank 1 .* hangs in 'stall'") as caught:
             fleet.all("stall", 1, FOREVER, timeout=1.0)
         assert caught.value.rank == 1
@@ -146,27 +148,7 @@ def test_an_interrupt_comes_through(fleet: Fleet, tmp_path: Path) -> None:
     begun = once(tmp_path / "begun", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fleet.all("stall", 0, FOREVER, begun)
-    released.set()
-
-
-def test_a_killed_worker_is_named_and_a_new_fleet_works(
-    ray_fleet: RayFleet, tmp_path: Path
-) -> None:
-    pid = ray_fleet.describe()[1].pid
-    begun = once(tmp_path / "begun", lambda: os.kill(pid, signal.SIGKILL))
-    with pytest.raises(WorkerLostError, match=r"rank 1 .* was lost in 'stall'") as caught:
-        ray_fleet.all("stall", 1, FOREVER, begun)
-    assert caught.value.rank == 1
-    with RayFleet.launch(Worker, 1) as second:
-        assert second.all("total", 1) == [1]
-
-
-def test_a_stopped_worker_is_named(ray_fleet: RayFleet) -> None:
-    os.kill(ray_fleet.describe()[0].pid, signal.SIGSTOP)
-    # Its verb's time is up, or it has not said that it lives: whatever is noticed first.
-    with pytest.raises(WorkerLostError, match=r"rank 0 .* (hangs|did not answer)") as caught:
-        ray_fleet.all("total", 1, timeout=2.0)
-    assert caught.value.rank == 0
+    os.unlink(begun)
 
 
 def test_an_exception_that_cannot_travel_keeps_its_name(ray_fleet: RayFleet) -> None:
@@ -194,6 +176,7 @@ def test_closing_leaves_nothing_behind(ray_cluster: int, monkeypatch: pytest.Mon
         assert fleet.all("environment", "PYTORCH_CUDA_ALLOC_CONF") == ["", ""]
         assert len(ray.util.list_named_actors()) == len(actors) + 2
         assert groups() == bundles + 1
+        assert fleet.all("total", 1) == [3, 3]  # beside another, which may have broken
     fleet.close()
     assert not any(map(is_running, pids))
     assert sorted(ray.util.list_named_actors()) == sorted(actors)

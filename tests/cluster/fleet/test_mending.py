@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 
 from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet, WorkerLostError
+from frieze.cluster.ray import actor_pool
 from frieze.cluster.ray.actor_fleet import RayFleet
 from support.fleet_workers import Worker, once, released
 from tolerances import AMPLE
 
 FOREVER = 3600.0  # seconds; longer than a test may take
+BRIEF = 0.5  # seconds for a rank that will say nothing
+LOST = "was lost in 'stall'"
+# Its verb's time is up, or it has not said that it lives: whatever is noticed first.
+STOPPED = "(hangs in 'stall'|was lost in 'stall'.*did not answer)"
 
 
 def pids(fleet: Fleet) -> list[int]:
@@ -21,13 +26,14 @@ def pids(fleet: Fleet) -> list[int]:
 
 
 def kill_in_a_verb(
-    fleet: Fleet, rank: int, sign: int, folder: Path, timeout: float | None = None
+    fleet: Fleet, rank: int, sign: int, folder: Path, told: str, timeout: float | None = None
 ) -> None:
     """One rank dies, or stops, while the others wait for it."""
     pid = pids(fleet)[rank]
     begun = once(folder / "begun", lambda: os.kill(pid, sign))
-    with pytest.raises(WorkerLostError, match=rf"rank {rank} .*'stall'"):
+    with pytest.raises(WorkerLostError, match=rf"rank {rank} .* {told}") as caught:
         fleet.all("stall", rank, FOREVER, begun, timeout=timeout)
+    assert caught.value.rank == rank
 
 
 def test_a_killed_rank_is_replaced_and_the_others_keep_what_they_hold(
@@ -35,7 +41,7 @@ def test_a_killed_rank_is_replaced_and_the_others_keep_what_they_hold(
 ) -> None:
     before = pids(ray_fleet)
     ray_fleet.all("remember", 7)
-    kill_in_a_verb(ray_fleet, 1, signal.SIGKILL, tmp_path)
+    kill_in_a_verb(ray_fleet, 1, signal.SIGKILL, tmp_path, LOST)
     with pytest.raises(FleetError, match="has ended"):
         ray_fleet.all("rank")
     ray_fleet.recover()
@@ -48,11 +54,13 @@ def test_a_killed_rank_is_replaced_and_the_others_keep_what_they_hold(
 
 
 def test_a_stopped_rank_is_killed_before_the_others_go_on(
-    ray_fleet: RayFleet, tmp_path: Path
+    ray_fleet: RayFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ray_fleet, "grace", BRIEF)
+    monkeypatch.setattr(actor_pool, "HELLO_SECONDS", 5.0)
     stopped, other = pids(ray_fleet)
     # Rank 0 keeps the others' store.
-    kill_in_a_verb(ray_fleet, 0, signal.SIGSTOP, tmp_path, timeout=1.0)
+    kill_in_a_verb(ray_fleet, 0, signal.SIGSTOP, tmp_path, STOPPED, timeout=1.0)
     ray_fleet.recover()
     assert not os.path.exists(f"/proc/{stopped}")
     assert other in pids(ray_fleet)
@@ -82,6 +90,7 @@ def test_threads_go_on_after_an_error_and_one_that_hangs_is_the_end() -> None:
         fleet.recover()
         assert fleet.all("recall") == [7, 7]
         assert fleet.all("total", 0) == [21, 21]
+        fleet.grace = BRIEF
         with pytest.raises(WorkerLostError, match=r"rank 1 .* hangs"):
             fleet.all("stall", 1, FOREVER, timeout=1.0)
         with pytest.raises(FleetError, match="cannot be replaced"):
