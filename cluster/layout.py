@@ -60,6 +60,20 @@ class Band:
 
 
 @dataclass(frozen=True)
+class TokenGrid:
+    """Image tokens of a layer on the whole canvas: frames of rows and columns, cut into bands."""
+
+    frames: int
+    bands: tuple[Band, ...]
+    columns: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of tokens on the canvas."""
+        return self.bands[-1].stop
+
+
+@dataclass(frozen=True)
 class Halo:
     """Rows a band borrows from its neighbours; negative = own rows to drop."""
 

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from .events import Event
     from .planning.canvas_plan import CanvasPlan
     from .planning.plan import plan
+    from .spec.edits import Edit
     from .spec.render_spec import RenderSpec, StageSpec
 
 __all__ = [
     "CanvasPlan",
+    "Edit",
     "Event",
     "ExportError",
     "FingerprintError",
@@ -57,6 +59,7 @@ __all__ = [
 # Modules by the names that they give; those whose names end in Error are all in one.
 _MODULES = {
     "CanvasPlan": "planning.canvas_plan",
+    "Edit": "spec.edits",
     "Event": "events",
     "ItemEvent": "batches.item_states",
     "ItemResult": "batches.item_states",

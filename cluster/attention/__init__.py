@@ -3,6 +3,12 @@
 from .entropy import canvas_entropy as canvas_entropy
 from .modifier import AttentionChange as AttentionChange
 from .modifier import AttentionModifier as AttentionModifier
+from .modifier import Unmodified as Unmodified
+from .region_attention import prompt_by_prompt as prompt_by_prompt
+from .region_attention import regional_attention as regional_attention
+from .region_attention import regional_cross_attention as regional_cross_attention
+from .region_attention import regional_text_attention as regional_text_attention
+from .regions import Regions as Regions
 from .scale_fusion import AttentionShape as AttentionShape
 from .scale_fusion import ScaleFusion as ScaleFusion
 from .scale_fusion import fused_features as fused_features

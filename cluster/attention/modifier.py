@@ -52,6 +52,14 @@ class AttentionChange:
         return (self.q_BHSD.shape[-1] ** -0.5 if scale is None else scale) * self.factor
 
 
+class Unmodified:
+    """Attention as it is, where it is only to be met: of regions that ask different texts."""
+
+    def change(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> AttentionChange:
+        """The queries and keys themselves."""
+        return AttentionChange(q_BHSD, k_BHSD)
+
+
 class AttentionModifier(Protocol):
     """How the attention of marked layers is changed and measured, inside one `BandMode`."""
 

@@ -25,14 +25,22 @@ from frieze.kernels.attention import AttentionPartial, attend
 from frieze.kernels.decay import Decay, Frames
 
 from ..comm import AxisComms, Comm, Like, solo
+from .regions import Regions
 
 
 @dataclass(frozen=True)
 class Context:
-    """Text tokens that every rank holds, before (`front`) or after (`rear`) its image tokens."""
+    """Text tokens that every rank holds, before (`front`) or after (`rear`) its image tokens.
+
+    Where `regions` have prompts of their own, `runs` are the tokens of each one's text; what the
+    context has more, before them, is every prompt's. `alone`: there are no image tokens beside it.
+    """
 
     num_tokens: int
     side: Literal["front", "rear"] = "front"
+    runs: tuple[int, ...] = ()
+    regions: Regions | None = None
+    alone: bool = False
 
     def split(self, x_BHSD: Tensor) -> tuple[Tensor, Tensor]:
         """(text, image) tokens of a joint sequence."""
@@ -47,6 +55,17 @@ class Context:
         """The joint sequence: the inverse of `split`."""
         parts = (text_BHSD, image_BHSD) if self.side == "front" else (image_BHSD, text_BHSD)
         return torch.cat(parts, dim=2)
+
+    def of_prompt(self, index: int) -> Context:
+        """The context of one prompt's text alone."""
+        num_others = sum(self.runs) - self.runs[index]
+        return Context(self.num_tokens - num_others, self.side)
+
+    def only(self, index: int, x_BHSD: Tensor) -> Tensor:
+        """The joint sequence without the texts of other prompts."""
+        text, image = self.split(x_BHSD)
+        parts = text.split([self.num_tokens - sum(self.runs), *self.runs], dim=2)
+        return self.join(torch.cat((parts[0], parts[1 + index]), dim=2), image)
 
 
 @dataclass(frozen=True)
@@ -183,11 +202,18 @@ def text_rows(
     scale: float | None,
 ) -> Tensor:
     """Every rank lets the text ask its own image keys; all add up the answers in rank order."""
+    of_image = of_all_ranks(q_text, k, v, world, scale)
+    return (of_image + attend(q_text, k_text, v_text, scale=scale)).out_BHSD
+
+
+def of_all_ranks(
+    q_text: Tensor, k: Tensor, v: Tensor, world: Comm, scale: float | None
+) -> AttentionPartial:
+    """Attention over all ranks' keys, of queries that all ranks hold; the same bits on each."""
     own = attend(q_text, k, v, scale=scale)
     packed = torch.cat((own.out_BHSD.to(own.lse_BHS.dtype), own.lse_BHS[..., None]), dim=-1)
     partials = [AttentionPartial(x[..., :-1], x[..., -1]) for x in world.all_gather(packed)]
-    own_text = attend(q_text, k_text, v_text, scale=scale)
-    return functools.reduce(operator.add, [*partials, own_text]).out_BHSD
+    return functools.reduce(operator.add, partials)
 
 
 def _image_rows(
@@ -203,6 +229,22 @@ def _image_rows(
     """Tokens are traded for heads, keys go around the ring, text keys join last; then back."""
     dtype = q.dtype
     q = spread.to_heads(q)
+    partial = around_the_ring(q, k, v, spread, scale, decay)
+    if k_text.shape[2]:
+        k_text, v_text = k_text[:, spread.mine], v_text[:, spread.mine]
+        partial = partial + attend(q, k_text, v_text, scale=scale)
+    return spread.to_tokens(partial.out_BHSD.to(dtype))
+
+
+def around_the_ring(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    spread: TokenLayout,
+    scale: float | None,
+    decay: Decay | None,
+) -> AttentionPartial:
+    """Attention over the image keys of the canvas, of queries after `to_heads`."""
     fades = None if decay is None else fading(q, spread, decay)
     partials: list[AttentionPartial] = []
 
@@ -216,11 +258,7 @@ def _image_rows(
 
     # Keys and values are stacked along the batch; nobody else holds the stack.
     spread.around(spread.to_heads(torch.cat((k, v))), visit)
-    partial = partials[0]
-    if k_text.shape[2]:
-        k_text, v_text = k_text[:, spread.mine], v_text[:, spread.mine]
-        partial = partial + attend(q, k_text, v_text, scale=scale)
-    return spread.to_tokens(partial.out_BHSD.to(dtype))
+    return partials[0]
 
 
 def fading(q: Tensor, spread: TokenLayout, decay: Decay) -> list[Frames]:

@@ -12,34 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from itertools import pairwise
-from typing import Any, TypedDict
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from frieze.kernels.decay import Decay
 from frieze.kernels.group_norm import Moments, merge, moments, normalise
 
 from ..attention import (
-    AttentionChange,
     AttentionModifier,
-    Context,
-    canvas_attention,
-    canvas_entropy,
-    fused_features,
-    shaped_attention,
 )
 from ..comm import AxisComms, Comm, axis_comms
-from ..layout import Band, Canvas, LayoutError, Mesh
+from ..layout import Band, Canvas, Mesh
+from .attention import BandAttention
 from .attention_override import AttentionOverride
 from .convolution import BandConvolution
 from .interpolation import BandInterpolation
-from .layer_marks import Call, LayerGuard, Marks, mark
+from .layer_marks import LayerGuard, Marks, mark
 from .row_mixers import Spans, row_mixer
-from .tensor_shapes import BandError, CanvasShapes, TokenGrid, refusal
+from .tensor_shapes import BandError, CanvasShapes, refusal
 
 __all__ = ["BandError", "BandMode", "Marks", "band_mode", "mark"]
 
@@ -73,18 +65,18 @@ class BandMode(TorchFunctionMode):
             raise BandError(f"bands of {self.bands[-1].stop} rows on a canvas of {canvas.height}")
         self.canvas = CanvasShapes(self.bands, self.comm.rank, canvas)
         self.convolution = BandConvolution(self.comm, self.canvas)
-        self.modifier = modifier
         # One rank holds the canvas: every function means what it means anyway, and attention alone
         # is changed. The mode, which costs every torch call a detour, is not entered.
         self._is_whole = modifier is not None and self.comm.size == 1
-        self.guard = LayerGuard(marks, AttentionOverride(self.attend) if self._is_whole else None)
+        attend = BandAttention(self.comms, self.canvas, modifier, is_whole=self._is_whole).attend
+        self.guard = LayerGuard(marks, AttentionOverride(attend) if self._is_whole else None)
         self._meanings: dict[str, Callable[..., Tensor]] = {
             "convolve": self.convolution.convolve,
             "pad": self.convolution.pad,
             "constant_pad_nd": self.convolution.constant_pad_nd,
             "group_norm": self.group_norm,
             "interpolate": BandInterpolation(self.comm, self.canvas).interpolate,
-            "attend": self.attend,
+            "attend": attend,
         }
 
     def __enter__(self) -> BandMode:
@@ -147,185 +139,6 @@ class BandMode(TorchFunctionMode):
         whole = merge([Moments.unpack(part) for part in parts])
         return normalise(input, num_groups, weight, bias, eps, whole)
 
-    def attend(
-        self,
-        function: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        *,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
-        """Attention over the whole canvas in a marked layer; in others it must not need to be.
-
-        What the layer's attention is to be the modifier decides once; then it is measured, if
-        asked, and computed: by the plain function where one rank holds all tokens and no logit
-        changes by itself, else by all ranks.
-        """
-        call = self.guard.innermost
-        if call is None or call.marks.local:
-            if call is None:
-                self._check_unmarked(function, query, key)
-            rest = (attn_mask, dropout_p, is_causal)
-            return function(query, key, value, *rest, scale=scale, enable_gqa=enable_gqa)
-        call.num_attentions += 1
-        _check_reach(function, query, call, attn_mask, dropout_p, is_causal)
-        if enable_gqa:
-            repeats = query.shape[-3] // key.shape[-3]
-            key, value = (x.repeat_interleave(repeats, -3) for x in (key, value))
-        change = AttentionChange(query, key)
-        if self.modifier is not None:
-            change = self.modifier.change(call.name, query, key)
-        query, key, scale = change.q_BHSD, change.k_BHSD, change.scaled(scale)
-        if change.probe is not None:
-            place = self._place(function, (query, key, value), call, change)
-            change.probe(canvas_entropy(query, key, pooled=change.pooled, scale=scale, **place))
-        if change.shape is not None:
-            shaped = self._shaped(function, (query, key, value), call, change, scale)
-            if shaped is not None:
-                return shaped
-        if self._is_whole and change.keeps_logits:  # all tokens are here
-            return function(query, key, value, attn_mask, scale=scale)
-        place = self._place(function, (query, key, value), call, change)
-        return canvas_attention(query, key, value, scale=scale, **place)
-
-    def _shaped(
-        self,
-        function: Any,
-        qkv: tuple[Tensor, Tensor, Tensor],
-        call: Call,
-        change: AttentionChange,
-        scale: float | None,
-    ) -> Tensor | None:
-        """Attention in windows, with the canvas or without; None where the canvas is asked."""
-        assert change.shape is not None
-        self._token_counts(function, qkv, call)
-        grid = self._grid(function, qkv[0], call)
-        shape = change.shape(grid.rows, grid.columns)
-        if shape is None:
-            return None
-        if change.decay is not None or change.probe is not None:
-            raise refusal(function, qkv, "decay and entropy are of the canvas, not of windows")
-        if shape.fuses_features:
-            if call.context is not None:
-                raise refusal(
-                    function,
-                    qkv,
-                    f"layer {call.name!r}: features are not fused where text is joined to the "
-                    "image's tokens, for they part before the projection; fuse rows and columns",
-                )
-            assert shape.fusion is not None
-            call.finished = partial(fused_features, fusion=shape.fusion)
-        return shaped_attention(
-            *qkv,
-            comms=self.comms,
-            bands=grid.bands,
-            width=grid.columns,
-            shape=shape,
-            scale=scale,
-            context=call.context,
-            num_frames=grid.frames,
-        )
-
-    def _grid(self, function: Any, query: Tensor, call: Call) -> TokenGrid:
-        """Rows and columns of this layer's tokens."""
-        num_text = call.context.num_tokens if call.context else 0
-        grid, reason = None, "give the mode its latent canvas"
-        try:
-            grid = self.canvas.grid_of(query.shape[2] - num_text)
-        except LayoutError as error:
-            reason = str(error)
-        if grid is None:
-            raise refusal(
-                function,
-                query,
-                f"layer {call.name!r}: it is not known which rows and columns these tokens are; "
-                f"{reason}",
-            )
-        return grid
-
-    def _place(
-        self,
-        function: Any,
-        qkv: tuple[Tensor, Tensor, Tensor],
-        call: Call,
-        change: AttentionChange,
-    ) -> _Place:
-        """Where the tokens of a call lie; frames are counted only for what depends on them."""
-        by_frame = change.decay is not None or change.pooled is not None
-        return {
-            "comms": self.comms,
-            "tokens": self._token_counts(function, qkv, call),
-            "context": call.context,
-            "decay": change.decay,
-            "num_frames": self._num_frames(function, qkv[0], call) if by_frame else 1,
-        }
-
-    def _num_frames(self, function: Any, query: Tensor, call: Call) -> int:
-        """Frames of this layer's tokens."""
-        num_text = call.context.num_tokens if call.context else 0
-        num_frames = self.canvas.frames_of(query.shape[2] - num_text)
-        if num_frames is None:
-            raise refusal(
-                function,
-                query,
-                f"layer {call.name!r}: it is not known how many frames these tokens are; "
-                "give the mode its latent canvas",
-            )
-        return num_frames
-
-    def _token_counts(
-        self, function: Any, qkv: tuple[Tensor, Tensor, Tensor], call: Call
-    ) -> tuple[int, ...]:
-        """Image tokens of every rank."""
-        query, *others = qkv
-        if query.ndim != 4 or any(x.shape != query.shape for x in others):
-            raise refusal(
-                function,
-                qkv,
-                f"layer {call.name!r}: attention over a canvas takes query, key and value of one "
-                "shape [batch, heads, tokens, head dim]; do not mark cross-attention",
-            )
-        num_text = call.context.num_tokens if call.context else 0
-        num_image = query.shape[2] - num_text
-        tokens = self.canvas.tokens_of_all(num_image)
-        if tokens is None:
-            raise refusal(
-                function,
-                query,
-                f"layer {call.name!r}: {query.shape[2]} tokens less {num_text} of text do not make "
-                f"{self.canvas.band.rows} rows like those of the other bands; state the layer's "
-                "context, or cut bands at multiples of the patch",
-            )
-        self.canvas.token_counts |= {num_image, query.shape[2]}
-        return tokens
-
-    def _check_unmarked(self, function: Any, query: Tensor, key: Tensor) -> None:
-        """Refuses self-attention, and queries from elsewhere that ask this band's tokens."""
-        num_queries, num_keys = query.shape[-2], key.shape[-2]
-        known = self.canvas.token_counts
-        if num_queries == num_keys or (num_keys in known and num_queries not in known):
-            raise refusal(
-                function,
-                (query, key),
-                f"{num_queries} queries ask {num_keys} keys in a layer that is not marked, so it "
-                "would end at this band's edge; mark it (with local=True if it should end there)",
-            )
-
-
-class _Place(TypedDict):
-    """Where the tokens of one attention lie on the canvas, as `canvas_attention` takes it."""
-
-    comms: AxisComms
-    tokens: Sequence[int]
-    context: Context | None
-    decay: Decay | None
-    num_frames: int
-
 
 def band_mode(
     comm: Comm | AxisComms,
@@ -355,28 +168,3 @@ def _stacked(bands: Sequence[Band], num_ranks: int) -> tuple[Band, ...]:
             f"at least 1 row; got {[(b.start, b.stop) for b in bands]}"
         )
     return tuple(bands)
-
-
-def _check_reach(
-    function: Any,
-    query: Tensor,
-    call: Call,
-    mask: Tensor | None,
-    dropout_p: float,
-    is_causal: bool,
-) -> None:
-    """Refuses what would need to know which tokens of the other bands a query may see."""
-    if is_causal or dropout_p or not _is_open(mask):
-        raise refusal(
-            function,
-            query,
-            f"layer {call.name!r}: is_causal={is_causal}, dropout_p={dropout_p} or a mask with "
-            "gaps do not reach beyond this band; drop padded text instead of masking it",
-        )
-
-
-def _is_open(mask: Tensor | None) -> bool:
-    """Does this mask let every query see every key? One without values is taken to."""
-    if mask is None or mask.is_meta:
-        return True
-    return bool(mask.all()) if mask.dtype == torch.bool else not bool(mask.any())

@@ -9,11 +9,11 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
-from ..layout import Band, Canvas
+from ..layout import Band, Canvas, TokenGrid
 
 
 class BandError(RuntimeError):
@@ -35,19 +35,6 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(item)
     elif isinstance(value, dict):
         yield from tensors_in(list(value.values()))
-
-
-class TokenGrid(NamedTuple):
-    """Image tokens of a layer on the whole canvas: frames of rows and columns, cut into bands."""
-
-    frames: int
-    bands: tuple[Band, ...]
-    columns: int
-
-    @property
-    def rows(self) -> int:
-        """Rows of tokens on the canvas."""
-        return self.bands[-1].stop
 
 
 class CanvasShapes:

@@ -101,7 +101,7 @@ class Item:
     @property
     def digest(self) -> str:
         """Tells whether an item of that name is still the same picture in the same files."""
-        about = [self.spec.picture(), *map(str, self.outputs)]
+        about = [self.spec.identity(), *map(str, self.outputs)]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 

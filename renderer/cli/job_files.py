@@ -53,6 +53,7 @@ def files_of(spec: RenderSpec, preset: str | None = None) -> list[tuple[str, str
     named: list[tuple[str, str | None]] = []
     named += [("--preset", preset)] if preset and preset.endswith((".yaml", ".yml")) else []
     named += [("--init", spec.init), ("--image", spec.image), ("--mask", spec.mask)]
+    named += [("--edit", each.mask) for each in spec.edit]
     named += [("--lora", str(each.path)) for each in lora.parse(spec.lora)]
     named += [("--lora-2", str(each.path)) for each in lora.parse(spec.lora_2)]
     if spec.model != "demo" and (os.path.exists(spec.model) or spec.model.startswith(".")):

@@ -33,7 +33,7 @@ TEXTS = frozenset({".txt", ".model", ".jinja"})
 ADDED = frozenset({"texts"})
 
 
-FILES = frozenset({"lora", "lora_2", "init", "image", "mask"})
+FILES = frozenset({"lora", "lora_2", "init", "image", "mask", "edit"})
 
 
 def run_record(plan: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,16 +85,11 @@ def _identity(plan: CanvasPlan) -> dict[str, Any]:
 
 
 def _picture(spec: RenderSpec) -> dict[str, Any]:
-    """Fields that decide pixels; of those that came later what is not as it was before them.
-
-    Files count by what is in them, not by where they lie.
-    """
-    roles, plain = spec.roles(), RenderSpec().picture()
-    return {
-        name: value
-        for name, value in spec.picture().items()
-        if name not in FILES and not (roles[name].came_later and value == plain[name])
-    }
+    """Fields that decide pixels; files count by what is in them, not by where they lie."""
+    found = {name: value for name, value in spec.identity().items() if name not in FILES}
+    if spec.edit:
+        found["edit"] = [each.prompt for each in spec.edit]
+    return found
 
 
 def fingerprint(about: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..inputs import masks
-from ..inputs.sources import Source, fitted
+from ..inputs.sources import fitted
 from ..planning.canvas_plan import CanvasPlan
 from ..store.store import Store
 from ..store.upstream import needed_beside
@@ -26,13 +26,13 @@ def keep_sources(plan: CanvasPlan, store: Store) -> None:
     if newest is not None and not store.journal.is_sealed:
         return
     needed = {name for name, _ in needed_beside(store.layout, store.num_steps, newest)}
-    for name, source, (height, width), rows, frames in source_arrays(plan):
+    for name, rows, frames in source_arrays(plan):
         if (name, 0) in held or name not in needed:
             continue
         array = plan.array(name)
         digests: list[dict[int, str]] = []
-        fit = masks.nearest_cells if name.endswith("mask") else fitted
-        for index, frame_CHW in enumerate(fit(source, height, width, frames)):
+        for index, frame_CHW in enumerate(frames):
+            height = frame_CHW.shape[1]
             for top in range(0, height, rows):
                 span = slice(top, min(top + rows, height))
                 frame = slice(index, index + 1)
@@ -41,23 +41,37 @@ def keep_sources(plan: CanvasPlan, store: Store) -> None:
         store.confirm_kept(name, 0, digests)
 
 
-def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, Source, tuple[int, int], int, int]]:
-    """(array, source, size, rows of a chunk, frames) of all that is filled before work starts."""
+def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, int, Iterator[np.ndarray]]]:
+    """(array, rows of a chunk, frames [C, H, W]) of all that is filled before work starts.
+
+    A file is read when its first frame is asked for.
+    """
 
     def rows(index: int) -> int:
         return plan.stages[index].align * plan.facts.latent.downscale
 
     if "init" in plan.sources:
-        yield "init", plan.sources["init"], plan.size(0), rows(0), plan.spec.num_frames
+        yield "init", rows(0), fitted(plan.sources["init"], *plan.size(0), plan.spec.num_frames)
     if "image" in plan.sources:
         source = plan.sources["image"]
-        yield "image", source, (source.height, source.width), source.height, 1
+        yield "image", source.height, fitted(source, source.height, source.width, 1)
         for index in range(len(plan.stages)):
-            yield f"{index}-image", source, plan.size(index), rows(index), 1
+            yield f"{index}-image", rows(index), fitted(source, *plan.size(index), 1)
     if "mask" in plan.sources:
         for index, stage in enumerate(plan.stages[1:], 1):
             size = (stage.canvas.height, stage.canvas.width)
-            yield f"{index}-mask", plan.sources["mask"], size, stage.align, 1
+            yield f"{index}-mask", stage.align, masks.nearest_cells(plan.sources["mask"], *size)
+    for index, stage in enumerate(plan.stages):
+        if stage.edits:
+            yield f"{index}-edits", stage.align, _edited(plan, index)
+
+
+def _edited(plan: CanvasPlan, stage_index: int) -> Iterator[np.ndarray]:
+    """The mask of each edit of a stage, one value for each latent cell."""
+    stage = plan.stages[stage_index]
+    for index in range(len(stage.edits)):
+        source = plan.sources[f"edit-{index}"]
+        yield masks.cells(source, stage.canvas.height, stage.canvas.width)
 
 
 def first_frame(plan: CanvasPlan, begun: Store | None) -> np.ndarray:

@@ -29,6 +29,7 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
         "init": None if spec.init is None else _whole(spec.init),
         "image": None if spec.image is None else _whole(spec.image),
         "mask": None if spec.mask is None else _whole(spec.mask),
+        "edit": tuple(e.model_copy(update={"mask": _whole(e.mask)}) for e in spec.edit),
     }
     if spec.model != "demo" and model.is_dir():
         changes["model"] = str(model.absolute())

@@ -29,10 +29,11 @@ def _array(plan: CanvasPlan, name: str) -> LatentArray:
         return _latents(plan, int(number))
     if kind in ("guide", "clean"):
         return _kept(plan, name, int(number))
-    if kind == "mask":
+    if kind in ("mask", "edits"):
         stage = plan.stages[int(number)]
-        shape = (1, 1, 1, stage.canvas.height, stage.canvas.width)
-        return LatentArray(name, shape, chunk_rows=stage.align)
+        num_masks = len(stage.edits) if kind == "edits" else 1
+        shape = (1, 1, num_masks, stage.canvas.height, stage.canvas.width)
+        return LatentArray(name, shape, chunk_rows=stage.align, chunk_frames=1)
     if name == "image":
         source = plan.sources[name]
         return LatentArray(name, (1, 3, 1, source.height, source.width), source.height)

@@ -170,7 +170,7 @@ class Flux(PictureVAE):
         from ..models.rotary import band_angles
 
         x_BCHW, embeds = x_BCTHW.squeeze(2), tensors["embeds"]
-        self._thread.num_text_tokens = embeds.shape[1]
+        self._thread.text = (embeds.shape[1], place)
         batch, dtype, device = x_BCHW.shape[0], embeds.dtype, x_BCHW.device
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
         strength = x_BCHW.new_full((batch,), guidance.embedded, dtype=torch.float32)
@@ -208,7 +208,8 @@ class Flux(PictureVAE):
         """Text comes first in double and single blocks alike."""
         from frieze.cluster.attention import Context
 
-        return Context(self._thread.num_text_tokens, "front")
+        num_tokens, place = self._thread.text
+        return Context(num_tokens, "front", place.texts, place.regions)
 
 
 def pack(x_BCHW: Tensor) -> Tensor:

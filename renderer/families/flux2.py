@@ -159,7 +159,8 @@ class Flux2(PictureVAE):
         """Text comes first in double and single blocks alike."""
         from frieze.cluster.attention import Context
 
-        return Context(self._thread.num_text_tokens, "front")
+        num_tokens, place = self._thread.text
+        return Context(num_tokens, "front", place.texts, place.regions)
 
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of the double and single blocks."""
@@ -177,7 +178,7 @@ class Flux2(PictureVAE):
         import torch
 
         embeds_BLE, device, batch = tensors["embeds"], x_BCTHW.device, x_BCTHW.shape[0]
-        self._thread.num_text_tokens = embeds_BLE.shape[1]
+        self._thread.text = (embeds_BLE.shape[1], place)
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
         told = self.facts.guidance.embedded
         velocity_BSE = self.transformer(
@@ -185,7 +186,7 @@ class Flux2(PictureVAE):
             timestep=timestep.expand(batch).to(embeds_BLE.dtype) / 1000,
             guidance=torch.full((batch,), guidance.embedded, device=device) if told else None,
             encoder_hidden_states=embeds_BLE,
-            txt_ids=self._text_angles(embeds_BLE.shape[1], device),
+            txt_ids=self._text_angles(place.texts or (embeds_BLE.shape[1],), device),
             img_ids=self._angles(place, level.sigma, device),
             return_dict=False,
         )[0]
@@ -238,13 +239,14 @@ class Flux2(PictureVAE):
         image_SA = band_angles(place, self.axes(place)[:3], sigma, device)
         return torch.cat([image_SA, image_SA.new_zeros(len(image_SA), self.dims[3] // 2)], dim=1)
 
-    def _text_angles(self, num_tokens: int, device: torch.device) -> Tensor:
-        """Rotary angles of the text, float64 [L, A], along its own axis, as trained."""
+    def _text_angles(self, texts: Sequence[int], device: torch.device) -> Tensor:
+        """Rotary angles of texts, float64 [L, A], along their own axis, as trained."""
         import torch
 
-        axis = RotaryAxis("text", self.dims[3], self.theta, num_tokens, num_tokens)
-        text_LF = trained(axis, torch.arange(num_tokens, device=device), 0.0)
-        return torch.cat([text_LF.new_zeros(num_tokens, sum(self.dims[:3]) // 2), text_LF], dim=1)
+        axis = RotaryAxis("text", self.dims[3], self.theta, max(texts), max(texts))
+        position_L = torch.cat([torch.arange(count, device=device) for count in texts])
+        text_LF = trained(axis, position_L, 0.0)
+        return torch.cat([text_LF.new_zeros(sum(texts), sum(self.dims[:3]) // 2), text_LF], dim=1)
 
 
 def to_patches(x_BCHW: Tensor) -> Tensor:

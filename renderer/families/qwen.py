@@ -156,7 +156,8 @@ class Qwen(CausalVAE):
     def _context(self, *_: object) -> Context:
         from frieze.cluster.attention import Context
 
-        return Context(self._thread.num_text_tokens, "front")
+        num_tokens, place = self._thread.text
+        return Context(num_tokens, "front", place.texts, place.regions)
 
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of every block."""
@@ -174,14 +175,16 @@ class Qwen(CausalVAE):
         import torch
 
         embeds_BLE, device = tensors["embeds"], x_BCTHW.device
-        self._thread.num_text_tokens = embeds_BLE.shape[1]
+        self._thread.text = (embeds_BLE.shape[1], place)
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
         velocity_BSE = self.transformer(
             hidden_states=pack(x_BCTHW, self.facts.latent.patch).to(embeds_BLE.dtype),
             timestep=timestep.expand(x_BCTHW.shape[0]).to(embeds_BLE.dtype) / 1000,
             encoder_hidden_states=embeds_BLE,
             # What the table of positions is given.
-            img_shapes=self.angles(place, embeds_BLE.shape[1], level.sigma, device),
+            img_shapes=self.angles(
+                place, place.texts or (embeds_BLE.shape[1],), level.sigma, device
+            ),
             return_dict=False,
         )[0]
         velocity_BCTHW = unpack(velocity_BSE.to(x_BCTHW.dtype), x_BCTHW, self.facts.latent.patch)
@@ -212,9 +215,9 @@ class Qwen(CausalVAE):
         return x_BCTHW - (step * ratio).reshape(x_BCTHW.shape)
 
     def angles(
-        self, place: BandPlace, num_text_tokens: int, sigma: float, device: torch.device
+        self, place: BandPlace, texts: Sequence[int], sigma: float, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Rotary angles of this band's tokens [S, A] and of the text's [L, A], float64."""
+        """Rotary angles of this band's tokens [S, A] and of the texts' [L, A], float64."""
         import torch
 
         from ..models.rotary import band_angles
@@ -222,7 +225,8 @@ class Qwen(CausalVAE):
         axes = self.axes(place)
         image_SA = band_angles(place, axes, sigma, device, centred=True)
         start = max(axis.length // 2 for axis in axes)
-        position_L = torch.arange(start, start + num_text_tokens, device=device)
+        runs = (torch.arange(start, start + count, device=device) for count in texts)
+        position_L = torch.cat(list(runs))
         text_LA = torch.cat([place.positions(axis, position_L, sigma) for axis in axes], dim=1)
         return image_SA, text_LA
 

@@ -223,7 +223,8 @@ class SD3(PictureVAE):
         """Text comes behind the picture."""
         from frieze.cluster.attention import Context
 
-        return Context(self._thread.num_text_tokens, "rear")
+        place = self._thread.place
+        return Context(self._thread.num_text_tokens, "rear", place.texts, place.regions)
 
     def _positions(self, *_: object) -> Tensor:
         """In diffusers' place: positions [1, S, E] of this band's tokens."""

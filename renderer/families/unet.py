@@ -8,6 +8,7 @@ E features.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from frieze.cluster.attention import Context
     from frieze.cluster.bands import Marks
 
     from ..spec.render_spec import RenderSpec
@@ -206,10 +208,12 @@ class UNet(PictureVAE):
         super().__init__(vae)
         self.facts = facts
         self.unet = unet
+        # Rank threads share this object; each has its own place on the canvas.
+        self._thread = threading.local()
         # Every rank holds all the text, which may have as many tokens as a band.
         self._marks = (
             mark(unet, lambda name, _: name.endswith(".attn1")),
-            mark(unet, lambda name, _: name.endswith(".attn2"), local=True),
+            mark(unet, lambda name, _: name.endswith(".attn2"), self._context, local=True),
         )
 
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
@@ -227,6 +231,7 @@ class UNet(PictureVAE):
         """x0 from what this checkpoint predicts: the noise, a velocity or x0 itself."""
         import torch
 
+        self._thread.place = place
         embeds_BLE, device = tensors["embeds"], x_BCTHW.device
         output_BCHW = self.unet(
             x_BCTHW.squeeze(2).to(embeds_BLE.dtype),
@@ -237,6 +242,13 @@ class UNet(PictureVAE):
         )[0]
         output_BCTHW = output_BCHW.to(x_BCTHW.dtype).unsqueeze(2)
         return x0_from(self.facts.schedule.prediction, x_BCTHW, output_BCTHW, level)
+
+    def _context(self, *_: object) -> Context:
+        """The text that a layer asks; none of it is joined to the image's tokens."""
+        from frieze.cluster.attention import Context
+
+        place = self._thread.place
+        return Context(sum(place.texts), "rear", place.texts, place.regions)
 
     def _added(
         self, tensors: Mapping[str, Tensor], place: BandPlace

@@ -11,7 +11,7 @@ F angles.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from frieze.cluster.attention import Context
     from frieze.cluster.bands import Marks
 
     from ..spec.render_spec import RenderSpec
@@ -241,7 +242,7 @@ class Wan(CausalVAE):
         self.head_dim: int = config.attention_head_dim
         # Rank threads share this object; each has its own place on the canvas.
         self._thread = threading.local()
-        self._marks = [_marks(expert) for expert in experts]
+        self._marks = [_marks(expert, self._context) for expert in experts]
         for expert in experts:
             expert.rope = ClipRope(self._angles)
 
@@ -262,13 +263,17 @@ class Wan(CausalVAE):
     ) -> Tensor:
         """x0 = x - sigma v, with v the expert's velocity; a given first frame stays as it is."""
         self._thread.place, self._thread.sigma = place, level.sigma
-        embeds = tensors["embeds"]
+        embeds, image_embeds = tensors["embeds"], tensors.get("image_embeds")
+        if place.texts:  # along the batch: of a first frame's model a text has no other length
+            embeds = embeds.unflatten(1, (len(place.texts), -1)).flatten(0, 1)
+        if image_embeds is not None:
+            image_embeds = image_embeds.expand(len(embeds), -1, -1)
         shown_BCTHW = self._shown(x_BCTHW, tensors)
         velocity_BCTHW = self.experts[self._expert(level)](
             hidden_states=shown_BCTHW.to(embeds.dtype),
             timestep=self._timestep(x_BCTHW, level, "first" in tensors),
             encoder_hidden_states=embeds,
-            encoder_hidden_states_image=tensors.get("image_embeds"),
+            encoder_hidden_states_image=image_embeds,
             return_dict=False,
         )[0]
         prediction = self.facts.schedule.prediction
@@ -340,6 +345,12 @@ class Wan(CausalVAE):
             RotaryAxis("column", side, THETA, known, canvas.width // latent.patch),
         )
 
+    def _context(self, *_: object) -> Context:
+        from frieze.cluster.attention import Context
+
+        place = self._thread.place
+        return Context(sum(place.texts), "rear", place.texts, place.regions)
+
     def _angles(self, device: torch.device) -> Sequence[Tensor]:
         """Rotary angles of the thread's frames, rows and columns, float64, each [number, F]."""
         from ..models.rotary import clip_angles
@@ -348,13 +359,13 @@ class Wan(CausalVAE):
         return clip_angles(place, self.axes(place), self._thread.sigma, device)
 
 
-def _marks(expert: nn.Module) -> Sequence[Marks]:
+def _marks(expert: nn.Module, context: Callable[..., Context]) -> Sequence[Marks]:
     """attn1 is over the canvas; attn2 asks text and picture tokens, the same on every rank."""
     from frieze.cluster.bands import mark
 
     return (
         mark(expert, lambda name, _: name.endswith(".attn1")),
-        mark(expert, lambda name, _: name.endswith(".attn2"), local=True),
+        mark(expert, lambda name, _: name.endswith(".attn2"), context, local=True),
     )
 
 

@@ -133,12 +133,17 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> ZImage:
 
 @dataclass(frozen=True)
 class Sequences:
-    """What one call of the network is made of; `num_pads` and `num_text` are the same on ranks."""
+    """What one call of the network is made of: the image's padding and each caption's tokens."""
 
     place: BandPlace
     sigma: float
     num_pads: int
-    num_text: int
+    captions: tuple[int, ...]
+
+    @property
+    def texts(self) -> tuple[int, ...]:
+        """Tokens of each caption with its padding."""
+        return tuple(map(padded, self.captions))
 
 
 class ZImage(PictureVAE):
@@ -158,7 +163,7 @@ class ZImage(PictureVAE):
         self._thread = threading.local()
         self._marks = (
             _mark(transformer, "noise_refiner", context=self._padding),
-            _mark(transformer, "context_refiner", local=True),
+            _mark(transformer, "context_refiner", local=True, context=self._alone),
             _mark(transformer, "layers", context=self._rear),
         )
 
@@ -175,7 +180,14 @@ class ZImage(PictureVAE):
     def _rear(self, *_: object) -> Context:
         from frieze.cluster.attention import Context
 
-        return Context(self._sequences.num_pads + self._sequences.num_text, "rear")
+        at = self._sequences
+        return Context(at.num_pads + sum(at.texts), "rear", at.texts, at.place.regions)
+
+    def _alone(self, *_: object) -> Context:
+        from frieze.cluster.attention import Context
+
+        at = self._sequences
+        return Context(sum(at.texts), "rear", at.texts, at.place.regions, alone=True)
 
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """The image's refiner, the caption's, which is local, and the layers of both."""
@@ -194,9 +206,9 @@ class ZImage(PictureVAE):
 
         latent, embeds_BLE = self.facts.latent, tensors["embeds"]
         num_tokens = place.canvas.height * place.canvas.width // latent.patch**2
-        num_text = padded(embeds_BLE.shape[1])
+        captions = place.texts or (embeds_BLE.shape[1],)
         num_pads = padded(num_tokens) - num_tokens
-        self._thread.sequences = Sequences(place, level.sigma, num_pads, num_text)
+        self._thread.sequences = Sequences(place, level.sigma, num_pads, captions)
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=x_BCTHW.device)
         outputs = self.transformer(
             list(x_BCTHW.to(embeds_BLE.dtype)),
@@ -233,6 +245,8 @@ class ZImage(PictureVAE):
         Angles stand where it has ids, for the rotary table to turn. Collective sizes are the
         canvas': a band has as much padding behind its tokens as the whole canvas would.
         """
+        import torch
+
         at, device = self._sequences, images[0].device
         angles, text_LA = self._angles(device)
         tokens, sizes, masks, text, text_masks = [], [], [], [], []
@@ -241,16 +255,19 @@ class ZImage(PictureVAE):
             tokens.append(_lengthened(token_SE, at.num_pads))
             sizes.append(size)
             masks.append(_is_padding(len(token_SE), at.num_pads, device))
-            num_missing = at.num_text - len(caption_LE)
-            text.append(_lengthened(caption_LE, num_missing))
-            text_masks.append(_is_padding(len(caption_LE), num_missing, device))
+            each = caption_LE.split(list(at.captions))
+            missing = [num - len(one) for num, one in zip(at.texts, each, strict=True)]
+            text.append(torch.cat(list(map(_lengthened, each, missing))))
+            masked = (_is_padding(len(a), n, device) for a, n in zip(each, missing, strict=True))
+            text_masks.append(torch.cat(list(masked)))
         many = len(images)
         return tokens, text, sizes, [angles] * many, [text_LA] * many, masks, text_masks
 
     def _angles(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Angles of this band's tokens and the padding behind, and of the caption's, float64.
 
-        The caption takes 1, 2, ... on the frame axis, and the image the position after it.
+        The caption takes 1, 2, ... on the frame axis, and the image the position after it. Of
+        several captions all end there.
         """
         import torch
 
@@ -258,8 +275,9 @@ class ZImage(PictureVAE):
 
         at = self._sequences
         axes = self.axes(at.place)
-        image_SA = band_angles(at.place, axes, at.sigma, device, frame=at.num_text + 1)
-        position_L = torch.arange(1, at.num_text + 1, device=device)
+        end = max(at.texts) + 1
+        image_SA = band_angles(at.place, axes, at.sigma, device, frame=end)
+        position_L = torch.cat([torch.arange(end - n, end, device=device) for n in at.texts])
         origin_L = torch.zeros_like(position_L)
         text_LA = torch.cat(
             [

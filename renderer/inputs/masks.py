@@ -1,6 +1,6 @@
-"""Masks that users hand in: pictures that are not black where something else is wanted.
+"""Masks that users hand in: pictures that are white, or not black, where something else is wanted.
 
-Shape suffixes: C channels, H, W rows and columns of latent cells.
+Shape suffixes: C channels, H rows, W columns, of pixels or of latent cells.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError
-from .sources import Source, fitted
+from .sources import Source, fitted, frames_of
 
 if TYPE_CHECKING:
     import numpy as np
+
+ROWS = 256  # averaged at a time
+RED, BLUE = 0.2126, 0.0722  # their part in luma, Rec. ITU-R BT.709
 
 
 def check_shape(source: Source, field: str, height: int, width: int) -> None:
@@ -42,3 +45,43 @@ def nearest_cells(
         rows = np.arange(height) * source.height // height
         columns = np.arange(width) * source.width // width
         yield is_inside_HW[rows[:, None], columns][None].astype(np.float32)
+
+
+def cells(source: Source, height: int, width: int) -> np.ndarray:
+    """The mask's mean over each of so many cells, [1, H, W] float32: 0 black, 1 white.
+
+    Raises `MediaError` where the file is no longer the one that was looked at.
+    """
+    (frame_HWC,) = frames_of(source, 1)
+    return area_means(luma(frame_HWC), height, width)[None]
+
+
+def luma(rgb_HWC: np.ndarray) -> np.ndarray:
+    """Rec. 709 luma [H, W] of RGB in [0, 1]; grey is as it is."""
+    red, green, blue = (rgb_HWC[..., c] for c in range(3))
+    return green + RED * (red - green) + BLUE * (blue - green)
+
+
+def area_means(x_HW: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Means over a grid of cells, each by the area of the pixels that it covers: float32."""
+    import numpy as np
+
+    # Rows are averaged last: columns of a few rows are all that is wide and float64.
+    tops = range(0, x_HW.shape[0], ROWS)
+    narrow = [_means(x_HW[top : top + ROWS].T, width).T for top in tops]
+    return _means(np.concatenate(narrow), height).clip(0, 1).astype(np.float32)
+
+
+def _means(x: np.ndarray, num: int) -> np.ndarray:
+    """Means of `num` equal parts of the first dim, the pixels at their edges in part."""
+    import numpy as np
+
+    length = x.shape[0]
+    sums = np.zeros((length + 1, *x.shape[1:]))
+    np.cumsum(x, axis=0, dtype=np.float64, out=sums[1:])
+    # Edge i lies at i length / num: so many whole pixels, and a part of the next one.
+    whole, part = np.divmod(np.arange(num + 1) * length, num)
+    after = sums[np.minimum(whole + 1, length)]
+    before = sums[whole]
+    edges = before + (after - before) * (part / num)[:, None]
+    return np.diff(edges, axis=0) * (num / length)

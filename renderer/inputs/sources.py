@@ -43,8 +43,8 @@ def look(path: str, field: str, *, num_frames: int) -> Source:
     frames, height, width, _ = media.peek(path)
     if num_frames == 1 and frames != 1:
         raise PlanError(
-            f"{field} {path!r} is a clip of {frames} frames; a picture is wanted, "
-            "or set num_frames for a clip"
+            f"{field} {path!r} is a clip of {frames} frames; a picture is wanted"
+            + (", or set num_frames for a clip" if field == "init" else "")
         )
     found = sum(1 for _ in media.frames(path, num_frames))
     if found not in (1, num_frames):
@@ -66,19 +66,27 @@ def fitted(source: Source, height: int, width: int, num_frames: int) -> Iterator
     A single picture stands still for as many frames as are asked for. Raises `MediaError` where
     the file is no longer the one that was looked at.
     """
-    from . import media
-
-    if fault(source.path) is None and _digest(source.path) != source.digest:
-        raise MediaError(f"{source.path} has changed since the render was planned; start it again")
     last_CHW = None
     num_read = 0
-    for frame_HWC in media.frames(source.path, num_frames):
+    for frame_HWC in frames_of(source, num_frames):
         num_read += 1
         last_CHW = _latent_range(frame_HWC, height, width)
         yield last_CHW
     for _ in range(num_frames - num_read):
         assert last_CHW is not None
         yield last_CHW
+
+
+def frames_of(source: Source, num_frames: int) -> Iterator[np.ndarray]:
+    """Its first frames, RGB [H, W, 3] float32 in [0, 1], at its own size.
+
+    Raises `MediaError` where the file is no longer the one that was looked at.
+    """
+    from . import media
+
+    if fault(source.path) is None and _digest(source.path) != source.digest:
+        raise MediaError(f"{source.path} has changed since the render was planned; start it again")
+    yield from media.frames(source.path, num_frames)
 
 
 def _digest(path: str) -> str:

@@ -2,7 +2,8 @@
 
 A file in `families/` defines `pipelines` (the class names in model_index.json it serves),
 `describe(folder)`, `load(facts, spec, device)`, `encode(facts, spec, device, halves, image)` and
-`text_shapes(facts, spec)`, the shapes of what `encode` gives for one prompt.
+`text_shapes(facts, spec)`, the shapes of what `encode` gives for one prompt: `embeds` [1, L, E] are
+its tokens, `pooled`, if there is one, stands for all of it.
 `describe` reads only small JSON files, so that planning needs neither weights nor torch.
 
 Latents and pixels are [B, C, T, H, W] throughout; T is 1 for pictures.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from frieze.cluster.attention import Regions
     from frieze.cluster.bands import Marks
 
     from .truncation import Cut
@@ -64,12 +66,19 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class BandPlace:
-    """Where on which canvas a band of latents lies, and what positions mean there."""
+    """Where on which canvas a band of latents lies, and what positions mean there.
+
+    Where `regions` of the canvas have prompts of their own, `texts` are the tokens of each one's:
+    `embeds` are then all of these, one text after the other, and each has positions as if it were
+    alone. The `Context` of layers that ask text says so.
+    """
 
     band: Band
     canvas: Canvas
     positions: PositionPolicy
     absolute: AbsolutePolicy | None = None
+    texts: tuple[int, ...] = ()
+    regions: Regions | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ def option(field: str, value: Any) -> list[str]:
         return [flag if value else f"--no-{flag[2:]}"]
     if isinstance(value, Mapping):
         return [w for k, v in value.items() for w in (flag, f"{k}={json.dumps(v)}")]
+    if field == "edit":  # prompts; where their masks lie is told to nobody
+        value = [f"MASK={prompt}" for prompt in value]
     if isinstance(value, (list, tuple)):
         return [word for each in value for word in (flag, str(each))]
     return [flag, str(value)]

@@ -84,8 +84,8 @@ class CanvasPlan:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The prompts of all stages, each once."""
-        return tuple(dict.fromkeys(stage.prompt for stage in self.stages))
+        """The prompts of all stages and of their edits, each once."""
+        return tuple(dict.fromkeys(text for stage in self.stages for text in stage.prompts))
 
     @property
     def num_blocks(self) -> int:
@@ -107,9 +107,10 @@ class CanvasPlan:
         first = ("init",) if "init" in self.sources else ()
         frames = ("image", *(f"{i}-image" for i in stages)) if "image" in self.sources else ()
         masks = (f"{i}-mask" for i in stages[1:]) if "mask" in self.sources else ()
+        edits = (f"{i}-edits" for i in stages if self.stages[i].edits)
         kept = arrays(self.method, len(self.stages))
         pictures = (f"{i}-picture" for i in self.painted)
-        return (*map(str, stages), *pictures, *first, *frames, *masks, *kept)
+        return (*map(str, stages), *pictures, *first, *frames, *masks, *edits, *kept)
 
     def array(self, name: str) -> int:
         """Where one of the `arrays` lies in the store."""
@@ -135,6 +136,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         f"({plan.facts.folder})",
         f"method    {spec.method}" + (f": {plan.method.note}" if plan.method.note else ""),
         *(f"lora      {line}" for line in lora.summary(lora.parse(spec.lora + spec.lora_2))),
+        *(f"edit      {each.mask}: {each.prompt}{_from(spec)}" for each in spec.edit),
         *_warning(plan),
         f"workers   {spec.workers} (ring {plan.mesh.ring} x ulysses {plan.mesh.ulysses}"
         + (f" x guidance {plan.mesh.guidance})" if plan.mesh.guidance > 1 else ")")
@@ -158,6 +160,10 @@ def _table(plan: CanvasPlan) -> list[str]:
         total = plan.estimate.bytes_per_device / GIB
         lines.append(f"memory    {total:.2f} GiB on each device: {', '.join(parts)}")
     return lines
+
+
+def _from(spec: RenderSpec) -> str:
+    return f", from stage {spec.edit_stage}" if spec.edit_stage > 1 else ""
 
 
 def _warning(plan: CanvasPlan) -> list[str]:

@@ -149,6 +149,13 @@ def check_experts(spec: RenderSpec, facts: ModelFacts) -> None:
             )
 
 
+def check_edits(spec: RenderSpec, num_stages: int) -> None:
+    """Edits act in a stage that there is."""
+    if spec.edit_stage > num_stages:
+        there = f"{num_stages} stages; 1 to {num_stages} work" if num_stages > 1 else "one stage"
+        raise PlanError(f"edit_stage {spec.edit_stage}: the render has {there}")
+
+
 def check_block(size: int, spec: RenderSpec, unit: int) -> None:
     """Blocks of `size` pixels fit units, and there is a row of them for each worker."""
     if size % unit or size & (size - 1):

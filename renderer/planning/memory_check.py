@@ -100,9 +100,10 @@ def roughly(plan: CanvasPlan) -> int:
     """Bytes of one worker, guessed from a few sizes; more than a `MARGIN`th of what it needs."""
     facts, size = plan.facts, BYTES_OF[plan.spec.dtype]
     latent, cost = facts.latent, facts.cost
-    most, num_text = 0, plan.spec.max_sequence_length or facts.max_sequence_length
+    most, per_prompt = 0, plan.spec.max_sequence_length or facts.max_sequence_length
     for stage in plan.stages:
         cells = max(band.rows for band in stage.bands) * stage.canvas.width
+        num_text = per_prompt * (1 + len(stage.edits))
         tokens = stage.canvas.frames * cells // latent.patch**2 + num_text
         pixels = cells * latent.downscale**2 * latent.temporal
         decode = pixels * LIVE_PIXELS * cost.decoder_channels * PIXEL_BYTES

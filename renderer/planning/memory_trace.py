@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from frieze.cluster.attention import Unmodified
 from frieze.cluster.bands import band_mode
 from frieze.cluster.comm import axis_comms, phantom
 from frieze.cluster.layout import Band, Canvas, Mesh
@@ -37,6 +38,7 @@ from ..models.device import device_type
 from ..models.family import BandPlace, Guidance, Model
 from ..models.meta_models import Skeleton, shorten, skeletons
 from ..models.positions import RotaryAxis
+from ..models.regional_prompts import RegionalPrompts
 from ..sampling import solvers
 from .estimate import Estimate
 
@@ -138,15 +140,21 @@ class MemoryTrace:
             pair = comm.group(self.mesh.group(rank, "guidance"))
             with live.part("state"):
                 x, history, halves = self._state(stage, band)
+                edits = [self._text() for _ in stage.edits]
+                told = RegionalPrompts(stage.prompts, _shares(stage))
             index = min(self.solver.num_history, stage.num_steps - 1)
             level = stage.levels[index]
 
             def x0() -> Tensor:
                 place = BandPlace(band, stage.canvas, self.positions)
+                texts = [halves[0], *edits]
+                asked = [(told.joined(texts), told.place(place, texts))]
+                asked += [(tensors, place) for tensors in halves[1:]]
                 clean = []
-                for tensors in halves[: 1 if pair.size > 1 else None]:
-                    with band_mode(comms, stage.bands, canvas=stage.canvas):
-                        each = self.model.denoised(x, level, tensors, place, self.guidance)
+                for tensors, where in asked[: 1 if pair.size > 1 else None]:
+                    modifier = Unmodified() if where.texts else None
+                    with band_mode(comms, stage.bands, canvas=stage.canvas, modifier=modifier):
+                        each = self.model.denoised(x, level, tensors, where, self.guidance)
                     clean.append(each)
                 if pair.size > 1:
                     clean = pair.all_gather(clean[0])
@@ -226,14 +234,15 @@ class MemoryTrace:
         shape = (1, self.facts.latent.channels, canvas.frames, band.rows, canvas.width)
         x = torch.empty(shape, device=META)
         history = tuple(torch.empty_like(x) for _ in range(self.solver.num_history))
+        image = {name: torch.empty_like(x) for name, x in self._image(stage, band).items()}
+        halves = [self._text() for _ in range(self.guidance.num_halves)]
+        return x, history, [half | image for half in halves]
+
+    def _text(self) -> dict[str, Tensor]:
+        """What one encoded prompt is."""
         shapes = load_family(self.facts.family).text_shapes(self.facts, self.spec)
         dtype = getattr(torch, self.spec.dtype)
-        image = {name: torch.empty_like(x) for name, x in self._image(stage, band).items()}
-        halves = [
-            {name: torch.empty(shape, dtype=dtype, device=META) for name, shape in shapes.items()}
-            for _ in range(self.guidance.num_halves)
-        ]
-        return x, history, [half | image for half in halves]
+        return {n: torch.empty(shape, dtype=dtype, device=META) for n, shape in shapes.items()}
 
     def _image(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
         """What a first frame adds for a band; its making is not counted here."""
@@ -257,9 +266,17 @@ class MemoryTrace:
         return cells * size
 
 
+def _shares(stage: StagePlan) -> Tensor:
+    """Those of each prompt in each latent cell; a single prompt needs none."""
+    sides = (stage.canvas.height, stage.canvas.width) if stage.edits else (0, 0)
+    return torch.empty((len(stage.prompts), *sides), dtype=torch.float64, device=META)
+
+
 def _largest(stages: Sequence[StagePlan]) -> list[StagePlan]:
     """The stages that no other exceeds on every side: the others need no more than that one."""
-    extents = [(s.canvas.frames, *(b.rows for b in s.bands), s.canvas.width) for s in stages]
+    extents = [
+        (s.canvas.frames, *(b.rows for b in s.bands), s.canvas.width, len(s.edits)) for s in stages
+    ]
 
     def is_within(one: int, other: int) -> bool:
         if extents[one] == extents[other]:

@@ -72,6 +72,7 @@ def _made(
     checks.check_unit(units[-1], spec, facts)
     size = block or spec.chunk or _block_size(spec, units[-1])
     checks.check_block(size, spec, units[-1])
+    checks.check_edits(spec, len(method.stages))
     found = _sources(spec, facts, method) if sources is None else sources
     stages = tuple(
         _stage(index, unit, method, spec, facts, mesh, size) for index, unit in enumerate(units)
@@ -98,7 +99,7 @@ def _settled(method: Method, detected: Sequence[int] | None) -> Method:
 
 
 def _sources(spec: RenderSpec, facts: ModelFacts, method: Method) -> dict[str, Source]:
-    """The picture or clip to redraw, the frame to animate, the mask of a guide's regions."""
+    """The picture or clip to redraw, the frame to animate, masks of a guide and of edits."""
     checks.check_mask(spec, method)
     if facts.takes_image and not facts.image_optional and spec.image is None:
         raise PlanError(f"{facts.pipeline} animates a first frame; give it with image")
@@ -114,6 +115,9 @@ def _sources(spec: RenderSpec, facts: ModelFacts, method: Method) -> dict[str, S
     if spec.mask is not None:
         found["mask"] = mask = look(spec.mask, "mask", num_frames=1)
         masks.check_shape(mask, "mask", spec.height, spec.width)
+    for index, edit in enumerate(spec.edit):
+        found[f"edit-{index}"] = mask = look(edit.mask, "edit", num_frames=1)
+        masks.check_shape(mask, "edit", spec.height, spec.width)
     return found
 
 
@@ -199,8 +203,9 @@ def _stage(
     prompt = spec.prompt if stage.prompt is None else stage.prompt
     checks.check_stage_guidance(stage.guidance_scale, spec, facts)
     scales = guidance_scales(spec, facts, stage.guidance_scale)
+    edits = spec.edit if index + 1 >= spec.edit_stage else ()
     return StagePlan(
-        canvas, bands, shares, align, levels, stage.start, stage.enlarge, prompt, scales
+        canvas, bands, shares, align, levels, stage.start, stage.enlarge, prompt, scales, edits
     )
 
 

@@ -8,6 +8,7 @@ from frieze.cluster.layout import Band, Canvas
 
 from ..models.family import Guidance
 from ..sampling.noise_levels import NoiseLevel, Table
+from ..spec.edits import Edit
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,13 @@ class StagePlan:
     enlarge: str
     prompt: str
     guidance: Guidance
+    # What is drawn otherwise in parts of it, each behind the masks of the store in this order.
+    edits: tuple[Edit, ...] = ()
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Its own, then its edits'."""
+        return (self.prompt, *(edit.prompt for edit in self.edits))
 
     @property
     def levels(self) -> tuple[NoiseLevel, ...]:

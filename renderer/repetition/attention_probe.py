@@ -70,6 +70,8 @@ def _small(canvas_plan: CanvasPlan) -> CanvasPlan:
         "num_frames": 1,
         "init": None,
         "mask": None,
+        "edit": (),
+        "edit_stage": 1,
         "method": "none",
         "method_options": {},
         "stages": None,

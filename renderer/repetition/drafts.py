@@ -111,6 +111,8 @@ def _drafted(spec: RenderSpec, ks: Sequence[int], number: int, out: str) -> Rend
         "num_frames": 1 if spec.image is None else spec.num_frames,
         "init": None,
         "mask": None,
+        "edit": (),
+        "edit_stage": 1,
         "seed": (spec.seed + number) % 2**63,
         "save_every": STEPS,
         "out": out,

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import SpecError, shown
+from .edits import Edit
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
-from .values import checked, is_text
+from .values import checked, is_text, texts
 
 # Bounds of what is asked for: wide enough for any picture, and what they let through can be counted
 # with. More pixels than this a side are a wall 88 m wide at 300 dpi.
@@ -34,6 +35,9 @@ LEAST_SHIFT, MOST_SHIFT = 0.01, 1000.0
 
 
 MOST_GUIDANCE = 1000.0  # numbers much larger end in infinities
+
+
+MOST_EDITS = 100
 
 
 # Validators are built when the first spec is made: `--help` makes none.
@@ -122,6 +126,14 @@ class RenderSpec(BaseModel):
         min_length=1,
         description="picture, black where the method's options of the inside do not hold; "
         "default: none",
+    )
+    edit: Annotated[tuple[Edit, ...], Role("Picture", came_later=True)] = Field(
+        default=(),
+        max_length=MOST_EDITS,
+        description="MASK=PROMPT: another prompt where a mask is white; repeatable; default: none",
+    )
+    edit_stage: Annotated[int, Role("Picture", came_later=True)] = Field(
+        default=1, ge=1, le=100, description="first stage of a cascade that --edit acts in"
     )
     num_inference_steps: Annotated[int, IN_PICTURE] = Field(
         default=20, ge=1, le=1000, description="steps of a stage"
@@ -250,9 +262,14 @@ class RenderSpec(BaseModel):
     def _names(self) -> RenderSpec:
         """No field holds what a path, a word of a command or a file in UTF-8 could not."""
         for name, value in self:
-            told = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(text, str) and not is_text(text) for text in told):
+            if not all(map(is_text, texts(value))):
                 raise ValueError(f"{name} = {shown(value)}: no text in UTF-8, or with a zero byte")
+        return self
+
+    @model_validator(mode="after")
+    def _edits(self) -> RenderSpec:
+        if self.edit_stage > 1 and not self.edit:
+            raise ValueError(f"edit_stage {self.edit_stage}: there is no edit")
         return self
 
     @model_validator(mode="after")
@@ -274,6 +291,18 @@ class RenderSpec(BaseModel):
         """The fields that decide the picture's pixels, as JSON values."""
         roles = self.roles()
         return self.model_dump(mode="json", include={n for n in roles if roles[n].decides_pixels})
+
+    def identity(self) -> dict[str, Any]:
+        """The same, but for fields that came later and are as it was before them.
+
+        What was begun before them is told to be the same picture by this.
+        """
+        roles, plain = self.roles(), RenderSpec().picture()
+        return {
+            name: value
+            for name, value in self.picture().items()
+            if not (roles[name].came_later and value == plain[name])
+        }
 
     @classmethod
     def roles(cls) -> dict[str, Role]:
@@ -304,6 +333,9 @@ def nearest(word: object, known: Iterable[str]) -> str:
     return difflib.get_close_matches(str(word)[:100], list(known), n=1, cutoff=0.0)[0]
 
 
+_RECORDS: dict[str, type[BaseModel]] = {"stages": StageSpec, "edit": Edit}
+
+
 def _explain(error: ValidationError) -> str:
     return "; ".join(_explain_one(dict(item)) for item in error.errors())
 
@@ -311,7 +343,8 @@ def _explain(error: ValidationError) -> str:
 def _explain_one(item: dict[str, Any]) -> str:
     field = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = list(StageSpec.model_fields if "stages" in field else RenderSpec.model_fields)
+        record = _RECORDS.get(str(item["loc"][0]), RenderSpec) if item["loc"][1:] else RenderSpec
+        known = list(record.model_fields)
         return f"unknown field {shown(field)}; the nearest is {nearest(item['loc'][-1], known)!r}"
     reason = item["msg"].removeprefix("Value error, ")
     return f"{field} = {shown(item['input'])}: {reason}" if field else reason

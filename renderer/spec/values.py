@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from ..errors import printable, reason, shown
 from ..input_files import fault
@@ -104,6 +105,18 @@ def checked(value: Any, *, any_number: bool = False) -> Any:
 def is_text(text: str) -> bool:
     """Whether UTF-8 and a file's name can hold it: no halves of letters, no zero byte."""
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """The texts of a field, those of records and lists in it too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, BaseModel):
+        for _, inner in value:
+            yield from texts(inner)
+    elif isinstance(value, tuple):
+        for inner in value:
+            yield from texts(inner)
 
 
 class _Count:

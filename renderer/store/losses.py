@@ -5,7 +5,7 @@ Without digests, as in stores of old, files are decoded instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,14 +163,14 @@ class _Examination:
 
     def _tell_source(self, array: LatentArray, broken: Broken) -> None:
         """Say that a copy of what the render starts from is lost; its file may be there."""
-        kind = array.name.rpartition("-")[2]
-        source = Source(**self.store.run["sources"][kind])
+        sources = [Source(**each) for each in _sources(array, self.store.run["sources"])]
         if not self._is_needed:
             self._add(broken, UNNEEDED)
-        elif is_there(source):
-            self._add(broken, f"it is taken from {source.path} again")
+        elif all(map(is_there, sources)):
+            self._add(broken, f"it is taken from {', '.join(x.path for x in sources)} again")
         else:
-            gone = f"and {source.path}, of which it is a copy, is gone or another by now"
+            lost = next(source for source in sources if not is_there(source))
+            gone = f"and {lost.path}, of which it is a copy, is gone or another by now"
             self._add([(name, f"{reason}, {gone}") for name, reason in broken], "")
 
     def _beside(self, state: SavedState | None) -> Iterator[tuple[LatentArray, int]]:
@@ -225,4 +225,12 @@ def _files(array: LatentArray, slot: int) -> list[File]:
 
 
 def _is_source(array: LatentArray) -> bool:
-    return array.name.rpartition("-")[2] in ("init", "image", "mask")
+    return array.name.rpartition("-")[2] in ("init", "image", "mask", "edits")
+
+
+def _sources(array: LatentArray, recorded: Mapping[str, Any]) -> list[Any]:
+    """What is recorded of the files that an array holds."""
+    kind = array.name.rpartition("-")[2]
+    if kind != "edits":
+        return [recorded[kind]]
+    return [recorded[f"edit-{index}"] for index in range(array.shape[2])]

@@ -41,7 +41,8 @@ class AttentionStep:
     """What a method's attention depends on at one step.
 
     `num_tokens` are the image tokens of the whole canvas, `num_own` this rank's. `context` is what
-    windows depend on. `gather` makes of this rank's map those of all ranks, in rank order.
+    windows depend on. `texts` are the tokens of each prompt's text where parts of the canvas have
+    prompts of their own. `gather` makes of this rank's map those of all ranks, in rank order.
     """
 
     axes: tuple[RotaryAxis, ...]
@@ -49,6 +50,7 @@ class AttentionStep:
     num_own: int
     sigma: float = 1.0
     context: StepContext | None = None
+    texts: tuple[int, ...] = ()
     is_first: bool = False  # of its stage: entropies are measured
     gather: Gather = lambda map_THW: [map_THW]
 
@@ -86,7 +88,8 @@ class MethodAttention:
     def is_idle(self) -> bool:
         """Whether attention is left as it is: then no mode is entered for it."""
         changes = self.method.gains is not None or self.method.focus is not None
-        return self.decay is None and self.shape("") is None and not (changes and self.is_beyond)
+        is_plain = self.decay is None and self.shape("") is None and not self.step.texts
+        return is_plain and not (changes and self.is_beyond)
 
     @property
     def decay(self) -> Decay | None:
@@ -192,6 +195,8 @@ class MethodAttention:
         if focus is None or focus.constant is None or not self.is_beyond:
             return 1.0
         num_text = num_tokens - self.step.num_own
+        if num_text >= sum(self.step.texts) > 0:  # nobody asks more than one of them
+            num_text += max(self.step.texts) - sum(self.step.texts)
         return focus.constant(self.step.num_tokens + num_text, self.num_trained + num_text)
 
 

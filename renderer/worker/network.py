@@ -7,6 +7,7 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from frieze.cluster.comm import AxisComms, Comm
 
 from ..extrapolation.method import StepContext
 from ..models.family import BandPlace, Conditioning, Model
+from ..models.regional_prompts import RegionalPrompts
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.plan import load_strategy
 from ..sampling.noise_levels import NoiseLevel
@@ -27,8 +29,8 @@ class Network:
     """A loaded model in one stage on one rank, which evaluates one prompt or both.
 
     `pair` are the two ranks that evaluate one band for one prompt each, None where there are
-    none. `conditioning` are the encoded prompts, `image` what a first frame adds to each. All
-    ranks of a canvas call every method together.
+    none. `conditioning` are the encoded prompts, `image` what a first frame adds to each, `edits`
+    the prompts that parts of the canvas have. All ranks of a canvas call every method together.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class Network:
         *,
         conditioning: Mapping[str, Conditioning],
         image: Mapping[str, Tensor],
+        edits: RegionalPrompts,
         trace: TensorTrace,
     ) -> None:
         self.plan, self.stage_index = plan, stage_index
         self.stage = plan.stages[stage_index]
         self.model, self.comms, self.pair = model, comms, pair
-        self.conditioning, self.image, self.trace = conditioning, image, trace
+        self.conditioning, self.image, self.edits = conditioning, image, edits
+        self.trace = trace
         self.strategy = load_strategy(plan.spec)
         # How this stage's attention is changed, for each half of the guidance evaluated here.
         self.modifiers = tuple(
@@ -66,8 +70,10 @@ class Network:
         convolutions = self.plan.method.convolutions
         with conv_shape(convolutions.shape(context) if convolutions else None):
             halves = [
-                self._half(x, context.level, grid, place, tensors, modifier, step)
-                for tensors, modifier in zip(self._prompts(), self.modifiers, strict=True)
+                self._half(x, context.level, grid, own, tensors, modifier, step)
+                for (tensors, own), modifier in zip(
+                    self._prompts(place, grid), self.modifiers, strict=True
+                )
             ]
         if self.pair is not None:
             halves = self.pair.all_gather(halves[0])
@@ -88,12 +94,22 @@ class Network:
         for modifier, entropies in zip(self.modifiers, own, strict=True):
             modifier.concentrate(entropies)
 
-    def _prompts(self) -> list[Mapping[str, Tensor]]:
-        """What the network is told, for each half of the guidance evaluated here."""
-        halves = self.conditioning[self.stage.prompt].halves
+    def _prompts(
+        self, place: BandPlace, grid: Grid
+    ) -> list[tuple[Mapping[str, Tensor], BandPlace]]:
+        """What the network is told, and where, for each half of the guidance evaluated here.
+
+        Parts of the canvas have prompts of their own, and no negative ones.
+        """
+        texts = [self.conditioning[prompt].halves[0] for prompt in self.edits.prompts]
+        negative = self.conditioning[self.stage.prompt].halves[1:]
+        halves = [
+            (self.edits.joined(texts), self.edits.place(place, texts, grid.margin)),
+            *((tensors, place) for tensors in negative),
+        ]
         if self.pair is not None:
             halves = halves[self.pair.rank : self.pair.rank + 1]
-        return [{**tensors, **self.image} for tensors in halves]
+        return [({**tensors, **self.image}, where) for tensors, where in halves]
 
     def _half(
         self,
@@ -106,7 +122,7 @@ class Network:
         step: AttentionStep,
     ) -> Tensor:
         """x0 for one half of the guidance, its attention as the method changes it."""
-        modifier.begin(step)
+        modifier.begin(replace(step, texts=place.texts))
         with collect_tokens(modifier):
             return self.strategy.predict(
                 lambda x, at: self.model.denoised(x, at, tensors, place, self.stage.guidance),

@@ -25,6 +25,7 @@ from ..exports import sinks
 from ..files.location import Location
 from ..models import finite
 from ..models.family import Conditioning
+from ..models.regional_prompts import RegionalPrompts
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.stage_plan import StagePlan
 from ..sampling.solvers import noised, solver
@@ -303,6 +304,7 @@ class Shard:
             self.pair,
             conditioning=self.conditioning,
             image=self.image,
+            edits=RegionalPrompts.of(self._stage.prompts, self._saved.masks()),
             trace=self.trace,
         )
         self.trace.take_conditioning(self.conditioning.get(self._stage.prompt), self.image)

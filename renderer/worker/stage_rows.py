@@ -61,6 +61,14 @@ class StageRows:
         """The band's rows of latents kept for guidance, enlarged where smaller."""
         return self.read(self.plan.array(name), source_index, slot, self.band, 1)
 
+    def masks(self) -> Tensor | None:
+        """Those of this stage's edits on the whole canvas, [M, H, W]; None where there are none."""
+        stage = self.plan.stages[self.stage_index]
+        if not stage.edits:
+            return None
+        array = self.plan.array(f"{self.stage_index}-edits")
+        return self._rows(array, 0, Band(0, stage.canvas.height))[0]
+
     def placed(self, view: View, slot: int) -> Tensor:
         """The band with the last stage's latents in their place, as they are, zeros around."""
         index, latent = self.stage_index - 1, self.plan.facts.latent

@@ -42,6 +42,7 @@ STAGE = st.fixed_dictionaries(
         "guidance_scale": SCALE,
     },
 )
+WORDS = TEXT.filter(bool)
 FIELDS: dict[str, Any] = {
     **dict.fromkeys(("prompt", "negative_prompt", "model", "revision", "variant"), TEXT),
     **dict.fromkeys(("quantization", "init", "image", "mask", "method", "strategy"), TEXT),
@@ -62,6 +63,8 @@ FIELDS: dict[str, Any] = {
     "stages": st.lists(STAGE, min_size=1, max_size=3),
     "dtype": st.sampled_from(["float32", "bfloat16", "float16"]),
     "bits": st.sampled_from([8, 16]),
+    "edit": st.lists(st.fixed_dictionaries({"mask": WORDS, "prompt": WORDS}), max_size=2),
+    "edit_stage": st.just(1),
     "workers": st.integers(1, 4),
     "max_workers": st.integers(4, 9),
     "local": st.just(False),

@@ -107,7 +107,7 @@ def test_angles_are_those_of_diffusers_tables(klein: Studio) -> None:
     place = BandPlace(Band(0, CANVAS.height), CANVAS, trained)
     image = (rope(klein.model._angles(place, 0.5, CPU)), stock(ids))
     text_ids = pipeline._prepare_text_ids(TEXT["embeds"])[0]
-    text = (rope(klein.model._text_angles(9, CPU)), stock(text_ids))
+    text = (rope(klein.model._text_angles((9,), CPU)), stock(text_ids))
     for ours, known in (image, text):
         for table, expected in zip(ours, known, strict=True):
             assert table.dtype == expected.dtype

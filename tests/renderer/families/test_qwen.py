@@ -76,7 +76,7 @@ def test_angles_are_those_of_diffusers_tables(studio: Studio, rows: int, columns
     dims = studio.model.dims
     stock = QwenEmbedRope(10000, list(dims), scale_rope=True)
     expected = stock([(1, rows, columns)], max_txt_seq_len=9, device=CPU)
-    ours = rotary.TurnRope()(studio.model.angles(place, 9, 0.5, CPU))
+    ours = rotary.TurnRope()(studio.model.angles(place, (9,), 0.5, CPU))
     for table, known in zip(ours, expected, strict=True):
         assert table.dtype == torch.complex64
         assert float((table - known).abs().max()) <= CASTS_TO_FLOAT32
@@ -87,7 +87,7 @@ def test_bands_have_their_rows_of_the_canvas_angles(
     studio: Studio, bands: tuple[Band, ...]
 ) -> None:
     def angles(band: Band) -> tuple[Tensor, Tensor]:
-        return studio.model.angles(BandPlace(band, CANVAS, trained), 9, 0.5, CPU)
+        return studio.model.angles(BandPlace(band, CANVAS, trained), (9,), 0.5, CPU)
 
     image, text = angles(Band(0, CANVAS.height))
     assert torch.equal(torch.cat([angles(band)[0] for band in bands]), image)
@@ -102,8 +102,8 @@ def test_a_method_stretches_each_axis_around_its_middle(studio: Studio) -> None:
         return trained(axis, position_S, sigma) / 2
 
     model, band = studio.model, Band(4, 14)
-    plain = model.angles(BandPlace(band, CANVAS, trained), 2, 0.5, CPU)
-    ours = model.angles(BandPlace(band, CANVAS, halved), 2, 0.5, CPU)
+    plain = model.angles(BandPlace(band, CANVAS, trained), (2,), 0.5, CPU)
+    ours = model.angles(BandPlace(band, CANVAS, halved), (2,), 0.5, CPU)
     assert all(torch.equal(2 * a, b) for a, b in zip(ours, plain, strict=True))
     assert [axis.name for axis, _ in asked] == ["frame", "row", "column"] * 2
     assert [axis.length for axis, _ in asked[:3]] == [1, 7, 5]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from frieze.renderer.errors import MediaError, PlanError
-from frieze.renderer.inputs.masks import check_shape, nearest_cells
+from frieze.renderer.inputs.masks import area_means, cells, check_shape, luma, nearest_cells
 from frieze.renderer.inputs.sources import Source, look
 
 
@@ -69,3 +69,32 @@ def test_a_mask_that_changed_since_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, np.ones((3, 4), np.uint8))
     with pytest.raises(MediaError, match="has changed since the render was planned"):
         next(nearest_cells(source, 3, 4))
+
+
+def means(x_HW: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The same by the share of every pixel in every cell."""
+
+    def shares(number: int, length: int) -> np.ndarray:
+        edges = np.arange(number + 1) * length / number
+        starts = np.maximum.outer(edges[:-1], np.arange(length))
+        stops = np.minimum.outer(edges[1:], np.arange(1, length + 1))
+        return np.maximum(stops - starts, 0) * number / length
+
+    return shares(height, x_HW.shape[0]) @ x_HW @ shares(width, x_HW.shape[1]).T
+
+
+@pytest.mark.parametrize("size", [(300, 7), (13, 11), (64, 32), (700, 40), (1, 1)])
+def test_cells_are_means_by_area(size: tuple[int, int]) -> None:
+    x_HW = np.random.default_rng(0).random((300, 77)).astype(np.float32)
+    assert np.abs(area_means(x_HW, *size) - means(x_HW, *size)).max() < 1e-6
+    for value in (0.0, 1.0):  # exactly: what is black or white is one prompt's alone
+        assert set(np.unique(area_means(np.full((301, 77), value, np.float32), *size))) == {value}
+
+
+def test_grey_is_as_it_is_and_colours_count_by_their_luma(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 4, 3), np.uint8)
+    pixels[:, 1], pixels[:, 2], pixels[:, 3] = 51, 255, (0, 255, 0)
+    (row, _) = cells(look(saved(tmp_path, pixels), "edit", num_frames=1), 2, 4)[0]
+    assert row.tolist() == pytest.approx([0, 0.2, 1, 0.7152], abs=1e-6)
+    grey_HWC = np.linspace(0, 1, 9, dtype=np.float32)[:, None, None].repeat(3, 2)
+    assert np.array_equal(luma(grey_HWC), grey_HWC[..., 0])

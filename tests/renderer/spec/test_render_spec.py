@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from frieze.renderer.errors import SpecError
+from frieze.renderer.spec.edits import Edit
 from frieze.renderer.spec.presets import preset, preset_names
 from frieze.renderer.spec.render_spec import RenderSpec, parse
 from frieze.renderer.spec.roles import IN_MODEL, IN_WORK, PANELS, role
@@ -72,6 +74,7 @@ def test_the_demo_preset_ships() -> None:
         ({"heigth": 64}, "the nearest is 'height'"),
         ({"num_steps": 3}, "the nearest is 'num_inference_steps'"),
         ({"stages": [{"strat": 0.5}]}, "the nearest is 'start'"),
+        ({"edit": [{"mask": "a.png", "promt": "x"}]}, "the nearest is 'prompt'"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(wrong: dict[str, Any], near: str) -> None:
@@ -106,6 +109,37 @@ def test_a_value_out_of_range_is_refused_by_field_and_value(wrong: dict[str, Any
         parse(wrong)
     assert str(caught.value).startswith(field)
     assert "\n" not in str(caught.value)
+
+
+def test_an_edit_is_a_mapping_or_the_words_of_a_command() -> None:
+    spec = parse({"edit": ["m.png=a = b", {"mask": "n=1.png", "prompt": "c"}], "edit_stage": 2})
+    assert spec.edit == (Edit(mask="m.png", prompt="a = b"), Edit(mask="n=1.png", prompt="c"))
+    assert parse(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"edit": ["m.png"]}, "edit.0 = 'm.png': it is not MASK=PROMPT, for example mask.png="),
+        ({"edit": ["=a"]}, "it is not MASK=PROMPT"),
+        ({"edit": ["m.png="]}, "it is not MASK=PROMPT"),
+        ({"edit": [3]}, "it is not MASK=PROMPT"),
+        ({"edit": [{"mask": "m.png"}]}, "edit.0.prompt"),
+        ({"edit": [{"mask": "a\0", "prompt": "x"}]}, "no text in UTF-8"),
+        ({"edit_stage": 2}, "edit_stage 2: there is no edit"),
+        ({"edit_stage": 0, "edit": ["m.png=a"]}, "edit_stage = 0"),
+    ],
+)
+def test_an_edit_that_says_too_little_is_one_line(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(reason)) as caught:
+        parse(fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_that_came_later_do_not_change_what_was_begun_before_them() -> None:
+    later = {name for name, role in RenderSpec.roles().items() if role.came_later}
+    assert not later & RenderSpec().identity().keys()
+    assert RenderSpec(edit=("m.png=a",)).identity()["edit"]  # type: ignore[arg-type]
 
 
 def test_the_bounds_themselves_are_allowed() -> None:

@@ -1,0 +1,324 @@
+"""What one attention of a marked layer is on a band: over the canvas, in windows, or as it stands.
+
+Shape suffixes: B batch, H heads, S tokens, D head dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from frieze.kernels.decay import Decay
+
+from ..attention import (
+    AttentionChange,
+    AttentionModifier,
+    Context,
+    Regions,
+    canvas_attention,
+    canvas_entropy,
+    fused_features,
+    prompt_by_prompt,
+    regional_attention,
+    regional_cross_attention,
+    regional_text_attention,
+    shaped_attention,
+)
+from ..comm import AxisComms
+from ..layout import LayoutError, TokenGrid
+from .layer_marks import Call, innermost
+from .tensor_shapes import CanvasShapes, refusal
+
+
+class BandAttention:
+    """`scaled_dot_product_attention` of this rank's band, inside one mode.
+
+    `is_whole`: one rank holds all of the canvas' tokens.
+    """
+
+    def __init__(
+        self,
+        comms: AxisComms,
+        canvas: CanvasShapes,
+        modifier: AttentionModifier | None,
+        *,
+        is_whole: bool,
+    ) -> None:
+        self.comms, self.comm, self.canvas = comms, comms.world, canvas
+        self.modifier, self.is_whole = modifier, is_whole
+
+    def attend(
+        self,
+        function: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        *,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        """Attention over the whole canvas in a marked layer; in others it must not need to be.
+
+        What the layer's attention is to be the modifier decides once; then it is measured, if
+        asked, and computed: by the plain function where one rank holds all tokens and no logit
+        changes by itself, else by all ranks.
+        """
+        call = innermost()
+        if call is None or call.marks.local:
+            if call is None:
+                self._check_unmarked(function, query, key)
+            rest = (attn_mask, dropout_p, is_causal)
+            if call is not None and _regions(call) is not None:
+                _check_reach(function, query, call, *rest)
+                return self._of_texts(function, (query, key, value), call, scale)
+            return function(query, key, value, *rest, scale=scale, enable_gqa=enable_gqa)
+        call.num_attentions += 1
+        _check_reach(function, query, call, attn_mask, dropout_p, is_causal)
+        if enable_gqa:
+            repeats = query.shape[-3] // key.shape[-3]
+            key, value = (x.repeat_interleave(repeats, -3) for x in (key, value))
+        change = AttentionChange(query, key)
+        if self.modifier is not None:
+            change = self.modifier.change(call.name, query, key)
+        query, key, scale = change.q_BHSD, change.k_BHSD, change.scaled(scale)
+        if change.probe is not None:
+            q, k, alone = _of_first_prompt(query, key, call)
+            place = self._place(function, (q, k, k), alone, change)
+            change.probe(canvas_entropy(q, k, pooled=change.pooled, scale=scale, **place))
+        if change.shape is not None:
+            shaped = self._shaped(function, (query, key, value), call, change, scale)
+            if shaped is not None:
+                return shaped
+        if _regions(call) is not None:
+            return self._by_region(function, (query, key, value), call, change, scale)
+        if self.is_whole and change.keeps_logits:  # all tokens are here
+            return function(query, key, value, attn_mask, scale=scale)
+        place = self._place(function, (query, key, value), call, change)
+        return canvas_attention(query, key, value, scale=scale, **place)
+
+    def _shaped(
+        self,
+        function: Any,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        call: Call,
+        change: AttentionChange,
+        scale: float | None,
+    ) -> Tensor | None:
+        """Attention in windows, with the canvas or without; None where the canvas is asked."""
+        assert change.shape is not None
+        self._token_counts(function, qkv, call)
+        grid = self._grid(function, qkv[0], call)
+        shape = change.shape(grid.rows, grid.columns)
+        if shape is None:
+            return None
+        if change.decay is not None or change.probe is not None:
+            raise refusal(function, qkv, "decay and entropy are of the canvas, not of windows")
+        if shape.fuses_features:
+            if call.context is not None:
+                raise refusal(
+                    function,
+                    qkv,
+                    f"layer {call.name!r}: features are not fused where text is joined to the "
+                    "image's tokens, for they part before the projection; fuse rows and columns",
+                )
+            assert shape.fusion is not None
+            call.finished = partial(fused_features, fusion=shape.fusion)
+        asked = partial(
+            shaped_attention,
+            comms=self.comms,
+            bands=grid.bands,
+            width=grid.columns,
+            shape=shape,
+            scale=scale,
+            num_frames=grid.frames,
+        )
+        if (regions := _regions(call)) is None:
+            return asked(*qkv, context=call.context)
+        assert call.context is not None
+        return prompt_by_prompt(
+            asked,
+            qkv,
+            context=call.context,
+            share_PS=regions.of_band(grid, self.comm.rank, qkv[0]),
+            share_P=regions.means(qkv[0]),
+        )
+
+    def _by_region(
+        self,
+        function: Any,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        call: Call,
+        change: AttentionChange,
+        scale: float | None,
+    ) -> Tensor:
+        """Attention over the canvas whose parts ask the texts of different prompts."""
+        assert call.context is not None
+        self._token_counts(function, qkv, call)
+        grid = self._grid(function, qkv[0], call)
+        return regional_attention(
+            *qkv,
+            comms=self.comms,
+            grid=grid,
+            context=call.context,
+            scale=scale,
+            decay=change.decay,
+        )
+
+    def _of_texts(
+        self,
+        function: Any,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        call: Call,
+        scale: float | None,
+    ) -> Tensor:
+        """A local layer that asks texts of different prompts: of each place, or each its own."""
+        context = call.context
+        assert context is not None
+        assert context.regions is not None
+        if context.alone:
+            return regional_text_attention(*qkv, runs=context.runs, scale=scale)
+        grid = self._grid(function, qkv[0], call)
+        share_PS = context.regions.of_band(grid, self.comm.rank, qkv[0])
+        return regional_cross_attention(*qkv, share_PS=share_PS, runs=context.runs, scale=scale)
+
+    def _grid(self, function: Any, query: Tensor, call: Call) -> TokenGrid:
+        """Rows and columns of this layer's tokens."""
+        is_joined = call.context is not None and not call.marks.local
+        num_text = call.context.num_tokens if call.context and is_joined else 0
+        grid, reason = None, "give the mode its latent canvas"
+        try:
+            grid = self.canvas.grid_of(query.shape[2] - num_text)
+        except LayoutError as error:
+            reason = str(error)
+        if grid is None:
+            raise refusal(
+                function,
+                query,
+                f"layer {call.name!r}: it is not known which rows and columns these tokens are; "
+                f"{reason}",
+            )
+        return grid
+
+    def _place(
+        self,
+        function: Any,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        call: Call,
+        change: AttentionChange,
+    ) -> _Place:
+        """Where the tokens of a call lie; frames are counted only for what depends on them."""
+        by_frame = change.decay is not None or change.pooled is not None
+        return {
+            "comms": self.comms,
+            "tokens": self._token_counts(function, qkv, call),
+            "context": call.context,
+            "decay": change.decay,
+            "num_frames": self._num_frames(function, qkv[0], call) if by_frame else 1,
+        }
+
+    def _num_frames(self, function: Any, query: Tensor, call: Call) -> int:
+        """Frames of this layer's tokens."""
+        num_text = call.context.num_tokens if call.context else 0
+        num_frames = self.canvas.frames_of(query.shape[2] - num_text)
+        if num_frames is None:
+            raise refusal(
+                function,
+                query,
+                f"layer {call.name!r}: it is not known how many frames these tokens are; "
+                "give the mode its latent canvas",
+            )
+        return num_frames
+
+    def _token_counts(
+        self, function: Any, qkv: tuple[Tensor, Tensor, Tensor], call: Call
+    ) -> tuple[int, ...]:
+        """Image tokens of every rank."""
+        query, *others = qkv
+        if query.ndim != 4 or any(x.shape != query.shape for x in others):
+            raise refusal(
+                function,
+                qkv,
+                f"layer {call.name!r}: attention over a canvas takes query, key and value of one "
+                "shape [batch, heads, tokens, head dim]; do not mark cross-attention",
+            )
+        num_text = call.context.num_tokens if call.context else 0
+        num_image = query.shape[2] - num_text
+        tokens = self.canvas.tokens_of_all(num_image)
+        if tokens is None:
+            raise refusal(
+                function,
+                query,
+                f"layer {call.name!r}: {query.shape[2]} tokens less {num_text} of text do not make "
+                f"{self.canvas.band.rows} rows like those of the other bands; state the layer's "
+                "context, or cut bands at multiples of the patch",
+            )
+        self.canvas.token_counts |= {num_image, query.shape[2]}
+        return tokens
+
+    def _check_unmarked(self, function: Any, query: Tensor, key: Tensor) -> None:
+        """Refuses self-attention, and queries from elsewhere that ask this band's tokens."""
+        num_queries, num_keys = query.shape[-2], key.shape[-2]
+        known = self.canvas.token_counts
+        if num_queries == num_keys or (num_keys in known and num_queries not in known):
+            raise refusal(
+                function,
+                (query, key),
+                f"{num_queries} queries ask {num_keys} keys in a layer that is not marked, so it "
+                "would end at this band's edge; mark it (with local=True if it should end there)",
+            )
+
+
+class _Place(TypedDict):
+    """Where the tokens of one attention lie on the canvas, as `canvas_attention` takes it."""
+
+    comms: AxisComms
+    tokens: Sequence[int]
+    context: Context | None
+    decay: Decay | None
+    num_frames: int
+
+
+def _regions(call: Call) -> Regions | None:
+    """The regions that ask different texts in this layer."""
+    return None if call.context is None else call.context.regions
+
+
+def _of_first_prompt(q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor, Call]:
+    """Queries and keys without the texts of all prompts but the first, where there are several."""
+    context = call.context
+    if context is None or context.regions is None:
+        return q, k, call
+    return context.only(0, q), context.only(0, k), replace(call, context=context.of_prompt(0))
+
+
+def _check_reach(
+    function: Any,
+    query: Tensor,
+    call: Call,
+    mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+) -> None:
+    """Refuses what would need to know which tokens of the other bands a query may see."""
+    if is_causal or dropout_p or not _is_open(mask):
+        raise refusal(
+            function,
+            query,
+            f"layer {call.name!r}: is_causal={is_causal}, dropout_p={dropout_p} or a mask with "
+            "gaps do not reach beyond this band; drop padded text instead of masking it",
+        )
+
+
+def _is_open(mask: Tensor | None) -> bool:
+    """Does this mask let every query see every key? One without values is taken to."""
+    if mask is None or mask.is_meta:
+        return True
+    return bool(mask.all()) if mask.dtype == torch.bool else not bool(mask.any())
