@@ -1,0 +1,177 @@
+"""Methods that change windows and convolutions, by layouts of U-Nets: no seam on any ranks."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import checkpoints
+from frieze.cluster.comm import Comm, solo
+from frieze.cluster.layout import Band, Mesh
+from frieze.renderer import resume
+from support.drawing import draw as render
+from support.drawing import grey_levels, pixels, small_spec, stop_after
+from support.estimates import estimate, on_threads, planned, start
+from support.processes import run_processes
+from support.shared import kept
+from tolerances import CONTROL, EXACT_FLOAT32, EXACT_FLOAT64, GREY_LEVELS
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+UNIT = 16  # latent rows, as many as the model was trained on, of which bands are multiples
+COLUMNS = 16
+BANDS = {1: (4,), 2: (1, 3), 3: (2, 1, 1), 4: (1, 1, 1, 1)}  # units of each rank
+MESHES = [Mesh(ring=2), Mesh(ring=3), Mesh(ulysses=2), Mesh(ring=2, ulysses=2)]
+# Every kind of step: options, and the step of ten that is of this kind.
+BOTH = {"schedule": "progressive", "strided": 0.3, "pooled": 0.7}
+KINDS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "strided and pooled": ("hidiffusion", BOTH, 0),
+    "pooled": ("hidiffusion", BOTH | {"strided": 0}, 5),
+    "strided": ("hidiffusion", {"windows": False, "strided": 0.9, "pooled": 0}, 1),
+    "windows alone": ("hidiffusion", {"raunet": False}, 2),
+}
+# Every pair is drawn by the slow tests; the layouts differ in what they are told, the kinds do not.
+QUICK = [
+    *(("sdxl-deep", kind) for kind in KINDS),
+    *(("sd15-deep", kind) for kind in ("pooled", "strided", "windows alone")),
+    ("sdxl-turbo-deep", "pooled"),
+    ("sd21-deep", "strided"),
+]
+PAIRS = [
+    pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow)
+    for pair in itertools.product(checkpoints.DEEP, KINDS)
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("deep")
+    return {name: checkpoints.build(name, root / name) for name in checkpoints.DEEP}
+
+
+def bands(layout: str, kind: str, num_ranks: int) -> tuple[Band, ...]:
+    """So many unequal bands; twice as tall where a network of four levels strides and pools."""
+    unit = 2 * UNIT if (layout[:2], kind) == ("sd", "strided and pooled") else UNIT
+    unit = UNIT if layout.startswith("sdxl") else unit
+    edges = [0, *itertools.accumulate(unit * count for count in BANDS[num_ranks])]
+    return tuple(Band(*pair) for pair in itertools.pairwise(edges))
+
+
+def made(folder: Path, kind: str, mesh: Mesh, own: tuple[Band, ...] | None = None) -> Any:
+    """The plan of a step of a kind; `kind` plain changes nothing."""
+    method, options, _ = KINDS.get(kind, ("none", {}, 1))
+    own = own or bands(folder.name, kind, mesh.world_size)
+    return planned(
+        folder,
+        own,
+        mesh,
+        height=8 * own[-1].stop,
+        width=8 * COLUMNS * (own[-1].stop // (4 * UNIT) or 1),
+        chunk=256 if own[-1].stop > 4 * UNIT else 128,
+        num_inference_steps=10,
+        guidance_scale=3.0,
+        negative_prompt="grey",
+        method=method,
+        method_options=options,
+    )
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@kept
+def whole(folder: Path, kind: str, dtype: torch.dtype) -> Tensor:
+    """One rank's."""
+    step = KINDS.get(kind, ("", {}, 1))[2]
+    return on_threads(made(folder, kind, Mesh()), step, dtype, folder)
+
+
+@pytest.mark.parametrize(("layout", "kind"), PAIRS)
+def test_every_method_with_every_layout_is_the_same_on_any_ranks(
+    folders: dict[str, Path], layout: str, kind: str
+) -> None:
+    """Two, three and four bands on a ring, on Ulysses and on both."""
+    folder, step = folders[layout], KINDS[kind][2]
+    expected = whole(folder, kind, torch.float64)
+    for mesh in MESHES:
+        found = on_threads(made(folder, kind, mesh), step, torch.float64, folder)
+        assert distance(found, expected) <= EXACT_FLOAT64, mesh
+    single = on_threads(made(folder, kind, MESHES[1]), step, torch.float32, folder)
+    assert distance(single.double(), expected) <= EXACT_FLOAT32
+    plain = made(folder, "plain", Mesh(), bands(layout, kind, 1))
+    assert distance(on_threads(plain, step, torch.float64, folder), expected) > CONTROL
+
+
+@pytest.mark.parametrize("layout", ["sd15-deep", "sdxl-deep"])
+def test_bands_that_know_of_no_others_are_wrong(folders: dict[str, Path], layout: str) -> None:
+    """The control: each rank draws its band as a canvas of its own."""
+    folder, kind = folders[layout], "pooled"
+    canvas = start(made(folder, kind, Mesh()), torch.float64)
+    parts = []
+    for band in bands(layout, kind, 2):
+        alone = made(folder, kind, Mesh(), (Band(0, band.rows),))
+        parts.append(estimate(solo(), alone, 5, canvas[..., band.start : band.stop, :], folder))
+    assert distance(torch.cat(parts, dim=-2), whole(folder, kind, torch.float64)) > CONTROL
+
+
+def drawn_by_a_process(comm: Comm, folder: Path, kind: str, mesh: Mesh) -> np.ndarray:
+    plan = made(folder, kind, mesh)
+    rows = estimate(comm, plan, KINDS[kind][2], start(plan, torch.float64), folder)
+    return rows.numpy()
+
+
+@pytest.mark.slow  # ranks that import everything anew
+@pytest.mark.parametrize("mesh", [Mesh(ring=2), Mesh(ulysses=2)], ids=["ring", "ulysses"])
+def test_processes_draw_as_threads_do(folders: dict[str, Path], mesh: Mesh) -> None:
+    folder, kind = folders["sdxl-deep"], "strided and pooled"
+    parts = run_processes(2, drawn_by_a_process, folder, kind, mesh)
+    found = torch.cat([torch.from_numpy(part) for part in parts], dim=-2)
+    assert distance(found, whole(folder, kind, torch.float64)) <= EXACT_FLOAT64
+
+
+RENDERED = {
+    "height": 256,
+    "width": 128,
+    "chunk": 128,
+    "num_inference_steps": 6,
+    "method": "hidiffusion",
+    "method_options": {"schedule": "progressive", "strided": 0.34, "pooled": 0.67},
+    "guidance_scale": 3.0,
+}
+
+
+def test_a_render_is_the_same_on_workers_and_after_a_stop_in_every_kind_of_step(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Steps 1 and 2 stride and pool, 3 and 4 pool, 5 and 6 are plain but for their windows."""
+    fields = RENDERED | {"model": str(folders["sdxl-deep"])}
+    render(tmp_path / "one.zarr", **fields)
+    one = pixels(tmp_path / "one.zarr")
+    for step in (1, 3, 5):
+        store = tmp_path / f"stopped-{step}.zarr"
+        stop_after(small_spec(store, **fields), step)
+        resume(store)
+        assert np.array_equal(pixels(store), one), step
+    render(tmp_path / "two.zarr", **fields, workers=2)
+    assert grey_levels(pixels(tmp_path / "two.zarr"), one) <= GREY_LEVELS
+    render(tmp_path / "plain.zarr", **fields | {"method": "none", "method_options": {}})
+    assert grey_levels(pixels(tmp_path / "plain.zarr"), one) > 2, "control"
+
+
+@pytest.mark.parametrize("layout", ["sd15-deep", "sdxl-turbo-deep"])
+def test_up_to_the_trained_size_it_is_the_plain_model(
+    folders: dict[str, Path], tmp_path: Path, layout: str
+) -> None:
+    fields = RENDERED | {"model": str(folders[layout]), "height": 128, "width": 128, "chunk": 64}
+    for method in ("none", "hidiffusion"):
+        options = fields["method_options"] if method == "hidiffusion" else {}
+        render(
+            tmp_path / f"{method}.zarr", **fields | {"method": method, "method_options": options}
+        )
+    assert np.array_equal(*(pixels(tmp_path / f"{m}.zarr") for m in ("none", "hidiffusion")))
