@@ -34,6 +34,13 @@ def doubling(spec: RenderSpec, facts: ModelFacts, starts: Sequence[float]) -> tu
     return tuple(Stage(scale=0.5 ** (levels - i), start=start) for i, start in begins)
 
 
+def growing(spec: RenderSpec, facts: ModelFacts) -> tuple[float, ...]:
+    """Scales of stages that grow evenly, by two at most, from the trained area to the picture's."""
+    ratio = math.sqrt(spec.height * spec.width) / facts.training_size
+    levels = max(0, math.ceil(math.log2(ratio) - 1e-9))
+    return tuple(ratio ** ((i - levels) / max(1, levels)) for i in range(levels + 1))
+
+
 def begun(levels: int, starts: Sequence[float]) -> tuple[float, ...]:
     """Sigmas of a first stage, from noise, and of `levels` more: the last of `starts` holds on."""
     return (1.0, *(starts[min(i, len(starts) - 1)] for i in range(levels)))

@@ -99,6 +99,23 @@ def hook_skips(network: nn.Module, sites: Sequence[SkipSite]) -> None:
                 hooked.add(site)
 
 
+def skip_sites(unet: nn.Module) -> list[SkipSite]:
+    """The layers of one of diffusers' U-Nets that take a skip where its backbone is wide.
+
+    Gated as by FreeU's authors, by the channels that come up: of SDXL's these are all of the first
+    two blocks and the first layer of the third.
+    """
+    channels: Any = unet.get_submodule("mid_block.resnets.0").out_channels
+    found: list[tuple[str, int]] = []
+    blocks: Any = unet.get_submodule("up_blocks")
+    for i, block in enumerate(blocks):
+        for j, layer in enumerate(block.resnets):
+            found.append((f"up_blocks.{i}.resnets.{j}", channels))
+            channels = layer.out_channels
+    widest = sorted({channels for _, channels in found}, reverse=True)[:2]
+    return [SkipSite(name, n, widest.index(n) + 1) for name, n in found if n in widest]
+
+
 def _change(site: SkipSite, layer: nn.Module, args: Any) -> Any:
     if (step := _thread.step) is None:
         return None

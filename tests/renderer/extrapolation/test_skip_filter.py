@@ -12,7 +12,14 @@ from torch import Tensor
 from frieze.cluster.bands import BandError, band_mode, mark
 from frieze.cluster.comm import Comm, run_threads, solo
 from frieze.cluster.layout import Band, Canvas
-from frieze.renderer.extrapolation.skip_filter import FreeU, SkipSite, damped, free_u, hook_skips
+from frieze.renderer.extrapolation.skip_filter import (
+    FreeU,
+    SkipSite,
+    damped,
+    free_u,
+    hook_skips,
+    skip_sites,
+)
 from support.shared import kept
 from support.vectors import ROUNDED, about, difference, noise, vectors
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT64
@@ -33,6 +40,29 @@ def cuts(rows: int, unit: int) -> tuple[tuple[Band, ...], ...]:
         (Band(0, unit), Band(unit, rows)),
         (Band(0, unit), Band(unit, 3 * unit), Band(3 * unit, rows)),
     )
+
+
+def test_skips_are_gated_by_the_channels_that_come_up() -> None:
+    """As the released code does, where 1280 and 640 channels are the widest two."""
+    with torch.device("meta"):
+        sdxl = UNet2DConditionModel(
+            block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        )
+        plain = UNet2DConditionModel()
+    assert skip_sites(sdxl) == [
+        *(SkipSite(f"up_blocks.0.resnets.{i}", 1280, 1) for i in range(3)),
+        SkipSite("up_blocks.1.resnets.0", 1280, 1),
+        *(SkipSite(f"up_blocks.1.resnets.{i}", 640, 2) for i in (1, 2)),
+        SkipSite("up_blocks.2.resnets.0", 640, 2),
+    ]
+    assert [(site.layer, site.width) for site in skip_sites(plain)] == [
+        *((f"up_blocks.{i}.resnets.{j}", 1) for i in (0, 1) for j in range(3)),
+        ("up_blocks.2.resnets.0", 1),
+        *((f"up_blocks.2.resnets.{j}", 2) for j in (1, 2)),
+        ("up_blocks.3.resnets.0", 2),
+    ]
 
 
 @pytest.mark.parametrize("vector", vectors("freeu"))
