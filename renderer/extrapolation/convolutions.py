@@ -13,21 +13,8 @@ from frieze.cluster.bands import BlockPool, ConvGeometry, ConvShape
 
 from .unet_layouts import Model, layout
 
-# Layers of SDXL that FreeScale dilates: the deepest level and the way into it; no up block.
-DILATED = (
-    "down_blocks.1.downsamplers.0.conv",
-    *(f"down_blocks.2.resnets.{i}.conv{j}" for i in (0, 1) for j in (1, 2)),
-    *(f"mid_block.resnets.{i}.conv{j}" for i in (0, 1) for j in (1, 2)),
-)
-
-
-def dilated(dilation: int) -> ConvShape:
-    """FreeScale's restrained dilation, for SDXL's layout; the samplers keep their stride of 2."""
-    return ConvShape(
-        {name: ConvGeometry(2 if "downsamplers" in name else 1, dilation) for name in DILATED}
-    )
-
-
+# Levels from 0 on whose maps are the smallest.
+DEEPEST = {"sd15": 3, "sdxl": 2}
 # Where HiDiffusion strides farther, and where it pools and grows back.
 SAMPLERS = {
     "sd15": "down_blocks.0.downsamplers.0.conv",
@@ -37,6 +24,29 @@ POOLS = {
     "sd15": BlockPool("down_blocks.1.attentions.0", "up_blocks.2.attentions.1"),
     "sdxl": BlockPool("down_blocks.1.attentions.0", "up_blocks.1.attentions.1"),
 }
+
+
+def dilated_layers(model: Model) -> tuple[str, ...]:
+    """Layers that FreeScale dilates: the deepest level and the way into it; no up block.
+
+    It names SDXL's; of Stable Diffusion 1 and 2, which have a level more, they are their like.
+    """
+    deepest = DEEPEST[layout(model)]
+    return (
+        f"down_blocks.{deepest - 1}.downsamplers.0.conv",
+        *(f"down_blocks.{deepest}.resnets.{i}.conv{j}" for i in (0, 1) for j in (1, 2)),
+        *(f"mid_block.resnets.{i}.conv{j}" for i in (0, 1) for j in (1, 2)),
+    )
+
+
+def dilated(dilation: int, model: Model = "sdxl") -> ConvShape:
+    """FreeScale's restrained dilation; the samplers keep their stride of 2."""
+    return ConvShape(
+        {
+            name: ConvGeometry(2 if "downsamplers" in name else 1, dilation)
+            for name in dilated_layers(model)
+        }
+    )
 
 
 Order = Literal["published", "aggressive", "progressive"]

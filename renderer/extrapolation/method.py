@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..checkpoints.facts import ModelFacts
     from ..sampling.noise_levels import NoiseLevel
     from .guides import Guide
+    from .skip_filter import FreeU
 
 
 @dataclass(frozen=True)
@@ -165,4 +166,7 @@ class Method:
     convolutions: Convolutions | None = None
     guide: Guide | None = None  # of every stage but the first, by the one before it
     detection: Detection | None = None
+    skips: FreeU | None = None
+    # Whose size SDXL's network is told at every stage: the stage's own, or the first one's.
+    micro_conditioning: Literal["canvas", "first"] = "canvas"
     note: str = ""

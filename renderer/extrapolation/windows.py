@@ -6,11 +6,12 @@ DemoFusion (arXiv 2311.16973) for windows of the trained size and interleaved su
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from frieze.cluster.attention import AttentionShape, Edge, Window, Windows
+from frieze.cluster.attention import AttentionShape, Edge, ScaleFusion, Window, Windows
 
 # (lowest, highest) -> a whole number between them, both possible: by how much a window moves.
 Draw = Callable[[int, int], int]
@@ -90,6 +91,32 @@ def trained_windows(
             across = _moved(of_columns, columns, draw)
             windows.append(Window(_moved(of_rows, rows, draw), across))
     return Windows(tuple(windows), edge)
+
+
+def fused_shape(
+    rows: int,
+    columns: int,
+    scale: tuple[float, float],
+    draw: Draw | None = None,
+    *,
+    axes: Literal["hw", "hwc", "wc"] = "hwc",
+    fast: bool = False,
+    separable: bool = True,
+) -> AttentionShape:
+    """FreeScale's scale fusion on a canvas that is `scale` times the trained size.
+
+    Windows have the canvas' aspect, and their longer side is the trained one. The Gaussian spans
+    2 s - 1 tokens, s being the larger scale in whole numbers, as in the authors' code. `fast` asks
+    interleaved grids of the trained size instead of the canvas.
+    """
+    largest = max(1.0, *scale)
+    window = (max(1, round(rows / largest)), max(1, round(columns / largest)))
+    edge: Edge = "cut" if separable else "zeros"
+    local = trained_windows(rows, columns, window, draw, edge=edge, separable=separable)
+    down, across = (min(max(1, round(s)), n) for s, n in zip(scale, (rows, columns), strict=True))
+    coarse = interleaved_windows(rows, columns, (down, across)) if fast else None
+    size = 2 * math.ceil(largest - 1e-9) - 1
+    return AttentionShape(local, ScaleFusion(size, axes=axes, coarse=coarse))
 
 
 def seeded(key: str) -> Draw:

@@ -253,7 +253,7 @@ class UNet(PictureVAE):
     def _added(
         self, tensors: Mapping[str, Tensor], place: BandPlace
     ) -> Mapping[str, Tensor] | None:
-        """SDXL's micro-conditioning: a picture of this canvas' size, nothing cut off.
+        """SDXL's micro-conditioning: a picture of a canvas' size, nothing cut off.
 
         Original size, left and top crop, and target size in pixels (arXiv 2307.01952, section 2.2).
         Float32, for float16 ends at 65504.
@@ -263,7 +263,8 @@ class UNet(PictureVAE):
         if self.facts.pipeline != XL:
             return None
         pooled_BE, downscale = tensors["pooled"], self.facts.latent.downscale
-        size = [place.canvas.height * downscale, place.canvas.width * downscale]
+        canvas = place.told or place.canvas
+        size = [canvas.height * downscale, canvas.width * downscale]
         ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=pooled_BE.device)
         return {"text_embeds": pooled_BE, "time_ids": ids.expand(pooled_BE.shape[0], -1)}
 

@@ -71,6 +71,7 @@ class BandPlace:
     Where `regions` of the canvas have prompts of their own, `texts` are the tokens of each one's:
     `embeds` are then all of these, one text after the other, and each has positions as if it were
     alone. The `Context` of layers that ask text says so.
+    `told` is the canvas whose size the network is told, where it is told one; None for its own.
     """
 
     band: Band
@@ -79,6 +80,7 @@ class BandPlace:
     absolute: AbsolutePolicy | None = None
     texts: tuple[int, ...] = ()
     regions: Regions | None = None
+    told: Canvas | None = None
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.facts import ModelFacts
 from ..errors import ModelError, PlanError
 from ..extrapolation.guides import Detail, Flow, Resolution, View
-from ..extrapolation.method import Method
+from ..extrapolation.method import Convolutions, Method, StepContext
 from ..models.positions import trained
 from ..spec.render_spec import RenderSpec
 from .guidance_scales import guidance_scales
 
 if TYPE_CHECKING:
+    from frieze.cluster.bands import ConvShape
+
     from .stage_plan import StagePlan
 
 
@@ -98,7 +100,7 @@ def check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
     if weighs or (method.positions is not trained and method.absolute is None):
         raise PlanError(
             f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
-            "none, auto, pi, imax, hiflow and hidiffusion work with it"
+            "none, auto, pi, imax and hiflow work with it, with a U-Net hidiffusion and cinescale"
         )
 
 
@@ -106,7 +108,8 @@ def check_mask(spec: RenderSpec, method: Method) -> None:
     """A mask is for a method that guides its regions differently."""
     if spec.mask is not None and not isinstance(method.guide, Detail):
         raise PlanError(
-            f"mask {spec.mask!r}: method {spec.method!r} treats all regions alike; leave it out"
+            f"mask {spec.mask!r}: method {spec.method!r} treats all regions alike; leave it out, "
+            "or use cinescale"
         )
 
 
@@ -187,3 +190,51 @@ def check(method: Method, stages: Sequence[StagePlan], patch: int, *, animates: 
                 f"{len(stage.bands)} bands are more than the {most} column frequencies of a "
                 f"stage of {stage.canvas.width} latent columns; use fewer workers"
             )
+
+
+def check_bands(
+    spec: RenderSpec, facts: ModelFacts, method: Method, stages: Sequence[StagePlan]
+) -> None:
+    """Every band has as many rows as its neighbours' convolutions read of it."""
+    for number, stage in enumerate(stages, 1):
+        if method.convolutions is None or len(stage.bands) == 1:
+            continue
+        needed = max(
+            (
+                geometry.dilation * _cells_per_row(layer, facts.latent.patch)
+                for shape in _shapes(method.convolutions, spec, facts, stage, number - 1)
+                for layer, geometry in shape.convs.items()
+            ),
+            default=0,
+        )
+        least, downscale = min(band.rows for band in stage.bands), facts.latent.downscale
+        if least < needed:
+            most = stage.canvas.height // stage.align // -(-needed // stage.align)
+            workers = max(1, most) * len(stage.shares) // len(stage.bands)
+            raise PlanError(
+                f"stage {number}: method {spec.method!r} reads {needed * downscale} rows of a "
+                f"neighbour, and the lowest band has {least * downscale}; use at most {workers} "
+                f"worker{'s' if workers > 1 else ''}"
+            )
+
+
+def _shapes(
+    convolutions: Convolutions,
+    spec: RenderSpec,
+    facts: ModelFacts,
+    stage: StagePlan,
+    stage_index: int,
+) -> Iterator[ConvShape]:
+    """What a stage's steps change of the convolutions."""
+    for step in range(stage.num_steps):
+        context = StepContext.of(
+            facts, spec.seed, stage.canvas, stage.levels, stage=stage_index, step=step
+        )
+        if (shape := convolutions.shape(context)) is not None:
+            yield shape
+
+
+def _cells_per_row(layer: str, patch: int) -> int:
+    """Latent cells to a row of the map that a layer of a U-Net reads."""
+    level = re.match(r"down_blocks\.(\d+)\.", layer)
+    return patch if level is None else int(2 ** int(level[1]))

@@ -78,6 +78,7 @@ def _made(
         _stage(index, unit, method, spec, facts, mesh, size) for index, unit in enumerate(units)
     )
     checks.check(method, stages, facts.latent.patch, animates="image" in found)
+    checks.check_bands(spec, facts, method, stages)
     return CanvasPlan(
         spec=spec,
         facts=facts,

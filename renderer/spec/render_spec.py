@@ -124,8 +124,8 @@ class RenderSpec(BaseModel):
     mask: Annotated[str | None, Role("Picture", came_later=True)] = Field(
         default=None,
         min_length=1,
-        description="picture, black where the method's options of the inside do not hold; "
-        "default: none",
+        description="picture whose shape the region has that cinescale treats as inside: all that "
+        "is not black; default: none",
     )
     edit: Annotated[tuple[Edit, ...], Role("Picture", came_later=True)] = Field(
         default=(),

@@ -15,6 +15,7 @@ from frieze.cluster.bands import conv_shape
 from frieze.cluster.comm import AxisComms, Comm
 
 from ..extrapolation.method import StepContext
+from ..extrapolation.skip_filter import free_u
 from ..models.family import BandPlace, Conditioning, Model
 from ..models.regional_prompts import RegionalPrompts
 from ..planning.canvas_plan import CanvasPlan
@@ -68,7 +69,10 @@ class Network:
         context = self._context(index, grid)
         step = self._attention_step(place, grid, context)
         convolutions = self.plan.method.convolutions
-        with conv_shape(convolutions.shape(context) if convolutions else None):
+        with (
+            conv_shape(convolutions.shape(context) if convolutions else None),
+            free_u(self.plan.method.skips, self.comms.world, grid.bands),
+        ):
             halves = [
                 self._half(x, context.level, grid, own, tensors, modifier, step)
                 for (tensors, own), modifier in zip(
@@ -161,4 +165,5 @@ class Network:
 def band_place(plan: CanvasPlan, grid: Grid, rank: int) -> BandPlace:
     """Where a rank's rows lie on a grid, and how their positions are counted."""
     method = plan.method
-    return BandPlace(grid.bands[rank], grid.canvas, method.positions, method.absolute)
+    told = plan.stages[0].canvas if method.micro_conditioning == "first" else None
+    return BandPlace(grid.bands[rank], grid.canvas, method.positions, method.absolute, told=told)

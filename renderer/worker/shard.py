@@ -22,6 +22,7 @@ from frieze.cluster.layout import Band
 from ..autoencoders.decoding import Piece, decode, quantise
 from ..events import StepReport
 from ..exports import sinks
+from ..extrapolation.skip_filter import hook_skips, skip_sites
 from ..files.location import Location
 from ..models import finite
 from ..models.family import Conditioning
@@ -86,6 +87,8 @@ class Shard:
             register_token_hook(self.model.embedders)
         if (convolutions := self.plan.method.convolutions) is not None:
             hook_convolutions(self.model.unet, convolutions.layers, convolutions.pools)
+        if self.plan.method.skips is not None:
+            hook_skips(self.model.unet, skip_sites(self.model.unet))
         return {"pid": os.getpid(), "device": str(self.device)}
 
     def condition(self, conditioning: Conditioning, prompt: str | None = None) -> None:

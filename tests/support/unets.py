@@ -11,7 +11,7 @@ from torch import nn
 
 from frieze.cluster.bands import BlockPool, hook_convolutions, mark
 from frieze.cluster.layout import Band
-from frieze.renderer.extrapolation.convolutions import DILATED
+from frieze.renderer.extrapolation.convolutions import dilated_layers
 
 from .shared import kept
 from .vectors import about, parameter
@@ -21,7 +21,10 @@ SITES = {
         ("down_blocks.0.downsamplers.0.conv",),
         BlockPool("down_blocks.1.attentions.0", "up_blocks.2.attentions.1"),
     ),
-    "sdxl": (DILATED, BlockPool("down_blocks.1.attentions.0", "up_blocks.1.attentions.1")),
+    "sdxl": (
+        dilated_layers("sdxl"),
+        BlockPool("down_blocks.1.attentions.0", "up_blocks.1.attentions.1"),
+    ),
 }
 
 
