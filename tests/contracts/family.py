@@ -131,6 +131,18 @@ def redraws_a_picture(gallery: Gallery, name: str) -> None:
         equal(redrawn, gallery.stock(name, **init))
 
 
+def tells_parts_of_a_picture_other_prompts(gallery: Gallery, name: str) -> None:
+    """A mask that is the same grey everywhere, so that three prompts have a share in each token."""
+    grey = gallery.grey(name)
+    edits = (f"{grey}=a white moon", f"{grey}=snow")
+    edited = gallery.drawn(name, edit=edits)
+    equal(gallery.drawn(name, edit=edits, workers=3), edited)
+    differ(edited, gallery.drawn(name))
+    # The picture's own prompt in its parts is as good as none.
+    own = gallery.arguments(name)["prompt"]
+    equal(gallery.drawn(name, edit=(f"{grey}={own}",), workers=2), gallery.drawn(name))
+
+
 def splits_guidance_over_ranks(gallery: Gallery, name: str) -> None:
     split = {"workers": 4, "guidance_ranks": 2}
     if describe(str(gallery.checkpoint(name))).guidance.cfg:

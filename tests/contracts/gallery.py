@@ -103,6 +103,13 @@ class Gallery:
         Image.fromarray(np.uint8(127.5 + 100 * waves)).save(path)
         return str(path)
 
+    def grey(self, name: str) -> str:
+        """A mask of a third of everything, of a layout's shape."""
+        size = self.arguments(name)
+        path = self.folder / f"{size['width']}x{size['height']}-grey.png"
+        Image.new("L", (size["width"], size["height"]), 85).save(path)
+        return str(path)
+
     def arguments(self, name: str) -> dict[str, Any]:
         """A spec's fields that draw this layout."""
         return DRAWN | LAYOUTS[name]

@@ -108,6 +108,11 @@ def test_a_picture_is_redrawn(gallery: Gallery, name: str) -> None:
     contract.redraws_a_picture(gallery, name)
 
 
+@parted(FIRST, {*FIRST} - {"sd15", "wan-i2v", "zimage"})
+def test_parts_may_have_prompts_of_their_own(gallery: Gallery, name: str) -> None:
+    contract.tells_parts_of_a_picture_other_prompts(gallery, name)
+
+
 @parted(FIRST, {*FIRST} - {"flux", "sd15", "wan"})
 def test_guidance_may_have_its_own_ranks(gallery: Gallery, name: str) -> None:
     contract.splits_guidance_over_ranks(gallery, name)

@@ -81,11 +81,16 @@ def size(*tensors: Tensor) -> int:
 
 
 class Black(StageRows):
-    """Stored pictures are black."""
+    """Stored pictures are black, and masks of edits the same grey everywhere."""
 
     def read(self, array: int, source: int, slot: int, rows: Band, factor: int | None) -> Tensor:
         width = self.plan.stages[self.stage_index].canvas.width * self.plan.facts.latent.downscale
         return torch.zeros(1, 3, 1, rows.rows, width)
+
+    def masks(self) -> Tensor | None:
+        stage = self.plan.stages[self.stage_index]
+        sides = (stage.canvas.height, stage.canvas.width)
+        return torch.full((len(stage.edits), *sides), 0.3) if stage.edits else None
 
 
 class Measured(Shard):
@@ -96,8 +101,10 @@ class Measured(Shard):
         self.join(comm)
         self.set_plan(made)
         self.model = model_cache.model(made.facts, made.spec, torch.device("cpu"))
-        self.condition(tensors)
-        self.halves = tensors.halves
+        for prompt in made.prompts:
+            self.condition(tensors, prompt)
+        edits = len(made.stages[-1].edits)
+        self.halves = (*tensors.halves, *tensors.halves[:1] * edits)
 
     @property
     def _saved(self) -> StageRows:
@@ -162,6 +169,16 @@ def test_the_demo_needs_what_its_plan_says(changes: dict[str, Any], workers: int
     needed, peaks = estimated(made), measured(made)
     assert needed.denoise == pytest.approx(max(peak for peak, _ in peaks), rel=CLOSE)
     assert needed.decode == pytest.approx(max(peak for _, peak in peaks), rel=CLOSE)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_edits_need_what_their_plan_says(workers: int) -> None:
+    edit = ("a.png=a moon", "b.png=a lighthouse")
+    spec = RenderSpec(**(DEMO | {"workers": workers, "chunk": 64}), edit=edit)
+    made, plain = planned(spec), planned(spec.model_copy(update={"edit": ()}))
+    needed, peaks = estimated(made), measured(made)
+    assert needed.denoise == pytest.approx(max(peak for peak, _ in peaks), rel=CLOSE)
+    assert needed.denoise > estimated(plain).denoise
 
 
 @pytest.mark.parametrize("mesh", [{"ulysses": 2}, {"guidance_ranks": 2}, {"ulysses": 4}])
