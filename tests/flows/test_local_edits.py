@@ -123,6 +123,21 @@ def test_a_store_is_not_gone_on_with_under_another_mask_or_prompt(
     render(spec.model_validate(spec.model_dump() | {"edit": [f"{moved}={OTHER}"]}), continued=True)
 
 
+def test_a_lost_copy_of_a_mask_is_taken_from_its_file_again(
+    tmp_path: Path, masks: dict[str, str], drawn: Draw
+) -> None:
+    asked: dict[str, Any] = SMALL | {"edit": [f"{masks['right']}={OTHER}"]}
+    stop_after(small_spec(tmp_path / "a.zarr", **asked), 1)
+    (copy,) = {path.parent for path in (tmp_path / "a.zarr").rglob("0-edits")}
+    for file in (copy / "0-edits" / "c").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    told = frieze("verify", str(tmp_path / "a.zarr"))
+    assert f"is empty: it is taken from {masks['right']} again" in told.stdout
+    resume(tmp_path / "a.zarr")
+    assert np.array_equal(pixels(tmp_path / "a.zarr"), drawn(**asked))
+
+
 def test_what_cannot_be_edited_is_one_line_before_any_work(
     tmp_path: Path, masks: dict[str, str]
 ) -> None:

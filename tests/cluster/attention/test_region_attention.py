@@ -9,6 +9,7 @@ import functools
 import itertools
 import operator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -20,11 +21,13 @@ from torch import Tensor
 from frieze.cluster.attention import (
     Context,
     Regions,
+    canvas_attention,
+    prompt_by_prompt,
     regional_attention,
     regional_cross_attention,
     regional_text_attention,
 )
-from frieze.cluster.comm import Comm, axis_comms, run_threads
+from frieze.cluster.comm import Comm, axis_comms, run_threads, solo
 from frieze.cluster.layout import Band, Mesh, TokenGrid, cut
 from tolerances import CONTROL, EXACT_FLOAT64
 
@@ -113,6 +116,25 @@ def test_any_mesh_any_runs_any_frames_blend_what_each_prompt_answers(
     layout: tuple[Mesh, TokenGrid, Context, int],
 ) -> None:
     assert worst(*of_ranks(layout)) <= EXACT_FLOAT64
+
+
+def test_any_attention_asked_prompt_by_prompt_blends_alike() -> None:
+    """What windows are answered with text beside them, here of the whole canvas."""
+    grid, context = TokenGrid(2, (Band(0, 4),), 3), Context(7, "rear", (2, 3))
+    q, k, v = 2 * noise(3, 1, 2, 7 + 24, 8)
+    regions = shares(2, grid)
+    comms = axis_comms(solo())
+    attention = partial(canvas_attention, comms=comms, tokens=[24])
+    made = prompt_by_prompt(
+        attention,
+        (q, k, v),
+        context=context,
+        share_PS=regions.of_band(grid, 0, q),
+        share_P=regions.means(q),
+    )
+    expected = context.join(*blended(q, k, v, grid, context, regions))
+    assert worst([made], [expected]) <= EXACT_FLOAT64
+    assert worst([attention(q, k, v, context=Context(7, "rear"))], [expected]) > CONTROL
 
 
 def test_control_texts_cut_elsewhere_show() -> None:
