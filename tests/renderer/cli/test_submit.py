@@ -136,6 +136,7 @@ def test_files_that_a_batchs_items_name_go_along(
     ("values", "parts"),
     [
         ({"init": "a.png"}, ("sun: --init a.png is not here", "absolute path")),
+        ({"edit": ["a.png=a moon"]}, ("sun: --edit a.png is not here", "absolute path")),
         ({"lora": ["../a.safetensors"]}, ("sun: --lora ../a.safetensors", "none above")),
         ({"model": "./m"}, ("sun: --model ./m is not here",)),
         ({"preset": "m.yaml"}, ("no preset 'm.yaml'",)),
