@@ -18,19 +18,20 @@ from torch import Tensor
 import checkpoints
 from frieze.cluster.attention import AttentionChange, AttentionShape
 from frieze.cluster.bands import band_mode, conv_shape
-from frieze.cluster.comm import Comm, run_threads
+from frieze.cluster.comm import Comm, run_threads, solo
 from frieze.cluster.layout import Band, Canvas
 from frieze.renderer import Event, RenderCancelledError, plan, render, resume
 from frieze.renderer.errors import MediaError, PlanError, SpecError
 from frieze.renderer.extrapolation.convolutions import dilated
 from frieze.renderer.extrapolation.method import StepContext
+from frieze.renderer.extrapolation.skip_filter import FreeU, free_u
 from frieze.renderer.extrapolation.windows import fused_shape
 from frieze.renderer.spec.render_spec import RenderSpec
 from support.drawing import draw, grey_levels, pixels, small_spec
 from support.shared import Once
 from support.unets import cuts, unet
 from support.vectors import ROUNDED, difference, noise, vectors
-from tolerances import AMPLE, GREY_LEVELS
+from tolerances import AMPLE, EXACT_FLOAT64, GREY_LEVELS
 
 # ---- the authors' networks
 
@@ -71,17 +72,23 @@ def drawn(vector: dict[str, Any], bands: tuple[Band, ...], still: bool = False) 
 
 @pytest.mark.parametrize("vector", vectors("fusion_unet"))
 def test_fusion_in_whole_unets_is_freescales(vector: dict[str, Any]) -> None:
+    whole = drawn(vector, (Band(0, vector["latent"][0]),))
     for bands in cuts(vector["latent"][0], 16):
-        assert difference(drawn(vector, bands), vector["output"]) <= ROUNDED, bands
+        made = drawn(vector, bands)
+        assert difference(made, vector["output"]) <= ROUNDED, bands
+        assert float((made - whole).abs().max()) <= EXACT_FLOAT64, bands
     assert difference(drawn(vector, bands, still=True), vector["output"]) > 10 * ROUNDED
 
 
 # ---- the cascade
 
 
+MASK = "of 5 x 11"
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    names = ("sd15-deep", "sdxl-deep", "sdxl-turbo-deep", "sdxl")
+    names = ("sd15-deep", "sd21-deep", "sdxl-deep", "sdxl-turbo-deep", "sdxl")
     return {name: checkpoints.build(name, tmp_path_factory.mktemp(name)) for name in names}
 
 
@@ -171,13 +178,17 @@ def test_up_to_the_trained_size_it_is_the_plain_model(folders: dict[str, Path]) 
             "128 rows of a neighbour, and the lowest band has 64; use at most 2 workers",
         ),
         ("sdxl-deep", {"mask": "none.png"}, "none.png"),
+        ("sdxl-deep", {"mask": MASK}, "is 5x11 pixels and the picture 256x256: a mask of the "),
+        ("sdxl-deep", {"mask": MASK, "method": "imax"}, "treats all regions alike; .* cinescale"),
         ("sdxl-deep", {"method_options": {"detail": 0}}, "detail of cinescale = 0; .* more than 0"),
         ("sdxl-deep", {"method_options": {"fusion": "h"}}, "hwc or hw or wc or none"),
     ],
 )
 def test_what_it_cannot_draw_is_refused_with_what_works(
-    folders: dict[str, Path], name: str, fields: dict[str, Any], words: str
+    folders: dict[str, Path], mask: str, name: str, fields: dict[str, Any], words: str
 ) -> None:
+    if fields.get("mask") == MASK:
+        fields = fields | {"mask": mask}
     with pytest.raises((PlanError, SpecError, MediaError), match=words) as caught:
         plan(spec(folders.get(name, name), 256, **fields))
     assert "\n" not in str(caught.value)
@@ -188,7 +199,8 @@ def test_what_it_cannot_draw_is_refused_with_what_works(
 
 def fields(folder: Path, name: str = "sdxl-deep", **own: Any) -> dict[str, Any]:
     """Two stages, of four steps and of three; one of these is dilated, all are fused."""
-    size = {"height": 352, "width": 160} if name == "sdxl-deep" else {"height": 320, "width": 128}
+    is_xl = name.startswith("sdxl")
+    size = {"height": 352, "width": 160} if is_xl else {"height": 320, "width": 128}
     return {
         "model": str(folder),
         "num_inference_steps": 4,
@@ -235,7 +247,7 @@ RELEASED = {"fast": True, "fusion": "hw", "jitter": "released"}
         ("sdxl-deep", {}, [{"workers": 2}, {"workers": 3}, {"workers": 2, "ulysses": 2}]),
         # Its deepest maps have five rows: two bands of two, or three where nothing is dilated.
         ("sd15-deep", RELEASED, [{"workers": 2}]),
-        ("sd15-deep", RELEASED | {"dilation": False}, [{"workers": 3}]),
+        ("sd21-deep", RELEASED | {"dilation": False}, [{"workers": 3}]),
     ],
 )
 def test_any_number_of_ranks_draws_the_same_picture(
@@ -254,6 +266,22 @@ def test_any_number_of_ranks_draws_the_same_picture(
         own = fields(folders[name], name, method_options=options, **on)
         draw(path, **own | ({"mask": mask} if name == "sdxl-deep" else {}))
         assert grey_levels(pixels(path), whole) <= GREY_LEVELS, on
+
+
+def test_control_a_band_that_filters_its_skips_alone_draws_another_picture(
+    tmp_path: Path,
+    folders: dict[str, Path],
+    mask: str,
+    alone: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def on_its_own(factors: FreeU, comm: Comm, bands: tuple[Band, ...]) -> Any:
+        return free_u(factors, solo(), bands[comm.rank : comm.rank + 1])
+
+    whole = alone("sdxl-deep")
+    monkeypatch.setattr("frieze.renderer.worker.network.free_u", on_its_own)
+    draw(tmp_path / "a.zarr", **fields(folders["sdxl-deep"], mask=mask, workers=2))
+    assert grey_levels(pixels(tmp_path / "a.zarr"), whole) > GREY_LEVELS
 
 
 @pytest.mark.parametrize(
