@@ -14,7 +14,7 @@ BENCHES = $(filter-out tests/bench/quality%.py tests/bench/policy_%.py tests/ben
 QUALITY_FLAGS ?= --jobs 2
 
 # The tests' models are tiny: one thread per process is fastest, and ranks do not fight for cores.
-# Files run side by side in as many processes; all that need Ray in one of them, on one Ray.
+# Files run side by side in as many processes; all tests marked `ray` in one of them, on one Ray.
 TEST_JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(TEST_JOBS) \
 	--dist loadscope --no-loadscope-reorder

@@ -7,9 +7,10 @@ from support import environment  # noqa: F401  first: sets what torch reads when
 # isort: split
 import functools
 import gc
+import json
 import random
-import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,20 @@ import torch
 from frieze.cluster.comm import run_threads
 from support.poison import nan_filled
 from support.processes import run_processes
-from support.ray_fixture import _fleets, ray_cluster, ray_fleet  # noqa: F401  fixtures for every test
+from support.ray_fixture import (  # noqa: F401  fixtures for every test
+    _fleets,
+    _marked_for_ray,
+    check_mark,
+    ray_cluster,
+    ray_fleet,
+)
 from support.s3_server import s3  # noqa: F401  the same
 from tolerances import AMPLE
 
+# Marks of tests that are begun first, in this order.
+LONG = ("ray", "by_name", "long")
+GROUPS = "groups"  # what a process is told: the folder
+FOLDER = pytest.StashKey[str]()
 MANY_MODULES = 50  # imported since: what they made is worth to be passed over
 
 
@@ -85,6 +96,7 @@ def _models() -> Iterator[dict[Any, Any]]:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device: make test-gpu")
+    check_mark(item)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -95,13 +107,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     named = sorted((items[place] for place in places), key=_name)
     for place, item in zip(places, named, strict=True):
         items[place] = item
-    if hasattr(config, "workerinput"):  # the long ones first, so that both processes end together
-        items.sort(key=lambda item: (_group(item.nodeid) != "ray", not _name(item)))
+    if told := getattr(config, "workerinput", None):
+        # The long ones first, so that both processes end together.
+        items.sort(key=lambda item: [not item.get_closest_marker(mark) for mark in LONG])
+        file = Path(told[GROUPS]) / told["workerid"]
+        file.write_text(json.dumps({item.nodeid: _group(item) for item in items}))
 
 
 def _name(item: Any) -> str:
     """The test's parameter `name`, where its file is sorted by that."""
     return str(item.callspec.params["name"]) if item.get_closest_marker("by_name") else ""
+
+
+def _group(item: pytest.Item) -> str:
+    """What runs in one process: Ray's tests, a file's, or those of one name in a file `by_name`."""
+    if item.get_closest_marker("ray"):
+        return "ray"
+    return f"{item.path}{_name(item)}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Each process writes down there which group its tests are of: marks stay in a process."""
+    if not node.config.stash.get(FOLDER, None):
+        folder = tempfile.TemporaryDirectory()
+        node.config.stash[FOLDER] = folder.name
+        node.config.add_cleanup(folder.cleanup)
+    node.workerinput[GROUPS] = node.config.stash[FOLDER]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -113,25 +145,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class Groups(LoadScopeScheduling):
+        @functools.cached_property
+        def groups(self) -> dict[str, str]:
+            found: dict[str, str] = {}
+            for file in Path(config.stash[FOLDER]).iterdir():
+                found |= json.loads(file.read_text())
+            return found
+
         def _split_scope(self, nodeid: str) -> str:
-            return _group(nodeid)
+            return self.groups[nodeid]
 
     return Groups(config, log)
-
-
-def _group(nodeid: str) -> str:
-    """What runs in one process: Ray's tests, a file's, or those of one name in a file `by_name`."""
-    path, _, test = nodeid.partition("::")
-    text = _text(path)
-    if "ray_cluster" in text or "ray_fleet" in text:  # some ask for them while they run
-        return "ray"
-    named = re.search(r"\[(\w+Pipeline-)?(.+)\]$", test) if "pytest.mark.by_name" in text else None
-    return path + (named[2] if named else "")
-
-
-@functools.cache
-def _text(path: str) -> str:
-    return (Path(__file__).parents[1] / path).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from support.processes import run_processes
 from support.shared import kept
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64
 
+pytestmark = pytest.mark.long
 DTYPES = {torch.float64: EXACT_FLOAT64, torch.float32: EXACT_FLOAT32}
 few = settings(
     max_examples=3,

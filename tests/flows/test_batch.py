@@ -264,6 +264,7 @@ def test_a_killed_batch_goes_on_and_what_is_done_stays(
         assert np.array_equal(pixels(out / f"{name}.zarr"), expected), name
 
 
+@pytest.mark.ray
 def test_side_by_side_on_workers_that_stay_though_one_never_comes(
     tmp_path: Path, alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, ray_cluster: int
 ) -> None:
@@ -302,6 +303,7 @@ def test_without_any_worker_the_items_fail_and_say_why(
     assert not (tmp_path / "plain.zarr").exists()
 
 
+@pytest.mark.ray
 def test_what_a_cluster_has_no_room_for_is_told_before_a_prompt_is_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: int
 ) -> None:
@@ -329,6 +331,7 @@ def test_what_a_cluster_has_no_room_for_is_told_before_a_prompt_is_encoded(
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_the_worker_that_encoded_the_prompts_goes_on_to_draw(
     tmp_path: Path, alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, ray_cluster: int
 ) -> None:

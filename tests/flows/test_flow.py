@@ -29,7 +29,7 @@ from frieze.renderer.store.store import Store
 from support.drawing import CASCADE, LATENTS, PROMPT, draw, grey_levels, pixels, small_spec
 from tolerances import CONTROL, GREY_LEVELS, STOCK_LATENTS
 
-pytestmark = pytest.mark.usefixtures("kept_encoders")
+pytestmark = [pytest.mark.usefixtures("kept_encoders"), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

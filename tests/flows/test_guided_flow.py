@@ -23,7 +23,7 @@ from support.drawing import draw, grey_levels, pixels, small_spec
 from support.shared import Once
 from tolerances import CONTROL, EXACT_FLOAT32, GREY_LEVELS
 
-pytestmark = pytest.mark.usefixtures("kept_encoders")
+pytestmark = [pytest.mark.usefixtures("kept_encoders"), pytest.mark.long]
 
 # 256 x 64, then 384 x 96 from fresh noise: on three ranks bands of 4 + 4 + 4 latent chunks.
 STAGES = [{"scale": 2 / 3, "steps": 2}, {"scale": 1.0, "steps": 3}]

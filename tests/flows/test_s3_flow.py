@@ -53,6 +53,7 @@ def test_a_killed_drivers_store_is_finished_from_another_process_to_the_same_byt
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_ray_workers_that_know_no_keys_draw_into_their_drivers_bucket(
     tmp_path: Path, ray_cluster: int, s3: S3Server
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_driver_that_lost_its_store_ends_at_once_and_writes_over_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_stopped_cascade_goes_on_on_other_ray_workers_to_the_same_bytes(
     tmp_path: Path, ray_cluster: int, s3: S3Server
 ) -> None:

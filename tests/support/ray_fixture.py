@@ -1,5 +1,7 @@
 """One private Ray for the whole test run; tests that need Ray take the fixture `ray_cluster`.
 
+They are marked `ray`, which keeps them in one process: others would start a second Ray, or use this
+one where it happens to be there.
 A process on Ray takes seconds to import torch: `ray_fleet` has two that a file's tests share.
 """
 
@@ -8,9 +10,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -20,7 +24,42 @@ from frieze.cluster.ray.session import start
 from support.fleet_workers import Worker
 from tolerances import AMPLE
 
+FIXTURES = {"ray_cluster", "ray_fleet", "_fleets"}
 NUM_CPUS = 6  # logical: how many workers of one CPU fit at the same time
+
+
+def check_mark(item: pytest.Item) -> None:
+    """Fails a test that asks for Ray without the mark, before Ray is started for it."""
+    if FIXTURES & set(getattr(item, "fixturenames", ())) and not item.get_closest_marker("ray"):
+        unmarked()
+
+
+def unmarked(*args: object, **options: object) -> NoReturn:
+    """What `ray.init` and `ray.remote` are in a test without the mark."""
+    pytest.fail("this test uses Ray: mark it with pytest.mark.ray, or its case with marks=")
+
+
+@pytest.fixture(autouse=True)
+def _marked_for_ray(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that uses Ray without the mark `ray` fails.
+
+    One that replaces parts of Ray by its own does not use it.
+    """
+    if request.node.get_closest_marker("ray"):
+        yield
+        return
+    ray: Any = sys.modules.get("ray")
+    if not hasattr(ray, "init"):  # not imported
+        yield
+        if getattr(sys.modules.get("ray"), "is_initialized", bool)():
+            unmarked()
+        return
+    before = ray.init, ray.remote
+    ray.init = ray.remote = unmarked
+    try:
+        yield
+    finally:
+        ray.init, ray.remote = before
 
 
 @pytest.fixture(scope="session")

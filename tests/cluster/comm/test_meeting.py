@@ -71,6 +71,7 @@ def listening(pids: set[int]) -> list[tuple[str, int]]:
     return [(address, int(port, 16)) for address, port in places]
 
 
+@pytest.mark.ray
 def test_a_ray_of_our_own_listens_on_the_loopback_and_strangers_break_no_fleet(
     ray_fleet: RayFleet,
 ) -> None:

@@ -28,6 +28,7 @@ def is_running(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.ray
 def test_its_process_is_its_own_and_has_ended(ray_cluster: int) -> None:
     import ray
 
@@ -42,6 +43,7 @@ def test_its_process_is_its_own_and_has_ended(ray_cluster: int) -> None:
         assert tensors[name].dtype == tensor.dtype
 
 
+@pytest.mark.ray
 def test_its_error_arrives_with_type_message_and_place(ray_cluster: int) -> None:
     with pytest.raises(KeyError, match="no such encoder") as caught:
         RayFleet.run_isolated(errands.refuse, "no such encoder")
@@ -50,11 +52,13 @@ def test_its_error_arrives_with_type_message_and_place(ray_cluster: int) -> None
     assert "errands.py" in notes
 
 
+@pytest.mark.ray
 def test_its_death_arrives_as_a_lost_worker(ray_cluster: int) -> None:
     with pytest.raises(WorkerLostError, match="was lost"):
         RayFleet.run_isolated(errands.die)
 
 
+@pytest.mark.ray
 def test_its_silence_ends_with_the_timeout(
     ray_cluster: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +79,7 @@ def _interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_interruptible")
+@pytest.mark.ray
 def test_ctrl_c_ends_it_at_once(ray_cluster: int, tmp_path: Path) -> None:
     def interrupt() -> None:
         while not (tmp_path / "pid").exists():
@@ -87,11 +92,13 @@ def test_ctrl_c_ends_it_at_once(ray_cluster: int, tmp_path: Path) -> None:
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
+@pytest.mark.ray
 def test_a_cluster_without_room_for_it_is_refused(ray_cluster: int) -> None:
     with pytest.raises(FleetError, match="did not fit"):
         RayFleet.run_isolated(errands.threads, num_cpus=ray_cluster + 1, wait=0.5)
 
 
+@pytest.mark.ray
 def test_room_that_is_there_is_given_back_and_room_that_is_not_is_told(ray_cluster: int) -> None:
     for _ in range(2):
         check_room(ray_cluster, num_cpus=1, num_gpus=0, wait=AMPLE)

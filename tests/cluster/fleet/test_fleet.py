@@ -15,7 +15,7 @@ from frieze.cluster.ray.actor_fleet import RayFleet
 from support.fleet_workers import Unwilling, Worker, once, released
 from tolerances import AMPLE
 
-KINDS = ("threads", "turns", "ray")
+KINDS = ("threads", "turns", pytest.param("ray", marks=pytest.mark.ray))
 FOREVER = 3600.0  # seconds; longer than a test may take
 BRIEF = 0.5  # seconds for a rank that will say nothing
 
@@ -88,8 +88,16 @@ def test_a_workers_own_exception_arrives(fleet: Fleet) -> None:
         fleet.all("rank")
 
 
-@pytest.mark.parametrize("kind", [LocalFleet, RayFleet], ids=lambda kind: kind.__name__)
-def test_a_worker_that_cannot_be_built_says_why(kind: type[Fleet], ray_cluster: int) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [LocalFleet, pytest.param(RayFleet, marks=pytest.mark.ray)],
+    ids=lambda kind: kind.__name__,
+)
+def test_a_worker_that_cannot_be_built_says_why(
+    kind: type[Fleet], request: pytest.FixtureRequest
+) -> None:
+    if kind is RayFleet:
+        request.getfixturevalue("ray_cluster")
     with pytest.raises(ValueError, match="no weights here"):
         kind.launch(Unwilling, 1)
 
@@ -151,17 +159,20 @@ def test_an_interrupt_comes_through(fleet: Fleet, tmp_path: Path) -> None:
     os.unlink(begun)
 
 
+@pytest.mark.ray
 def test_an_exception_that_cannot_travel_keeps_its_name(ray_fleet: RayFleet) -> None:
     with pytest.raises(FleetError, match="OddError: one and two") as caught:
         ray_fleet.all("fail_oddly")
     assert "fleet_workers.py" in caught.value.__notes__[1]
 
 
+@pytest.mark.ray
 def test_what_does_not_fit_is_said(ray_cluster: int) -> None:
     with pytest.raises(FleetError, match=r"2 workers of 1 CPU and 4 GPU each.*0 GPU"):
         RayFleet.launch(Worker, 2, num_gpus=4.0, wait=0.5)
 
 
+@pytest.mark.ray
 def test_closing_leaves_nothing_behind(ray_cluster: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 

@@ -36,6 +36,7 @@ def kill_in_a_verb(
     assert caught.value.rank == rank
 
 
+@pytest.mark.ray
 def test_a_killed_rank_is_replaced_and_the_others_keep_what_they_hold(
     ray_fleet: RayFleet, tmp_path: Path
 ) -> None:
@@ -53,6 +54,7 @@ def test_a_killed_rank_is_replaced_and_the_others_keep_what_they_hold(
     assert [ray_fleet.one("recall", rank=rank) for rank in kept] == [7]
 
 
+@pytest.mark.ray
 def test_a_stopped_rank_is_killed_before_the_others_go_on(
     ray_fleet: RayFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_stopped_rank_is_killed_before_the_others_go_on(
     assert ray_fleet.all("total", 0) == [21, 21]
 
 
+@pytest.mark.ray
 def test_what_was_asked_in_an_earlier_group_is_not_done(ray_fleet: RayFleet) -> None:
     """The driver's own guard, as a call that was slow on its way would meet it."""
     ray_fleet.all("remember", 1)

@@ -11,7 +11,7 @@ from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
 from support.fleet_workers import Unwilling, Worker
 
 
-@pytest.fixture(params=["threads", "turns", "ray"])
+@pytest.fixture(params=["threads", "turns", pytest.param("ray", marks=pytest.mark.ray)])
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     if request.param == "ray":
         yield request.getfixturevalue("ray_fleet")

@@ -19,6 +19,7 @@ FOREVER = 3600.0  # seconds; longer than a test may take
 SILENT = 6.0
 
 
+@pytest.mark.ray
 def test_a_stopped_rank_is_found_in_a_verb_that_may_take_for_ever(
     ray_cluster: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,6 +43,7 @@ def lose_one(fleet: RayFleet, rank: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_newcomers_that_die_as_they_start_are_given_up_after_some(
     ray_cluster: int, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from support.fleet_workers import Worker
 from tolerances import AMPLE
 
 
+@pytest.mark.ray
 def test_a_worker_of_another_version_is_refused(
     ray_cluster: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,10 +66,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, ray_cluster: int) -> np.ndar
     return pixels(path)
 
 
+@pytest.mark.ray
 def test_ray_workers_draw_what_threads_draw(whole: np.ndarray, undisturbed: np.ndarray) -> None:
     assert grey_levels(whole, undisturbed) <= GREY_LEVELS
 
 
+@pytest.mark.ray
 def test_lost_workers_are_replaced_and_the_bytes_are_the_same(
     tmp_path: Path, whole: np.ndarray
 ) -> None:

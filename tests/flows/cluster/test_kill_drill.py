@@ -20,6 +20,7 @@ def wholes(tmp_path_factory: pytest.TempPathFactory, ray_cluster: int) -> Wholes
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", range(NUM_RENDERS))
+@pytest.mark.ray
 def test_a_render_with_a_fault_ends_with_the_same_pixels(
     tmp_path: Path, wholes: Wholes, number: int
 ) -> None:

@@ -64,6 +64,7 @@ def samples(url: str) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_ray_scrapes_the_figures_of_the_log(ray_cluster: int, tmp_path: Path) -> None:
     names: list[str] = []
 
