@@ -83,6 +83,9 @@ def test_waits_on_ray_end_at_the_next_poll(
 
 
 def test_a_verb_is_left_and_the_others_are_not_waited_for(tmp_path: Path) -> None:
+    from support.fleet_workers import released
+
+    released.clear()  # another test of this process may have set it
     cancel, begun = threading.Event(), tmp_path / "begun"
     with LocalFleet.launch(Worker, 2, timeout=AMPLE) as fleet:
         with cancelled_by(cancel):
@@ -91,8 +94,6 @@ def test_a_verb_is_left_and_the_others_are_not_waited_for(tmp_path: Path) -> Non
             with pytest.raises(WaitCancelledError):
                 fleet.all("stall", 0, 600.0, str(begun))
         assert fleet.has_ended
-        from support.fleet_workers import released
-
         released.set()
 
 

@@ -16,6 +16,7 @@ from frieze.cluster.layout import Band, Mesh
 from frieze.renderer import RenderSpec
 from frieze.renderer.checkpoints.checkpoint import load_family
 from frieze.renderer.models.family import Conditioning
+from frieze.renderer.models.regional_prompts import RegionalPrompts
 from frieze.renderer.planning.canvas_plan import CanvasPlan
 from frieze.renderer.planning.plan import plan
 from frieze.renderer.worker.network import Network
@@ -74,6 +75,7 @@ def estimate(comm: Comm, made: CanvasPlan, step: int, x: Tensor, folder: Path) -
             stage.prompt: Conditioning((_tensors(made, dtype, 2), _tensors(made, dtype, 3)))
         },
         image={},
+        edits=RegionalPrompts.of(stage.prompts, ()),
         trace=TensorTrace(),
     )
     canvas, band = stage.canvas, stage.bands[comm.rank]

@@ -10,10 +10,11 @@ from frieze.renderer.extrapolation.frequencies import policy
 from frieze.renderer.models.positions import RotaryAxis
 
 OPTIONS = {"riflex": {"along": "picture"}}
-CLIPS = {"ultravico"}  # draws no pictures
+# They draw no pictures, or with U-Nets alone.
+OTHERS = {"ultravico", "hidiffusion", "cinescale"}
 
 
-@pytest.mark.parametrize("name", sorted(set(plugins.names("methods")) - CLIPS))
+@pytest.mark.parametrize("name", sorted(set(plugins.names("methods")) - OTHERS))
 def test_a_plan_past_the_trained_size_is_counted(name: str) -> None:
     options = OPTIONS.get(name, {})
     spec = RenderSpec(prompt="x", method=name, method_options=options, height=512, width=256)
