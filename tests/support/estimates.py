@@ -75,7 +75,7 @@ def estimate(comm: Comm, made: CanvasPlan, step: int, x: Tensor, folder: Path) -
             stage.prompt: Conditioning((_tensors(made, dtype, 2), _tensors(made, dtype, 3)))
         },
         image={},
-        edits=RegionalPrompts.of(stage.prompts, ()),
+        edits=RegionalPrompts.of(stage.prompts, None),
         trace=TensorTrace(),
     )
     canvas, band = stage.canvas, stage.bands[comm.rank]
