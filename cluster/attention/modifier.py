@@ -21,7 +21,7 @@ class AttentionChange:
     """What one attention of a marked layer is to be: decided once, before any of it is computed.
 
     Another kind of attention is a field more here, None where nothing changes, and a branch more
-    at the end of `BandMode.attend`.
+    at the end of `attend` in bands/attention.py.
     """
 
     # Queries and keys to attend with: this rank's tokens, text included, rotated, with all heads.

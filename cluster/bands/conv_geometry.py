@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +18,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from .hook_sites import HookSites
 
 Size = tuple[int, int]
 
@@ -70,9 +71,7 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-_hooking = threading.Lock()
-# Networks, and the layers' names, pairs of samplers and pools that have their hooks.
-_hooked: weakref.WeakKeyDictionary[nn.Module, set[object]] = weakref.WeakKeyDictionary()
+_sites = HookSites()  # layers' names, pairs of samplers, and pools
 
 
 @contextmanager
@@ -92,17 +91,10 @@ def hook_convolutions(network: nn.Module, convs: Sequence[str], pools: Sequence[
     An upsampler grows its map to the size that the downsampler of its level was given, whatever
     the stride.  AttributeError names a layer that the network lacks.
     """
-    sites: list[tuple[object, Callable[[], None]]] = [
-        *((name, partial(_hook_conv, network, name)) for name in convs),
-        *((pair, partial(_hook_samplers, network, *pair)) for pair in _samplers(network)),
-        *((pool, partial(_hook_pool, network, pool)) for pool in pools),
-    ]
-    with _hooking:
-        hooked = _hooked.setdefault(network, set())
-        for site, hook in sites:
-            if site not in hooked:
-                hook()
-                hooked.add(site)
+    _sites.hook(network, {name: partial(_hook_conv, network, name) for name in convs})
+    pairs = _samplers(network)
+    _sites.hook(network, {pair: partial(_hook_samplers, network, *pair) for pair in pairs})
+    _sites.hook(network, {pool: partial(_hook_pool, network, pool) for pool in pools})
 
 
 def _hook_conv(network: nn.Module, name: str) -> None:

@@ -28,17 +28,25 @@ def from_trained_size(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
 
 def doubling(spec: RenderSpec, facts: ModelFacts, starts: Sequence[float]) -> tuple[Stage, ...]:
     """Stages 1/2^k .. 1/2, 1, the first no larger than the trained area; `starts` as in `begun`."""
-    ratio = math.sqrt(spec.height * spec.width) / facts.training_size
-    levels = max(0, math.ceil(math.log2(ratio) - 1e-9))
+    levels = doublings(spec, facts)
     begins = enumerate(begun(levels, starts))
     return tuple(Stage(scale=0.5 ** (levels - i), start=start) for i, start in begins)
 
 
 def growing(spec: RenderSpec, facts: ModelFacts) -> tuple[float, ...]:
     """Scales of stages that grow evenly, by two at most, from the trained area to the picture's."""
-    ratio = math.sqrt(spec.height * spec.width) / facts.training_size
-    levels = max(0, math.ceil(math.log2(ratio) - 1e-9))
+    ratio, levels = _ratio(spec, facts), doublings(spec, facts)
     return tuple(ratio ** ((i - levels) / max(1, levels)) for i in range(levels + 1))
+
+
+def doublings(spec: RenderSpec, facts: ModelFacts) -> int:
+    """How many stages follow the first where each is at most twice as long and wide as the last."""
+    return max(0, math.ceil(math.log2(_ratio(spec, facts)) - 1e-9))
+
+
+def _ratio(spec: RenderSpec, facts: ModelFacts) -> float:
+    """How much longer than those of the trained area a picture's sides are, of any shape."""
+    return math.sqrt(spec.height * spec.width) / facts.training_size
 
 
 def begun(levels: int, starts: Sequence[float]) -> tuple[float, ...]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frieze.cluster.bands import BandError
+from frieze.cluster.bands import BandError, HookSites
 from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band
 from frieze.kernels.reference import wide
@@ -68,8 +67,7 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-_hooking = threading.Lock()
-_hooked: weakref.WeakKeyDictionary[nn.Module, set[SkipSite]] = weakref.WeakKeyDictionary()
+_sites = HookSites()
 
 
 @contextmanager
@@ -90,13 +88,11 @@ def hook_skips(network: nn.Module, sites: Sequence[SkipSite]) -> None:
 
     AttributeError names a layer that the network lacks.
     """
-    with _hooking:
-        hooked = _hooked.setdefault(network, set())
-        for site in sites:
-            if site not in hooked:
-                layer = network.get_submodule(site.layer)
-                layer.register_forward_pre_hook(partial(_change, site))
-                hooked.add(site)
+    _sites.hook(network, {site: partial(_hook, network, site) for site in sites})
+
+
+def _hook(network: nn.Module, site: SkipSite) -> None:
+    network.get_submodule(site.layer).register_forward_pre_hook(partial(_change, site))
 
 
 def skip_sites(unet: nn.Module) -> list[SkipSite]:

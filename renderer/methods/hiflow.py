@@ -9,13 +9,12 @@ Shape suffixes: F frequencies of one axis.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from ..checkpoints.facts import ModelFacts
-from ..extrapolation.cascade import stages_of
+from ..extrapolation.cascade import doublings, stages_of
 from ..extrapolation.frequencies import PICTURE, ntk, policy, stretch
 from ..extrapolation.guides import Flow
 from ..extrapolation.method import Method, Stage
@@ -75,8 +74,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
 
 def doubling(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:
     """Stages 1/2^k .. 1/2, 1, the first one no larger than the trained area."""
-    ratio = math.sqrt(spec.height * spec.width) / facts.training_size
-    levels = max(0, math.ceil(math.log2(ratio) - 1e-9))
+    levels = doublings(spec, facts)
     stages = [Stage(scale=0.5**levels)]
     for index in range(levels):
         left = LEFT[min(index, len(LEFT) - 1)]

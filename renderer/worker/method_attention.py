@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from frieze.cluster.attention import AttentionChange, AttentionShape
+from frieze.cluster.bands import HookSites
 from frieze.cluster.comm import Comm, Like
 
 from ..extrapolation.spectrum import spectrum, token_means
@@ -222,11 +222,8 @@ def collect_tokens(modifier: MethodAttention) -> Iterator[None]:
 
 def register_token_hook(embedders: Sequence[nn.Module]) -> None:
     """Pass the tokens that these layers make to the modifier that collects, once for a layer."""
-    with _registering:
-        for layer in embedders:
-            if layer not in _hooked:
-                _hooked.add(layer)
-                layer.register_forward_hook(_pass_tokens)
+    for layer in embedders:
+        _sites.hook(layer, {"tokens": functools.partial(layer.register_forward_hook, _pass_tokens)})
 
 
 class _Current(threading.local):
@@ -234,8 +231,7 @@ class _Current(threading.local):
 
 
 _current = _Current()
-_registering = threading.Lock()
-_hooked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_sites = HookSites()
 
 
 def _pass_tokens(layer: nn.Module, args: object, output: Tensor) -> None:

@@ -9,27 +9,17 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from frieze.cluster.bands import BlockPool, hook_convolutions, mark
+from frieze.cluster.bands import hook_convolutions, mark
 from frieze.cluster.layout import Band
-from frieze.renderer.extrapolation.convolutions import dilated_layers
+from frieze.renderer.extrapolation.convolutions import dilated_layers, raunet_sites
+from frieze.renderer.extrapolation.unet_layouts import Model
 
 from .shared import kept
 from .vectors import about, parameter
 
-SITES = {
-    "sd15": (
-        ("down_blocks.0.downsamplers.0.conv",),
-        BlockPool("down_blocks.1.attentions.0", "up_blocks.2.attentions.1"),
-    ),
-    "sdxl": (
-        dilated_layers("sdxl"),
-        BlockPool("down_blocks.1.attentions.0", "up_blocks.1.attentions.1"),
-    ),
-}
-
 
 @kept
-def unet(kind: str) -> tuple[nn.Module, Any]:
+def unet(kind: Model) -> tuple[nn.Module, Any]:
     """A tiny network whose weights come of their names, prepared; and its marked layers."""
     network = UNet2DConditionModel(**about(f"{kind}_like")).double().eval()
     with torch.no_grad():
@@ -37,8 +27,8 @@ def unet(kind: str) -> tuple[nn.Module, Any]:
             made = parameter(name, tuple(weight.shape))
             is_norm = weight.ndim == 1 and not name.endswith("bias")
             weight.copy_(made + 1 if is_norm else made)
-    convs, pool = SITES[kind]
-    hook_convolutions(network, convs, [pool])
+    samplers, pools = raunet_sites(kind)
+    hook_convolutions(network, (*samplers, *dilated_layers(kind)), pools)
     # Where a band has as many tokens as the text, the guard cannot tell the two attentions apart.
     text = mark(network, lambda name, layer: name.endswith("attn2"), local=True)
     return network, (mark(network, lambda name, layer: name.endswith("attn1")), text)

@@ -11,6 +11,7 @@ from bench import quality_report, quality_rows
 from bench.quality_metrics import Estimate
 from bench.quality_rows import Cell, Row, Settings
 from bench.quality_store import Shelf
+from contracts.method import UNET_METHODS
 from frieze.renderer import plugins
 
 CELL, SETTINGS = Cell(512, 512), Settings()
@@ -41,7 +42,7 @@ def test_every_method_has_a_row_between_floor_and_ceiling():
     assert [row.kind for row in rows[:5]] == ["scenes", "repeated", "method", "enlarged", "tiles"]
     assert rows[2].method == "none"
     # For the frames of clips, and so refused; RIFLEx has another row, for pictures.
-    others = {"riflex", "ultravico", "hidiffusion", "cinescale"}  # the last two for U-Nets
+    others = {"riflex", "ultravico", *UNET_METHODS}  # the last are for U-Nets
     assert {row.method for row in rows} | others == set(plugins.names("methods"))
     assert len({row.digest(CELL, SETTINGS) for row in rows}) == len(rows)
 

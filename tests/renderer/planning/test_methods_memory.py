@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from contracts.method import UNET_METHODS
 from frieze.renderer import RenderSpec, plan, plugins
 from frieze.renderer.extrapolation.frequencies import policy
 from frieze.renderer.models.positions import RotaryAxis
 
 OPTIONS = {"riflex": {"along": "picture"}}
-# They draw no pictures, or with U-Nets alone.
-OTHERS = {"ultravico", "hidiffusion", "cinescale"}
+OTHERS = {"ultravico", *UNET_METHODS}  # the first draws no pictures
 
 
 @pytest.mark.parametrize("name", sorted(set(plugins.names("methods")) - OTHERS))
