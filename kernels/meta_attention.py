@@ -9,13 +9,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .attention import attend
 from .backends import HALF
 from .meta_tensors import device_type, standing_for
+
+# torch.nn.functional's name for it may stand for another function while a mode is on.
+_ATTENTION = torch._C._nn.scaled_dot_product_attention
 
 
 @contextmanager
@@ -36,7 +39,7 @@ class _FusedAttention(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if function is F.scaled_dot_product_attention:
+        if function is _ATTENTION:
             q, k, v = _first_three(*args, **kwargs)
             if q.is_meta:
                 return _fused(q, k, v)

@@ -8,9 +8,10 @@ leaves out the runs of layers whose equals have told all there is to know.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +113,33 @@ def _quantised(module: nn.Module, bytes_each: float) -> tuple[int, int]:
     return weight_bytes(module) - saved, largest
 
 
+# (layer, other) -> whether a step treats two layers of one form alike.
+Alike = Callable[[str, str], bool]
+_alike: ContextVar[Alike | None] = ContextVar("alike", default=None)
+
+
+@contextlib.contextmanager
+def treated(alike: Alike) -> Iterator[None]:
+    """Inside, on this thread, no layer is left out that `alike` tells from the one before it."""
+    token = _alike.set(alike)
+    try:
+        yield
+    finally:
+        _alike.reset(token)
+
+
 def shorten(network: nn.Module) -> None:
-    """Of every run of equal layers only the first two and the last are run from now on."""
-    for layers in [m for m in network.modules() if isinstance(m, nn.ModuleList)]:
+    """Of every run of equal layers only the first two and the last are run from now on.
+
+    The others too, inside `treated`, where a step treats them otherwise than the second.
+    """
+    for name, layers in network.named_modules():
+        if not isinstance(layers, nn.ModuleList):
+            continue
         if len(layers) > 3 and len({_form(layer) for layer in layers}) == 1:
-            stand_in = _StandIn(layers[1])
-            for layer in list(layers)[2:-1]:
-                layer.forward = stand_in.result
+            stand_in = _StandIn(f"{name}.1", layers[1])
+            for index, layer in list(enumerate(layers))[2:-1]:
+                layer.forward = partial(stand_in.result, f"{name}.{index}", layer.forward)
 
 
 def _form(layer: nn.Module) -> tuple[Any, ...]:
@@ -129,14 +150,19 @@ def _form(layer: nn.Module) -> tuple[Any, ...]:
 class _StandIn:
     """Gives results of the same shapes as a layer's last ones."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        self._name = name
         self._last: Any = None
         layer.register_forward_hook(self._keep)
 
     def _keep(self, layer: nn.Module, args: Any, output: Any) -> None:
         self._last = tree_map_only(Tensor, _Shape, output)
 
-    def result(self, *args: Any, **kwargs: Any) -> Any:
+    def result(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What the layer of this name would give; its own `forward` where it is no other's like."""
+        alike = _alike.get()
+        if alike is not None and not alike(self._name, name):
+            return forward(*args, **kwargs)
         return tree_map_only(_Shape, _Shape.made, self._last)
 
 

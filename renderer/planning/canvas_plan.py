@@ -63,7 +63,7 @@ class CanvasPlan:
             self.stages,
             self.mesh,
             guidance=self.guidance,
-            positions=self.method.positions,
+            method=self.method,
             rows_per_block=self.block[0],
         )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from frieze.cluster.attention import Unmodified
-from frieze.cluster.bands import band_mode
+from frieze.cluster.bands import band_mode, conv_shape, hook_convolutions
 from frieze.cluster.comm import axis_comms, phantom
 from frieze.cluster.layout import Band, Canvas, Mesh
 from frieze.kernels.live_bytes import LiveBytes, Peak
@@ -32,18 +32,20 @@ from ..autoencoders.decoding import decode
 from ..checkpoints import lora, weight_files
 from ..checkpoints.checkpoint import load_family
 from ..checkpoints.facts import ModelFacts
+from ..extrapolation.skip_filter import free_u, hook_skips, skip_sites
 from ..files.library_errors import as_model_error
 from ..models import loading
 from ..models.device import device_type
 from ..models.family import BandPlace, Guidance, Model
-from ..models.meta_models import Skeleton, shorten, skeletons
+from ..models.meta_models import Skeleton, shorten, skeletons, treated
 from ..models.positions import RotaryAxis
 from ..models.regional_prompts import RegionalPrompts
 from ..sampling import solvers
 from .estimate import Estimate
+from .step_kinds import HeaviestWindows, StepKind, step_kinds
 
 if TYPE_CHECKING:
-    from ..models.positions import PositionPolicy
+    from ..extrapolation.method import Method
     from ..spec.render_spec import RenderSpec
     from .stage_plan import StagePlan
 
@@ -59,7 +61,7 @@ def estimate(
     mesh: Mesh,
     *,
     guidance: Guidance,
-    positions: PositionPolicy,
+    method: Method,
     rows_per_block: int,
 ) -> Estimate:
     """What the render of a plan needs on each device; raises `ModelError` for a config that fails.
@@ -67,7 +69,7 @@ def estimate(
     A device of the spec's kind need not be there.
     """
     with as_model_error(Path(facts.folder), "be run as its configs say"):
-        return MemoryTrace(facts, spec, mesh, guidance, positions).estimate(stages, rows_per_block)
+        return MemoryTrace(facts, spec, mesh, guidance, method).estimate(stages, rows_per_block)
 
 
 def axes(facts: ModelFacts, spec: RenderSpec, place: BandPlace) -> tuple[RotaryAxis, ...]:
@@ -84,21 +86,31 @@ class MemoryTrace:
         spec: RenderSpec,
         mesh: Mesh,
         guidance: Guidance,
-        positions: PositionPolicy,
+        method: Method,
     ) -> None:
         self.facts, self.spec, self.mesh = facts, spec, mesh
-        self.guidance, self.positions = guidance, positions
+        self.guidance, self.method, self.positions = guidance, method, method.positions
         self.kind = device_type(spec.device)
         self.model, self.parts = skeleton(facts, spec)
+        if (convolutions := method.convolutions) is not None:
+            hook_convolutions(self.model.unet, convolutions.layers, convolutions.pools)
+        if method.skips is not None:
+            hook_skips(self.model.unet, skip_sites(self.model.unet))
         self.solver = solvers.solver(facts.schedule)
         needs_image = facts.takes_image and not facts.image_optional
         self.animates = needs_image or spec.image is not None
 
     def estimate(self, stages: Sequence[StagePlan], rows_per_block: int) -> Estimate:
         """The most that any stage needs on the worker with the tallest band."""
-        largest = _largest(stages)
+        kinds = {id(stage): self.step_kinds(index, stage) for index, stage in enumerate(stages)}
+        forms = [frozenset(kind.form for kind in kinds[id(stage)]) for stage in stages]
         denoise = max(
-            (self.denoise(stage, rank) for stage in largest for rank in self.heaviest(stage.bands)),
+            (
+                self.denoise(stage, rank, kind)
+                for stage in _largest(stages, forms)
+                for kind in kinds[id(stage)]
+                for rank in self.heaviest(stage.bands)
+            ),
             key=_size,
         )
         pairs = [pair for pair in itertools.pairwise(stages) if pair[1].enlarge == "pixels"]
@@ -110,7 +122,7 @@ class MemoryTrace:
         ]
         encode = [self.encode(stage) for stage in _largest(encoded)]
         if self.animates:
-            encode += [self.animate(stage) for stage in largest]
+            encode += [self.animate(stage) for stage in _largest(stages)]
         return Estimate(
             weights=sum(part.weight_bytes for part in self.parts),
             denoise=denoise.num_bytes + max(part.cast_bytes for part in self.parts),
@@ -122,6 +134,12 @@ class MemoryTrace:
             parts={part.subfolder: part.weight_bytes for part in self.parts},
         )
 
+    def step_kinds(self, index: int, stage: StagePlan) -> tuple[StepKind, ...]:
+        """The kinds of steps of a stage."""
+        marks = self.model.denoiser_marks(stage.levels[0])
+        layers = [name for each in marks if not each.local for name in each.names]
+        return step_kinds(self.method, self.facts, self.spec.seed, index, stage, layers)
+
     def heaviest(self, bands: Sequence[Band]) -> set[int]:
         """The ranks that may hold most: by the rows of their band, and by their heads."""
         ulysses = self.mesh.ulysses
@@ -131,10 +149,11 @@ class MemoryTrace:
         return {tallest(bands), tallest(spans) * ulysses}
 
     @torch.no_grad()
-    def denoise(self, stage: StagePlan, rank: int) -> Peak:
-        """Peak of one step on the rank that draws this band."""
+    def denoise(self, stage: StagePlan, rank: int, kind: StepKind) -> Peak:
+        """Peak of one step of a kind on the rank that draws this band."""
         band = stage.bands[rank]
-        with self._watched() as live:
+        windows = HeaviestWindows(kind, self._asked(stage, rank)) if kind.is_windowed else None
+        with self._watched() as live, conv_shape(kind.shape), treated(kind.alike):
             comm = phantom(rank, self.mesh.world_size, receiving=lambda: live.part("in flight"))
             comms = axis_comms(comm, self.mesh)
             pair = comm.group(self.mesh.group(rank, "guidance"))
@@ -152,8 +171,11 @@ class MemoryTrace:
                 asked += [(tensors, place) for tensors in halves[1:]]
                 clean = []
                 for tensors, where in asked[: 1 if pair.size > 1 else None]:
-                    modifier = Unmodified() if where.texts else None
-                    with band_mode(comms, stage.bands, canvas=stage.canvas, modifier=modifier):
+                    modifier = windows or (Unmodified() if where.texts else None)
+                    with (
+                        band_mode(comms, stage.bands, canvas=stage.canvas, modifier=modifier),
+                        free_u(self.method.skips, comms.world, stage.bands),
+                    ):
                         each = self.model.denoised(x, level, tensors, where, self.guidance)
                     clean.append(each)
                 if pair.size > 1:
@@ -165,6 +187,11 @@ class MemoryTrace:
             draw = (lambda: torch.empty_like(x)) if self.solver.needs_noise else None
             self.solver.step(index, stage.levels, x, x0(), history, draw)
         return live.peak
+
+    def _asked(self, stage: StagePlan, rank: int) -> Band:
+        """The rows whose queries a rank asks: those of its Ulysses group."""
+        first = rank - rank % self.mesh.ulysses
+        return Band(stage.bands[first].start, stage.bands[first + self.mesh.ulysses - 1].stop)
 
     @torch.no_grad()
     def decode(self, stage: StagePlan, rows_per_block: int, rank: int | None = None) -> Peak:
@@ -272,13 +299,22 @@ def _shares(stage: StagePlan) -> Tensor:
     return torch.empty((len(stage.prompts), *sides), dtype=torch.float64, device=META)
 
 
-def _largest(stages: Sequence[StagePlan]) -> list[StagePlan]:
-    """The stages that no other exceeds on every side: the others need no more than that one."""
+def _largest(
+    stages: Sequence[StagePlan], forms: Sequence[frozenset[Hashable]] | None = None
+) -> list[StagePlan]:
+    """The stages that no other exceeds on every side: the others need no more than that one.
+
+    Nor one whose steps have other `forms`, unless it is less than half as large.
+    """
     extents = [
         (s.canvas.frames, *(b.rows for b in s.bands), s.canvas.width, len(s.edits)) for s in stages
     ]
 
     def is_within(one: int, other: int) -> bool:
+        if forms and not forms[one] <= forms[other]:
+            large, small = (stages[n].canvas.height * stages[n].canvas.width for n in (other, one))
+            if 2 * small > large:
+                return False
         if extents[one] == extents[other]:
             return one > other
         return all(a <= b for a, b in zip(extents[one], extents[other], strict=True))
