@@ -11,22 +11,21 @@ from ..errors import ModelError
 from . import hub
 from .configs import check_sizes, index_of
 from .facts import ModelFacts
+from .shipped import SHIPPED
 from .weight_files import check_parts
 
 
 def find(model: str, revision: str | None = None, variant: str | None = None) -> Path:
-    """The folder of a model: the shipped demo, a path, or a hub id at a revision."""
-    if model == "demo":
-        return Path(__file__).parents[1] / "demo" / "checkpoint"
+    """The folder of a model: a shipped one, a path, or a hub id at a revision."""
+    if model in SHIPPED:
+        return SHIPPED[model]
     folder = Path(os.path.expanduser(model))
     if os.path.isdir(folder):
         return folder
     if os.path.exists(folder):
         raise ModelError(f"model {model!r} is a file; a folder in diffusers layout works")
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise ModelError(
-            f"no model folder at {model!r}; 'demo' is the model that ships with Frieze"
-        )
+        raise ModelError(f"no model folder at {model!r}; {' and '.join(SHIPPED)} ship with Frieze")
     return hub.snapshot(model, revision, variant)
 
 

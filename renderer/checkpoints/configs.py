@@ -59,6 +59,7 @@ class Hints(Config):
     training_frames: Annotated[int, Field(ge=1, le=2**16)] | None = None
     max_sequence_length: Annotated[int, Field(ge=1, le=2**16)] | None = None
     square: bool = False
+    guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
 
 
 class Index(Config):

@@ -16,6 +16,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from .. import plugins
+from ..checkpoints.shipped import SHIPPED
 from ..errors import SpecError
 from ..spec.presets import preset, preset_names
 from ..spec.render_spec import RenderSpec
@@ -78,8 +79,8 @@ def _of_preset(name: str | None) -> str | None:
 
 
 def models(incomplete: str) -> list[str]:
-    """The shipped model, and folders in diffusers' layout."""
-    return ["demo", *_found(incomplete, lambda path: (path / "model_index.json").is_file())]
+    """The shipped models, and folders in diffusers' layout."""
+    return [*SHIPPED, *_found(incomplete, lambda path: (path / "model_index.json").is_file())]
 
 
 def devices() -> list[str]:

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..checkpoints import lora
+from ..checkpoints.shipped import SHIPPED
 from ..errors import SpecError
 from ..files.scratch import scratch
 from ..input_files import fault
@@ -56,7 +57,7 @@ def files_of(spec: RenderSpec, preset: str | None = None) -> list[tuple[str, str
     named += [("--edit", each.mask) for each in spec.edit]
     named += [("--lora", str(each.path)) for each in lora.parse(spec.lora)]
     named += [("--lora-2", str(each.path)) for each in lora.parse(spec.lora_2)]
-    if spec.model != "demo" and (os.path.exists(spec.model) or spec.model.startswith(".")):
+    if spec.model not in SHIPPED and (os.path.exists(spec.model) or spec.model.startswith(".")):
         named.append(("--model", spec.model))
     return [(flag, name) for flag, name in named if name]
 

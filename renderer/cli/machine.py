@@ -19,6 +19,7 @@ from typing import Literal
 
 from .. import plugins
 from ..checkpoints.checkpoint import describe
+from ..checkpoints.shipped import SHIPPED
 from ..errors import ModelError
 from ..inputs.host_memory import memory_bytes
 from ..spec.units import GIB
@@ -51,7 +52,7 @@ def examine(folder: str = ".") -> Iterator[Finding]:
     yield from _versions()
     yield from _machine(folder)
     yield from _plugins()
-    yield _demo()
+    yield from map(_shipped, SHIPPED)
     yield cluster()
     if find_spec("torch") is not None:
         yield from _devices()
@@ -94,15 +95,15 @@ def _plugins() -> Iterator[Finding]:
         yield Finding("plugins", kind, "ok", ", ".join(plugins.names(kind)))
 
 
-def _demo() -> Finding:
+def _shipped(name: str) -> Finding:
     try:
-        facts = describe("demo")
+        facts = describe(name)
     except ModelError as error:
-        return Finding("model", "demo", "missing", str(error))
+        return Finding("model", name, "missing", str(error))
     size = sum(facts.cost.weight_bytes.values()) / 2**20
     return Finding(
         "model",
-        "demo",
+        name,
         "ok",
         f"{facts.family}, trained at {facts.training_size} px, {size:.0f} MiB",
     )

@@ -1,10 +1,10 @@
-"""The demo model's untrained parts: a small FLUX-layout transformer, text encoders, tokenizers."""
+"""The demo models untrained: a FLUX-layout transformer, a UNet, text encoders, tokenizers."""
 
 import json
 from dataclasses import dataclass
 
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import EulerDiscreteScheduler, FluxTransformer2DModel, UNet2DConditionModel
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from torch import Tensor
@@ -59,6 +59,37 @@ def new_transformer() -> FluxTransformer2DModel:
         torch.nn.init.zeros_(linear.weight)
         torch.nn.init.zeros_(linear.bias)
     return model
+
+
+def new_unet(cells: int) -> UNet2DConditionModel:
+    """Build the untrained UNet for the demo's latents: SDXL's three levels, no micro-conditioning.
+
+    Two blocks a level, so that RAU-Net and FreeScale find the layers that they name in SDXL.
+    """
+    return UNet2DConditionModel(
+        sample_size=cells,
+        in_channels=16,
+        out_channels=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 64, 96),
+        layers_per_block=2,
+        attention_head_dim=4,  # the number of heads
+        cross_attention_dim=TEXT_WIDTH,
+        norm_num_groups=16,
+        use_linear_projection=True,
+    )
+
+
+def new_schedule() -> EulerDiscreteScheduler:
+    """Build the UNet's schedule: SDXL's betas, a velocity predicted, drawn from the last step."""
+    return EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        timestep_spacing="linspace",
+    )
 
 
 def new_text() -> Text:

@@ -9,6 +9,7 @@ from typing import Any
 
 from frieze.cluster.ray import session
 
+from ..checkpoints.shipped import SHIPPED
 from ..errors import SpecError
 from ..spec.render_spec import RenderSpec
 
@@ -31,7 +32,7 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
         "mask": None if spec.mask is None else _whole(spec.mask),
         "edit": tuple(e.model_copy(update={"mask": _whole(e.mask)}) for e in spec.edit),
     }
-    if spec.model != "demo" and model.is_dir():
+    if spec.model not in SHIPPED and model.is_dir():
         changes["model"] = str(model.absolute())
     return spec.model_copy(update=changes)
 

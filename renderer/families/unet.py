@@ -1,4 +1,4 @@
-"""The Stable Diffusion UNets: 1.5, 2.1, SDXL and its distilled Turbo.
+"""The Stable Diffusion UNets: 1.5, 2.1, SDXL and its distilled Turbo, and the shipped demo-unet.
 
 Latents are [B, 4, 1, H, W]. Bands are cut at multiples of the network's coarsest stride, so that
 its downsamplers and upsamplers meet at the same rows on every rank. No forward body is copied.
@@ -89,6 +89,9 @@ def describe(folder: Path) -> ModelFacts:
     _check(folder, pipeline, unet, vae)
     channels, downscale = unet.block_out_channels, vae.downscale
     encoders = ("text_encoder", "text_encoder_2") if pipeline == XL else ("text_encoder",)
+    known = hints(folder)
+    usual = 5.0 if pipeline == XL else 7.5
+    scale = usual if known.guidance_scale is None else known.guidance_scale
     return ModelFacts(
         family="unet",
         folder=str(folder),
@@ -97,7 +100,7 @@ def describe(folder: Path) -> ModelFacts:
             channels=vae.latent_channels, downscale=downscale, patch=2 ** (len(channels) - 1)
         ),
         schedule=read_schedule(folder, fixed=MENDED if pipeline == PLAIN else None),
-        training_size=hints(folder).training_size or unet.trained_cells * downscale,
+        training_size=known.training_size or unet.trained_cells * downscale,
         max_sequence_length=NUM_TOKENS,
         fixed_sequence_length=True,
         cost=Cost(
@@ -108,9 +111,7 @@ def describe(folder: Path) -> ModelFacts:
         ),
         rotary=False,
         attentions=unet.attentions,
-        guidance=GuidanceFacts(
-            cfg="guidance_scale", defaults={"guidance_scale": 5.0 if pipeline == XL else 7.5}
-        ),
+        guidance=GuidanceFacts(cfg="guidance_scale", defaults={"guidance_scale": scale}),
     )
 
 

@@ -78,7 +78,7 @@ class RenderSpec(BaseModel):
         default=None, description="what it must not show; default: nothing"
     )
     model: Annotated[str, IN_MODEL] = Field(
-        default="demo", description="'demo', a diffusers folder, or a hub id"
+        default="demo", description="'demo', 'demo-unet', a diffusers folder, or a hub id"
     )
     revision: Annotated[str | None, IN_MODEL] = Field(
         default=None, description="branch, tag or commit of a hub id; default: its main branch"

@@ -78,7 +78,7 @@ def test_each_value_has_what_there_is(folder: Path) -> None:
     assert completions.stores(f"{folder}/suns/") == [f"{folder}/suns/moon.zarr"]
     assert completions.stores("deep/er/") == ["deep/er/est/far.zarr"]
     assert completions.stores("nosuch/") == []
-    assert completions.models("m") == ["demo", "models/tiny"]
+    assert completions.models("m") == ["demo", "demo-unet", "models/tiny"]
     assert {"demo", "mine.yaml"} <= set(completions.presets(""))
     assert completions.jobs("mi") == ["mine.yaml"]
     assert set(completions.methods()) == set(plugins.names("methods"))
