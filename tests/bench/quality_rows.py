@@ -176,7 +176,7 @@ def prompt(seed: int) -> str:
     return scenes.prompt_of(scenes.scene_from(seed))
 
 
-def _real(number: int) -> scenes.Scene:
+def real_scene(number: int) -> scenes.Scene:
     """A real scene that rows are held to: the prompt of a seed, and a layout that no row draws."""
     asked = scenes.scene_from(number // REALS)
     layout = scenes.scene_from(REAL_SEED + number)
@@ -192,7 +192,7 @@ def draw(row: Row, cell: Cell, settings: Settings, seed: int) -> tuple[Pixels, f
     if row.kind == "scenes":
         picture = scenes.draw(scenes.scene_from(seed), height, width)
     elif row.kind == "reference":
-        picture = scenes.draw(_real(seed), height, width)
+        picture = scenes.draw(real_scene(seed), height, width)
     elif row.kind == "repeated":
         tile = scenes.draw(scenes.scene_from(seed), REPEAT, REPEAT)
         times = (math.ceil(height / REPEAT), math.ceil(width / REPEAT), 1)
