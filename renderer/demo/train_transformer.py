@@ -1,6 +1,7 @@
 """Train the demo model's transformer and text encoders by rectified flow on a bank of latents.
 
 x_t = (1 - t) x_0 + t eps with logit-normal t, target eps - x_0 (Esser et al., arXiv 2403.03206).
+Queries and keys have an RMS norm each, which FLUX's layout brings with it (theirs: sec. 5.3.2).
 Shape legend: B batch, L image tokens (16 x 16), T text tokens, C channels, N bank pictures.
 """
 
@@ -19,6 +20,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ..training.text_dropout import kept
+from ..training.timesteps import LogitNormal
 from . import oracle, scenes
 from .models import Text, embed, new_text, new_transformer
 from .parallel import agree, backward
@@ -27,8 +30,8 @@ from .train_vae import WHOLE, follow, pictures
 SIDE = WHOLE // 16
 TEXT_TOKENS, LONG_TEXT_TOKENS = 32, 128
 EMA_KEEP = 0.998
-# Mean of the logit of t: above 0, since the layout (one sun, and where) is decided at high noise.
-NOISE_MEAN = 0.4
+# More at high noise, where the layout (one sun, and where) is decided.
+TIMESTEPS = LogitNormal(mean=0.4)
 # Weight of the rows in the loss, mean 1. The sun's few tokens lie in rows 2-7; a weight by row and
 # not by content leaves the optimum where it is.
 SKY_WEIGHT = torch.ones(SIDE).index_fill(0, torch.arange(1, 8), 2.5) / 1.65625
@@ -37,12 +40,16 @@ COLUMNS = ("step", "seconds", "loss", "rate", "one_sun", "colour", "landscape")
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train; `minutes` bounds the time spent over all resumptions."""
+    """How long and how fast to train; `minutes` bounds the time spent over all resumptions.
+
+    `text_dropout` is the share of texts that each encoder is trained without; SD3's is 0.464.
+    """
 
     minutes: float
     batch: int = 32
     rate: float = 1.5e-3
     judge_every: int = 250
+    text_dropout: float = 0.0
 
 
 class Model(torch.nn.Module):
@@ -57,9 +64,22 @@ class Model(torch.nn.Module):
         """Give the encoders with their tokenizers."""
         return Text(*self.tokenizers, self.clip, self.t5)
 
-    def forward(self, x_BLC: Tensor, t_B: Tensor, prompts: list[str], length: int) -> Tensor:
-        """Predict the velocity eps - x_0 at x_t, shape (B, L, C)."""
+    def forward(
+        self,
+        x_BLC: Tensor,
+        t_B: Tensor,
+        prompts: list[str],
+        length: int,
+        dropout: tuple[float, Tensor] | None = None,
+    ) -> Tensor:
+        """Predict the velocity eps - x_0 at x_t, shape (B, L, C).
+
+        `dropout` is what `kept` asks for: the probability, and a uniform number per encoder and
+        text.
+        """
         pooled_BC, text_BTC = embed(self.text(), prompts, length)
+        if dropout is not None:
+            pooled_BC, text_BTC = kept((pooled_BC, text_BTC), *dropout)
         velocity: Tensor = self.transformer(
             hidden_states=x_BLC,
             encoder_hidden_states=text_BTC,
@@ -112,7 +132,7 @@ def train_transformer(rank: int, ranks: int, folder: Path, plan: Plan) -> None:
             for group in optimiser.param_groups:
                 group["lr"] = rate
             rng = np.random.default_rng((2, step, rank))
-            loss = _loss(model, bank_NLC, rng, plan.batch // ranks, step)
+            loss = _loss(model, bank_NLC, rng, plan, plan.batch // ranks, step)
             optimiser.zero_grad(set_to_none=True)
             losses.append(backward(model, loss))
             optimiser.step()
@@ -131,18 +151,19 @@ def train_transformer(rank: int, ranks: int, folder: Path, plan: Plan) -> None:
 
 
 def _loss(
-    model: Model, bank_NLC: Tensor, rng: np.random.Generator, batch: int, step: int
+    model: Model, bank_NLC: Tensor, rng: np.random.Generator, plan: Plan, batch: int, step: int
 ) -> Tensor:
     """Squared error of the velocity on a random batch; now and then with longer padded text."""
     chosen = rng.integers(len(bank_NLC), size=batch)
     prompts = [scenes.prompt_of(scenes.scene_from(bank_seed(int(index)))) for index in chosen]
     x0_BLC = bank_NLC[torch.from_numpy(chosen)].float()
     noise_BLC = torch.from_numpy(rng.standard_normal(x0_BLC.shape, np.float32))
-    t_B = (torch.from_numpy(rng.standard_normal(batch, np.float32)) + NOISE_MEAN).sigmoid()
+    t_B = TIMESTEPS.quantile(torch.from_numpy(rng.random(batch))).float()
+    dropout = (plan.text_dropout, torch.from_numpy(rng.random((2, batch))))
     xt_BLC = torch.lerp(x0_BLC, noise_BLC, t_B[:, None, None])
     length = LONG_TEXT_TOKENS if step % 8 == 7 else TEXT_TOKENS
     with torch.autocast("cpu", torch.bfloat16):
-        velocity_BLC = model(xt_BLC, t_B, prompts, length)
+        velocity_BLC = model(xt_BLC, t_B, prompts, length, dropout)
     error_BLC = (velocity_BLC.float() - (noise_BLC - x0_BLC)).square()
     return (error_BLC.unflatten(1, (SIDE, SIDE)) * SKY_WEIGHT[:, None, None]).mean()
 

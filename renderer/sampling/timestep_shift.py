@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .noise_levels import NoiseSchedule
 
+Sigma = TypeVar("Sigma", float, "Tensor")
 
-def shifted(sigma: float, alpha: float) -> float:
+
+def shifted(sigma: Sigma, alpha: float) -> Sigma:
     """t' = alpha t / (1 + (alpha - 1) t) (SD3, arXiv 2403.03206, eq. 23)."""
     return alpha * sigma / (1 + (alpha - 1) * sigma)
 
 
-def unshifted(sigma: float, alpha: float) -> float:
+def unshifted(sigma: Sigma, alpha: float) -> Sigma:
     """The inverse of `shifted`: shifting by 1 / alpha."""
     return shifted(sigma, 1 / alpha)
 
