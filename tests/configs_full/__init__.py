@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = tuple(sorted(path.stem for path in HERE.glob("*.json")))
 
 
 def build(name: str, folder: Path) -> Path:

@@ -222,10 +222,7 @@ def on_cuda(made: CanvasPlan) -> Estimate:
 @pytest.mark.parametrize(
     "name",
     # One of the transformers in `make test`; a UNet of full size takes a minute to run on meta.
-    [
-        pytest.param(name, marks=() if name == "flux1" else pytest.mark.slow)
-        for name in configs_full.NAMES
-    ],
+    [pytest.param(name, marks=() if name == "flux1" else pytest.mark.slow) for name in SIZES],
 )
 def test_full_sizes_are_planned_by_part(name: str, tmp_path: Path) -> None:
     folder = str(configs_full.build(name, tmp_path))
