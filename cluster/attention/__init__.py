@@ -10,6 +10,7 @@ from .region_attention import regional_cross_attention as regional_cross_attenti
 from .region_attention import regional_text_attention as regional_text_attention
 from .regions import Regions as Regions
 from .scale_fusion import AttentionShape as AttentionShape
+from .scale_fusion import FusionAxes as FusionAxes
 from .scale_fusion import ScaleFusion as ScaleFusion
 from .scale_fusion import fused_features as fused_features
 from .scale_fusion import gaussian_kernel as gaussian_kernel

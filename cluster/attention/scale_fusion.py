@@ -28,6 +28,8 @@ from .sequence_parallel import Context, canvas_attention, text_rows
 from .windowed_attention import window_attention
 from .windows import Windows
 
+FusionAxes = Literal["hw", "hwc", "wc"]
+
 
 @dataclass(frozen=True)
 class ScaleFusion:
@@ -41,7 +43,7 @@ class ScaleFusion:
 
     size: int
     sigma: float = 1.0
-    axes: Literal["hw", "hwc", "wc"] = "hwc"
+    axes: FusionAxes = "hwc"
     coarse: Windows | None = None
 
     def __post_init__(self) -> None:

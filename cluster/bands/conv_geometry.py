@@ -8,9 +8,8 @@ to a module: ranks that are threads may be at different steps.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..thread_value import ThreadValue
 from .hook_sites import HookSites
 
 Size = tuple[int, int]
@@ -66,22 +66,13 @@ class _Step:
     sizes: dict[str, Size] = field(default_factory=dict)
 
 
-class _Thread(threading.local):
-    step: _Step | None = None
-
-
-_thread = _Thread()
+_step: ThreadValue[_Step] = ThreadValue("convolutions")
 _sites = HookSites()  # layers' names, pairs of samplers, and pools
 
 
-@contextmanager
-def conv_shape(shape: ConvShape | None) -> Iterator[None]:
+def conv_shape(shape: ConvShape | None) -> AbstractContextManager[None]:
     """Inside, on this thread, prepared networks have this shape; None leaves them plain."""
-    before, _thread.step = _thread.step, None if shape is None else _Step(shape)
-    try:
-        yield
-    finally:
-        _thread.step = before
+    return _step.set(None if shape is None else _Step(shape))
 
 
 def hook_convolutions(network: nn.Module, convs: Sequence[str], pools: Sequence[BlockPool]) -> None:
@@ -156,7 +147,7 @@ class _GeometryMode(TorchFunctionMode):
 
 
 def _enter(name: str, layer: nn.Module, args: Any) -> None:
-    if (step := _thread.step) is None:
+    if (step := _step.get()) is None:
         return
     geometry = step.shape.convs.get(name)
     mode = None if geometry is None else _GeometryMode(geometry)
@@ -166,25 +157,25 @@ def _enter(name: str, layer: nn.Module, args: Any) -> None:
 
 
 def _leave(layer: nn.Module, args: Any, output: Any) -> None:
-    step = _thread.step
+    step = _step.get()
     if step is not None and step.modes and (mode := step.modes.pop()) is not None:
         mode.__exit__(None, None, None)
 
 
 def _keep_size(level: str, layer: nn.Module, args: Any) -> None:
-    if (step := _thread.step) is not None:
+    if (step := _step.get()) is not None:
         step.sizes[level] = tuple(args[0].shape[-2:])
 
 
 def _give_size(level: str, layer: nn.Module, args: Any) -> Any:
-    if (step := _thread.step) is None:
+    if (step := _step.get()) is None:
         return None
     return args[0], step.sizes.pop(level)
 
 
 def _shrink(pool: BlockPool, layer: nn.Module, args: Any, output: Any) -> Any:
     """Edges of odd maps average the cells that exist."""
-    step = _thread.step
+    step = _step.get()
     if step is None or pool not in step.shape.pools:
         return None
     step.sizes[pool.after] = tuple(output[0].shape[-2:])
@@ -192,7 +183,7 @@ def _shrink(pool: BlockPool, layer: nn.Module, args: Any, output: Any) -> Any:
 
 
 def _grow(pool: BlockPool, layer: nn.Module, args: Any, output: Any) -> Any:
-    step = _thread.step
+    step = _step.get()
     if step is None or pool not in step.shape.pools:
         return None
     return (F.interpolate(output[0], size=step.sizes.pop(pool.after), mode="bicubic"),)

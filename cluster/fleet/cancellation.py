@@ -6,25 +6,20 @@ Loops that wait for a fleet `check()` at every turn. Which event they look at ea
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 
-_event: ContextVar[threading.Event | None] = ContextVar("cancel", default=None)
+from ..thread_value import ThreadValue
+
+_event: ThreadValue[threading.Event] = ThreadValue("cancel")
 
 
 class WaitCancelledError(RuntimeError):
     """A wait was ended as asked; no `FleetError`, for nothing is wrong with the fleet."""
 
 
-@contextmanager
-def cancelled_by(event: threading.Event | None) -> Iterator[None]:
+def cancelled_by(event: threading.Event | None) -> AbstractContextManager[None]:
     """Waits of this thread inside end when the event is set; with None only by themselves."""
-    token = _event.set(event)
-    try:
-        yield
-    finally:
-        _event.reset(token)
+    return _event.set(event)
 
 
 def check() -> None:

@@ -7,10 +7,10 @@ Sources: FreeScale (arXiv 2412.09626) and ScaleCrafter (arXiv 2310.07702) for di
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from frieze.cluster.bands import BlockPool, ConvGeometry, ConvShape
 
+from .method_options import StepOrder
 from .unet_layouts import Model, layout
 
 # Levels from 0 on whose maps are the smallest.
@@ -49,9 +49,6 @@ def dilated(dilation: int, model: Model = "sdxl") -> ConvShape:
     )
 
 
-Order = Literal["published", "aggressive", "progressive"]
-
-
 @dataclass(frozen=True)
 class Schedule:
     """Steps [first, end) that stride farther, and those that pool."""
@@ -64,7 +61,7 @@ def raunet_schedule(
     model: Model,
     latent: tuple[int, int],
     num_steps: int,
-    order: Order = "published",
+    order: StepOrder = "published",
     *,
     strided: float | None = None,
     pooled: float | None = None,
@@ -86,7 +83,7 @@ def raunet_schedule(
     return Schedule((0, first), (first, max(first, end)) if order == "aggressive" else (0, end))
 
 
-def _thresholds(model: Model, order: Order, *, is_large: bool) -> tuple[float, float]:
+def _thresholds(model: Model, order: StepOrder, *, is_large: bool) -> tuple[float, float]:
     """Parts of the steps until which is strided, and until which is pooled."""
     if order == "aggressive":
         return 8 / 50, 0.7 if is_large else 0.4

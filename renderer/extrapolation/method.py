@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..checkpoints.facts import ModelFacts
     from ..sampling.noise_levels import NoiseLevel
     from .guides import Guide
+    from .method_options import SizeTold
     from .skip_filter import FreeU
 
 
@@ -168,5 +169,5 @@ class Method:
     detection: Detection | None = None
     skips: FreeU | None = None
     # Whose size SDXL's network is told at every stage: the stage's own, or the first one's.
-    micro_conditioning: Literal["canvas", "first"] = "canvas"
+    micro_conditioning: SizeTold = "canvas"
     note: str = ""

@@ -7,7 +7,7 @@ A method that has any defines `class Options(MethodOptions)`, one field for each
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
@@ -39,6 +39,10 @@ Part = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=MOST_NUMBER)]
 Index = Annotated[int, Field(ge=0, le=MOST_NUMBER)]
 Several = Annotated[tuple[T, ...], Field(max_length=MOST_ITEMS)]
+# Of options that what a method is made of takes too.
+StepOrder = Literal["published", "aggressive", "progressive"]
+OddMap = Literal["cut", "resize"]
+SizeTold = Literal["first", "canvas"]
 
 
 class MethodOptions(BaseModel):

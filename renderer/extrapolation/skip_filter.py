@@ -11,9 +11,8 @@ Shape suffixes: B batch, C channels, H rows of a band, W columns.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from frieze.cluster.bands import BandError, HookSites
 from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band
+from frieze.cluster.thread_value import ThreadValue
 from frieze.kernels.reference import wide
 
 SLICE = 64  # channels that are filtered at once: a large map is not held twice in float32
@@ -62,25 +62,18 @@ class _Step:
     bands: Sequence[Band]
 
 
-class _Thread(threading.local):
-    step: _Step | None = None
-
-
-_thread = _Thread()
+_step: ThreadValue[_Step] = ThreadValue("skips")
 _sites = HookSites()
 
 
-@contextmanager
-def free_u(factors: FreeU | None, comm: Comm, bands: Sequence[Band]) -> Iterator[None]:
+def free_u(
+    factors: FreeU | None, comm: Comm, bands: Sequence[Band]
+) -> AbstractContextManager[None]:
     """Inside, on this thread, hooked networks have these factors; None leaves them plain.
 
     `bands` are the rows of every rank of `comm`; a map of another resolution has its share of them.
     """
-    before, _thread.step = _thread.step, None if factors is None else _Step(factors, comm, bands)
-    try:
-        yield
-    finally:
-        _thread.step = before
+    return _step.set(None if factors is None else _Step(factors, comm, bands))
 
 
 def hook_skips(network: nn.Module, sites: Sequence[SkipSite]) -> None:
@@ -113,7 +106,7 @@ def skip_sites(unet: nn.Module) -> list[SkipSite]:
 
 
 def _change(site: SkipSite, layer: nn.Module, args: Any) -> Any:
-    if (step := _thread.step) is None:
+    if (step := _step.get()) is None:
         return None
     joined_BCHW, *rest = args
     factors = step.factors

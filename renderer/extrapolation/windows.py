@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Literal
 
-from frieze.cluster.attention import AttentionShape, Edge, ScaleFusion, Window, Windows
+from frieze.cluster.attention import AttentionShape, Edge, FusionAxes, ScaleFusion, Window, Windows
+
+from .method_options import OddMap
 
 # (lowest, highest) -> a whole number between them, both possible: by how much a window moves.
 Draw = Callable[[int, int], int]
@@ -42,9 +43,7 @@ def shifted_windows(rows: int, columns: int, shift: int) -> Windows:
     )
 
 
-def shifted_shape(
-    rows: int, columns: int, shift: int, odd: Literal["cut", "resize"] = "cut"
-) -> AttentionShape:
+def shifted_shape(rows: int, columns: int, shift: int, odd: OddMap = "cut") -> AttentionShape:
     """Attention in `shifted_windows`; `resize` gives odd maps even windows, as the release does.
 
     It resizes them bicubically to even rows and columns, and what they answer back.
@@ -99,7 +98,7 @@ def fused_shape(
     scale: tuple[float, float],
     draw: Draw | None = None,
     *,
-    axes: Literal["hw", "hwc", "wc"] = "hwc",
+    axes: FusionAxes = "hwc",
     fast: bool = False,
     separable: bool = True,
 ) -> AttentionShape:

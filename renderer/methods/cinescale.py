@@ -18,7 +18,7 @@ from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import growing, stages_of
 from ..extrapolation.guides import Detail
 from ..extrapolation.method import Convolutions, Method, Stage, StepContext
-from ..extrapolation.method_options import MethodOptions, Positive, Switch
+from ..extrapolation.method_options import MethodOptions, Positive, SizeTold, Switch
 from ..extrapolation.unet_layouts import Model, published_unet
 from ..spec.render_spec import RenderSpec
 
@@ -72,7 +72,7 @@ class Options(MethodOptions):
     b2: Positive = Field(default=1.2, description="FreeU: where it is next")
     s1: Positive = Field(default=0.6, description="FreeU: of the skips there")
     s2: Positive = Field(default=0.4, description="FreeU: of the skips where it is next")
-    size_told: Literal["first", "canvas"] = Field(
+    size_told: SizeTold = Field(
         default="first", description="the picture's size that SDXL is told: the first stage's"
     )
 

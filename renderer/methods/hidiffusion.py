@@ -15,7 +15,7 @@ from pydantic import Field
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
 from ..extrapolation.method import Convolutions, Method, Stage, StepContext
-from ..extrapolation.method_options import MethodOptions, Switch
+from ..extrapolation.method_options import MethodOptions, OddMap, StepOrder, Switch
 from ..extrapolation.unet_layouts import Model, layout, published_unet
 from ..spec.render_spec import RenderSpec
 
@@ -33,7 +33,7 @@ class Options(MethodOptions):
     windows: Switch = Field(
         default=True, description="let the largest maps attend in shifted windows"
     )
-    schedule: Literal["published", "aggressive", "progressive"] = Field(
+    schedule: StepOrder = Field(
         default="published",
         description="both from the first step on, or stride at first and pool after (aggressive); "
         "default: as released for the model and the size",
@@ -55,7 +55,7 @@ class Options(MethodOptions):
         description="how windows move: by draws of the seed, no layer twice alike in a row, or a "
         "quarter a step",
     )
-    odd: Literal["cut", "resize"] = Field(
+    odd: OddMap = Field(
         default="cut",
         description="of maps with an odd side: windows of unequal size, or an even map as released",
     )

@@ -9,13 +9,14 @@ converted copy.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from frieze.cluster.thread_value import ThreadValue
 
 from ..checkpoints import lora
 from ..checkpoints.configs import Upcast, index_of, read
@@ -36,7 +37,7 @@ DRAWING = ("transformer", "transformer_2", "unet", "vae", "image_encoder", "safe
 # from_pretrained changes torch's default type and parameter registry for the time it runs.
 _ONE_AT_A_TIME = threading.Lock()
 # Pipelines that `kept_encoders` keeps in this thread, by what decides their weights.
-_kept: ContextVar[dict[tuple[object, ...], Any] | None] = ContextVar("kept encoders", default=None)
+_kept: ThreadValue[dict[tuple[object, ...], Any]] = ThreadValue("kept encoders")
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -104,18 +105,13 @@ def text_pipeline(kind: type, facts: ModelFacts, spec: RenderSpec, **components:
     return kept[key]
 
 
-@contextmanager
-def kept_encoders() -> Iterator[None]:
+def kept_encoders() -> AbstractContextManager[None]:
     """Within this, what encodes a prompt is loaded once for all prompts of a model.
 
     Inside another of its kind that one goes on.
     """
     kept = _kept.get()
-    token = _kept.set({} if kept is None else kept)
-    try:
-        yield
-    finally:
-        _kept.reset(token)
+    return _kept.set({} if kept is None else kept)
 
 
 def _text_pipeline(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
+
+from frieze.cluster.thread_value import ThreadValue
 
 from ..checkpoints import lora
 from ..checkpoints.configs import read_json
@@ -45,18 +46,15 @@ class Skeleton:
     cast_bytes: int = 0
 
 
-_built: ContextVar[list[Skeleton] | None] = ContextVar("skeletons", default=None)
+_built: ThreadValue[list[Skeleton]] = ThreadValue("skeletons")
 
 
 @contextlib.contextmanager
 def skeletons() -> Iterator[list[Skeleton]]:
     """Inside, on this thread, models are loaded as skeletons; gives the list of their parts."""
     parts: list[Skeleton] = []
-    token = _built.set(parts)
-    try:
+    with _built.set(parts):
         yield parts
-    finally:
-        _built.reset(token)
 
 
 def wanted() -> bool:
@@ -115,17 +113,12 @@ def _quantised(module: nn.Module, bytes_each: float) -> tuple[int, int]:
 
 # (layer, other) -> whether a step treats two layers of one form alike.
 Alike = Callable[[str, str], bool]
-_alike: ContextVar[Alike | None] = ContextVar("alike", default=None)
+_alike: ThreadValue[Alike] = ThreadValue("alike")
 
 
-@contextlib.contextmanager
-def treated(alike: Alike) -> Iterator[None]:
+def treated(alike: Alike) -> contextlib.AbstractContextManager[None]:
     """Inside, on this thread, no layer is left out that `alike` tells from the one before it."""
-    token = _alike.set(alike)
-    try:
-        yield
-    finally:
-        _alike.reset(token)
+    return _alike.set(alike)
 
 
 def shorten(network: nn.Module) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from frieze.cluster.thread_value import ThreadValue
 
 from ..errors import ModelError
 
@@ -32,18 +33,15 @@ class Cut:
 
 
 # (tokenizer, limit, text, where it was cut) of this thread's calls, while somebody wants to know.
-_calls: ContextVar[list[tuple[str, int, str, int]] | None] = ContextVar("calls", default=None)
+_calls: ThreadValue[list[tuple[str, int, str, int]]] = ThreadValue("calls")
 
 
 @contextmanager
 def calls() -> Iterator[list[tuple[str, int, str, int]]]:
     """Inside, the calls of `telling` tokenizers that cut their text."""
     found: list[tuple[str, int, str, int]] = []
-    token = _calls.set(found)
-    try:
+    with _calls.set(found):
         yield found
-    finally:
-        _calls.reset(token)
 
 
 def cuts(found: list[tuple[str, int, str, int]], *prompts: str | None) -> tuple[Cut, ...]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from frieze.cluster.attention import AttentionChange, AttentionShape
 from frieze.cluster.bands import HookSites
 from frieze.cluster.comm import Comm, Like
+from frieze.cluster.thread_value import ThreadValue
 
 from ..extrapolation.spectrum import spectrum, token_means
 
@@ -210,14 +210,9 @@ def gathering(comm: Comm, rows: Sequence[int]) -> Gather:
     return gather
 
 
-@contextmanager
-def collect_tokens(modifier: MethodAttention) -> Iterator[None]:
-    """While open, the tokens of this thread's networks go to the modifier."""
-    before, _current.modifier = _current.modifier, modifier
-    try:
-        yield
-    finally:
-        _current.modifier = before
+def collect_tokens(modifier: MethodAttention) -> AbstractContextManager[None]:
+    """Inside, the tokens of this thread's networks go to the modifier."""
+    return _modifier.set(modifier)
 
 
 def register_token_hook(embedders: Sequence[nn.Module]) -> None:
@@ -226,19 +221,15 @@ def register_token_hook(embedders: Sequence[nn.Module]) -> None:
         _sites.hook(layer, {"tokens": functools.partial(layer.register_forward_hook, _pass_tokens)})
 
 
-class _Current(threading.local):
-    modifier: MethodAttention | None = None
-
-
-_current = _Current()
+_modifier: ThreadValue[MethodAttention] = ThreadValue("tokens")
 _sites = HookSites()
 
 
 def _pass_tokens(layer: nn.Module, args: object, output: Tensor) -> None:
-    if _current.modifier is not None:
+    if (modifier := _modifier.get()) is not None:
         # Clips come as [B, E, T, H, W].
         tokens = output.flatten(2).transpose(1, 2) if output.ndim == 5 else output
-        _current.modifier.on_tokens(tokens if tokens.ndim == 3 else tokens[None])
+        modifier.on_tokens(tokens if tokens.ndim == 3 else tokens[None])
 
 
 def _per_channel(gain: Tensor | float, axis: RotaryAxis) -> Tensor:
