@@ -41,6 +41,7 @@ DOORS = {
             "renderer/models/quantization.py",
         ),
         "renderer/sampling/schedule_table.py",
+        "renderer/autoencoders/infgen_network.py",
     ),
     "flash_attn": ("kernels/",),
     "huggingface_hub": ("renderer/families/", "renderer/checkpoints/hub.py"),

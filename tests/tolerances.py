@@ -32,3 +32,7 @@ LORA = 1e-5
 FLOAT8 = 2**-3
 # Mean entropies of attention in float32 between numbers of ranks, relative.
 ENTROPY_FLOAT32 = 1e-6
+# A decoder's enlargement of a picture by torch's bicubic interpolation, float32.
+ENLARGED = 1e-6
+# A window of a canvas against the whole's, float32: convolutions of other sizes sum otherwise.
+CROP_FLOAT32 = 1e-5
