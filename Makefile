@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= demo
 DEMO_FLAGS ?= --preset demo --workers 2 --overwrite
 
-# Benchmarks of minutes; that of quality takes hours, and goes on where it was stopped.
+# Benchmarks of minutes; those of quality take hours, and go on where they were stopped.
 BENCHES = $(filter-out tests/bench/quality%.py tests/bench/policy_%.py tests/bench/features.py \
 	tests/bench/%_drill.py tests/bench/fuzz.py, $(wildcard tests/bench/*.py))
 QUALITY_FLAGS ?= --jobs 2
@@ -54,6 +54,7 @@ bench: $(VENV)/.dev
 
 bench-quality: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/quality.py $(QUALITY_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/quality_unet.py $(QUALITY_UNET_FLAGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache \

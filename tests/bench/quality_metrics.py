@@ -105,10 +105,29 @@ def kid(x_NKF: Floats, y_NJF: Floats, rng: np.random.Generator) -> Estimate:
     within one prompt, so that crops of a picture, and pictures of a prompt, may be alike. Raises
     ValueError for fewer than two, or for sets of different lengths.
     """
+    return _over_prompts(_terms(x_NKF, y_NJF), rng)
+
+
+def kid_difference(
+    x_NKF: Floats, z_NKF: Floats, y_NJF: Floats, rng: np.random.Generator
+) -> Estimate:
+    """How much farther pictures x are from real scenes y than pictures z of the same prompts.
+
+    The prompts that make both near or far cancel, so that this tells more than two intervals do.
+    Raises ValueError as `kid` does.
+    """
+    return _over_prompts(_terms(x_NKF, y_NJF) - _terms(z_NKF, y_NJF), rng)
+
+
+def _terms(x_NKF: Floats, y_NJF: Floats) -> NDArray[np.float64]:
+    """[N, N], whose mean off the diagonal is the distance."""
     if len(x_NKF) != len(y_NJF) or len(x_NKF) < 2:
         raise ValueError(f"{len(x_NKF)} and {len(y_NJF)} prompts; a distance needs the same two")
     across_NN = kernels(x_NKF, y_NJF)
-    terms_NN = kernels(x_NKF, x_NKF) + kernels(y_NJF, y_NJF) - across_NN - across_NN.T
+    return kernels(x_NKF, x_NKF) + kernels(y_NJF, y_NJF) - across_NN - across_NN.T
+
+
+def _over_prompts(terms_NN: Floats, rng: np.random.Generator) -> Estimate:
     n = len(terms_NN)
     drawn = [_off_diagonal(terms_NN, _resampled(n, rng)) for _ in range(DRAWS)]
     return Estimate(_off_diagonal(terms_NN, np.ones(n)), *np.nanquantile(drawn, (0.025, 0.975)))
