@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKL,
+    FluxTransformer2DModel,
+    UNet2DConditionModel,
+    WanTransformer3DModel,
+)
 
 from checkpoints import build
 from frieze.renderer.checkpoints.checkpoint import describe
@@ -47,6 +52,25 @@ def clip(folder: Path) -> Path:
     ours = {name: value for name, value in config.items() if not name.startswith("_")}
     ours |= {"num_attention_heads": 8, "attention_head_dim": 128, "ffn_dim": 4096}
     return _saved(WanTransformer3DModel, ours, folder, "transformer")
+
+
+def sdxl_tenth(folder: Path) -> Path:
+    """SDXL's U-Net with its blocks, of a tenth of its channels, for a tenth of its tokens.
+
+    Trained at 40 x 40 latent cells. Tokens to channels and the width of a head are SDXL's, so that
+    attention is as large a part of a step.
+    """
+    build("sdxl-deep", folder)
+    config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    ours = {name: value for name, value in config.items() if not name.startswith("_")}
+    ours |= {
+        "block_out_channels": (32, 64, 128),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (1, 1, 2),  # of heads, in diffusers
+        "norm_num_groups": 16,
+        "sample_size": 40,
+    }
+    return _saved(UNet2DConditionModel, ours, folder, "unet")
 
 
 def _like_flux(
