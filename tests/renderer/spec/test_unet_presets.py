@@ -66,6 +66,16 @@ def contexts(made: CanvasPlan, index: int) -> list[StepContext]:
     ]
 
 
+def raunet_steps(made: CanvasPlan) -> tuple[list[int], list[int]]:
+    """The steps of the first stage that stride, and those that pool."""
+    assert made.method.convolutions is not None
+    shapes = [made.method.convolutions.shape(context) for context in contexts(made, 0)]
+    return (
+        [step for step, shape in enumerate(shapes) if shape and shape.convs],
+        [step for step, shape in enumerate(shapes) if shape and shape.pools],
+    )
+
+
 def test_every_preset_of_a_unet_is_here_and_named_by_its_size() -> None:
     assert {*HIDIFFUSION, *CINESCALE} == {
         name for name in preset_names() if preset(name)["model"] in CHECKPOINTS
@@ -85,17 +95,9 @@ def test_hidiffusion_strides_and_pools_as_released(folders: dict[str, Path], nam
         for changes in ({}, {"method_options": {}}, {"num_inference_steps": 2})
     )
 
-    def steps(made: CanvasPlan) -> tuple[list[int], list[int]]:
-        assert made.method.convolutions is not None
-        shapes = [made.method.convolutions.shape(context) for context in contexts(made, 0)]
-        return (
-            [step for step, shape in enumerate(shapes) if shape and shape.convs],
-            [step for step, shape in enumerate(shapes) if shape and shape.pools],
-        )
-
     strided, pooled = HIDIFFUSION[name]
-    assert steps(made) == steps(unasked) == (list(strided), list(pooled))
-    assert steps(half) != steps(made)
+    assert raunet_steps(made) == raunet_steps(unasked) == (list(strided), list(pooled))
+    assert raunet_steps(half) != raunet_steps(made)
     is_turbo = "turbo" in name
     (only,) = made.stages
     assert made.guidance.num_halves == (1 if is_turbo else 2)
@@ -126,6 +128,23 @@ def test_cinescale_restarts_and_dilates_as_released(folders: dict[str, Path], na
     assert factors is not None
     assert (factors.b1, factors.b2, factors.s1, factors.s2) == (1.1, 1.2, 0.6, 0.4)
     assert made.method.micro_conditioning == "first"
+
+
+def test_the_presets_of_the_shipped_unet_begin_at_its_trained_size() -> None:
+    """HiDiffusion's thresholds are SDXL's at 4096 px, not those published for this size."""
+    made, unasked, staged = (
+        plan(parse(preset(name) | {"local": True} | changes))
+        for name, changes in (
+            ("demo-unet-hidiffusion", {}),
+            ("demo-unet-hidiffusion", {"method_options": {}}),
+            ("demo-unet-cinescale", {}),
+        )
+    )
+    assert raunet_steps(made) == (list(range(4)), list(range(10)))
+    assert raunet_steps(unasked) == ([0, 1], [2, 3, 4, 5])
+    assert [staged.size(index)[0] for index in range(3)] == [128, 256, 512]
+    assert made.size(0) == (256, 256)
+    assert made.guidance.scale == staged.guidance.scale == 3.0
 
 
 @pytest.mark.slow  # tracing a network of full size takes a minute
