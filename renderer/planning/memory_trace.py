@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from frieze.cluster.attention import Unmodified
-from frieze.cluster.bands import band_mode, conv_shape, hook_convolutions
+from frieze.cluster.bands import band_mode, conv_shape
 from frieze.cluster.comm import axis_comms, phantom
 from frieze.cluster.layout import Band, Canvas, Mesh
 from frieze.kernels.live_bytes import LiveBytes, Peak
@@ -32,7 +32,8 @@ from ..autoencoders.decoding import decode
 from ..checkpoints import lora, weight_files
 from ..checkpoints.checkpoint import load_family
 from ..checkpoints.facts import ModelFacts
-from ..extrapolation.skip_filter import free_u, hook_skips, skip_sites
+from ..extrapolation.network_hooks import hook_method
+from ..extrapolation.skip_filter import free_u
 from ..files.library_errors import as_model_error
 from ..models import loading
 from ..models.device import device_type
@@ -92,10 +93,7 @@ class MemoryTrace:
         self.guidance, self.method, self.positions = guidance, method, method.positions
         self.kind = device_type(spec.device)
         self.model, self.parts = skeleton(facts, spec)
-        if (convolutions := method.convolutions) is not None:
-            hook_convolutions(self.model.unet, convolutions.layers, convolutions.pools)
-        if method.skips is not None:
-            hook_skips(self.model.unet, skip_sites(self.model.unet))
+        hook_method(self.model, method)
         self.solver = solvers.solver(facts.schedule)
         needs_image = facts.takes_image and not facts.image_optional
         self.animates = needs_image or spec.image is not None

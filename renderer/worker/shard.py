@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from frieze.cluster.bands import hook_convolutions
 from frieze.cluster.comm import Comm, axis_comms
 from frieze.cluster.layout import Band
 
 from ..autoencoders.decoding import Piece, decode, quantise
 from ..events import StepReport
 from ..exports import sinks
-from ..extrapolation.skip_filter import hook_skips, skip_sites
+from ..extrapolation.network_hooks import hook_method
 from ..files.location import Location
 from ..models import finite
 from ..models.family import Conditioning
@@ -85,10 +84,7 @@ class Shard:
         self.trace.take_weights(self.model)
         if self.plan.method.needs_spectrum:
             register_token_hook(self.model.embedders)
-        if (convolutions := self.plan.method.convolutions) is not None:
-            hook_convolutions(self.model.unet, convolutions.layers, convolutions.pools)
-        if self.plan.method.skips is not None:
-            hook_skips(self.model.unet, skip_sites(self.model.unet))
+        hook_method(self.model, self.plan.method)
         return {"pid": os.getpid(), "device": str(self.device)}
 
     def condition(self, conditioning: Conditioning, prompt: str | None = None) -> None:

@@ -27,20 +27,36 @@ UNIT = 16  # latent rows, as many as the model was trained on, of which bands ar
 COLUMNS = 16
 BANDS = {1: (4,), 2: (1, 3), 3: (2, 1, 1), 4: (1, 1, 1, 1)}  # units of each rank
 MESHES = [Mesh(ring=2), Mesh(ring=3), Mesh(ulysses=2), Mesh(ring=2, ulysses=2)]
+# Latent rows of each rank where a cascade doubles at most, by layout; cut at the coarsest cells.
+CASCADED = {
+    "sd": {1: (40,), 2: (24, 16), 3: (16, 8, 16), 4: (8, 8, 8, 16)},
+    "sdxl": {1: (44,), 2: (28, 16), 3: (20, 8, 16), 4: (16, 8, 8, 12)},
+    # Its dilation counts by twice the trained size.
+    "sdxl-turbo": {1: (64,), 2: (40, 24), 3: (24, 8, 32), 4: (16, 8, 24, 16)},
+}
 # Every kind of step: options, and the step of ten that is of this kind.
 BOTH = {"schedule": "progressive", "strided": 0.3, "pooled": 0.7}
+RELEASED = {"dilation": False, "fast": True, "fusion": "hw", "jitter": "released"}
+AS_TOLD = {"size_told": "canvas"}  # then nothing else differs from the plain model
 KINDS: dict[str, tuple[str, dict[str, Any], int]] = {
     "strided and pooled": ("hidiffusion", BOTH, 0),
     "pooled": ("hidiffusion", BOTH | {"strided": 0}, 5),
     "strided": ("hidiffusion", {"windows": False, "strided": 0.9, "pooled": 0}, 1),
     "windows alone": ("hidiffusion", {"raunet": False}, 2),
+    "fused and dilated": ("cinescale", {}, 0),
+    "fused": ("cinescale", {"dilation": False, "fusion": "wc"}, 4),
+    "fused as released": ("cinescale", RELEASED, 4),
+    "dilated": ("cinescale", {"fusion": "none", "free_u": False} | AS_TOLD, 1),
+    "skips filtered": ("cinescale", {"fusion": "none", "dilation": False} | AS_TOLD, 4),
 }
 # Every pair is drawn by the slow tests; the layouts differ in what they are told, the kinds do not.
 QUICK = [
-    *(("sdxl-deep", kind) for kind in KINDS),
-    *(("sd15-deep", kind) for kind in ("pooled", "strided", "windows alone")),
+    *(("sdxl-deep", kind) for kind in (*list(KINDS)[:4], "fused and dilated")),
+    *(("sd15-deep", kind) for kind in ("pooled", "strided", "windows alone", "fused and dilated")),
     ("sdxl-turbo-deep", "pooled"),
+    ("sdxl-turbo-deep", "dilated"),
     ("sd21-deep", "strided"),
+    ("sd21-deep", "fused as released"),
 ]
 PAIRS = [
     pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow)
@@ -54,30 +70,50 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: checkpoints.build(name, root / name) for name in checkpoints.DEEP}
 
 
+def meshes(layout: str, kind: str) -> list[Mesh]:
+    """Bands of Stable Diffusion's four levels are too low for a dilation on more than two ranks."""
+    is_low = layout[:3] in ("sd1", "sd2") and KINDS[kind][1].get("dilation", True)
+    most = 2 if is_low and KINDS[kind][0] == "cinescale" else 4
+    return [mesh for mesh in MESHES if mesh.world_size <= most]
+
+
 def bands(layout: str, kind: str, num_ranks: int) -> tuple[Band, ...]:
     """So many unequal bands; twice as tall where a network of four levels strides and pools."""
-    unit = 2 * UNIT if (layout[:2], kind) == ("sd", "strided and pooled") else UNIT
-    unit = UNIT if layout.startswith("sdxl") else unit
-    edges = [0, *itertools.accumulate(unit * count for count in BANDS[num_ranks])]
+    is_xl = layout.startswith("sdxl")
+    if KINDS[kind][0] == "cinescale":
+        rows = CASCADED[layout.removesuffix("-deep") if is_xl else "sd"][num_ranks]
+    else:
+        unit = 2 * UNIT if kind == "strided and pooled" and not is_xl else UNIT
+        rows = tuple(unit * count for count in BANDS[num_ranks])
+    edges = [0, *itertools.accumulate(rows)]
     return tuple(Band(*pair) for pair in itertools.pairwise(edges))
 
 
 def made(folder: Path, kind: str, mesh: Mesh, own: tuple[Band, ...] | None = None) -> Any:
-    """The plan of a step of a kind; `kind` plain changes nothing."""
-    method, options, _ = KINDS.get(kind, ("none", {}, 1))
+    """The plan of a step of a kind, on all bands or on `own` alone."""
+    method, options, _ = KINDS[kind]
+    return planned_as(folder, kind, mesh, own, method=method, method_options=options)
+
+
+def planned_as(
+    folder: Path, kind: str, mesh: Mesh, own: tuple[Band, ...] | None = None, **fields: Any
+) -> Any:
+    """The plan of a canvas that a kind is drawn on, by any method."""
     own = own or bands(folder.name, kind, mesh.world_size)
+    rows = own[-1].stop
+    is_cascade = KINDS[kind][0] == "cinescale"
+    columns = COLUMNS * (1 if is_cascade else rows // (4 * UNIT) or 1)
     return planned(
         folder,
         own,
         mesh,
-        height=8 * own[-1].stop,
-        width=8 * COLUMNS * (own[-1].stop // (4 * UNIT) or 1),
-        chunk=256 if own[-1].stop > 4 * UNIT else 128,
+        height=8 * rows,
+        width=8 * (columns + 4 * (is_cascade and folder.name.startswith("sdxl"))),
+        chunk=256 if rows > 4 * UNIT else 128,
         num_inference_steps=10,
         guidance_scale=3.0,
         negative_prompt="grey",
-        method=method,
-        method_options=options,
+        **fields,
     )
 
 
@@ -88,8 +124,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
 @kept
 def whole(folder: Path, kind: str, dtype: torch.dtype) -> Tensor:
     """One rank's."""
-    step = KINDS.get(kind, ("", {}, 1))[2]
-    return on_threads(made(folder, kind, Mesh()), step, dtype, folder)
+    return on_threads(made(folder, kind, Mesh()), KINDS[kind][2], dtype, folder)
 
 
 @pytest.mark.parametrize(("layout", "kind"), PAIRS)
@@ -99,24 +134,31 @@ def test_every_method_with_every_layout_is_the_same_on_any_ranks(
     """Two, three and four bands on a ring, on Ulysses and on both."""
     folder, step = folders[layout], KINDS[kind][2]
     expected = whole(folder, kind, torch.float64)
-    for mesh in MESHES:
+    for mesh in meshes(layout, kind):
         found = on_threads(made(folder, kind, mesh), step, torch.float64, folder)
         assert distance(found, expected) <= EXACT_FLOAT64, mesh
-    single = on_threads(made(folder, kind, MESHES[1]), step, torch.float32, folder)
-    assert distance(single.double(), expected) <= EXACT_FLOAT32
-    plain = made(folder, "plain", Mesh(), bands(layout, kind, 1))
+    single = made(folder, kind, meshes(layout, kind)[:2][-1])
+    found = on_threads(single, step, torch.float32, folder)
+    assert distance(found.double(), expected) <= EXACT_FLOAT32
+    plain = planned_as(folder, kind, Mesh(), method="none")
     assert distance(on_threads(plain, step, torch.float64, folder), expected) > CONTROL
 
 
-@pytest.mark.parametrize("layout", ["sd15-deep", "sdxl-deep"])
-def test_bands_that_know_of_no_others_are_wrong(folders: dict[str, Path], layout: str) -> None:
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [("sd15-deep", "pooled"), ("sdxl-deep", "pooled"), ("sdxl-deep", "fused and dilated")],
+)
+def test_bands_that_know_of_no_others_are_wrong(
+    folders: dict[str, Path], layout: str, kind: str
+) -> None:
     """The control: each rank draws its band as a canvas of its own."""
-    folder, kind = folders[layout], "pooled"
+    folder = folders[layout]
     canvas = start(made(folder, kind, Mesh()), torch.float64)
     parts = []
     for band in bands(layout, kind, 2):
         alone = made(folder, kind, Mesh(), (Band(0, band.rows),))
-        parts.append(estimate(solo(), alone, 5, canvas[..., band.start : band.stop, :], folder))
+        step = KINDS[kind][2]
+        parts.append(estimate(solo(), alone, step, canvas[..., band.start : band.stop, :], folder))
     assert distance(torch.cat(parts, dim=-2), whole(folder, kind, torch.float64)) > CONTROL
 
 
@@ -127,9 +169,10 @@ def drawn_by_a_process(comm: Comm, folder: Path, kind: str, mesh: Mesh) -> np.nd
 
 
 @pytest.mark.slow  # ranks that import everything anew
+@pytest.mark.parametrize("kind", ["strided and pooled", "fused and dilated"])
 @pytest.mark.parametrize("mesh", [Mesh(ring=2), Mesh(ulysses=2)], ids=["ring", "ulysses"])
-def test_processes_draw_as_threads_do(folders: dict[str, Path], mesh: Mesh) -> None:
-    folder, kind = folders["sdxl-deep"], "strided and pooled"
+def test_processes_draw_as_threads_do(folders: dict[str, Path], mesh: Mesh, kind: str) -> None:
+    folder = folders["sdxl-deep"]
     parts = run_processes(2, drawn_by_a_process, folder, kind, mesh)
     found = torch.cat([torch.from_numpy(part) for part in parts], dim=-2)
     assert distance(found, whole(folder, kind, torch.float64)) <= EXACT_FLOAT64

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frieze.cluster.bands import hook_convolutions
 from frieze.cluster.comm import Comm, axis_comms, run_threads
 from frieze.cluster.layout import Band, Mesh
 from frieze.renderer import RenderSpec
 from frieze.renderer.checkpoints.checkpoint import load_family
+from frieze.renderer.extrapolation.network_hooks import hook_method
 from frieze.renderer.models.family import Conditioning
 from frieze.renderer.models.regional_prompts import RegionalPrompts
 from frieze.renderer.planning.canvas_plan import CanvasPlan
@@ -61,10 +61,7 @@ def estimate(comm: Comm, made: CanvasPlan, step: int, x: Tensor, folder: Path) -
     dtype = x.dtype
     model, index = loaded(folder, dtype), len(made.stages) - 1
     stage = made.stages[-1]
-    if made.method.convolutions is not None:
-        hook_convolutions(
-            model.unet, made.method.convolutions.layers, made.method.convolutions.pools
-        )
+    hook_method(model, made.method)
     network = Network(
         made,
         index,

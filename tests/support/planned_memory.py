@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frieze.cluster.bands import hook_convolutions
 from frieze.cluster.comm import Comm, run_threads
 from frieze.cluster.layout import Band
 from frieze.kernels.live_bytes import LiveBytes
 from frieze.kernels.operator_workspace import workspace
 from frieze.renderer.checkpoints.checkpoint import describe, load_family
-from frieze.renderer.extrapolation.skip_filter import hook_skips, skip_sites
+from frieze.renderer.extrapolation.network_hooks import hook_method
 from frieze.renderer.inputs.sources import Source
 from frieze.renderer.models.family import Conditioning
 from frieze.renderer.planning import memory_trace
@@ -81,10 +80,7 @@ class Measured(Shard):
         self.join(comm)
         self.set_plan(made)
         self.model = model_cache.model(made.facts, made.spec, torch.device("cpu"))
-        if (convolutions := made.method.convolutions) is not None:
-            hook_convolutions(self.model.unet, convolutions.layers, convolutions.pools)
-        if made.method.skips is not None:
-            hook_skips(self.model.unet, skip_sites(self.model.unet))
+        hook_method(self.model, made.method)
         for prompt in made.prompts:
             self.condition(tensors, prompt)
         edits = len(made.stages[-1].edits)
