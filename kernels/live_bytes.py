@@ -17,6 +17,8 @@ from torch import Tensor, UntypedStorage
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .meta_results import MetaResults
+
 # Bytes that an operation uses inside and gives back before it returns: (operation, args, output).
 Workspace = Callable[[Any, tuple[Any, ...], Any], int]
 
@@ -40,12 +42,15 @@ class LiveBytes(TorchDispatchMode):
     """While active, counts the storages that this thread's operations make.
 
     What was made before is not counted.  `workspace` adds what an operation holds inside, which
-    no tensor shows.
+    no tensor shows.  `results` spares running what meta tensors were asked before.
     """
 
-    def __init__(self, workspace: Workspace | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace | None = None, results: MetaResults | None = None
+    ) -> None:
         super().__init__()
         self.peak = Peak()
+        self._run = _call if results is None else results.run
         self._workspace = workspace
         self._alive: dict[int, _Alive] = {}
         self._totals: Counter[str] = Counter()
@@ -60,7 +65,7 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         older = {storage._cdata for storage in _storages([*args, *kwargs.values()])}
-        out = func(*args, **kwargs)
+        out = self._run(func, args, kwargs)
         known = (older, self._alive)
         made = [s for s in _storages([out]) if not any(s._cdata in each for each in known)]
         inside = 0 if self._workspace is None else self._workspace(func, args, out)
@@ -111,6 +116,10 @@ class LiveBytes(TorchDispatchMode):
         for key in [key for key, alive in self._alive.items() if alive.ref.expired()]:
             alive = self._alive.pop(key)
             self._totals[alive.part] -= alive.num_bytes
+
+
+def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return func(*args, **kwargs)
 
 
 def _storages(values: Iterable[Any]) -> Iterator[UntypedStorage]:

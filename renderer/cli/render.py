@@ -122,12 +122,17 @@ def resume(
 
 
 def _print_plan(spec: RenderSpec, json: bool) -> None:
-    """Print a plan; bytes are counted, in seconds, for JSON and where they may be short."""
+    """Print a plan; bytes are counted, in seconds, for JSON and where they may be short.
+
+    FLOPs are counted for JSON and where a method changes the network.
+    """
     from ..planning import memory_check
     from ..planning.plan import plan as planned
     from ..spec.units import GIB
 
     plan = planned(spec)
+    if json or plan.changes_network:
+        _ = plan.cost  # from here on the plan's text says it too
     is_counted = json or plan.is_estimated or spec.lora or spec.lora_2
     ample = None if is_counted else memory_check.ample(plan)
     if ample is not None:
@@ -139,7 +144,7 @@ def _print_plan(spec: RenderSpec, json: bool) -> None:
 
     for text in weight_names.check(plan.facts, plan.spec):
         remark(f"warning: {text}")
-    estimate = plan.estimate  # from here on the plan's text says it too
+    estimate = plan.estimate  # this too
     result(as_json({**vars(plan), "estimate": estimate}, event="plan") if json else plan)
 
 

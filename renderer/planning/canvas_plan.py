@@ -16,6 +16,7 @@ from ..models.family import Guidance
 from ..spec.render_spec import RenderSpec
 from ..spec.units import GIB
 from .estimate import Estimate
+from .stage_costs import RenderCost
 from .stage_plan import StagePlan
 
 
@@ -66,6 +67,30 @@ class CanvasPlan:
             method=self.method,
             rows_per_block=self.block[0],
         )
+
+    @cached_property
+    def cost(self) -> RenderCost:
+        """FLOPs of every kind of step, counted as bytes are."""
+        from .flop_trace import cost
+
+        return cost(
+            self.facts,
+            self.spec,
+            self.stages,
+            self.mesh,
+            guidance=self.guidance,
+            method=self.method,
+        )
+
+    @property
+    def changes_network(self) -> bool:
+        """Whether steps of the method cost otherwise than the network's own."""
+        return self.method.windows is not None or self.method.convolutions is not None
+
+    @property
+    def is_costed(self) -> bool:
+        """Whether the FLOPs were counted."""
+        return "cost" in self.__dict__
 
     @property
     def is_estimated(self) -> bool:
@@ -152,6 +177,13 @@ def _table(plan: CanvasPlan) -> list[str]:
         lines.append(
             f"stage {number}   {width} x {height} px, {stage.num_steps} steps from sigma "
             f"{stage.start:g}{_shift(stage)}, bands of {rows} rows"
+        )
+        if plan.is_costed:
+            lines += (f"          {line}" for line in plan.cost.lines(number - 1))
+    if plan.is_costed:
+        lines.append(
+            f"work      {plan.cost.relative:.2f} of the FLOPs of drawing {spec.width} x "
+            f"{spec.height} px directly with full attention"
         )
     if plan.is_estimated:
         parts = (

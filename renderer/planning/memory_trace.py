@@ -26,6 +26,7 @@ from frieze.cluster.comm import axis_comms, phantom
 from frieze.cluster.layout import Band, Canvas, Mesh
 from frieze.kernels.live_bytes import LiveBytes, Peak
 from frieze.kernels.meta_attention import tracing
+from frieze.kernels.meta_results import MetaResults
 from frieze.kernels.operator_workspace import workspace
 
 from ..autoencoders.decoding import decode
@@ -91,7 +92,7 @@ class MemoryTrace:
     ) -> None:
         self.facts, self.spec, self.mesh = facts, spec, mesh
         self.guidance, self.method, self.positions = guidance, method, method.positions
-        self.kind = device_type(spec.device)
+        self.kind, self.results = device_type(spec.device), MetaResults()
         self.model, self.parts = skeleton(facts, spec)
         hook_method(self.model, method)
         self.solver = solvers.solver(facts.schedule)
@@ -156,7 +157,7 @@ class MemoryTrace:
             comms = axis_comms(comm, self.mesh)
             pair = comm.group(self.mesh.group(rank, "guidance"))
             with live.part("state"):
-                x, history, halves = self._state(stage, band)
+                x, history, halves = self.state(stage, band)
                 edits = [self._text() for _ in stage.edits]
                 told = RegionalPrompts(stage.prompts, _shares(stage))
             index = min(self.solver.num_history, stage.num_steps - 1)
@@ -197,7 +198,7 @@ class MemoryTrace:
         rank = tallest(stage.shares) if rank is None else rank
         with self._watched() as live:
             with live.part("state"):
-                state = self._state(stage, stage.shares[rank])
+                state = self.state(stage, stage.shares[rank])
             comm = phantom(rank, len(stage.shares), receiving=lambda: live.part("in flight"))
             pieces = decode(
                 self.model,
@@ -245,13 +246,13 @@ class MemoryTrace:
     @contextlib.contextmanager
     def _watched(self) -> Iterator[LiveBytes]:
         """A count of all but the weights, which layers that cast them replace and bring back."""
-        live = LiveBytes(workspace)
+        live = LiveBytes(workspace, self.results)
         if self.spec.storage_dtype is not None:
             live.adopt(x for part in self.parts for x in part.module.parameters())
         with live, tracing(self.kind):
             yield live
 
-    def _state(
+    def state(
         self, stage: StagePlan, band: Band
     ) -> tuple[Tensor, tuple[Tensor, ...], list[dict[str, Tensor]]]:
         """Latents, the solver's memory, and the conditioning of every half."""

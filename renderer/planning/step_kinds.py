@@ -98,6 +98,7 @@ def step_kinds(
     for step in range(stage.num_steps):
         context = StepContext.of(facts, seed, stage.canvas, stage.levels, stage=index, step=step)
         shape = method.convolutions.shape(context) if method.convolutions else None
+        shape = None if _geometry(shape) is None else shape
         each = {layer: _attention(method, context, layer) for layer in layers}
         key = (_geometry(shape), tuple(each.values()))
         found.setdefault(key, (shape, each, []))[2].append(context)

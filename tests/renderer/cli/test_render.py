@@ -193,7 +193,7 @@ def test_a_dry_run_prints_the_plan_and_draws_nothing(
 ) -> None:
     class Plan(str):
         estimate = "asked for"
-        is_estimated, facts, spec = True, None, None
+        is_estimated, changes_network, facts, spec = True, False, None, None
 
     module = importlib.import_module("frieze.renderer.planning.plan")
     monkeypatch.setattr("frieze.renderer.planning.weight_names.check", lambda *_: ())
@@ -208,6 +208,7 @@ def test_a_plan_is_told_to_machines_by_value() -> None:
     made = json.loads(shown.stdout)
     assert (made["event"], made["spec"]["width"], made["spec"]["height"]) == ("plan", 512, 256)
     assert [len(stage["bands"]) for stage in made["stages"]] == [2, 2, 2]
+    assert [stage["relative"] for stage in made["cost"]["stages"]] == [1, 1, 1]
     assert " at 0x" not in shown.stdout
 
 

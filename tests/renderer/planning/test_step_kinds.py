@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import checkpoints
-from frieze.cluster.attention import AttentionShape, ScaleFusion
-from frieze.renderer.extrapolation.method import WindowPolicy
-from frieze.renderer.extrapolation.windows import interleaved_windows, trained_windows
 from frieze.renderer.spec.render_spec import RenderSpec
+from support.method_windows import fused
 from support.planned_memory import CLOSE, estimated, measured, planned
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -22,19 +19,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     names = ("sd15-deep", "sdxl-deep")
     return {name: checkpoints.build(name, tmp_path_factory.mktemp(name)) for name in names}
-
-
-def fused(axes: Any, coarse: bool) -> WindowPolicy:
-    """Windows of the trained size on the largest maps, fused with the canvas or sub-grids of it."""
-
-    def windows(context: Any, layer: str, rows: int, columns: int) -> AttentionShape | None:
-        if not layer.startswith(("down_blocks.0", "down_blocks.1", "up_blocks")):
-            return None
-        grids = interleaved_windows(rows, columns, (2, 2)) if coarse else None
-        local = trained_windows(rows, columns, (rows // 2, columns // 2))
-        return AttentionShape(local, ScaleFusion(3, axes=axes, coarse=grids))
-
-    return windows
 
 
 STRIDED = {"strided": 1.0, "schedule": "aggressive", "windows": False}

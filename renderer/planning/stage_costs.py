@@ -1,0 +1,131 @@
+"""What the steps of each stage ask of a network, beside drawing its size directly; needs no torch.
+
+What is counted, and how, is in `flop_trace.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from frieze.cluster.bands import ConvShape
+
+
+@dataclass(frozen=True)
+class WindowCost:
+    """Windows that the layers of one size of map attend in; the largest has so many queries, keys.
+
+    `rows` and `columns` are the map's. `fusion` names the axes along which their answers are fused
+    with the canvas', or with those of so many `grids` of it; None where they are not. `share` is
+    of the pairs of queries and keys that full attention has.
+    """
+
+    rows: int
+    columns: int
+    num_layers: int
+    num_windows: int
+    queries: int
+    keys: int
+    share: float
+    fusion: str | None = None
+    grids: int = 0
+
+    def __str__(self) -> str:
+        layers = f"{self.num_layers} layers" if self.num_layers > 1 else "1 layer"
+        text = (
+            f"{layers} of {self.rows} x {self.columns} tokens: {self.num_windows} windows of "
+            f"{self.queries} queries x {self.keys} keys, {self.share:.2f} of full attention"
+        )
+        if self.fusion:
+            text += f"; fused with {f'{self.grids} grids of ' if self.grids else ''}the canvas"
+            text += f" along {self.fusion}"
+        return text
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Steps, from 1, that a method changes alike, and the FLOPs of one for one prompt."""
+
+    steps: tuple[int, ...]
+    flops: int
+    relative: float  # to a step with full attention and the network's own convolutions
+    windows: tuple[WindowCost, ...] = ()
+    geometry: ConvShape | None = None
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """The kinds of a stage's steps; `direct` is one that changes nothing at the stage's size.
+
+    `flops` are of all steps and prompts, `relative` to as many steps that change nothing.
+    """
+
+    direct: int
+    kinds: tuple[StepCost, ...]
+    num_prompts: int = 1  # that each step evaluates
+    flops: int = field(init=False)
+    relative: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        flops = self.num_prompts * sum(len(kind.steps) * kind.flops for kind in self.kinds)
+        direct = self.num_prompts * self.num_steps * self.direct
+        object.__setattr__(self, "flops", flops)
+        object.__setattr__(self, "relative", flops / direct)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all kinds."""
+        return sum(len(kind.steps) for kind in self.kinds)
+
+
+@dataclass(frozen=True)
+class RenderCost:
+    """FLOPs of denoising: of each stage, and of all relative to drawing the picture directly.
+
+    Directly means in one stage of the first stage's steps, with full attention.
+    """
+
+    stages: tuple[StageCost, ...]
+    relative: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        first, last = self.stages[0], self.stages[-1]
+        direct = first.num_steps * last.num_prompts * last.direct
+        object.__setattr__(self, "relative", sum(each.flops for each in self.stages) / direct)
+
+    def lines(self, index: int) -> Iterator[str]:
+        """What `frieze plan` says of a stage: a line for each kind of step, and their windows."""
+        for kind in self.stages[index].kinds:
+            changed = _geometry(kind.geometry)
+            if not changed and not kind.windows:
+                changed = ["the network as it is"]
+            lead = ", ".join([*changed, *(["attention in windows"] if kind.windows else [])])
+            share = f"{kind.relative:.3g} of the FLOPs of drawing this size directly"
+            yield f"{_ranges(kind.steps)}: {lead}; {share}"
+            yield from (f"  {each}" for each in kind.windows)
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """steps 1-7, 9."""
+    runs = []
+    for _, run in groupby(enumerate(steps), lambda pair: pair[1] - pair[0]):
+        numbers = [step for _, step in run]
+        runs.append(f"{numbers[0]}-{numbers[-1]}" if len(numbers) > 1 else str(numbers[0]))
+    return f"{'steps' if len(steps) > 1 else 'step'} {', '.join(runs)}"
+
+
+def _geometry(shape: ConvShape | None) -> list[str]:
+    """Layers that stride farther by name, how many are dilated, and what is pooled."""
+    if shape is None:
+        return []
+    strided = {name: each for name, each in shape.convs.items() if each.stride > 2}
+    dilated = Counter(e.dilation for name, e in shape.convs.items() if name not in strided)
+    return [
+        *(f"{name} of stride {e.stride}, dilation {e.dilation}" for name, e in strided.items()),
+        *(f"{number} layers dilated by {by}" for by, number in dilated.items()),
+        *(f"blocks pooled from {pool.after} to {pool.until}" for pool in shape.pools),
+    ]

@@ -1,0 +1,93 @@
+"""A plan's FLOPs are those that steps of a render come to, kind by kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import checkpoints
+from frieze.cluster.comm import Comm, run_threads
+from frieze.kernels.flop_count import flop_count
+from frieze.renderer.planning.canvas_plan import CanvasPlan
+from frieze.renderer.planning.stage_costs import WindowCost
+from frieze.renderer.spec.render_spec import RenderSpec
+from support.method_windows import fused
+from support.planned_memory import Measured, conditioning, planned
+from tolerances import AMPLE
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.build("sdxl-deep", tmp_path_factory.mktemp("sdxl-deep"))
+
+
+def drawn(folder: Path, **options: Any) -> CanvasPlan:
+    return planned(
+        RenderSpec(
+            model=str(folder),
+            device="cpu",
+            method="hidiffusion",
+            method_options={"schedule": "aggressive", "strided": 0.25, "pooled": 0.75, **options},
+            height=256,
+            width=128,
+            num_inference_steps=4,
+            chunk=128,
+            local=True,
+        )
+    )
+
+
+def counted(made: CanvasPlan) -> list[int]:
+    """FLOPs of each step on one rank that has the weights."""
+
+    def rank(comm: Comm) -> list[int]:
+        shard = Measured(made, comm, conditioning(made))
+        shard._enter(0)
+        shard.begin(0, None)
+        found = []
+        for index in range(made.num_steps):
+            with flop_count() as count:
+                shard.step(index)
+            found.append(count.total)
+        return found
+
+    return run_threads(rank, 1, timeout=AMPLE)[0]
+
+
+def test_steps_of_every_kind_cost_what_their_plan_says(folder: Path) -> None:
+    """Strided, pooled, in windows alone, and in windows of the trained size fused by grids."""
+    made = drawn(folder)
+    grids = dataclasses.replace(made.method, windows=fused("hwc", True))
+    for each in (made, dataclasses.replace(made, method=grids)):
+        (stage,), flops = each.cost.stages, counted(each)
+        assert [kind.steps for kind in stage.kinds] == [(1,), (2, 3), (4,)]
+        for kind in stage.kinds:
+            assert flops[kind.steps[0] - 1] == stage.num_prompts * kind.flops
+        assert each.cost.relative == stage.relative
+    plain = dataclasses.replace(made.method, windows=None, convolutions=None)
+    direct = counted(dataclasses.replace(made, method=plain))
+    assert set(direct) == {stage.num_prompts * stage.direct}
+    assert min(kind.flops for kind in made.cost.stages[0].kinds) < 0.9 * stage.direct
+
+
+def test_a_plan_says_windows_geometry_and_their_cost(folder: Path) -> None:
+    made = drawn(folder)
+    (stage,) = made.cost.stages
+    strided, pooled, last = stage.kinds
+    assert strided.geometry
+    assert pooled.geometry
+    assert last.geometry is None
+    assert {each.dilation for each in strided.geometry.convs.values()} == {2}
+    rows, columns = 256 // 16, 128 // 16
+    assert last.windows == (
+        WindowCost(rows, columns, 5, 4, rows * columns // 4, rows * columns // 4, 1 / 4),
+    )
+    lines = str(made).splitlines()
+    assert any("step 1: down_blocks.1.downsamplers.0.conv of stride 4" in line for line in lines)
+    assert any(f"of {rows} x {columns} tokens: 4 windows of 32 queries" in line for line in lines)
+    assert any(line.startswith(f"work      {made.cost.relative:.2f} of") for line in lines)
