@@ -110,6 +110,10 @@ def default_text(schema: Mapping[str, Any]) -> str:
 
 def _range(schema: Mapping[str, Any]) -> str:
     least, above, most = (schema.get(key) for key in ("minimum", "exclusiveMinimum", "maximum"))
+    if (below := schema.get("exclusiveMaximum")) is not None:
+        return (
+            f"{_range({'minimum': least, 'exclusiveMinimum': above})}, less than {_number(below)}"
+        )
     if above is not None:
         lower = f" more than {_number(above)}"
         return lower if most is None else f"{lower}, up to {_number(most)}"

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 
 def check_model(spec: RenderSpec, facts: ModelFacts) -> None:
-    """Sizes, frames and prompts are such as the model can be given."""
-    _check_multiples(facts.latent.unit, facts.family, spec)
+    """Frames and prompts are such as the model can be given."""
     _check_frames(spec, facts)
     length, most = spec.max_sequence_length, facts.max_sequence_length
     if length is not None and facts.fixed_sequence_length:
@@ -41,13 +40,11 @@ def check_model(spec: RenderSpec, facts: ModelFacts) -> None:
         )
 
 
-def check_unit(unit: int, spec: RenderSpec, facts: ModelFacts) -> None:
+def check_sides(unit: int, spec: RenderSpec, facts: ModelFacts) -> None:
     """The picture's sides are multiples of `unit` pixels, the method's where not the model's."""
+    whose = facts.family
     if unit != facts.latent.unit:
-        _check_multiples(unit, f"method {spec.method!r} with {facts.family} at this size", spec)
-
-
-def _check_multiples(unit: int, whose: str, spec: RenderSpec) -> None:
+        whose = f"method {spec.method!r} with {facts.family} at this size"
     for name, value in (("height", spec.height), ("width", spec.width)):
         if value % unit:
             near = max(unit, round(value / unit) * unit)

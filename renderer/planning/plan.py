@@ -61,6 +61,8 @@ def _made(
     plugins.check("strategies", spec.strategy)
     method = _settled(load_method(spec, facts), detected)
     checks.check_method(spec, facts, method)
+    units = [_unit(index, method, spec, facts) for index in range(len(method.stages))]
+    checks.check_sides(units[-1], spec, facts)
     checks.check_model(spec, facts)
     checks.check_variant(spec, facts)
     lora.check(lora.parse(spec.lora + spec.lora_2), facts)
@@ -68,8 +70,6 @@ def _made(
     checks.check_experts(spec, facts)
     guidance = guidance_scales(spec, facts)
     mesh = _mesh(spec, guidance)
-    units = [_unit(index, method, spec, facts) for index in range(len(method.stages))]
-    checks.check_unit(units[-1], spec, facts)
     size = block or spec.chunk or _block_size(spec, units[-1])
     checks.check_block(size, spec, units[-1])
     checks.check_edits(spec, len(method.stages))

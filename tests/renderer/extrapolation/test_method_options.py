@@ -31,6 +31,7 @@ class Some(MethodOptions):
     word: Literal["pi", "ntk"] = "pi"
     text: str = ""
     unset: Positive | None = Field(default=None, le=2)
+    part: float = Field(default=0.5, ge=0, lt=1)
     wholes: Several[Index] = ()
     numbers: Several[Number] = (1.0,)
 
@@ -90,6 +91,7 @@ def test_values_are_read_as_their_type(name: str, given: Any, expected: Any) -> 
         ("text", 3, "text"),
         ("unset", 0, "a number more than 0, up to 2"),
         ("unset", 3, "up to 2"),
+        ("part", 1, "a number from 0, less than 1"),
         ("wholes", [1, -1], "a list of whole numbers from 0 to 1e6, as 8,9"),
         ("wholes", [1, [2]], "a list of whole numbers"),
         ("wholes", "8;9", "a list of whole numbers"),
