@@ -40,6 +40,7 @@ SCHEDULES: Mapping[int, Mapping[str, Any]] = {
     2: {"schedule": "aggressive", "strided": 8 / 50, "pooled": 0.4},
     4: {"schedule": "progressive", "strided": 0.3, "pooled": 0.7},
 }
+PAIRS = {2: 6, 4: 2}
 BARE = {"dilation": False, "free_u": False}
 KINDS = ("strided", "pooled", "neither")
 
@@ -154,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="demo-unet,sdxl-tenth")
     parser.add_argument("--scales", type=int, nargs="*", default=(2, 4), choices=(2, 4))
-    parser.add_argument("--pairs", type=int, default=3, help="of every kind of step")
+    parser.add_argument("--pairs", type=int, help="of every kind of step; default: by the size")
     parser.add_argument("--out", type=Path, help="a file that the tables are written to, too")
     chosen = parser.parse_args()
     one_thread()
@@ -166,7 +167,7 @@ def main() -> None:
         for scale in chosen.scales:
             with tempfile.TemporaryDirectory(prefix="frieze-unets-") as folder:
                 made = name if name == "demo-unet" else str(sdxl_tenth(Path(folder, name)))
-                for line in Bench(made, scale, Path(folder)).lines(chosen.pairs):
+                for line in Bench(made, scale, Path(folder)).lines(chosen.pairs or PAIRS[scale]):
                     lines.append(line)
                     print(line, flush=True)
     if chosen.out is not None:
