@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.quality_unet_rows import TRAINED, Row, Shelf
 
 THUMB, LABEL, SEEDS = 112, 190, 5
-# Of the strip: what stands beside the picture of the trained size, over two seeds.
+# Of the strip: what stands beside the picture of the trained size, over the first two seeds.
 SHOWN = {
     "direct": "direct",
     "hidiffusion, strided 0.3 and pooled 0.7": "hidiffusion",
     "cinescale": "cinescale",
 }
-STRIP, HEAD, FIRST = 150, 18, 2
+STRIP, HEAD = 150, 18
 
 
 def sheet(shelves: Sequence[Shelf]) -> Image.Image:
@@ -33,7 +33,7 @@ def sheet(shelves: Sequence[Shelf]) -> Image.Image:
 
 
 def strip(work: Path, found: Mapping[int, Sequence[Shelf]], steps: int) -> Image.Image:
-    """Two seeds at the trained size, drawn directly and by either method; a line for each size.
+    """The first two seeds as trained, drawn directly and by either method; a line for each size.
 
     Raises KeyError where one of these rows is missing.
     """
@@ -47,7 +47,7 @@ def strip(work: Path, found: Mapping[int, Sequence[Shelf]], steps: int) -> Image
         for turn, (index, shelf) in itertools.product(range(2), enumerate(shelves)):
             left = (len(names) * turn + index) * STRIP
             pen.text((left + 2, 1), names[index], fill="black", font=font)
-            thumb = _thumb(shelf, FIRST + turn, STRIP - 2)
+            thumb = _thumb(shelf, turn, STRIP - 2)
             canvas.paste(thumb, (left, HEAD + line * STRIP))
         pen.text((6, HEAD + line * STRIP + 4), f"{scale}x", fill="white", font=font)
     return canvas
