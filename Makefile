@@ -15,8 +15,9 @@ QUALITY_FLAGS ?= --jobs 2
 
 # The tests' models are tiny: one thread per process is fastest, and ranks do not fight for cores.
 # Files run side by side in as many processes; all tests marked `ray` in one of them, on one Ray.
+# Bytecode is kept, whatever the environment says: a hundred processes would compile it again.
 TEST_JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(TEST_JOBS) \
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses $(TEST_JOBS) \
 	--dist loadscope --no-loadscope-reorder
 
 .PHONY: install demo test test-all test-gpu check format bench bench-quality clean

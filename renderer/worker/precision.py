@@ -70,12 +70,18 @@ def _no_tf32() -> Callable[[], None]:
 _without_tf32 = SharedSwitch(_no_tf32)
 
 
+@functools.cache
+def _version(library: str) -> str:
+    """As it was when first asked for, which is what was imported; reading it takes milliseconds."""
+    return metadata.version(library)
+
+
 def numerics(spec: RenderSpec, device: torch.device) -> dict[str, Any]:
     """What decides the last bits of what the calling rank computes.
 
     `attention` are the kernels that it has used, if any by now.
     """
-    versions = {name: metadata.version(name) for name in LIBRARIES}
+    versions = {name: _version(name) for name in LIBRARIES}
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         where = {"device": torch.cuda.get_device_name(device), "capability": f"{major}.{minor}"}
