@@ -6,8 +6,6 @@ import itertools
 import json
 import re
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -32,8 +30,9 @@ from frieze.renderer.driver import workers
 from frieze.renderer.families import flux
 from frieze.renderer.worker import model_cache
 from frieze.renderer.worker.shard import Shard
-from support.command_line import frieze, refused
+from support.command_line import MAIN, frieze, refused
 from support.drawing import PROMPT, pixels
+from support.forkserver import Program
 
 Values = dict[str, Any]
 SMALL: Values = {"prompt": PROMPT, "height": 64, "width": 64, "num_inference_steps": 2}
@@ -241,11 +240,8 @@ def test_a_killed_batch_goes_on_and_what_is_done_stays(
     jobs, out = tmp_path / "jobs.json", tmp_path / "out"
     jobs.write_text(json.dumps(ITEMS))
     words = ("batch", str(jobs), "--out", str(out), "--local", "--workers", "2", "--json")
-    program = "from frieze.renderer.cli.app import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
+
+    process = Program(MAIN, *words)
     for line in process.stdout:
         told = json.loads(line)
         if (told["event"], told["item"], told.get("stage")) == ("step", "wide", 1):

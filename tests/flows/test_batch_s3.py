@@ -18,8 +18,9 @@ from frieze.renderer.files.bucket import Bucket
 from frieze.renderer.files.location import S3Path
 from frieze.renderer.outputs import exporting
 from frieze.renderer.store.store import Store
-from support.command_line import frieze, process, refused
+from support.command_line import MAIN, frieze, refused
 from support.drawing import PROMPT
+from support.forkserver import Program
 from support.s3_server import BUCKET, SECRET, S3Server
 
 SMALL: dict[str, Any] = {"prompt": PROMPT, "size": "64x64", "num_inference_steps": 2}
@@ -33,7 +34,7 @@ SLOW = """
 import time
 from frieze.renderer.files import lease as leases
 from frieze.renderer.worker.shard import Shard
-leases.SECONDS = 6.0
+leases.SECONDS = 4.0
 step = Shard.step
 def slowly(self, *rest):
     time.sleep(0.4)
@@ -75,8 +76,7 @@ def test_a_killed_batch_in_a_bucket_goes_on_elsewhere_and_has_one_owner(
     jobs = tmp_path / "jobs.json"
     jobs.write_text(json.dumps(ITEMS))
     words = ("batch", str(jobs), "--out", str(root), "--local")
-    with process(*words, "--json", program=SLOW) as first:
-        assert first.stdout
+    with Program(SLOW + MAIN, *words, "--json") as first:
         told(first.stdout, event="step", item="slow", step=1)
         refused(frieze(*words), "holds a batch already; use --continue")
         refused(frieze(*words, "--continue"), "being drawn by another process", "pid ")

@@ -10,15 +10,16 @@ from typer.testing import CliRunner, Result
 
 from frieze.renderer.cli import app
 
+MAIN = "\nfrom frieze.renderer.cli.app import main; main()"
+
 
 def frieze(*words: str) -> Result:
     return CliRunner().invoke(app.app, words)
 
 
 def process(*words: str, program: str = "") -> subprocess.Popen[str]:
-    code = f"{program}\nfrom frieze.renderer.cli.app import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-c", code, *words],
+        [sys.executable, "-c", program + MAIN, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

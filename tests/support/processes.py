@@ -1,9 +1,8 @@
-"""Ranks as real processes for tests: forked from a server that has imported torch once."""
+"""Ranks as real processes for tests."""
 
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import pickle
 import shutil
 import socket
@@ -17,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from frieze.cluster.comm import Comm, distributed
+from support import forkserver
 from tolerances import AMPLE
 
 
@@ -27,8 +27,7 @@ def run_processes(
 
     Returns per rank what it returned, the exception it raised, or None if it was killed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "frieze.cluster.comm.worlds"])
+    context = forkserver.context()
     folder = tempfile.mkdtemp()
     source = (function.__code__.co_filename, function.__qualname__)
     readers, processes = [], []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from support.forkserver import Program
 
 # It tells its first blocks and no others.
 CODE = """
@@ -33,16 +33,15 @@ render(
 """
 
 
-def stalled_render(out: Path | str, *, before: str = "", **fields: Any) -> subprocess.Popen[str]:
+def stalled_render(out: Path | str, *, before: str = "", **fields: Any) -> Program:
     """The process, which prints its events; `before` are lines that it runs before it draws."""
     tests = str(Path(__file__).parents[1])
     code = CODE.format(tests=tests, out=str(out), fields=fields, before=before)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    return Program(code)
 
 
-def wait_for(process: subprocess.Popen[str], kind: str) -> None:
+def wait_for(process: Program, kind: str) -> None:
     """Read events until one of this kind; fails if the render ends before."""
-    assert process.stdout is not None
     for line in process.stdout:
         if f'"event": "{kind}"' in line:
             return

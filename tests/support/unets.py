@@ -35,9 +35,11 @@ def unet(kind: Model) -> tuple[nn.Module, Any]:
 
 
 def cuts(rows: int, unit: int) -> Iterator[tuple[Band, ...]]:
-    """One band; two and three unequal ones where `unit` goes into the rows often enough."""
+    """One band, and three unequal ones, or two, where `unit` goes into the rows often enough."""
     yield (Band(0, rows),)
-    if rows % unit == 0 and rows // unit >= 2:
-        yield (Band(0, unit), Band(unit, rows))
-    if rows % unit == 0 and rows // unit >= 4:
+    if rows % unit:
+        return
+    if rows // unit >= 4:
         yield (Band(0, unit), Band(unit, 3 * unit), Band(3 * unit, rows))
+    elif rows // unit >= 2:
+        yield (Band(0, unit), Band(unit, rows))

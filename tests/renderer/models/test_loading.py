@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from checkpoints import build
 from frieze.renderer import RenderSpec, plan
 from frieze.renderer.errors import ModelError, PlanError, SpecError
 from frieze.renderer.models import loading, quantization
+from support.forkserver import Program
 from support.parts import Layout, error, facts, spec
 from support.shared import Once
 from tolerances import AMPLE, FLOAT8
@@ -214,19 +214,17 @@ def test_a_quantised_checkpoint_is_not_quantised_again(folders: Asked, tmp_path:
 
 # ---- once per node
 
-# Its imports are made once; it is two readers that load.
-READERS = """
-import os, sys
+READER = """
+import os, sys, threading
 from types import SimpleNamespace
 from diffusers import FluxTransformer2DModel
 from frieze.renderer.models import loading
 facts = SimpleNamespace(folder=sys.argv[1])
 spec = SimpleNamespace(dtype="float32", variant=None)
-os.fork()
 module = loading.component(FluxTransformer2DModel, facts, "transformer", spec).to("cpu")
 total = sum(float(p.sum()) for p in module.parameters())
-os.write(1, b"%d\\n" % os.getpid())
-sys.stdin.read()
+print(os.getpid(), flush=True)
+threading.Event().wait()
 """
 
 
@@ -244,17 +242,18 @@ def test_processes_of_a_node_share_the_weights_pages(tmp_path: Path) -> None:
         axes_dims_rope=(8, 12, 12),
     ).save_pretrained(tmp_path / "transformer")
     file = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors"
-    command = [sys.executable, "-W", "ignore", "-c", READERS, str(tmp_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as readers:
-        assert readers.stdout is not None
-        pids = {int(readers.stdout.readline()) for _ in range(2)}
-        assert readers.pid in pids
-        for pid in pids:
-            pages = mapped(pid, file)
+    readers = [Program(READER, str(tmp_path)) for _ in range(2)]
+    try:
+        assert [int(reader.stdout.readline()) for reader in readers] == [r.pid for r in readers]
+        for reader in readers:
+            pages = mapped(reader.pid, file)
             assert pages["Rss"] * 1024 > 0.9 * file.stat().st_size
             assert pages["Anonymous"] == 0  # no page was copied
             assert pages["Pss"] < 0.6 * pages["Rss"]  # and two processes hold each
+    finally:
+        for reader in readers:
+            reader.send_signal(signal.SIGKILL)
+            reader.communicate()
 
 
 def mapped(pid: int, file: Path) -> dict[str, int]:
