@@ -56,8 +56,8 @@ def first_layouts() -> list[str]:
     return [name for name in firsts.values() if name]
 
 
-def equals_diffusers(gallery: Gallery, name: str) -> None:
-    equal(gallery.drawn(name), gallery.stock(name))
+def equals_diffusers(gallery: Gallery, name: str, **ranks: int) -> None:
+    equal(gallery.drawn(name, **ranks), gallery.stock(name))
 
 
 def notices_seed_guidance_and_prompts(gallery: Gallery, name: str) -> None:
@@ -104,7 +104,11 @@ def wears_a_lora(gallery: Gallery, name: str) -> None:
     worn = gallery.drawn(name, **half, workers=2)
     equal(worn, gallery.stock(name, **half))
     differ(worn, gallery.drawn(name))
-    differ(worn, gallery.stock(name, lora=(gallery.lora(name),)))
+
+
+def weighs_a_lora(gallery: Gallery, name: str) -> None:
+    half = gallery.drawn(name, lora=(f"{gallery.lora(name)}=0.5",), workers=2)
+    differ(half, gallery.stock(name, lora=(gallery.lora(name),)))
 
 
 def gives_its_second_expert_a_lora_of_its_own(gallery: Gallery, name: str) -> None:
@@ -121,14 +125,13 @@ def gives_its_second_expert_a_lora_of_its_own(gallery: Gallery, name: str) -> No
 def redraws_a_picture(gallery: Gallery, name: str) -> None:
     # 2.4 steps: some pipelines round up, others down.
     init = {"init": gallery.picture(name), "strength": 0.6, "num_inference_steps": 4}
-    redrawn = gallery.drawn(name, **init)
-    equal(gallery.drawn(name, **init, workers=2), redrawn)
+    redrawn = gallery.drawn(name, **init, workers=2)
     differ(redrawn, gallery.drawn(name, num_inference_steps=4))
     from checkpoints.stock import REDRAW
 
     # Diffusers' PNDM, begun midway, passes over a level.
-    if checkpoints.PIPELINES[name] in REDRAW and name != "sd15":
-        equal(redrawn, gallery.stock(name, **init))
+    is_stock = checkpoints.PIPELINES[name] in REDRAW and name != "sd15"
+    equal(redrawn, gallery.stock(name, **init) if is_stock else gallery.drawn(name, **init))
 
 
 def tells_parts_of_a_picture_other_prompts(gallery: Gallery, name: str) -> None:
@@ -201,13 +204,19 @@ def resumes_where_it_stopped(gallery: Gallery, name: str) -> None:
 
 def stays_close_in_half_precision(gallery: Gallery, name: str) -> None:
     half = {"dtype": "bfloat16"}
-    one = gallery.drawn(name, **half)
-    assert typical(gallery.drawn(name, **half, workers=3), one) <= HALF_LATENTS
+    drawn = gallery.drawn(name, **half, workers=3)
     stock, limit = gallery.stock(name, **half), HALF_LATENTS
     if torch.cuda.is_available():  # diffusers draws on the processor, which rounds elsewhere
         limit = max(limit, typical(stock, gallery.drawn(name)))
-    assert typical(one, stock) <= limit
-    assert typical(gallery.drawn(name, seed=8), one) > 5 * HALF_LATENTS
+    assert typical(drawn, stock) <= limit
+    assert typical(gallery.drawn(name, seed=8), drawn) > 5 * HALF_LATENTS
+
+
+def rounds_alike_on_ranks(gallery: Gallery, name: str) -> None:
+    half = {"dtype": "bfloat16"}
+    assert typical(gallery.drawn(name, **half, workers=3), gallery.drawn(name, **half)) <= (
+        HALF_LATENTS
+    )
 
 
 def tells_what_its_encoders_do_not_read(gallery: Gallery, name: str) -> None:

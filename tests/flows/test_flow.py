@@ -91,8 +91,15 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], 
     return made
 
 
-@pytest.mark.parametrize("workers", [2, 3, 5])
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+# Each number of ranks once; the others in `make test-all`.
+RANKS = [
+    pytest.param(size, n, marks=[pytest.mark.slow] if (n == 5) == (size[0] > 128) else [])
+    for size in SIZES
+    for n in (2, 3, 5)
+]
+
+
+@pytest.mark.parametrize(("size", "workers"), RANKS)
 def test_any_number_of_ranks_draws_the_same_picture(
     tmp_path: Path,
     one_rank: dict[tuple[int, int], np.ndarray],
@@ -138,7 +145,11 @@ def stop_after(number: int, kind: str, path: Path) -> None:
         render(small_spec(path, **CASCADE), on_event=listen, cancel=cancel)
 
 
-@pytest.mark.parametrize(("number", "kind"), [(2, "step"), (3, "step"), (5, "step"), (1, "block")])
+# In a stage, between two, and while it is decoded.
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [pytest.param(2, "step", marks=pytest.mark.slow), (3, "step"), (5, "step"), (1, "block")],
+)
 def test_a_stopped_render_resumes_to_the_same_bytes(
     tmp_path: Path, undisturbed: np.ndarray, number: int, kind: str
 ) -> None:

@@ -49,8 +49,12 @@ RECIPES = {
     "projected": guided("ultraimage", PLACED, mode="view", form="projected"),
     "hiflow": guided("hiflow", RESTARTED),
 }
-DIRECT = guided("ultraimage", STAGES)
 SQUARE = {"height": 288, "width": 288}  # where both methods stretch both axes alike
+# What guides are when they are off.
+PLAIN = {
+    "direct": guided("ultraimage", STAGES),
+    "ntk": guided("ntk", RESTARTED, convention="factor", factor=10.0, clip=True) | SQUARE,
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def drawn(name: str) -> Path:
         path = folder / f"{name}.zarr"
-        once(name, lambda: draw(path, **RECIPES[name]))
+        once(name, lambda: draw(path, **(RECIPES | PLAIN)[name]))
         return path
 
     return drawn
@@ -78,8 +82,15 @@ def latents(path: Path, name: str) -> Tensor:
     return torch.from_numpy(found[:16])
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
-@pytest.mark.parametrize("workers", [2, 3])
+# Each recipe once and each number three times; the others in `make test-all`.
+RANKS = [
+    pytest.param(name, n, marks=[] if index % 2 == n % 2 else [pytest.mark.slow])
+    for index, name in enumerate(RECIPES)
+    for n in (2, 3)
+]
+
+
+@pytest.mark.parametrize(("name", "workers"), RANKS)
 def test_guided_renders_do_not_depend_on_the_number_of_ranks(
     tmp_path: Path, alone: Any, name: str, workers: int
 ) -> None:
@@ -142,8 +153,14 @@ def stop_after(number: int, path: Path, fields: dict[str, Any]) -> None:
         render(small_spec(path, **fields), on_event=listen, cancel=cancel)
 
 
-@pytest.mark.parametrize("name", ["imax", "feathered", "hiflow"])
-@pytest.mark.parametrize("number", [2, 4])
+STOPS = [
+    pytest.param(name, n, marks=[] if (name == "imax") == (n == 2) else [pytest.mark.slow])
+    for name in ("imax", "feathered", "hiflow")
+    for n in (2, 4)
+]
+
+
+@pytest.mark.parametrize(("name", "number"), STOPS)
 def test_a_stopped_guided_render_resumes_to_the_same_bytes(
     tmp_path: Path, alone: Any, name: str, number: int
 ) -> None:
@@ -153,7 +170,9 @@ def test_a_stopped_guided_render_resumes_to_the_same_bytes(
     assert np.array_equal(pixels(path), pixels(alone(name)))
 
 
-@pytest.mark.parametrize("name", ["resolution", "noisy", "hiflow"])
+@pytest.mark.parametrize(
+    "name", ["noisy", "hiflow", pytest.param("resolution", marks=pytest.mark.slow)]
+)
 def test_a_guided_render_resumes_on_another_number_of_workers(
     tmp_path: Path, alone: Any, name: str
 ) -> None:
@@ -166,22 +185,18 @@ def test_a_guided_render_resumes_on_another_number_of_workers(
 @pytest.mark.parametrize(
     ("off", "plain"),
     [
-        (guided("ultraimage", STAGES, mode="resolution", strength=0.0), DIRECT),
-        (guided("ultraimage", STAGES, mode="resolution", schedule="off"), DIRECT),
-        (guided("ultraimage", PLACED, mode="view", share=0.0), DIRECT),
-        (
-            guided("hiflow", RESTARTED, align=[0.0], accelerate=0.0) | SQUARE,
-            guided("ntk", RESTARTED, convention="factor", factor=10.0, clip=True) | SQUARE,
-        ),
+        (guided("ultraimage", STAGES, mode="resolution", strength=0.0), "direct"),
+        (guided("ultraimage", STAGES, mode="resolution", schedule="off"), "direct"),
+        (guided("ultraimage", PLACED, mode="view", share=0.0), "direct"),
+        (guided("hiflow", RESTARTED, align=[0.0], accelerate=0.0) | SQUARE, "ntk"),
     ],
     ids=["strength", "schedule", "view", "hiflow"],
 )
 def test_a_guide_that_is_off_is_the_plain_method_bit_for_bit(
-    tmp_path: Path, off: dict[str, Any], plain: dict[str, Any]
+    tmp_path: Path, alone: Any, off: dict[str, Any], plain: str
 ) -> None:
-    for name, fields in (("off", off), ("plain", plain)):
-        draw(tmp_path / f"{name}.zarr", **fields)
-    assert np.array_equal(pixels(tmp_path / "off.zarr"), pixels(tmp_path / "plain.zarr"))
+    draw(tmp_path / "off.zarr", **off)
+    assert np.array_equal(pixels(tmp_path / "off.zarr"), pixels(alone(plain)))
 
 
 def test_the_low_band_of_a_guided_picture_is_its_guides(tmp_path: Path) -> None:
