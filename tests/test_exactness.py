@@ -101,7 +101,10 @@ def test_bands_match_one_process(name: str, num_ranks: int) -> None:
     holds()
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "num_ranks",
+    [1, pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_bands_match_one_process_in_float32(name: str, num_ranks: int) -> None:
     bands = unequal(CASES[name], num_ranks)

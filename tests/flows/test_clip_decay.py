@@ -9,6 +9,8 @@ import pytest
 
 from contracts.gallery import Drawn, Gallery, differ, equal, grey_levels
 
+pytestmark = pytest.mark.usefixtures("kept_encoders")
+
 # Tiny Wan says here that it knows 5 frames, 2 of tokens; 13 frames are 4 of tokens.
 TRAINED, LONG = 5, 13
 # Strong, so that it shows in a random model.

@@ -12,6 +12,8 @@ from frieze.renderer.store.store import Store
 from support.command_line import frieze, refused
 from support.drawing import DRAW, draw, pixels, small_spec, stop_after
 
+pytestmark = pytest.mark.usefixtures("kept_encoders")
+
 AGAIN = (*DRAW, "--local", "--continue", "--quiet")
 
 

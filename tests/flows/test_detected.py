@@ -19,6 +19,8 @@ from frieze.renderer.store.store import Store
 from support.drawing import draw, grey_levels, pixels, small_spec
 from tolerances import GREY_LEVELS
 
+pytestmark = pytest.mark.usefixtures("kept_encoders")
+
 # Twice as high as trained: plain, it repeats along its rows after 20 tokens, frequency 2 of 16.
 HIGH: dict[str, Any] = {"height": 512, "width": 256, "num_inference_steps": 2, "method": "rdfc"}
 WISH = HIGH | {"method_options": {"mode": "detect"}}

@@ -25,6 +25,8 @@ from support.command_line import frieze
 from support.drawing import CASCADE, draw, grey_levels, pixels, small_spec, stop_after
 from tolerances import GREY_LEVELS
 
+pytestmark = pytest.mark.usefixtures("kept_encoders")
+
 OTHER = "a white moon over green hills at night"
 SMALL: dict[str, Any] = {"height": 128, "width": 128, "num_inference_steps": 2, "chunk": 32}
 Draw = Callable[..., np.ndarray]

@@ -20,6 +20,8 @@ from support.command_line import frieze, refused
 from support.drawing import DRAW, pixels, small_spec, stop_after
 from support.stores import rewritten
 
+pytestmark = pytest.mark.usefixtures("kept_encoders")
+
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -30,9 +30,17 @@ def test_every_format_takes_pictures_or_clips() -> None:
     assert {kind for _, kind in TAKEN} == set(contract.KINDS)
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize(
-    ("size", "block"),
+def in_turns(shapes: list[tuple[tuple[int, int], tuple[int, int]]]) -> pytest.MarkDecorator:
+    """Each shape in 8 bits or in 16, and in the others in `make test-all`."""
+    cases = [
+        pytest.param(size, block, bits, marks=[pytest.mark.slow] * ((index + bits // 8) % 2))
+        for index, (size, block) in enumerate(shapes)
+        for bits in (16, 8)
+    ]
+    return pytest.mark.parametrize(("size", "block", "bits"), cases)
+
+
+@in_turns(
     [
         ((1000, 744), (256, 256)),
         ((65, 1), (64, 64)),
@@ -52,10 +60,7 @@ def test_every_pixel_of_a_picture_is_kept(
     contract.keeps_every_pixel(export, kind, tmp_path, size, block, bits)
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize(
-    ("size", "block"), [((96, 80), (32, 80)), ((66, 274), (64, 128)), ((272, 18), (512, 512))]
-)
+@in_turns([((96, 80), (32, 80)), ((66, 274), (64, 128)), ((272, 18), (512, 512))])
 @pictures_and_clips([pair for pair in TAKEN if pair[1] == "clip"])
 def test_every_frame_of_a_clip_is_kept(
     export: ModuleType,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,15 @@ TALL = {"height": 384, "width": 128, "true_cfg_scale": 2.0, "negative_prompt": "
 
 @pytest.mark.parametrize(
     ("changes", "workers"),
-    [({}, 1), ({}, 2), ({}, 3), (HALF, 1), (HALF, 2), (TALL, 1), (TALL, 3)],
-    ids=["square-1", "square-2", "square-3", "wide-half-1", "wide-half-2", "tall-1", "tall-3"],
+    [
+        pytest.param({}, 1, id="square-1"),
+        pytest.param({}, 2, id="square-2", marks=pytest.mark.slow),
+        pytest.param({}, 3, id="square-3"),
+        pytest.param(HALF, 1, id="wide-half-1", marks=pytest.mark.slow),
+        pytest.param(HALF, 2, id="wide-half-2"),
+        pytest.param(TALL, 1, id="tall-1", marks=pytest.mark.slow),
+        pytest.param(TALL, 3, id="tall-3"),
+    ],
 )
 def test_the_demo_needs_what_its_plan_says(changes: dict[str, Any], workers: int) -> None:
     made = planned(RenderSpec(**(DEMO | {"workers": workers, "chunk": 64} | changes)))
@@ -71,7 +79,10 @@ def test_edits_need_what_their_plan_says(workers: int) -> None:
     assert needed.denoise > estimated(plain).denoise
 
 
-@pytest.mark.parametrize("mesh", [{"ulysses": 2}, {"guidance_ranks": 2}, {"ulysses": 4}])
+@pytest.mark.parametrize(
+    "mesh",
+    [{"ulysses": 2}, {"guidance_ranks": 2}, pytest.param({"ulysses": 4}, marks=pytest.mark.slow)],
+)
 def test_so_it_does_on_every_mesh(mesh: dict[str, int]) -> None:
     guided = {"true_cfg_scale": 2.0, "negative_prompt": "grey"}
     small = {"workers": 4, "chunk": 64, "width": 128, "num_inference_steps": 1}
@@ -91,10 +102,11 @@ def test_layers_that_are_cast_need_room_for_both() -> None:
 
 SERVED = {pipeline for family in family_names() for pipeline in load_family(family).pipelines}
 LAYOUTS = [name for name, pipeline in PIPELINES.items() if pipeline in SERVED]
-# One of each network and decoder; on three ranks sd15 stands for the layers of sdxl.
+# One of each network and decoder: these on one rank in `make test`, the others on three.
 DISTINCT = ("flux2", "qwen", "sd15", "sd3", "sdxl", "wan22-i2v", "wan", "zimage")
+ON_ONE = ("flux2", "sd15", "sdxl", "wan22-i2v")
 RANKS = [
-    pytest.param(name, n, marks=[pytest.mark.slow] if (name, n) == ("sdxl", 3) else [])
+    pytest.param(name, n, marks=[] if (n == 1) == (name in ON_ONE) else [pytest.mark.slow])
     for n in (1, 3)
     for name in DISTINCT
 ]
@@ -219,23 +231,26 @@ def on_cuda(made: CanvasPlan) -> Estimate:
     return estimated(dataclasses.replace(made, spec=spec))
 
 
-@pytest.mark.parametrize(
-    "name",
-    # One of the transformers in `make test`; a UNet of full size takes a minute to run on meta.
-    [pytest.param(name, marks=() if name == "flux1" else pytest.mark.slow) for name in SIZES],
-)
-def test_full_sizes_are_planned_by_part(name: str, tmp_path: Path) -> None:
+# One of the transformers in `make test`; a UNet of full size takes a minute to run on meta.
+FULL = [
+    pytest.param("flux1", (1, 8)),
+    *(pytest.param(name, (1, 2, 4, 8), marks=pytest.mark.slow) for name in SIZES),
+]
+
+
+@pytest.mark.parametrize(("name", "counts"), FULL)
+def test_full_sizes_are_planned_by_part(name: str, counts: tuple[int, ...], tmp_path: Path) -> None:
     folder = str(configs_full.build(name, tmp_path))
     spec = RenderSpec(model=folder, dtype="bfloat16", address="auto", **SIZES[name])
     needed = {}
-    for workers in (1, 2, 4, 8):
+    for workers in counts:
         made = plan(spec.model_copy(update={"workers": workers}))
         needed[workers] = on_cuda(made)
         assert MARGIN * roughly(made) > needed[workers].bytes_per_device
         reasons = {gb: fits(needed[workers], gb * 10**9) for gb in (141, 80, 24)}
         assert tuple(gb for gb, why in reasons.items() if why is None) == FITTING[name][workers]
         assert all("GiB on each device" in why for why in reasons.values() if why)
-    for few, many in ((1, 2), (2, 4), (4, 8)):
+    for few, many in itertools.pairwise(counts):
         assert needed[many].weights == needed[few].weights
         assert needed[many].denoise < needed[few].denoise
         assert needed[many].decode < needed[few].decode

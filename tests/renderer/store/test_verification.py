@@ -83,7 +83,9 @@ def test_damage_is_told_by_name_and_a_mended_store_is_whole(
     whole = files.read(name)
     assert whole
     other = files.read("0/c/0/0/0" if name == "0/c/0/1/0" else "0/c/0/1/0")
-    for damaged in (None, b"", whole[:-1], whole[:9] + b"?" + whole[10:], bytes(len(whole)), other):
+    ways = [None, b"", whole[:-1], whole[:9] + b"?" + whole[10:], bytes(len(whole)), other]
+    # What is read is looked at alike wherever it lies; requests take their time.
+    for damaged in ways if isinstance(store.path, Path) else ways[0::3]:
         if damaged is None:
             remove(store, name)
         else:
