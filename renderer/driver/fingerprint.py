@@ -33,7 +33,7 @@ TEXTS = frozenset({".txt", ".model", ".jinja"})
 ADDED = frozenset({"texts"})
 
 
-FILES = frozenset({"lora", "lora_2", "init", "image", "mask", "edit"})
+FILES = frozenset({"lora", "lora_2", "decoder", "init", "image", "mask", "edit"})
 
 
 def run_record(plan: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,6 +70,7 @@ def _identity(plan: CanvasPlan) -> dict[str, Any]:
         "version": metadata.version("frieze"),
         "loras": lora.identity(lora.parse(plan.spec.lora)),
         "loras_2": lora.identity(lora.parse(plan.spec.lora_2)),
+        **({} if plan.decoder is None else {"decoder": weights_digest(Path(plan.decoder.folder))}),
         **({} if plan.detected is None else {"detected": list(plan.detected)}),
         "starts_from": {name: source.digest for name, source in plan.sources.items()},
         "stages": [

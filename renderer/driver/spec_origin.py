@@ -9,6 +9,7 @@ from typing import Any
 
 from frieze.cluster.ray import session
 
+from ..checkpoints.decoder import OWN
 from ..checkpoints.shipped import SHIPPED
 from ..errors import SpecError
 from ..spec.render_spec import RenderSpec
@@ -27,6 +28,7 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
     changes: dict[str, Any] = {
         "lora": tuple(map(_whole, spec.lora)),
         "lora_2": tuple(map(_whole, spec.lora_2)),
+        "decoder": spec.decoder if spec.decoder in (None, OWN) else _whole(spec.decoder),
         "init": None if spec.init is None else _whole(spec.init),
         "image": None if spec.image is None else _whole(spec.image),
         "mask": None if spec.mask is None else _whole(spec.mask),

@@ -82,7 +82,9 @@ def _page(store: Store, found: Status) -> str:
 
 def _headline(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """The few figures that everybody asks for."""
-    rows = [("state", found.state), ("size", "{} × {}".format(*found.stages[-1]["size"]))]
+    told = [line["size"] for line in lines if line.get("event") == "plan" and "size" in line]
+    size = told[-1] if told else found.stages[-1]["size"]  # a decoder may make more of the last
+    rows = [("state", found.state), ("size", "{} × {}".format(*size))]
     if lines:
         rows.append(("begun", clock(lines[0]["time"])))
         rows.append(("wall time", span(sum(run_seconds(run) for run in runs(lines)))))

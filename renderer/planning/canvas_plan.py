@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from frieze.cluster.layout import Mesh
+from frieze.cluster.layout import Band, Mesh
 
 from ..checkpoints import lora
+from ..checkpoints.decoder import DecoderFacts
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.method import Method
 from ..inputs.sources import Source
@@ -49,6 +50,10 @@ class CanvasPlan:
     sources: Mapping[str, Source]
     # Frequencies that drafts of the picture showed to repeat; None: not looked for, or not yet.
     detected: tuple[int, ...] | None = None
+    # What makes the picture of the last stage's, if not the autoencoder alone: then the stages
+    # have another size, and `decoded` are the picture's rows of each worker, in pixels.
+    decoder: DecoderFacts | None = None
+    decoded: tuple[Band, ...] = ()
 
     @cached_property
     def estimate(self) -> Estimate:
@@ -58,15 +63,22 @@ class CanvasPlan:
         """
         from .memory_trace import estimate
 
-        return estimate(
+        rows = self.block[0] if self.decoder is None else self.size(-1)[0]
+        found = estimate(
             self.facts,
             self.spec,
             self.stages,
             self.mesh,
             guidance=self.guidance,
             method=self.method,
-            rows_per_block=self.block[0],
+            rows_per_block=rows,
         )
+        if self.decoder is None:
+            return found
+        from .decoder_memory import with_decoder
+
+        canvas, downscale = self.stages[-1].canvas, self.facts.latent.downscale
+        return with_decoder(found, self.decoder, self.spec, canvas, downscale, self.block[0])
 
     @cached_property
     def cost(self) -> RenderCost:
@@ -162,6 +174,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         f"method    {spec.method}" + (f": {plan.method.note}" if plan.method.note else ""),
         *(f"lora      {line}" for line in lora.summary(lora.parse(spec.lora + spec.lora_2))),
         *(f"edit      {each.mask}: {each.prompt}{_from(spec)}" for each in spec.edit),
+        *_decoder(plan),
         *_warning(plan),
         f"workers   {spec.workers} (ring {plan.mesh.ring} x ulysses {plan.mesh.ulysses}"
         + (f" x guidance {plan.mesh.guidance})" if plan.mesh.guidance > 1 else ")")
@@ -190,8 +203,22 @@ def _table(plan: CanvasPlan) -> list[str]:
             f"{name.replace('_', ' ')} {size / GIB:.2f}" for name, size in plan.estimate.rows()
         )
         total = plan.estimate.bytes_per_device / GIB
+        if flops := plan.estimate.decoder_flops:
+            lines.append(f"decoding  {flops / 1e12:.3g} TFLOP by the decoder, at most")
         lines.append(f"memory    {total:.2f} GiB on each device: {', '.join(parts)}")
     return lines
+
+
+def _decoder(plan: CanvasPlan) -> list[str]:
+    """How the picture is made of the last stage's, where another decoder makes it."""
+    if plan.decoder is None:
+        return []
+    (height, width), config = plan.size(-1), plan.decoder.config
+    steps = "1 step" if config.num_steps == 1 else f"{config.num_steps} steps"
+    return [
+        f"decoder   InfGen from {width} x {height} px, {steps}, {config.mode} attention "
+        f"({plan.decoder.folder})"
+    ]
 
 
 def _from(spec: RenderSpec) -> str:
@@ -201,7 +228,7 @@ def _from(spec: RenderSpec) -> str:
 def _warning(plan: CanvasPlan) -> list[str]:
     """That a method was asked for a size which the model knows."""
     spec, size = plan.spec, plan.facts.training_size
-    is_known = max(spec.height, spec.width) <= size
+    is_known = max(spec.height, spec.width) <= size or plan.decoder is not None
     if spec.method in ("none", "auto") or not is_known:
         return []
     if spec.num_frames > plan.facts.training_frames:

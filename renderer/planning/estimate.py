@@ -25,7 +25,8 @@ class Estimate:
     `weights` stay. `denoise` is what a step holds beside them: latents, the solver's memory,
     conditioning and activations, of which `in_flight` came from other workers. `decode` and
     `encode` are the autoencoder's. `text` is the text encoders', which are gone before the rest
-    is loaded. `host` is each worker's memory on the host: the noise, drawn whole.
+    is loaded. `host` is each worker's memory on the host: the noise, drawn whole. `decoder_flops`
+    are the operations of a decoder of any size, of all workers together.
     """
 
     weights: int
@@ -35,6 +36,7 @@ class Estimate:
     encode: int = 0
     text: int = 0
     host: int = 0
+    decoder_flops: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
 
     @property

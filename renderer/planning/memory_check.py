@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..checkpoints.decoder import PIXELS_A_TOKEN, DecoderFacts
 from ..errors import FriezeError, PlanError
 from ..inputs.host_memory import memory_bytes
 from ..models.device import device_type, has_cuda
@@ -25,6 +26,7 @@ HOPELESS = 64  # nor is one that would need so many times more
 LIVE_TENSORS = 24
 # [pixels, channels] at a decoder's end; some autoencoders work in float32 whatever is asked.
 LIVE_PIXELS, PIXEL_BYTES = 12, 4
+GATHERED_BYTES = 2**28  # keys and values around the places of a canvas, of a few rows
 
 
 def check(plan: CanvasPlan, again: Callable[[RenderSpec], CanvasPlan]) -> None:
@@ -108,4 +110,17 @@ def roughly(plan: CanvasPlan) -> int:
         pixels = cells * latent.downscale**2 * latent.temporal
         decode = pixels * LIVE_PIXELS * cost.decoder_channels * PIXEL_BYTES
         most = max(most, LIVE_TENSORS * tokens * cost.hidden * size, decode)
+    if plan.decoder is not None:
+        most = max(most, _decoder_bytes(plan, plan.decoder))
     return most + sum(cost.weight_bytes.values())
+
+
+def _decoder_bytes(plan: CanvasPlan, decoder: DecoderFacts) -> int:
+    """Likewise of a decoder of any size that draws a block, and what it reads around it."""
+    config = decoder.config
+    reach = 5 + config.depth * (config.kernel // 2)
+    rows = plan.block[0] + 2 * PIXELS_A_TOKEN * reach * config.num_steps
+    half, quarter = config.pixel_widths[:2]
+    numbers = 36 + 2 * half + quarter // 2 + config.width // 4  # a pixel
+    gathered = GATHERED_BYTES if config.mode == "window" else 0
+    return min(rows, plan.spec.height) * plan.spec.width * numbers * PIXEL_BYTES + gathered

@@ -14,6 +14,7 @@ from frieze.cluster.strategies import Strategy
 from .. import plugins
 from ..checkpoints import lora
 from ..checkpoints.checkpoint import describe
+from ..checkpoints.decoder import PIXELS_A_TOKEN
 from ..checkpoints.facts import LatentSpec, ModelFacts
 from ..errors import PlanError
 from ..extrapolation.method import Method, Stage, StepContext
@@ -23,7 +24,7 @@ from ..models.family import Guidance
 from ..sampling.noise_levels import Table
 from ..sampling.schedule_table import table
 from ..spec.render_spec import RenderSpec
-from . import checks, devices, memory_check
+from . import checks, decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
 from .guidance_scales import guidance_scales
 from .stage_plan import StagePlan
@@ -59,6 +60,8 @@ def _made(
     """The plan of a spec, whatever memory it needs."""
     facts = describe(spec.model, spec.revision, spec.variant)
     plugins.check("strategies", spec.strategy)
+    decoder = decoder_plan.described(spec, facts)
+    asked, spec = spec, decoder_plan.drawn(spec, facts)
     method = _settled(load_method(spec, facts), detected)
     checks.check_method(spec, facts, method)
     units = [_unit(index, method, spec, facts) for index in range(len(method.stages))]
@@ -70,25 +73,32 @@ def _made(
     checks.check_experts(spec, facts)
     guidance = guidance_scales(spec, facts)
     mesh = _mesh(spec, guidance)
-    size = block or spec.chunk or _block_size(spec, units[-1])
-    checks.check_block(size, spec, units[-1])
+    least = units[-1]
+    if decoder is not None:
+        decoder_plan.check(asked, spec, units[-1])
+        least = PIXELS_A_TOKEN
+    size = block or asked.chunk or _block_size(asked, least)
+    checks.check_block(size, asked, least)
     checks.check_edits(spec, len(method.stages))
-    found = _sources(spec, facts, method) if sources is None else sources
+    found = _sources(asked, facts, method) if sources is None else sources
     stages = tuple(
-        _stage(index, unit, method, spec, facts, mesh, size) for index, unit in enumerate(units)
+        _stage(index, unit, method, spec, facts, mesh, None if decoder else size)
+        for index, unit in enumerate(units)
     )
     checks.check(method, stages, facts.latent.patch, animates="image" in found)
     checks.check_bands(spec, facts, method, stages)
     return CanvasPlan(
-        spec=spec,
+        spec=asked,
         facts=facts,
         method=method,
         guidance=guidance,
         stages=stages,
         mesh=mesh,
-        block=(size, spec.width if spec.num_frames > 1 else min(size, spec.width)),
+        block=(size, asked.width if asked.num_frames > 1 else min(size, asked.width)),
         sources=found,
         detected=None if detected is None else tuple(detected),
+        decoder=decoder,
+        decoded=decoder_plan.rows(asked, size) if decoder else (),
     )
 
 
@@ -184,8 +194,9 @@ def _stage(
     spec: RenderSpec,
     facts: ModelFacts,
     mesh: Mesh,
-    block: int,
+    block: int | None,
 ) -> StagePlan:
+    """`block` is None where the picture's blocks are not the last stage's."""
     stage, last = method.stages[index], index + 1 == len(method.stages)
     latent = facts.latent
     if last and stage.scale != 1.0:
@@ -193,7 +204,9 @@ def _stage(
     canvas = _canvas(stage, spec, latent, unit)
     height, patch = canvas.height, unit // latent.downscale
     # Rows that are saved together: the picture's blocks at the end, at most 64 files before.
-    align = block // latent.downscale if last else patch * max(1, height // (64 * patch))
+    align = patch * max(1, height // (64 * patch))
+    if last and block is not None:
+        align = block // latent.downscale
     try:
         shares = cut(height, spec.workers, align=align)
     except LayoutError as error:

@@ -92,6 +92,12 @@ class RenderSpec(BaseModel):
     lora_2: Annotated[tuple[str, ...], IN_MODEL] = Field(
         default=(), description="the same for Wan 2.2's low-noise expert; default: none"
     )
+    decoder: Annotated[str | None, Role("Model", came_later=True)] = Field(
+        default=None,
+        min_length=1,
+        description="folder of an InfGen decoder, which makes --size from a picture of the trained "
+        "size; 'infgen' for the model's own; default: the autoencoder's",
+    )
     quantization: Annotated[str | None, IN_MODEL] = Field(
         default=None,
         description="quantise the denoiser's weights while loading; default: as they are",

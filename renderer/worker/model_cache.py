@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..autoencoders import infgen
 from ..checkpoints.checkpoint import load_family
+from ..checkpoints.decoder import DecoderFacts
 from ..checkpoints.facts import ModelFacts
 from ..models import loading
 from ..models.device import device_type
 from ..models.family import Model
 
 if TYPE_CHECKING:
+    from ..autoencoders.infgen_network import InfGenDecoder
     from ..planning.canvas_plan import CanvasPlan
     from ..spec.render_spec import RenderSpec
 
 
 _LOADED: dict[tuple[str, ...], Model] = {}
+_DECODERS: dict[tuple[str, ...], InfGenDecoder] = {}
 
 
 _LOADING = threading.Lock()
@@ -34,6 +38,16 @@ def model(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Model:
             loading.libraries(facts)
             _LOADED[key] = load_family(facts.family).load(facts, spec, device)
         return _LOADED[key]
+
+
+def decoder(facts: DecoderFacts, spec: RenderSpec, device: torch.device) -> InfGenDecoder:
+    """The decoder of any size of a plan, loaded once likewise."""
+    key = (facts.folder, spec.dtype, str(device))
+    with _LOADING:
+        if key not in _DECODERS:
+            _DECODERS.clear()
+            _DECODERS[key] = infgen.load(facts, loading.dtype_of(spec.dtype), device)
+        return _DECODERS[key]
 
 
 def weights(plan: CanvasPlan) -> tuple[str, ...]:

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from frieze.cluster.comm import Comm, axis_comms
-from frieze.cluster.layout import Band
+from frieze.cluster.layout import Band, Canvas
 
-from ..autoencoders.decoding import Piece, decode, quantise
+from ..autoencoders import infgen
+from ..autoencoders.decoding import Fault, Piece, decode, quantise
 from ..events import StepReport
 from ..exports import sinks
 from ..extrapolation.network_hooks import hook_method
 from ..files.location import Location
 from ..models import finite
-from ..models.family import Conditioning
+from ..models.family import Conditioning, Model
 from ..models.regional_prompts import RegionalPrompts
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.stage_plan import StagePlan
@@ -232,12 +233,16 @@ class Shard:
     def decode(self) -> Iterator[dict[str, str]]:
         """Decode this band and write it, yielding blocks that are safely on disk: {id: digests}."""
         done, bits = self.store.done(), self.plan.spec.bits
+
+        def is_done(frame: int, row: int) -> bool:
+            return self.store.covers(done, row, frame if self.plan.frames else None)
+
         with BlockWriter(self.store, sinks=sinks(self.picture_path)) as writer:
-            for piece in self._decoded(len(self.plan.stages) - 1, self.plan.block[0]):
-                for index, pixels_BCHW in enumerate(piece.pixels_BCTHW.unbind(2)):
-                    frame = piece.frame + index if self.plan.frames else None
-                    if not self.store.covers(done, piece.row, frame):
-                        writer.put(piece.row, quantise(pixels_BCHW, bits), frame)
+            for piece in self._finished(is_done):
+                for frame, pixels_BCHW in enumerate(piece.pixels_BCTHW.unbind(2), piece.frame):
+                    if not is_done(frame, piece.row):
+                        pixels_HWC = quantise(pixels_BCHW, bits)
+                        writer.put(piece.row, pixels_HWC, frame if self.plan.frames else None)
                 if finished := writer.drain():
                     yield finished
         if finished := writer.drain():
@@ -314,18 +319,47 @@ class Shard:
         self.trace.take("noise", noise, self._band)
         return noise
 
+    def _finished(self, is_done: Callable[[int, int], bool]) -> Iterator[Piece]:
+        """This worker's share of the finished picture or clip, piece by piece.
+
+        A decoder of any size leaves out what `is_done` by frame and row.
+        """
+        plan, last = self.plan, len(self.plan.stages) - 1
+        if plan.decoder is None:
+            return self._decoded(last, plan.block[0])
+        asked = infgen.Enlargement(
+            size=(plan.spec.height, plan.spec.width),
+            rows=plan.decoded[self.sharing.rank],
+            rows_per_block=plan.block[0],
+            seed=plan.spec.seed,
+            temporal=plan.facts.latent.temporal,
+            is_done=is_done,
+        )
+        network = model_cache.decoder(plan.decoder, plan.spec, self.device)
+        pieces = infgen.enlarged(
+            network, *self._to_decode(last), asked, fault=self._decoding_fault(last)
+        )
+        return self._traced(pieces)
+
     def _decoded(self, stage_index: int, rows_per_block: int) -> Iterator[Piece]:
         """This worker's share of a stage's picture or clip, piece by piece."""
-        stage, spec = self.plan.stages[stage_index], self.plan.spec
-        for piece in decode(
-            self.model,
-            self._shared(self.x_BCTHW),
-            stage.shares,
-            stage.canvas,
-            self.sharing,
-            rows_per_block=rows_per_block,
-            fault=lambda what: finite.error(what, f"decoding stage {stage_index + 1}", spec),
-        ):
+        fault, what = self._decoding_fault(stage_index), self._to_decode(stage_index)
+        return self._traced(decode(*what, rows_per_block=rows_per_block, fault=fault))
+
+    def _to_decode(self, stage_index: int) -> tuple[Model, Tensor, tuple[Band, ...], Canvas, Comm]:
+        """What decodes a stage, and of it this worker's share among all."""
+        stage = self.plan.stages[stage_index]
+        share = self._shared(self.x_BCTHW)
+        return self.model, share, stage.shares, stage.canvas, self.sharing
+
+    def _decoding_fault(self, stage_index: int) -> Fault:
+        """What to raise over something in decoding a stage that is not finite."""
+        where = f"decoding stage {stage_index + 1}"
+        return lambda what: finite.error(what, where, self.plan.spec)
+
+    def _traced(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """The same pieces, noted where the spec asks for digests."""
+        for piece in pieces:
             self.trace.take(f"pixels {piece.frame}/{piece.row}", piece.pixels_BCTHW, piece.rows)
             yield piece
 

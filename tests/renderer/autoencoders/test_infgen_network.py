@@ -19,34 +19,12 @@ from frieze.renderer.autoencoders.infgen_positions import (
     neighbours,
     sphere,
 )
+from support.decoders import decoder
 from tolerances import CONTROL, CROP_FLOAT32, ENLARGED, EXACT_FLOAT64
 
 SIZE = (384, 64)  # taller than the network reaches from its middle
 INNER = Window(SIZE, range(170, 203), range(3, 60))
 BORDERS = [Window(SIZE, rows, range(64)) for rows in (range(8), range(376, 384))]
-
-
-def decoder(dtype: torch.dtype = torch.float64, **options: Any) -> InfGenDecoder:
-    """A tiny one, that draws something."""
-    torch.manual_seed(0)
-    tiny: dict[str, Any] = {
-        "latent_channels": 4,
-        "width": 32,
-        "depth": 1,
-        "trunk_depth": 1,
-        "heads": 2,
-        "pixel_widths": (8, 16),
-        "directions": 16,
-        "pooled": 2,
-        "num_steps": 1,
-    }
-    made = InfGenDecoder(**tiny | options).to(dtype).eval()
-    torch.nn.init.normal_(made.conv_out.weight, std=0.3)
-    torch.nn.init.normal_(made.mask_token)
-    for layer in made.modules():
-        if type(layer).__name__ == "Modulation":
-            torch.nn.init.normal_(layer.linear.weight, std=0.1)
-    return made
 
 
 def latent(made: InfGenDecoder) -> Latent:

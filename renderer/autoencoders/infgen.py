@@ -1,0 +1,138 @@
+"""InfGen in a render: latents that lie in bands on many ranks become each rank's rows of a picture.
+
+The latent and its exact decode are small, and every rank gets them whole; then each draws its own
+rows alone, block by block, and no rank waits for another.
+Shape suffixes: B batch, C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from frieze.cluster.comm import Comm, Like
+from frieze.cluster.layout import Band, Canvas
+
+from ..checkpoints.decoder import DecoderFacts
+from ..errors import ModelError
+from ..files.library_errors import as_model_error
+from ..models import finite
+from ..models.family import Model
+from .decoding import Fault, Piece, decode
+from .infgen_network import InfGenDecoder
+from .infgen_positions import Window
+
+if TYPE_CHECKING:
+    from .infgen_network import Latent
+
+
+@dataclass(frozen=True)
+class Enlargement:
+    """What is drawn of an enlarged picture: its size, the rows of this rank, its noise.
+
+    `temporal` are the frames that a latent frame stands for. Of what `is_done` says is there,
+    by frame and first row of a block, nothing is drawn.
+    """
+
+    size: tuple[int, int]
+    rows: Band
+    rows_per_block: int
+    seed: int
+    temporal: int = 1
+    is_done: Callable[[int, int], bool] = lambda frame, row: False
+
+
+def load(facts: DecoderFacts, dtype: torch.dtype, device: torch.device) -> InfGenDecoder:
+    """The network in eval mode; raises `ModelError` for weights that are damaged or not its own."""
+    folder = Path(facts.folder)
+    with as_model_error(folder, "be loaded"):
+        network, info = InfGenDecoder.from_pretrained(
+            folder,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights, {missing[0]} first; fetch the decoder anew"
+        )
+    finite.check_weights(network, folder)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def enlarged(
+    network: InfGenDecoder,
+    model: Model,
+    x_BCTHW: Tensor,
+    bands: tuple[Band, ...],
+    canvas: Canvas,
+    comm: Comm,
+    asked: Enlargement,
+    *,
+    fault: Fault | None = None,
+) -> Iterator[Piece]:
+    """Yield this rank's rows of the enlarged picture or clip, block by block, frame by frame.
+
+    Collective up to the first piece; then each rank works alone. Raises what `fault` makes of the
+    name of what is not finite.
+    """
+    x_BCTHW, pixels_BCTHW = whole(model, x_BCTHW, bands, canvas, comm, fault)
+    for frame in range(pixels_BCTHW.shape[2]):
+        starts = range(asked.rows.start, asked.rows.stop, asked.rows_per_block)
+        missing = [row for row in starts if not asked.is_done(frame, row)]
+        if not missing:
+            continue
+        latent = _latent(network, x_BCTHW, pixels_BCTHW, frame, asked.temporal)
+        for row in missing:
+            rows = range(row, min(row + asked.rows_per_block, asked.rows.stop))
+            window = Window(asked.size, rows, range(asked.size[1]))
+            pixels_BCHW = network.draw(latent, window, seed=asked.seed, frame=frame)
+            if fault and not finite.is_finite([pixels_BCHW]):
+                raise fault("the decoded pixels")
+            yield Piece(frame, row, pixels_BCHW.unsqueeze(2))
+
+
+def whole(
+    model: Model,
+    x_BCTHW: Tensor,
+    bands: tuple[Band, ...],
+    canvas: Canvas,
+    comm: Comm,
+    fault: Fault | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The canvas' latents and their exact decode, [B, 3, T, H, W] in about [-1, 1], on all ranks.
+
+    The decode is at least float32, whatever the autoencoder's precision.
+    """
+    factor = model.facts.latent.downscale
+    rows = canvas.height * factor  # more than any band has: a piece for each group of frames
+    pieces = decode(model, x_BCTHW, bands, canvas, comm, rows_per_block=rows, fault=fault)
+    own = torch.cat([piece.pixels_BCTHW for piece in pieces], dim=2)
+    own = own.to(torch.promote_types(own.dtype, torch.float32))
+    scale = Fraction(own.shape[-2], bands[comm.rank].rows)
+    return (
+        _gathered(comm, x_BCTHW, [band.rows for band in bands]),
+        _gathered(comm, own, [band.scaled(scale).rows for band in bands]),
+    )
+
+
+def _gathered(comm: Comm, own: Tensor, rows: list[int]) -> Tensor:
+    """All ranks' rows, in their order."""
+    like = Like.of(own)
+    return torch.cat(comm.all_gather(own, [like.with_size(-2, n) for n in rows]), dim=-2)
+
+
+@torch.no_grad()
+def _latent(
+    network: InfGenDecoder, x_BCTHW: Tensor, pixels_BCTHW: Tensor, frame: int, temporal: int
+) -> Latent:
+    """What the network knows of one frame: the latent frame that stands for it, and its decode."""
+    latent_frame = (frame + temporal - 1) // temporal
+    return network.latent(x_BCTHW[:, :, latent_frame], pixels_BCTHW[:, :, frame])

@@ -1,0 +1,121 @@
+"""Renders with a decoder of any size: the same on all workers, stopped, killed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frieze.renderer import Event, RenderCancelledError, StoreError, render, resume
+from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
+from frieze.renderer.store.store import Store
+from support.decoders import saved
+from support.drawing import draw, grey_levels, pixels, small_spec
+from tolerances import AMPLE, CONTROL, GREY_LEVELS
+
+WISH = {"width": 320, "height": 384, "chunk": 64, "num_inference_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("decoder"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    """Drawn on one worker."""
+    path = tmp_path_factory.mktemp("whole") / "a.zarr"
+    draw(path, decoder=str(folder), **WISH)
+    return path
+
+
+def test_any_number_of_workers_draws_the_same(tmp_path: Path, folder: Path, whole: Path) -> None:
+    assert pixels(whole).shape == (384, 320, 3)
+    for workers in (2, 3, 5):
+        path = tmp_path / f"{workers}.zarr"
+        draw(path, decoder=str(folder), workers=workers, **WISH)
+        assert grey_levels(pixels(path), pixels(whole)) <= GREY_LEVELS
+    draw(tmp_path / "seed.zarr", decoder=str(folder), seed=8, **WISH)  # the control
+    assert grey_levels(pixels(tmp_path / "seed.zarr"), pixels(whole)) > GREY_LEVELS
+
+
+def test_one_that_was_stopped_while_decoding_goes_on_to_the_same_bytes(
+    tmp_path: Path, folder: Path, whole: Path
+) -> None:
+    path, cancel = tmp_path / "a.zarr", threading.Event()
+
+    def listen(event: Event) -> None:
+        if event.kind == "block":
+            cancel.set()
+
+    with pytest.raises(RenderCancelledError):
+        render(small_spec(path, decoder=str(folder), **WISH), on_event=listen, cancel=cancel)
+    there = len(Store.open(path).done())
+    assert 0 < there < 30
+    resume(path)
+    assert np.array_equal(pixels(path), pixels(whole))
+
+
+KILLED = """
+import os, signal, sys
+from frieze.renderer import RenderSpec, render
+spec = RenderSpec.model_validate_json(sys.argv[1])
+kill = lambda event: event.kind == "block" and os.kill(os.getpid(), signal.SIGKILL)
+render(spec, on_event=kill)
+"""
+
+
+def test_one_that_was_killed_while_decoding_goes_on_to_the_same_bytes(
+    tmp_path: Path, folder: Path, whole: Path
+) -> None:
+    path = tmp_path / "a.zarr"
+    spec = small_spec(path, decoder=str(folder), **WISH)
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, spec.model_dump_json()], capture_output=True, timeout=AMPLE
+    )
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    resume(path)
+    assert np.array_equal(pixels(path), pixels(whole))
+
+
+def test_a_store_is_not_gone_on_with_by_another_decoder(tmp_path: Path, folder: Path) -> None:
+    own = shutil.copytree(folder, tmp_path / "decoder")
+    path, cancel = tmp_path / "a.zarr", threading.Event()
+
+    def listen(event: Event) -> None:
+        if event.kind == "step":
+            cancel.set()
+
+    spec = small_spec(path, decoder=str(own), **WISH)
+    with pytest.raises(RenderCancelledError):
+        render(spec, on_event=listen, cancel=cancel)
+    config = (own / "config.json").read_text()
+    (own / "config.json").write_text(json.dumps(json.loads(config) | {"num_steps": 2}))
+    with pytest.raises(StoreError, match=r"was begun otherwise \(decoder: "):
+        resume(path)
+    (own / "config.json").write_text(config)
+    own.rename(tmp_path / "moved")
+    (tmp_path / "decoder").symlink_to("moved")
+    resume(path)
+
+
+def test_the_picture_is_the_enlarged_decode_where_nothing_is_trained(tmp_path: Path) -> None:
+    """Box-averaged it is the picture of the trained size; the control is that, moved."""
+    plain = saved(tmp_path / "plain")
+    network = InfGenDecoder.from_pretrained(plain)
+    for weight in network.conv_out.parameters():
+        weight.data.zero_()
+    network.save_pretrained(plain)
+    draw(tmp_path / "a.zarr", decoder=str(plain), num_inference_steps=2, width=512, height=512)
+    draw(tmp_path / "b.zarr", num_inference_steps=2)
+    large, small = (pixels(tmp_path / f"{name}.zarr").astype(float) for name in "ab")
+    halved = large.reshape(256, 2, 256, 2, 3).mean((1, 3))
+    assert np.abs(halved - small).mean() < 1
+    assert np.abs(np.roll(halved, 8, 0) - small).mean() > 1 + CONTROL
