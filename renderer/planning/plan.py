@@ -47,8 +47,19 @@ def plan(
     """
     devices.check(spec)
     plan = _made(spec, block, sources, detected)
+    if (most := _most(spec)) is not None:
+        _made(most, plan.block[0], plan.sources, detected)
     memory_check.check(plan, lambda changed: _made(changed, block, plan.sources, detected))
     return plan
+
+
+def _most(spec: RenderSpec) -> RenderSpec | None:
+    """The render on as many workers as it may come to have, which must do too."""
+    if spec.max_workers is None:
+        return None
+    unit = spec.guidance_ranks * spec.ulysses
+    workers = max(spec.workers, spec.max_workers // unit * unit)
+    return spec.model_copy(update={"workers": workers, "max_workers": None})
 
 
 def _made(

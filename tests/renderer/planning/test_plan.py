@@ -54,6 +54,14 @@ def test_a_range_of_workers_is_planned_for_the_fewest_with_blocks_for_the_most()
     assert "workers   2 (ring 2 x ulysses 1), up to 8 where there is room" in str(made)
 
 
+def test_a_range_of_workers_is_refused_where_the_most_cannot_draw_every_stage() -> None:
+    """Before any work: not when there is room for them, in the middle of it."""
+    fields = {"height": 512, "width": 512, "method": "pi", "chunk": 16}
+    plan(spec(**fields, workers="2..16"))
+    with pytest.raises(PlanError, match=r"^a stage of 256 rows: .* into 32 bands .* at most 16"):
+        plan(spec(**fields, workers="2..32"))
+
+
 def test_a_plan_for_other_workers_keeps_the_blocks_and_shares_what_it_can() -> None:
     wide = plan(spec(height=512, width=512, workers=4, ulysses=4))
     narrow = replanned(wide, 3)
