@@ -22,6 +22,7 @@ from diffusers import (
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ..training.text_dropout import SD3_PROBABILITY
 from . import oracle, scenes
 from .models import new_schedule, new_text, new_transformer, new_unet
 from .parallel import launch
@@ -186,6 +187,8 @@ def main() -> None:
     parser.add_argument("--number", type=int, help="pictures in the bank, or prompts to judge")
     parser.add_argument("--steps", type=int, default=24, help="denoising steps to judge with")
     parser.add_argument("--text-tokens", type=int, default=TEXT_TOKENS)
+    dropout = f"share of texts each encoder is trained without; SD3's is {SD3_PROBABILITY:g}"
+    parser.add_argument("--text-dropout", type=float, default=0.0, help=dropout)
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
     if chosen.command == "vae":
@@ -195,7 +198,8 @@ def main() -> None:
     elif chosen.command == "bank":
         launch(fill_bank, chosen.work, chosen.ranks, chosen.number or 8000)
     elif chosen.command == "transformer":
-        launch(train_transformer, chosen.work, chosen.ranks, Plan(minutes=chosen.minutes))
+        wish = Plan(minutes=chosen.minutes, text_dropout=chosen.text_dropout)
+        launch(train_transformer, chosen.work, chosen.ranks, wish)
     elif chosen.command == "unet":
         plan = UNetPlan(parts=CHECKPOINT, minutes=chosen.minutes)
         launch(train_unet, chosen.work, chosen.ranks, plan)

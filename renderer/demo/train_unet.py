@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ..training.timesteps import LogitNormal
 from . import oracle, scenes
 from .models import new_schedule, new_unet
 from .parallel import agree, backward
@@ -35,8 +36,8 @@ BANK = 2400
 EMA_KEEP = 0.998
 DROPPED = 0.1
 GUIDANCE, STEPS = 3.0, 15
-# Mean of the logit of t/1000: above 0, since the layout is decided at high noise.
-NOISE_MEAN = 0.4
+# Of t/1000: more at high noise, where the layout is decided.
+TIMESTEPS = LogitNormal(mean=0.4)
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ def _loss(
 ) -> Tensor:
     """Squared error of the velocity at a logit-normal time; `kept_T` is alpha-bar by timestep."""
     noise_BCHW = torch.from_numpy(rng.standard_normal(x0_BCHW.shape, np.float32))
-    time_B = torch.from_numpy(rng.standard_normal(len(x0_BCHW), np.float32)) + NOISE_MEAN
-    t_B = (1000 * time_B.sigmoid()).long().clamp(max=999)
+    time_B = TIMESTEPS.quantile(torch.from_numpy(rng.random(len(x0_BCHW))))
+    t_B = (1000 * time_B).long().clamp(max=999)
     signal_B111, noise_B111 = (
         x.sqrt()[:, None, None, None] for x in (kept_T[t_B], 1 - kept_T[t_B])
     )

@@ -1,1 +1,1 @@
-"""What the trainings of models share: times of rectified flow, dropped texts."""
+"""What the trainings of models share: times of rectified flow, dropped texts; InfGen's step."""

@@ -1,0 +1,190 @@
+"""One step of training an InfGen decoder by rectified flow on crops of large pictures.
+
+The residual r of a picture over its enlarged decode, times the network's gain, is noised to
+r_t = (1 - t) r + t eps, and the network gives r back; its squared error is weighed as the
+velocity's would be. Only the crop is drawn and noised, at its place on the canvas. What a step
+draws depends on its number alone, so a training that goes on makes the weights of one that never
+stopped.
+Shape suffixes: B batch (1 picture), C channels, H rows, W columns (h, w: of a crop).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..autoencoders.infgen_network import PATCH, InfGenDecoder, Latent
+from ..autoencoders.infgen_positions import Window
+from .timesteps import LogitNormal, Timesteps, loss_weight, sample
+
+STATE = "training.pt"
+
+
+class Pictures(Protocol):
+    """What is learned from: pictures that can be had in parts at any size."""
+
+    def decoded_size(self, number: int) -> tuple[int, int]:
+        """Rows and columns of a picture's exact decode, whose enlargement is 1."""
+
+    def latents(self, number: int) -> tuple[Tensor, Tensor]:
+        """Latents [1, C, H, W] of a picture, and their exact decode [1, 3, H, W]."""
+
+    def crop(self, number: int, window: Window) -> Tensor:
+        """A window of the same picture at the size of the window's canvas, [1, 3, h, w]."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+
+@dataclass(frozen=True)
+class FlowPlan:
+    """How a decoder is trained.
+
+    `crop` pixels a side; `scales` are the least and the most enlargement, drawn log-uniformly.
+    `least_time` bounds the weight of errors near the clean end, as in `loss_weight`.
+    """
+
+    steps: int
+    batch: int = 8
+    crop: int = 64
+    scales: tuple[float, float] = (1.0, 8.0)
+    rate: float = 2e-3
+    warm_up: int = 100
+    ema: float = 0.995
+    least_time: float = 0.12
+    timesteps: Timesteps = field(default_factory=lambda: LogitNormal(0.3, 1.2))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.crop % PATCH or self.crop < PATCH:
+            raise ValueError(f"crop {self.crop} is no multiple of {PATCH}")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What one example is: a picture, the tokens of its canvas, a noise level, and its noise."""
+
+    picture: int
+    tokens: Window
+    time: float
+    seed: int
+
+
+def drawn_crop(plan: FlowPlan, pictures: Pictures, step: int, item: int) -> Crop:
+    """The item-th example of a step, by their numbers alone; places are uniform on the canvas."""
+    key = (plan.seed * 1_000_003 + step) * 4099 + item
+    generator = torch.Generator().manual_seed(key % 2**63)
+    picture = int(torch.randint(len(pictures), (1,), generator=generator))
+    u = torch.rand(3, generator=generator, dtype=torch.float64)
+    least, most = (math.log(scale) for scale in plan.scales)
+    scale, side = math.exp(least + float(u[0]) * (most - least)), plan.crop // PATCH
+    height, width = (
+        max(side, round(pixels * scale / PATCH)) for pixels in pictures.decoded_size(picture)
+    )
+    top, left = (
+        int(float(v) * (most - side + 1)) for v, most in zip(u[1:], (height, width), strict=True)
+    )
+    rows, columns = range(top, top + side), range(left, left + side)
+    time = float(sample(plan.timesteps, 1, generator))
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return Crop(picture, Window((height, width), rows, columns), time, seed)
+
+
+def flow_loss(
+    network: InfGenDecoder, latent: Latent, crop: Crop, target_B3hw: Tensor, least_time: float
+) -> Tensor:
+    """Weighed squared error of the clean residual on one crop."""
+    window = crop.tokens.times(PATCH)
+    low_B3hw = network.enlarged(latent, window)
+    residual_B3hw = network.config.gain * (target_B3hw - low_B3hw)
+    generator = torch.Generator().manual_seed(crop.seed)
+    eps_B3hw = torch.randn(residual_B3hw.shape, generator=generator).to(residual_B3hw)
+    noisy_B3hw = torch.lerp(residual_B3hw, eps_B3hw, crop.time)
+    time_B = torch.tensor([crop.time], dtype=torch.float64, device=residual_B3hw.device)
+    clean_B3hw = network(latent, crop.tokens, noisy_B3hw, time_B, crop.seed)
+    weight = float(loss_weight("sample", time_B, least_time))
+    return weight * (clean_B3hw - residual_B3hw).float().square().mean()
+
+
+class FlowTraining:
+    """A network, its average, its optimiser, and the number of steps that are done."""
+
+    def __init__(self, network: InfGenDecoder, plan: FlowPlan) -> None:
+        self.network, self.plan, self.step_index = network.train(), plan, 0
+        self.average = copy.deepcopy(network).eval().requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(network.parameters(), plan.rate, betas=(0.9, 0.99))
+
+    def step(self, pictures: Pictures) -> float:
+        """Learn from one batch; the mean loss of its examples before it."""
+        plan = self.plan
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for item in range(plan.batch):
+            loss = self._loss(pictures, item) / plan.batch
+            loss.backward()
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.step_index += 1
+        self._follow()
+        return total
+
+    def _loss(self, pictures: Pictures, item: int) -> Tensor:
+        crop = drawn_crop(self.plan, pictures, self.step_index, item)
+        latent = self.network.latent(*pictures.latents(crop.picture))
+        target_B3hw = pictures.crop(crop.picture, crop.tokens.times(PATCH))
+        return flow_loss(self.network, latent, crop, target_B3hw, self.plan.least_time)
+
+    @property
+    def rate(self) -> float:
+        """Rises over the first steps and falls by a cosine to a hundredth at the last."""
+        part = min(1.0, self.step_index / self.plan.steps)
+        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part))
+        return self.plan.rate * min(1.0, (self.step_index + 1) / self.plan.warm_up) * fall
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The average, which at first follows faster: a new network has no past."""
+        keep = min(self.plan.ema, self.step_index / (self.step_index + 10))
+        for slow, fast in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            slow.lerp_(fast, 1 - keep)
+
+    def save(self, folder: Path) -> None:
+        """Write all that going on needs, whole or not at all."""
+        states = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step_index,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{STATE}.part"
+        torch.save(states, part)
+        os.replace(part, folder / STATE)
+
+    def restore(self, folder: Path) -> None:
+        """Go on from where `save` was called, if it was."""
+        if not (folder / STATE).exists():
+            return
+        saved: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
+        self.network.load_state_dict(saved["network"])
+        self.average.load_state_dict(saved["average"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.step_index = saved["step"]
+
+    def run(self, pictures: Pictures, tell: Callable[[int, float], None] | None = None) -> None:
+        """All steps that are not done; `tell` hears of each, with its loss."""
+        while self.step_index < self.plan.steps:
+            loss = self.step(pictures)
+            if tell is not None:
+                tell(self.step_index, loss)

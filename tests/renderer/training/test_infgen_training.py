@@ -1,0 +1,142 @@
+"""Training an InfGen decoder: what is drawn, what is learned, and going on to the same weights."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
+from frieze.renderer.autoencoders.infgen_positions import Window
+from frieze.renderer.training.infgen_training import (
+    FlowPlan,
+    FlowTraining,
+    drawn_crop,
+    flow_loss,
+)
+from support.decoders import TINY
+from tolerances import CONTROL
+
+PLAN = FlowPlan(steps=6, batch=2, crop=16, warm_up=2, scales=(1.0, 4.0))
+
+
+class Stripes:
+    """Pictures of sharp stripes, of which the decode at 32 pixels knows the means only."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def decoded_size(self, number: int) -> tuple[int, int]:
+        return 32, 32
+
+    def latents(self, number: int) -> tuple[Tensor, Tensor]:
+        picture = self.crop(number, Window.whole((32, 32)))
+        z = F.avg_pool2d(picture, 8)
+        return torch.cat([z, z[:, :1]], dim=1), F.avg_pool2d(picture, 3, 1, 1)
+
+    def crop(self, number: int, window: Window) -> Tensor:
+        x = (torch.arange(window.columns.start, window.columns.stop) + 0.5) / window.size[1]
+        y = (torch.arange(window.rows.start, window.rows.stop) + 0.5) / window.size[0]
+        waves = (2 * math.pi * (number + 1) * (3 * x + y[:, None])).sin().sign() * 0.8
+        return waves.expand(1, 3, -1, -1).clone()
+
+
+def network() -> InfGenDecoder:
+    torch.manual_seed(0)
+    return InfGenDecoder(**TINY)
+
+
+def trained(plan: FlowPlan, **options: Any) -> FlowTraining:
+    training = FlowTraining(network(), plan)
+    training.run(Stripes(), **options)
+    return training
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_crops_are_of_the_canvas_and_by_their_numbers() -> None:
+    crops = [drawn_crop(PLAN, Stripes(), step, 0) for step in range(400)]
+    assert crops == [drawn_crop(PLAN, Stripes(), step, 0) for step in range(400)]
+    assert drawn_crop(PLAN, Stripes(), 0, 1) != crops[0]
+    for crop in crops:
+        window = crop.tokens.times(8)
+        assert window.shape == (16, 16)
+        assert window.rows.stop <= window.size[0]
+        assert window.columns.stop <= window.size[1]
+        assert 32 <= window.size[0] == window.size[1] <= 128
+        assert 0 < crop.time < 1
+    assert {crop.picture for crop in crops} == {0, 1, 2}
+    logs = torch.tensor([math.log2(crop.tokens.size[0] / 4) for crop in crops])
+    assert float(logs.mean()) == pytest.approx(1, abs=0.1)  # log-uniform from 1 to 4
+    edges = [crop.tokens for crop in crops if crop.tokens.rows.start == 0]
+    assert len(edges) > 40
+    assert any(crop.tokens.rows.stop == crop.tokens.size[0] for crop in crops)
+
+
+def test_the_loss_of_a_network_at_its_start_is_the_residuals_own() -> None:
+    pictures, made = Stripes(), network()
+    crop = drawn_crop(PLAN, pictures, 3, 0)
+    latent = made.latent(*pictures.latents(crop.picture))
+    target = pictures.crop(crop.picture, crop.tokens.times(8))
+    residual = 4 * (target - made.enlarged(latent, crop.tokens.times(8)))
+    expected = float(residual.square().mean()) / max(crop.time, 0.12) ** 2
+    assert float(flow_loss(made, latent, crop, target, 0.12)) == pytest.approx(expected, rel=1e-5)
+
+
+@torch.enable_grad()
+def test_it_learns_and_the_average_follows() -> None:
+    losses: list[float] = []
+    plan = FlowPlan(steps=40, batch=2, crop=16, warm_up=5, rate=5e-3, scales=(2.0, 2.0))
+    training = trained(plan, tell=lambda _, loss: losses.append(loss))
+    assert len(losses) == 40
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert not same(training.average, training.network)
+    fresh = network()
+    moved = training.average.conv_out.weight - fresh.conv_out.weight.detach()
+    assert float(moved.abs().max()) > CONTROL
+
+
+@torch.enable_grad()
+def test_a_training_that_goes_on_makes_the_same_weights(tmp_path: Path) -> None:
+    whole = trained(PLAN)
+    begun = FlowTraining(network(), PLAN)
+    for _ in range(3):
+        begun.step(Stripes())
+    begun.save(tmp_path)
+    again = FlowTraining(InfGenDecoder(**TINY), PLAN)
+    again.restore(tmp_path)
+    assert again.step_index == 3
+    again.run(Stripes())
+    assert same(again.network, whole.network)
+    assert same(again.average, whole.average)
+    assert [file.name for file in tmp_path.iterdir()] == ["training.pt"]
+    forgetful = FlowTraining(InfGenDecoder(**TINY), PLAN)  # the control: without the optimiser
+    forgetful.network.load_state_dict(begun.network.state_dict())
+    forgetful.step_index = 3
+    forgetful.run(Stripes())
+    assert not same(forgetful.network, whole.network)
+
+
+def test_the_rate_rises_and_falls() -> None:
+    training = FlowTraining(network(), FlowPlan(steps=100, warm_up=10, rate=1.0))
+    rates = []
+    for training.step_index in range(101):
+        rates.append(training.rate)
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(rates[9], abs=0.03)
+    assert rates[100] == pytest.approx(0.01)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_a_crop_of_no_whole_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match="crop 60 is no multiple of 8"):
+        FlowPlan(steps=1, crop=60)
