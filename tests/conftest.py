@@ -26,6 +26,7 @@ from support.ray_fixture import (  # noqa: F401  fixtures for every test
     _fleets,
     _marked_for_ray,
     check_mark,
+    empty_cluster,
     ray_cluster,
     ray_fleet,
 )

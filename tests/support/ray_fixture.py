@@ -2,7 +2,7 @@
 
 They are marked `ray`, which keeps them in one process: others would start a second Ray, or use this
 one where it happens to be there.
-A process on Ray takes seconds to import torch: `ray_fleet` has two that a file's tests share.
+A process on Ray takes seconds to import torch: `ray_fleet` has two that all tests share.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from frieze.cluster.ray.session import start
 from support.fleet_workers import Worker
 from tolerances import AMPLE
 
-FIXTURES = {"ray_cluster", "ray_fleet", "_fleets"}
+FIXTURES = {"ray_cluster", "ray_fleet", "empty_cluster", "_fleets"}
 NUM_CPUS = 6  # logical: how many workers of one CPU fit at the same time
+BASE = 10
 
 
 def check_mark(item: pytest.Item) -> None:
@@ -85,9 +86,9 @@ def ray_cluster() -> Iterator[int]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def _fleets(ray_cluster: int) -> Iterator[list[RayFleet]]:
-    """The one fleet that tests of a file share, once it is there."""
+    """The one fleet that tests share, once it is there."""
     fleets: list[RayFleet] = []
     yield fleets
     for fleet in fleets:
@@ -95,10 +96,18 @@ def _fleets(ray_cluster: int) -> Iterator[list[RayFleet]]:
 
 
 @pytest.fixture
+def empty_cluster(ray_cluster: int, _fleets: list[RayFleet]) -> int:
+    """A Ray of which all is free: how many CPUs it offers."""
+    while _fleets:
+        _fleets.pop().close()
+    return ray_cluster
+
+
+@pytest.fixture
 def ray_fleet(_fleets: list[RayFleet]) -> Iterator[RayFleet]:
     """Two ranks of base 10 on Ray. A test may break them: the next one has them mended."""
     if not _fleets:
-        _fleets.append(RayFleet.launch(Worker, 2, 10, timeout=AMPLE))
+        _fleets.append(RayFleet.launch(Worker, 2, BASE, timeout=AMPLE))
     (fleet,) = _fleets
     yield fleet
     if fleet.has_ended:

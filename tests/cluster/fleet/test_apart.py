@@ -99,15 +99,15 @@ def test_a_cluster_without_room_for_it_is_refused(ray_cluster: int) -> None:
 
 
 @pytest.mark.ray
-def test_room_that_is_there_is_given_back_and_room_that_is_not_is_told(ray_cluster: int) -> None:
+def test_room_that_is_there_is_given_back_and_room_that_is_not_is_told(empty_cluster: int) -> None:
     for _ in range(2):
-        check_room(ray_cluster, num_cpus=1, num_gpus=0, wait=AMPLE)
-    with pytest.raises(FleetError, match=rf"{ray_cluster + 1} workers of 1 CPU .* within 0.5 s"):
-        check_room(ray_cluster + 1, num_cpus=1, num_gpus=0, wait=0.5)
+        check_room(empty_cluster, num_cpus=1, num_gpus=0, wait=AMPLE)
+    with pytest.raises(FleetError, match=rf"{empty_cluster + 1} workers of 1 CPU .* within 0.5 s"):
+        check_room(empty_cluster + 1, num_cpus=1, num_gpus=0, wait=0.5)
     with pytest.raises(FleetError, match=r"1 CPU and 1 GPU .* 0 GPU \(0 free\)"):
         check_room(1, num_cpus=1, num_gpus=1, wait=0.5)
     assert (
-        RayFleet.run_isolated(errands.threads, num_cpus=ray_cluster)
+        RayFleet.run_isolated(errands.threads, num_cpus=empty_cluster)
         == os.environ["OMP_NUM_THREADS"]
     )
 

@@ -9,12 +9,16 @@ import pytest
 
 from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
 from support.fleet_workers import Unwilling, Worker
+from support.ray_fixture import BASE
 
 
 @pytest.fixture(params=["threads", "turns", pytest.param("ray", marks=pytest.mark.ray)])
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     if request.param == "ray":
-        yield request.getfixturevalue("ray_fleet")
+        shared: Fleet = request.getfixturevalue("ray_fleet")
+        yield shared
+        if not shared.has_ended:
+            shared.replace_workers(Worker, BASE)
         return
     with LocalFleet.launch(Worker, 2, 10, turns=request.param == "turns") as fleet:
         yield fleet

@@ -16,7 +16,7 @@ from support.fleet_workers import Brittle, Worker, once
 from tolerances import AMPLE
 
 FOREVER = 3600.0  # seconds; longer than a test may take
-SILENT = 6.0
+SILENT = 4.0
 
 
 @pytest.mark.ray
@@ -24,11 +24,12 @@ def test_a_stopped_rank_is_found_in_a_verb_that_may_take_for_ever(
     ray_cluster: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "SILENT_SECONDS", SILENT)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 1.0)
     with RayFleet.launch(Worker, 2, timeout=FOREVER) as fleet:
         fleet.all("idle", 1.5 * SILENT)  # the control: nothing is said for longer than that
         stopped = fleet.describe()[1].pid
         begun = once(tmp_path / "begun", lambda: os.kill(stopped, signal.SIGSTOP))
-        with pytest.raises(WorkerLostError, match=r"rank 1 .*did not answer for 6 s") as caught:
+        with pytest.raises(WorkerLostError, match=r"rank 1 .*did not answer for 4 s") as caught:
             fleet.all("stall", 1, FOREVER, begun)
         assert caught.value.rank == 1
         fleet.recover()
