@@ -1,4 +1,4 @@
-"""Memory that SDXL's plans ask of devices of 80 GB, method by method: no weights, no devices.
+"""What SDXL's plans ask of devices of 80 GB, method by method: no weights, no devices.
 
 `python tests/bench/plans.py > tests/bench/results/plans.md`, minutes on one core.
 """
@@ -33,20 +33,23 @@ def row(folder: str, size: int, method: str, workers: int) -> str:
         method=method,
         workers=workers,
     )
-    needed = plan(spec).estimate
+    made = plan(spec)
+    needed = made.estimate
     parts = (needed.weights, needed.encode, needed.denoise, needed.in_flight, needed.decode)
     cells = " | ".join(f"{part / GIB:.2f}" for part in parts)
     reason = fits(needed, DEVICE)
     verdict = "accepted" if reason is None else f"refused: {reason}"
     whole = f"{needed.bytes_per_device / GIB:.2f}"
-    return f"| {size} | {method} | {workers} | {cells} | {whole} | {verdict} |"
+    work = f"{made.cost.relative:.2f}"
+    return f"| {size} | {method} | {workers} | {work} | {cells} | {whole} | {verdict} |"
 
 
 def main() -> None:
     """Prints the table."""
     print("# SDXL on devices of 80 GB: peaks by part, in GiB, as plans count them\n")
     print("Written by `tests/bench/plans.py`; half precision, two prompts a step.\n")
-    heads = ("size", "method", "workers", "weights", "encode", "denoise", "of it in flight")
+    print("Work is the FLOPs of denoising beside drawing the size directly.\n")
+    heads = ("size", "method", "workers", "work", "weights", "encode", "denoise", "of it in flight")
     print(f"| {' | '.join((*heads, 'decode', 'peak', 'plan'))} |")
     print(f"|{'---|' * (len(heads) + 3)}")
     with tempfile.TemporaryDirectory() as folder:

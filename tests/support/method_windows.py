@@ -1,10 +1,10 @@
-"""Window policies for tests: windows of the trained size, fused with the canvas."""
+"""Window policies for tests: fused with the canvas, or such that attention decides the peak."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from frieze.cluster.attention import AttentionShape, ScaleFusion
+from frieze.cluster.attention import AttentionShape, ScaleFusion, Windows
 from frieze.renderer.extrapolation.method import WindowPolicy
 from frieze.renderer.extrapolation.windows import interleaved_windows, trained_windows
 
@@ -20,3 +20,17 @@ def fused(axes: Any, coarse: bool) -> WindowPolicy:
         return AttentionShape(local, ScaleFusion(3, axes=axes, coarse=grids))
 
     return windows
+
+
+def overlapping(context: Any, layer: str, rows: int, columns: int) -> AttentionShape:
+    """Half the map at every column: stacked along the batch they are many times the canvas."""
+    half = columns // 2
+    spans = [range(first, first + half) for first in range(columns - half + 1)]
+    return AttentionShape(Windows.product([range(rows)], spans))
+
+
+def softened(context: Any, layer: str, rows: int, columns: int) -> AttentionShape:
+    """One window, fused by a Gaussian that reaches fifteen rows beyond a band."""
+    return AttentionShape(
+        Windows.product([range(rows)], [range(columns)]), ScaleFusion(31, axes="hw")
+    )
