@@ -6,7 +6,7 @@ What cannot be drawn is refused here, before any work, with what would work inst
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
 from frieze.cluster.strategies import Strategy
@@ -75,8 +75,9 @@ def _made(
     asked, spec = spec, decoder_plan.drawn(spec, facts)
     method = _settled(load_method(spec, facts), detected)
     checks.check_method(spec, facts, method)
-    units = [_unit(index, method, spec, facts) for index in range(len(method.stages))]
-    checks.check_sides(units[-1], spec, facts)
+    grids = [_grid(index, method, spec, facts) for index in range(len(method.stages))]
+    unit = grids[-1].unit
+    checks.check_sides(unit, spec, facts)
     checks.check_model(spec, facts)
     checks.check_variant(spec, facts)
     lora.check(lora.parse(spec.lora + spec.lora_2), facts)
@@ -84,17 +85,17 @@ def _made(
     checks.check_experts(spec, facts)
     guidance = guidance_scales(spec, facts)
     mesh = _mesh(spec, guidance)
-    least = units[-1]
+    least = unit
     if decoder is not None:
-        decoder_plan.check(asked, spec, units[-1])
+        decoder_plan.check(asked, spec, unit)
         least = PIXELS_A_TOKEN
     size = block or asked.chunk or _block_size(asked, least)
     checks.check_block(size, asked, least)
     checks.check_edits(spec, len(method.stages))
     found = _sources(asked, facts, method) if sources is None else sources
     stages = tuple(
-        _stage(index, unit, method, spec, facts, mesh, None if decoder else size)
-        for index, unit in enumerate(units)
+        _stage(index, grid, method, spec, facts, mesh, None if decoder else size)
+        for index, grid in enumerate(grids)
     )
     checks.check(method, stages, facts.latent.patch, animates="image" in found)
     checks.check_bands(spec, facts, method, stages)
@@ -173,20 +174,30 @@ def _block_size(spec: RenderSpec, unit: int) -> int:
     return sizes[-1]
 
 
-def _unit(index: int, method: Method, spec: RenderSpec, facts: ModelFacts) -> int:
-    """Pixels of which a stage's sides are multiples: more where its convolutions go farther."""
-    latent, convolutions = facts.latent, method.convolutions
-    if convolutions is None:
-        return latent.unit
-    stage = method.stages[index]
+class _Grid(NamedTuple):
+    """A stage's canvas, of whole units of so many pixels; its noise levels if they were asked."""
+
+    canvas: Canvas
+    unit: int
+    levels: Table | None = None
+
+
+def _grid(index: int, method: Method, spec: RenderSpec, facts: ModelFacts) -> _Grid:
+    """The units are larger where the stage's convolutions go farther."""
+    stage, latent = method.stages[index], facts.latent
     canvas = _canvas(stage, spec, latent, latent.unit)
-    levels = _levels(index, stage, spec, facts, canvas).levels
+    if (convolutions := method.convolutions) is None:
+        return _Grid(canvas, latent.unit)
+    levels = _levels(index, stage, spec, facts, canvas)
     contexts = (
-        StepContext.of(facts, spec.seed, canvas, levels, stage=index, step=step)
-        for step in range(len(levels) - 1)
+        StepContext.of(facts, spec.seed, canvas, levels.levels, stage=index, step=step)
+        for step in range(len(levels.levels) - 1)
     )
     shapes = [shape for context in contexts if (shape := convolutions.shape(context))]
-    return latent.unit * max((shape.reduction for shape in shapes), default=1)
+    unit = latent.unit * max((shape.reduction for shape in shapes), default=1)
+    whole = _canvas(stage, spec, latent, unit)
+    # Noise levels may follow the number of tokens.
+    return _Grid(whole, unit, levels if whole == canvas else None)
 
 
 def _canvas(stage: Stage, spec: RenderSpec, latent: LatentSpec, unit: int) -> Canvas:
@@ -200,7 +211,7 @@ def _canvas(stage: Stage, spec: RenderSpec, latent: LatentSpec, unit: int) -> Ca
 
 def _stage(
     index: int,
-    unit: int,
+    grid: _Grid,
     method: Method,
     spec: RenderSpec,
     facts: ModelFacts,
@@ -212,8 +223,8 @@ def _stage(
     latent = facts.latent
     if last and stage.scale != 1.0:
         raise PlanError(f"the last stage has scale {stage.scale}; the picture itself is scale 1")
-    canvas = _canvas(stage, spec, latent, unit)
-    height, patch = canvas.height, unit // latent.downscale
+    canvas = grid.canvas
+    height, patch = canvas.height, grid.unit // latent.downscale
     # Rows that are saved together: the picture's blocks at the end, at most 64 files before.
     align = patch * max(1, height // (64 * patch))
     if last and block is not None:
@@ -224,7 +235,7 @@ def _stage(
         raise PlanError(f"a stage of {height * latent.downscale} rows: {error}") from None
     pairs = [shares[i : i + mesh.guidance] for i in range(0, len(shares), mesh.guidance)]
     bands = tuple(Band(pair[0].start, pair[-1].stop) for pair in pairs)
-    levels = _levels(index, stage, spec, facts, canvas)
+    levels = grid.levels or _levels(index, stage, spec, facts, canvas)
     prompt = spec.prompt if stage.prompt is None else stage.prompt
     checks.check_stage_guidance(stage.guidance_scale, spec, facts)
     scales = guidance_scales(spec, facts, stage.guidance_scale)
