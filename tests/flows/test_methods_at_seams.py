@@ -207,7 +207,7 @@ def test_a_render_is_the_same_on_workers_and_after_a_stop_in_every_kind_of_step(
     assert grey_levels(pixels(tmp_path / "plain.zarr"), one) > 2, "control"
 
 
-@pytest.mark.parametrize("layout", ["sd15-deep", "sdxl-turbo-deep"])
+@pytest.mark.parametrize("layout", checkpoints.DEEP)
 def test_up_to_the_trained_size_it_is_the_plain_model(
     folders: dict[str, Path], tmp_path: Path, layout: str
 ) -> None:

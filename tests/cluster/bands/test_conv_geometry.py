@@ -92,6 +92,27 @@ def test_dilated_unets_are_freescales(vector: dict[str, Any]) -> None:
         assert difference(plain, vector["output"]) > CONTROL
 
 
+def sizes(vector: dict[str, Any], shape: ConvShape, bands: tuple[Band, ...]) -> dict[str, Any]:
+    """[rows, columns] of what layers give, all bands' rows together."""
+    network, _ = unet(vector["model"])
+    found: dict[str, list[int]] = {name: [0, 0] for name in vector["sizes"]}
+
+    def keep(name: str, output: Tensor) -> None:
+        found[name][0] += output.shape[-2]
+        found[name][1] = output.shape[-1]
+
+    hooks = [
+        network.get_submodule(name).register_forward_hook(
+            lambda layer, args, output, name=name: keep(name, output)
+        )
+        for name in found
+    ]
+    drawn(vector["model"], vector, shape, bands)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
 @pytest.mark.parametrize("vector", vectors("raunet"))
 def test_raunets_are_hidiffusions(vector: dict[str, Any]) -> None:
     kind = vector["model"]
@@ -100,6 +121,7 @@ def test_raunets_are_hidiffusions(vector: dict[str, Any]) -> None:
     unit = 32 if shape.convs and shape.pools else 16
     for bands in cuts(vector["latent"][0], unit):
         assert difference(drawn(kind, vector, shape, bands), vector["output"]) <= EXACT, bands
+    assert sizes(vector, shape, bands) == vector["sizes"]
     if shape.convs or shape.pools:
         plain = drawn(kind, vector, ConvShape(), (Band(0, vector["latent"][0]),))
         assert difference(plain, vector["output"]) > CONTROL

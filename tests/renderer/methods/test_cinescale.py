@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +44,28 @@ class Fused:
     axes: Any
     scale: tuple[float, float]
     draw: Any
+    layers: list[Any] = field(default_factory=list)  # with their windows, in order
 
     def change(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> AttentionChange:
-        shape = partial(
-            fused_shape, scale=self.scale, draw=self.draw, axes=self.axes, separable=False
-        )
+        def shape(rows: int, columns: int) -> AttentionShape:
+            options = {"axes": self.axes, "separable": False}
+            made = fused_shape(rows, columns, self.scale, self.draw, **options)
+            edges = [
+                [w.rows.start, w.rows.stop, w.columns.start, w.columns.stop]
+                for w in made.windows.windows
+            ]
+            self.layers.append((layer, [rows, columns], edges))
+            return made
+
         return AttentionChange(q_BHSD, k_BHSD, shape=shape)
 
 
-def drawn(vector: dict[str, Any], bands: tuple[Band, ...], still: bool = False) -> Tensor:
+def drawn(
+    vector: dict[str, Any],
+    bands: tuple[Band, ...],
+    still: bool = False,
+    layers: list[Any] | None = None,
+) -> Tensor:
     network, marks = unet(vector["model"])
     size, times = tuple(vector["latent"]), max(vector["pixels"]) // 1024
     x, text = noise((1, 4, *size), vector["seed"]), noise((1, 5, 8), vector["seed"] + 1)
@@ -67,6 +79,8 @@ def drawn(vector: dict[str, Any], bands: tuple[Band, ...], still: bool = False) 
             conv_shape(dilated(vector["dilation"])),
         ):
             out: Tensor = network(x[:, :, band.start : band.stop], 500.0, text).sample
+            if layers is not None:
+                layers.extend(modifier.layers)
             return out
 
     return torch.cat(run_threads(rank, len(bands), timeout=AMPLE), 2)
@@ -74,7 +88,12 @@ def drawn(vector: dict[str, Any], bands: tuple[Band, ...], still: bool = False) 
 
 @pytest.mark.parametrize("vector", vectors("fusion_unet"))
 def test_fusion_in_whole_unets_is_freescales(vector: dict[str, Any]) -> None:
-    whole = drawn(vector, (Band(0, vector["latent"][0]),))
+    layers: list[Any] = []
+    whole = drawn(vector, (Band(0, vector["latent"][0]),), layers=layers)
+    assert layers == [
+        (each["layer"], each["grid"], each["rows_and_columns"])
+        for each in vector["layers_in_order"]
+    ]
     for bands in cuts(vector["latent"][0], 16):
         made = drawn(vector, bands)
         assert difference(made, vector["output"]) <= ROUNDED, bands
@@ -308,11 +327,14 @@ def test_control_every_part_changes_the_picture(alone: Any, off: dict[str, Any])
     assert not np.array_equal(alone("sdxl-deep", **off), alone("sdxl-deep"))
 
 
-@pytest.mark.parametrize("number", [5, 6])
+@pytest.mark.parametrize(("number", "workers"), [(4, 1), (5, 1), (5, 3), (6, 1)])
 def test_a_stopped_render_goes_on_to_the_same_bytes(
-    tmp_path: Path, folders: dict[str, Path], alone: Any, number: int
+    tmp_path: Path, folders: dict[str, Path], alone: Any, number: int, workers: int
 ) -> None:
-    """In fused and dilated steps; the mask is gone by then, and the store has it."""
+    """Before the fused and dilated step, after it, in fused ones, and on other ranks.
+
+    The mask is gone by then, and the store has it.
+    """
     path, cancel, seen = tmp_path / "a.zarr", threading.Event(), []
 
     def listen(event: Event) -> None:
@@ -324,14 +346,16 @@ def test_a_stopped_render_goes_on_to_the_same_bytes(
     with pytest.raises(RenderCancelledError):
         render(small_spec(path, **own), on_event=listen, cancel=cancel)
     (tmp_path / "mask.png").unlink()
-    resume(path)
-    assert np.array_equal(pixels(path), alone("sdxl-deep"))
+    resume(path, workers=workers)
+    whole = alone("sdxl-deep")
+    assert grey_levels(pixels(path), whole) <= (GREY_LEVELS if workers > 1 else 0)
 
 
+@pytest.mark.parametrize("layout", checkpoints.DEEP)
 def test_at_the_trained_size_the_picture_is_the_plain_models(
-    tmp_path: Path, folders: dict[str, Path]
+    tmp_path: Path, folders: dict[str, Path], layout: str
 ) -> None:
     for name in ("none", "cinescale"):
-        own = fields(folders["sdxl-deep"], height=128, width=128, method=name)
+        own = fields(folders[layout], layout) | {"height": 128, "width": 128, "method": name}
         draw(tmp_path / f"{name}.zarr", **own)
     assert np.array_equal(pixels(tmp_path / "none.zarr"), pixels(tmp_path / "cinescale.zarr"))

@@ -59,6 +59,7 @@ def test_a_later_stage_restarts_where_the_released_code_does() -> None:
         made = levels(steps, start=steps / num_steps).levels
         assert made == levels(num_steps).levels[int(0.3 * num_steps) :]
     assert levels(35, start=35 / 50).levels[0].timestep == WEIGHTS["steps"][0]["timestep"]
+    assert (WEIGHTS["restart"], WEIGHTS["last_dilated_step_exclusive"]) == (50 - 35, 0.7 * 50)
 
 
 def test_rectified_flow_counts_time_by_its_sigma() -> None:
