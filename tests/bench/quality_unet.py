@@ -12,7 +12,6 @@ import argparse
 import csv
 import functools
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -184,7 +183,7 @@ def write(folder: Path, work: Path, found: Mapping[int, Judged], command: str, s
     shelves = {scale: [line[0] for line in of_size] for scale, of_size in found.items()}
     pictures = {f"-{TRAINED * scale}": sheet(of_size) for scale, of_size in shelves.items()}
     for name, picture in (pictures | {"": strip(work, shelves, steps)}).items():
-        picture.save(folder / f"quality_unet{name}.jpg", quality=85, optimize=True)
+        picture.save(folder / f"quality_unet{name}.jpg", quality=75, optimize=True)
     for scale, of_size in found.items():
         lines += table(scale, of_size)
     lines += ["", NOTES.read_text(encoding="utf-8").strip()]
@@ -233,7 +232,8 @@ def main() -> None:
         except FriezeError as error:
             print(f"{shelf.row.name} at {shelf.scale}x, {seed}: {error}", flush=True)
     found = {scale: judged(shelves[scale], number) for scale, number in numbers.items()}
-    command = shlex.join(["python", "tests/bench/quality_unet.py", *sys.argv[1:]])
+    amounts = f"--pictures {asked.pictures} --pictures-large {asked.pictures_large}"
+    command = f"python tests/bench/quality_unet.py {amounts} --steps {asked.steps}"
     write(asked.out, asked.work, {k: v for k, v in found.items() if v}, command, asked.steps)
     print(f"{asked.out / 'quality_unet.md'}")
 
