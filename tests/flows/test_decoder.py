@@ -9,18 +9,20 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from frieze.renderer import Event, RenderCancelledError, StoreError, render, resume
 from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
+from frieze.renderer.checkpoints.shipped import SHIPPED
 from frieze.renderer.store.store import Store
 from support.decoders import saved
 from support.drawing import draw, grey_levels, pixels, small_spec
 from tolerances import AMPLE, CONTROL, GREY_LEVELS
 
-WISH = {"width": 320, "height": 384, "chunk": 64, "num_inference_steps": 2}
+WISH: dict[str, Any] = {"width": 320, "height": 384, "chunk": 64, "num_inference_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +40,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
 
 def test_any_number_of_workers_draws_the_same(tmp_path: Path, folder: Path, whole: Path) -> None:
     assert pixels(whole).shape == (384, 320, 3)
-    for workers in (2, 3, 5):
-        path = tmp_path / f"{workers}.zarr"
-        draw(path, decoder=str(folder), workers=workers, **WISH)
+    wishes: list[dict[str, Any]] = [{"workers": 2}, {"workers": 3}, {"workers": 5}]
+    for number, fields in enumerate([*wishes, {"workers": 3, "park": "host"}]):
+        path = tmp_path / f"{number}.zarr"
+        draw(path, decoder=str(folder), **WISH, **fields)
         assert grey_levels(pixels(path), pixels(whole)) <= GREY_LEVELS
     draw(tmp_path / "seed.zarr", decoder=str(folder), seed=8, **WISH)  # the control
     assert grey_levels(pixels(tmp_path / "seed.zarr"), pixels(whole)) > GREY_LEVELS
+
+
+def test_two_ranks_of_one_band_decode_rows_of_their_own(tmp_path: Path) -> None:
+    own = saved(tmp_path / "decoder", SHIPPED["demo-unet"])
+    wish = {"decoder": str(own), "model": "demo-unet", "guidance_scale": 3.0, **WISH}
+    draw(tmp_path / "a.zarr", **wish)
+    draw(tmp_path / "b.zarr", workers=4, guidance_ranks=2, **wish)
+    assert grey_levels(pixels(tmp_path / "a.zarr"), pixels(tmp_path / "b.zarr")) <= GREY_LEVELS
 
 
 def test_one_that_was_stopped_while_decoding_goes_on_to_the_same_bytes(
