@@ -156,6 +156,18 @@ def check_edits(spec: RenderSpec, num_stages: int) -> None:
         raise PlanError(f"edit_stage {spec.edit_stage}: the render has {there}")
 
 
+class TooManyWorkersError(PlanError):
+    """More workers than something has rows for: why, the `most` that it has, what else would do."""
+
+    def __init__(self, reason: str, most: int, instead: str = "") -> None:
+        super().__init__(reason, most, instead)
+        self.reason, self.most, self.instead = reason, most, instead
+
+    def __str__(self) -> str:
+        workers = "1 worker" if self.most == 1 else f"{self.most} workers"
+        return f"{self.reason}; use at most {workers}{self.instead}"
+
+
 def check_block(size: int, spec: RenderSpec, unit: int) -> None:
     """Blocks of `size` pixels fit units, and there is a row of them for each worker."""
     if size % unit or size & (size - 1):
@@ -163,10 +175,11 @@ def check_block(size: int, spec: RenderSpec, unit: int) -> None:
     rows = spec.height // size
     workers = spec.most_workers
     if workers > rows:
-        raise PlanError(
+        raise TooManyWorkersError(
             f"{workers} workers are more than the {rows} rows of {size}-pixel blocks in a "
-            f"height of {spec.height}; use at most {rows} workers"
-            + (" or a smaller chunk" if size > unit else "")
+            f"height of {spec.height}",
+            rows,
+            " or a smaller chunk" if size > unit else "",
         )
 
 
@@ -207,11 +220,11 @@ def check_bands(
         least, downscale = min(band.rows for band in stage.bands), facts.latent.downscale
         if least < needed:
             most = stage.canvas.height // stage.align // -(-needed // stage.align)
-            workers = max(1, most) * len(stage.shares) // len(stage.bands)
-            raise PlanError(
+            workers = max(1, most) * (len(stage.shares) // len(stage.bands))
+            raise TooManyWorkersError(
                 f"stage {number}: method {spec.method!r} reads {needed * downscale} rows of a "
-                f"neighbour, and the lowest band has {least * downscale}; use at most {workers} "
-                f"worker{'s' if workers > 1 else ''}"
+                f"neighbour, and the lowest band has {least * downscale}",
+                workers,
             )
 
 

@@ -11,6 +11,7 @@ from ..checkpoints.decoder import PIXELS_A_TOKEN, DecoderFacts
 from ..checkpoints.facts import ModelFacts
 from ..errors import PlanError
 from ..spec.render_spec import RenderSpec
+from .checks import TooManyWorkersError
 
 
 def described(spec: RenderSpec, facts: ModelFacts) -> DecoderFacts | None:
@@ -47,9 +48,10 @@ def check(asked: RenderSpec, drawn: RenderSpec, unit: int) -> None:
             )
     most = drawn.height // unit
     if asked.most_workers > most:
-        raise PlanError(
+        raise TooManyWorkersError(
             f"{asked.most_workers} workers are more than the {most} rows of tokens of the "
-            f"{drawn.width}x{drawn.height} picture that the decoder enlarges; use at most {most}"
+            f"{drawn.width}x{drawn.height} picture that the decoder enlarges",
+            most,
         )
 
 

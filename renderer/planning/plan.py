@@ -5,10 +5,10 @@ What cannot be drawn is refused here, before any work, with what would work inst
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
-from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
+from frieze.cluster.layout import Band, Canvas, Mesh, cut
 from frieze.cluster.strategies import Strategy
 
 from .. import plugins
@@ -46,11 +46,31 @@ def plan(
     `ModelError`, `SpecError`.
     """
     devices.check(spec)
-    plan = _made(spec, block, sources, detected)
-    if (most := _most(spec)) is not None:
-        _made(most, plan.block[0], plan.sources, detected)
+    try:
+        plan = _made(spec, block, sources, detected)
+    except checks.TooManyWorkersError as error:
+        most = _enough(spec, error.most, lambda fewer: _made(fewer, block, sources, detected))
+        raise checks.TooManyWorkersError(error.reason, most, error.instead) from None
+    if (largest := _most(spec)) is not None:
+        _made(largest, plan.block[0], plan.sources, detected)
     memory_check.check(plan, lambda changed: _made(changed, block, plan.sources, detected))
     return plan
+
+
+def _enough(spec: RenderSpec, most: int, attempt: Callable[[RenderSpec], CanvasPlan]) -> int:
+    """Of at most so many workers those that every stage has rows for, in whole groups."""
+    group = spec.guidance_ranks * spec.ulysses
+    while True:
+        most = max(1, most // group * group)
+        try:
+            attempt(spec.model_copy(update={"workers": most, "max_workers": None}))
+        except checks.TooManyWorkersError as error:
+            if error.most < most:
+                most = error.most
+                continue
+        except PlanError:
+            pass  # what else is wrong is told when this is mended
+        return most
 
 
 def _most(spec: RenderSpec) -> RenderSpec | None:
@@ -229,10 +249,13 @@ def _stage(
     align = patch * max(1, height // (64 * patch))
     if last and block is not None:
         align = block // latent.downscale
-    try:
-        shares = cut(height, spec.workers, align=align)
-    except LayoutError as error:
-        raise PlanError(f"a stage of {height * latent.downscale} rows: {error}") from None
+    if (rows := max(1, height // align)) < spec.workers:
+        raise checks.TooManyWorkersError(
+            f"a stage of {height * latent.downscale} rows: it cannot be cut into {spec.workers} "
+            f"bands of at least {align * latent.downscale} rows",
+            rows,
+        )
+    shares = cut(height, spec.workers, align=align)
     pairs = [shares[i : i + mesh.guidance] for i in range(0, len(shares), mesh.guidance)]
     bands = tuple(Band(pair[0].start, pair[-1].stop) for pair in pairs)
     levels = grid.levels or _levels(index, stage, spec, facts, canvas)
