@@ -54,7 +54,7 @@ CASES = {
         "reads 128 rows of a neighbour",
         "use at most 2 workers",
     ),
-    "--method cinescale --model sdxl-deep --size 512x512 --workers 8": ("at most 4 bands",),
+    "--method cinescale --model sdxl-deep --size 512x512 --workers 8": ("use at most 4 workers",),
     # Masks and edits.
     "--method cinescale --model sdxl-deep --mask wide.png": (
         "mask '",
