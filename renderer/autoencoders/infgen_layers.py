@@ -34,15 +34,15 @@ class ChannelNorm(nn.Module):
 class Modulation(nn.Module):
     """Scale and shift of channels by the noise level and the enlargement; none at first."""
 
-    def __init__(self, told: int, channels: int) -> None:
+    def __init__(self, embedding: int, channels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(told, 2 * channels)
+        self.linear = nn.Linear(embedding, 2 * channels)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, x_BCHW: Tensor, told_BC: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, embedding_BC: Tensor) -> Tensor:
         """x (1 + scale) + shift."""
-        scale_BC, shift_BC = self.linear(F.silu(told_BC)).chunk(2, dim=1)
+        scale_BC, shift_BC = self.linear(F.silu(embedding_BC)).chunk(2, dim=1)
         return x_BCHW * (1 + scale_BC[..., None, None]) + shift_BC[..., None, None]
 
 
@@ -51,17 +51,17 @@ class ResidualConvolutions(nn.Module):
 
     reach = 2
 
-    def __init__(self, channels: int, told: int) -> None:
+    def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = ChannelNorm(channels), ChannelNorm(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.modulation = Modulation(told, channels)
+        self.modulation = Modulation(embedding, channels)
 
-    def forward(self, x_BCHW: Tensor, told_BC: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, embedding_BC: Tensor) -> Tensor:
         """The same shape."""
         hidden = self.conv1(F.silu(self.norm1(x_BCHW)))
-        hidden = self.modulation(self.norm2(hidden), told_BC)
+        hidden = self.modulation(self.norm2(hidden), embedding_BC)
         return x_BCHW + self.conv2(F.silu(hidden))
 
 
@@ -97,16 +97,16 @@ class CrossAttention(nn.Module):
             self.distance = nn.Linear(2 * OCTAVES, heads, bias=False)
 
     def forward(self, x_BCHW: Tensor, cells: Cells, window: Window) -> Tensor:
-        """What each place of the window is told, [B, C, H, W]."""
+        """What the latent answers each place of the window, [B, C, H, W]."""
         q = self.norm_q(self._split(self.to_q(x_BCHW)))
         k, v = self.norm_k(self._split(self.to_k(cells.keys))), self._split(self.to_v(cells.values))
         if self.mode == "global":
             q_all, k_all, v_all = (each.flatten(1, 2).transpose(1, 2) for each in (q, k, v))
-            told = F.scaled_dot_product_attention(q_all, k_all, v_all).transpose(1, 2)
-            told = told.reshape(q.shape)
+            answers = F.scaled_dot_product_attention(q_all, k_all, v_all).transpose(1, 2)
+            answers = answers.reshape(q.shape)
         else:
-            told = self._around(q, k, v, cells, window)
-        out: Tensor = self.to_out(told.flatten(3).permute(0, 3, 1, 2))
+            answers = self._around(q, k, v, cells, window)
+        out: Tensor = self.to_out(answers.flatten(3).permute(0, 3, 1, 2))
         return out
 
     def _split(self, x_BCHW: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ def _attended(
 class Block(nn.Module):
     """Cross-attention, a depthwise convolution and an MLP, each beside its input."""
 
-    def __init__(self, channels: int, told: int, attention: nn.Module, kernel: int) -> None:
+    def __init__(self, channels: int, embedding: int, attention: nn.Module, kernel: int) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (ChannelNorm(channels) for _ in range(3))
         self.attention = attention
@@ -174,13 +174,13 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(
             nn.Conv2d(channels, 4 * channels, 1), nn.GELU(), nn.Conv2d(4 * channels, channels, 1)
         )
-        self.modulation = Modulation(told, channels)
+        self.modulation = Modulation(embedding, channels)
 
-    def forward(self, x_BCHW: Tensor, cells: Cells, window: Window, told_BC: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, cells: Cells, window: Window, embedding_BC: Tensor) -> Tensor:
         """The same shape; its reach is half of the convolution's kernel."""
         x_BCHW = x_BCHW + self.attention(self.norm1(x_BCHW), cells, window)
         x_BCHW = x_BCHW + self.conv(self.norm2(x_BCHW))
-        out: Tensor = x_BCHW + self.mlp(self.modulation(self.norm3(x_BCHW), told_BC))
+        out: Tensor = x_BCHW + self.mlp(self.modulation(self.norm3(x_BCHW), embedding_BC))
         return out
 
 

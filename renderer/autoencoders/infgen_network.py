@@ -102,7 +102,7 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.offset = nn.Linear(4 * OCTAVES, width)
         self.noise_in = nn.Conv2d(noise_channels, width, 1)
-        self.told = nn.Sequential(
+        self.time_embedding = nn.Sequential(
             nn.Linear(2 * _TIME_WAVES + 2, width), nn.SiLU(), nn.Linear(width, width)
         )
 
@@ -147,19 +147,19 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
 
         Its outer `reach` tokens that are not the canvas' own border are not the whole's.
         """
-        told_BC = self._told(latent, tokens, time_B)
-        half_BCHW = self.half_in(F.pixel_unshuffle(self._seen(latent, tokens, noisy_B3hw), 2))
-        half_BCHW = self.half_down(half_BCHW, told_BC)
+        embedding_BC = self._embedding(latent, tokens, time_B)
+        half_BCHW = self.half_in(F.pixel_unshuffle(self._inputs(latent, tokens, noisy_B3hw), 2))
+        half_BCHW = self.half_down(half_BCHW, embedding_BC)
         quarter_BCHW = self.quarter_in(F.pixel_unshuffle(half_BCHW, 2))
-        quarter_BCHW = self.quarter_down(quarter_BCHW, told_BC)
+        quarter_BCHW = self.quarter_down(quarter_BCHW, embedding_BC)
         x_BCHW = self.token_in(F.pixel_unshuffle(quarter_BCHW, 2))
         x_BCHW = x_BCHW + self._tokens(latent, tokens, seed)
         for block in self.blocks:
-            x_BCHW = block(x_BCHW, latent.cells, tokens, told_BC)
+            x_BCHW = block(x_BCHW, latent.cells, tokens, embedding_BC)
         quarter_BCHW = quarter_BCHW + F.pixel_shuffle(self.token_out(x_BCHW), 2)
-        quarter_BCHW = self.quarter_up(quarter_BCHW, told_BC)
+        quarter_BCHW = self.quarter_up(quarter_BCHW, embedding_BC)
         half_BCHW = half_BCHW + F.pixel_shuffle(self.quarter_out(quarter_BCHW), 2)
-        half_BCHW = self.half_up(half_BCHW, told_BC)
+        half_BCHW = self.half_up(half_BCHW, embedding_BC)
         out = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(half_BCHW))), 2)
         return out.to(noisy_B3hw.dtype)
 
@@ -200,8 +200,8 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         residual = window.of(spans[-1].times(PATCH), r)
         return self.enlarged(latent, window) + residual / self.config.gain
 
-    def _seen(self, latent: Latent, tokens: Window, noisy_B3hw: Tensor) -> Tensor:
-        """What is seen of the pixels: the noisy residual, the enlarged decode, its contrast."""
+    def _inputs(self, latent: Latent, tokens: Window, noisy_B3hw: Tensor) -> Tensor:
+        """What is known of the pixels: the noisy residual, the enlarged decode, its contrast."""
         low_B3hw = self.enlarged(latent, tokens.times(PATCH))
         parts = [noisy_B3hw, low_B3hw]
         if self.config.contrast:
@@ -226,7 +226,7 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         noise_1CHW = _noise(tokens, self.config.noise_channels, seed, 1, position_HWC)
         return token_HWC.permute(2, 0, 1) + self.noise_in(noise_1CHW)
 
-    def _told(self, latent: Latent, tokens: Window, time_B: Tensor) -> Tensor:
+    def _embedding(self, latent: Latent, tokens: Window, time_B: Tensor) -> Tensor:
         """Noise level and log2 of the enlargement, embedded: [B, C]."""
         octave = math.pi / 2 * 2.0 ** torch.arange(_TIME_WAVES, device=time_B.device)
         angles_BN = time_B[:, None] * octave
@@ -238,8 +238,8 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
             device=time_B.device,
         )
         parts = [angles_BN.sin(), angles_BN.cos(), scale_2.expand(len(time_B), 2)]
-        told_BC: Tensor = self.told(torch.cat(parts, dim=1).to(self.dtype))
-        return told_BC
+        embedding_BC: Tensor = self.time_embedding(torch.cat(parts, dim=1).to(self.dtype))
+        return embedding_BC
 
 
 def check_size(size: tuple[int, int]) -> None:

@@ -205,8 +205,8 @@ def libraries(facts: ModelFacts) -> None:
     with uncollected():
         import diffusers
 
+        quiet()  # first: imports have notes too, of a processor without torchvision for one
         getattr(diffusers, facts.pipeline, None)  # its modules are imported when they are asked for
-        quiet()
 
 
 def quiet() -> None:

@@ -188,8 +188,8 @@ def _table(plan: CanvasPlan) -> list[str]:
         )
         rows = " + ".join(str(band.rows * latent.downscale) for band in stage.bands)
         lines.append(
-            f"stage {number}   {width} x {height} px, {stage.num_steps} steps from sigma "
-            f"{stage.start:g}{_shift(stage)}, bands of {rows} rows"
+            f"stage {number}   {width} x {height} px, {stage.num_steps} steps"
+            f"{_noise(plan.facts, stage)}, bands of {rows} rows"
         )
         if plan.is_costed:
             lines += (f"          {line}" for line in plan.cost.lines(number - 1))
@@ -236,5 +236,9 @@ def _warning(plan: CanvasPlan) -> list[str]:
     return [f"warning   method {spec.method} changes nothing up to the trained {size} px"]
 
 
-def _shift(stage: StagePlan) -> str:
-    return "" if stage.table.shift is None else f", shift {stage.table.shift:.3g}"
+def _noise(facts: ModelFacts, stage: StagePlan) -> str:
+    """How much noise a stage begins with: a sigma of rectified flow, else a part of the steps."""
+    if not facts.schedule.flow:
+        return "" if stage.start == 1 else f", the last {stage.start:.3g} of the schedule"
+    shift = "" if stage.table.shift is None else f", shift {stage.table.shift:.3g}"
+    return f" from sigma {stage.start:g}{shift}"

@@ -160,9 +160,12 @@ def test_a_folder_gives_back_the_same_network(tmp_path: Path) -> None:
     assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".safetensors"}
     assert json.loads((tmp_path / "config.json").read_text())["width"] == 32
     again = InfGenDecoder.from_pretrained(tmp_path, use_safetensors=True)
-    assert torch.equal(
-        made.draw(latent(made), INNER, seed=2), again.draw(latent(again), INNER, seed=2)
-    )
+    weights = again.state_dict()
+    assert weights.keys() == made.state_dict().keys()
+    assert all(torch.equal(weights[name], value) for name, value in made.state_dict().items())
+    # Weights in a file lie elsewhere in memory, and with that sums run in another order.
+    drawn = [each.draw(latent(each), INNER, seed=2) for each in (made, again)]
+    assert largest(*drawn) < CROP_FLOAT32
 
 
 @torch.enable_grad()

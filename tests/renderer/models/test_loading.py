@@ -7,7 +7,8 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -47,6 +48,22 @@ def test_a_part_has_the_precision_asked_for(folders: Asked) -> None:
         module = flux.load(folders("flux"), spec(dtype=name))
         assert {p.dtype for p in module.parameters()} == {loading.dtype_of(name)}
         assert not module.training
+
+
+def test_libraries_are_quiet_before_a_pipeline_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    import diffusers
+    from transformers.utils import logging as notes
+
+    found: list[int] = []
+
+    def imported(_: object, name: str) -> None:
+        assert name == "AnyPipeline"
+        found.append(notes.get_verbosity())
+
+    notes.set_verbosity_warning()
+    monkeypatch.setattr(type(diffusers), "__getattr__", imported)
+    loading.libraries(cast("Any", SimpleNamespace(pipeline="AnyPipeline")))
+    assert found == [notes.ERROR]
 
 
 def test_a_variant_is_taken_where_a_part_has_it(folders: Asked, tmp_path: Path) -> None:
