@@ -64,7 +64,7 @@ def sharded(*shards: object) -> Callable[[Path], Path]:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (("--model", "./nowhere"), ("no model folder at './nowhere'", "'demo'")),
+        (("--model", "./nowhere"), ("no model folder at './nowhere'", "demo and demo-unet ship")),
         (("--height", "250"), ("--size",)),
         (("--size", "250x256"), ("width 250", "the nearest that works is 256")),
         (("--workers", "20"), ("20 workers", "at most 16 workers")),
