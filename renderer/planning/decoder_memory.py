@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from frieze.cluster.layout import Canvas
+from frieze.kernels.flop_count import flop_count
 from frieze.kernels.live_bytes import LiveBytes
 from frieze.kernels.operator_workspace import workspace
 
@@ -45,11 +45,10 @@ def with_decoder(
     size = (spec.height, spec.width)
     top = (spec.height - rows_per_block) // 2
     window = Window(size, range(top, top + rows_per_block), range(spec.width))
-    counter = FlopCounterMode(display=False)
     small = (canvas.height, canvas.width)
     pixels = (canvas.height * downscale, canvas.width * downscale)
     told = as_model_error(Path(decoder.folder), "be run as its config says")
-    with told, LiveBytes(workspace) as live, counter, torch.no_grad():
+    with told, LiveBytes(workspace) as live, flop_count() as count, torch.no_grad():
         z_BCHW = torch.empty(1, decoder.config.latent_channels, *small, device=META)
         latent = network.latent(z_BCHW, torch.empty(1, 3, *pixels, device=META))
         network.draw(latent, window, seed=spec.seed)
@@ -60,7 +59,7 @@ def with_decoder(
         estimate,
         weights=estimate.weights + weights,
         decode=max(estimate.decode, live.peak.num_bytes) + whole,
-        decoder_flops=counter.get_total_flops() * blocks,
+        decoder_flops=count.total * blocks,
         parts={**estimate.parts, "decoder": weights},
     )
 

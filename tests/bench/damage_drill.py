@@ -1,10 +1,13 @@
 """The damage drill as a report: what came of each kind of file, in results/damage_drill.md.
 
-Takes every how many-th case to run, all by default; the report is written as it goes.
+Takes every how many-th case to run, all by default, and in how many processes, one a core by
+default; the report is written as it goes. Each process has stores of its own.
 """
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
 import platform
 import sys
@@ -19,30 +22,55 @@ from support import environment  # noqa: F401  first: sets what torch reads when
 # isort: split
 import torch
 
-from support.damage import CONDITIONS, DELETED, ENDS, KINDS, SWAPPED, WAYS, Drill, Outcome, what
+from support.damage import (
+    CONDITIONS,
+    DELETED,
+    ENDS,
+    KINDS,
+    SWAPPED,
+    WAYS,
+    Case,
+    Drill,
+    Outcome,
+    what,
+)
 
 RESULTS = Path(__file__).parent / "results" / "damage_drill.md"
 EVERY = 100  # cases between two writings of the report
 
 
-def main(step: int = 1) -> None:
-    torch.set_num_threads(1)
+def main(step: int = 1, jobs: int = os.cpu_count() or 1) -> None:
     outcomes: list[Outcome] = []
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
-        drill = Drill(Path(name))
-        everything = list(drill.cases())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        multiprocessing.get_context("spawn").Pool(jobs) as processes,
+    ):
+        everything = list(_drill(folder).cases())
         cases = everything[::step]
-        for number, case in enumerate(cases, 1):
-            outcomes.append(drill.run(case))
-            if outcomes[-1].end in ENDS[3:]:
-                print(f"{case}: {outcomes[-1].end}\n{outcomes[-1].text}", flush=True)
+        ran = processes.imap_unordered(functools.partial(run, folder), cases)
+        for number, outcome in enumerate(ran, 1):
+            outcomes.append(outcome)
+            if outcome.end in ENDS[3:]:
+                print(f"{outcome.case}: {outcome.end}\n{outcome.text}", flush=True)
             if number % EVERY == 0 or number == len(cases):
                 told = report(outcomes, len(everything), step, time.monotonic() - began)
                 RESULTS.write_text(told, encoding="utf-8")
                 print(f"{number} of {len(cases)}", flush=True)
     bad = sum(outcome.end in ENDS[3:] for outcome in outcomes)
     sys.exit(f"{bad} cases end as none may" if bad else 0)
+
+
+@functools.cache
+def _drill(folder: str) -> Drill:
+    """This process's."""
+    torch.set_num_threads(1)
+    return Drill(Path(tempfile.mkdtemp(dir=folder)))
+
+
+def run(folder: str, case: Case) -> Outcome:
+    """What came of one case, in a folder of this process's own under the one given."""
+    return _drill(folder).run(case)
 
 
 def report(outcomes: list[Outcome], total: int, step: int, seconds: float) -> str:
