@@ -1,7 +1,7 @@
 """The damage drill as a report: what came of each kind of file, in results/damage_drill.md.
 
 Takes every how many-th case to run, all by default, and in how many processes, one a core by
-default; the report is written as it goes. Each process has stores of its own.
+default; the report is written as it goes.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def main(step: int = 1, jobs: int = os.cpu_count() or 1) -> None:
 
 @functools.cache
 def _drill(folder: str) -> Drill:
-    """This process's."""
+    """This process's, of the stores in the folder."""
     torch.set_num_threads(1)
-    return Drill(Path(tempfile.mkdtemp(dir=folder)))
+    return Drill(Path(folder))
 
 
 def run(folder: str, case: Case) -> Outcome:
-    """What came of one case, in a folder of this process's own under the one given."""
+    """What came of one case of the stores in a folder."""
     return _drill(folder).run(case)
 
 

@@ -6,6 +6,7 @@ the same bytes, the same bytes drawn again, or one line that says what is wrong.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import threading
@@ -100,24 +101,26 @@ DELETED, SWAPPED = "deleted", "as the next file"
 
 
 class Drill:
-    """Stores of every kind in every condition, each drawn once and copied for each case."""
+    """Stores of every kind in every condition, each drawn once and copied for each case.
+
+    Processes may share a folder once one of them has listed the cases, which draws all stores. Each
+    drawing its own would not do: which blocks an unfinished store has is chance.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.gallery = Gallery(folder)
-        self._stores: dict[tuple[str, str], Path] = {}
         self._whole: dict[str, list[np.ndarray]] = {}
 
     def store(self, kind: str, condition: str) -> Path:
         """The undamaged store."""
-        if (kind, condition) not in self._stores:
-            path = self.folder / f"{kind}-{condition}" / "a.zarr"
+        path = self.folder / f"{kind}-{condition}" / "a.zarr"
+        if not path.parent.exists():
             path.parent.mkdir()
             layout, fields = KINDS[kind]
             _drawn(self.gallery.spec(layout, out=str(path), **fields), CONDITIONS[condition])
             assert Store.open(path).is_complete == (condition == "finished")
-            self._stores[kind, condition] = path
-        return self._stores[kind, condition]
+        return path
 
     def whole(self, kind: str) -> list[np.ndarray]:
         """Every level of the picture, as it must be."""
@@ -137,7 +140,7 @@ class Drill:
     def run(self, case: Case) -> Outcome:
         """Damage a copy, look at it, export it, resume it."""
         source = self.store(case.kind, case.condition)
-        path = self.folder / "case" / "a.zarr"
+        path = self.folder / f"case-{os.getpid()}" / "a.zarr"
         shutil.copytree(source, path)
         try:
             if not _damage(path, case):
