@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,30 +147,32 @@ def draw_unet(
     pipeline: StableDiffusionPipeline, prompts: list[str], steps: int, seed: int, side: int = SIDE
 ) -> np.ndarray:
     """Draw one square picture a prompt with stock diffusers: uint8 (B, H, W, 3)."""
-    images = pipeline(
-        prompts,
-        height=side,
-        width=side,
-        num_inference_steps=steps,
-        guidance_scale=GUIDANCE,
-        generator=torch.Generator().manual_seed(seed),
-        output_type="np",
-    ).images
-    return (images * 255).round().astype(np.uint8)
+    return _draw(pipeline, prompts, steps, seed, side, guidance_scale=GUIDANCE)
 
 
 def draw(
     pipeline: FluxPipeline, prompts: list[str], steps: int, seed: int, text_tokens: int
 ) -> np.ndarray:
     """Draw one picture a prompt at the training size with stock diffusers: uint8 (B, H, W, 3)."""
+    return _draw(pipeline, prompts, steps, seed, WHOLE, max_sequence_length=text_tokens)
+
+
+def _draw(
+    pipeline: FluxPipeline | StableDiffusionPipeline,
+    prompts: list[str],
+    steps: int,
+    seed: int,
+    side: int,
+    **options: Any,
+) -> np.ndarray:
     images = pipeline(
         prompts,
-        height=WHOLE,
-        width=WHOLE,
+        height=side,
+        width=side,
         num_inference_steps=steps,
-        max_sequence_length=text_tokens,
         generator=torch.Generator().manual_seed(seed),
         output_type="np",
+        **options,
     ).images
     return (images * 255).round().astype(np.uint8)
 
