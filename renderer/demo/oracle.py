@@ -1,4 +1,4 @@
-"""Read a demo poster of any size: suns, their colour, sky above mountains, detail.
+"""Read a demo poster of any size: suns, their colour, sky above mountains, detail, stray firs.
 
 The ground truth by which models, methods and settings are compared. Shape legend: H, W pixels of
 the reduced picture (shorter side 160), C = 3 colours, values 0-1 unless said otherwise.
@@ -18,6 +18,10 @@ Pixels = NDArray[np.uint8]
 REDUCED = 160
 SMALLEST_SUN = 0.0007  # area as a fraction of the shorter side squared: a diameter of 3 %
 TILE = 256
+# Of firs that hang in the air: the side of the picture they are looked for in, the least area as a
+# fraction of the shorter side squared (a square of 4 pixels at 512), and how much nearer to the
+# front ridge than the darkest of the rest their colour is.
+FIRS_AT, SMALLEST_FIR, FIR_COLOUR = 512, 6e-5, 0.4
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,29 @@ def detail(picture_HWC: Pixels, above: float = 0.25) -> float:
     return float(np.sqrt(np.mean(energy)))
 
 
-def reduce(picture_HWC: Pixels) -> Floats:
-    """Average boxes of pixels until the shorter side is at most 160; float32 in 0-1."""
+def stray_firs(picture_HWC: Pixels) -> int:
+    """Pieces of the front ridge's colour that do not stand on it; no scene has any.
+
+    A gap of a pixel at 512 joins. 0 too where the front ridge is not the darkest of the picture.
+    """
+    small_HWC = reduce(picture_HWC, FIRS_AT)
+    front_C, *others = (
+        np.median(_rows(small_HWC, *rows).reshape(-1, 3), axis=0)
+        for rows in ((0.95, 1), (0, 0.08), (0.3, 0.42), (0.77, 0.82))
+    )
+    near = FIR_COLOUR * min(float(np.linalg.norm(other - front_C)) for other in others)
+    dark_HW = np.linalg.norm(small_HWC - front_C, axis=-1) < near
+    labels_HW = _labels(_grown(dark_HW))
+    ground = np.unique(labels_HW[int(0.95 * len(labels_HW)) :])
+    labels, areas = np.unique(labels_HW[dark_HW], return_counts=True)
+    smallest = SMALLEST_FIR * min(small_HWC.shape[:2]) ** 2
+    return int(((areas >= smallest) & ~np.isin(labels, ground)).sum())
+
+
+def reduce(picture_HWC: Pixels, side: int = REDUCED) -> Floats:
+    """Average boxes of pixels until the shorter side is at most so long; float32 in 0-1."""
     height, width = picture_HWC.shape[:2]
-    scale = max(1.0, min(height, width) / REDUCED)
+    scale = max(1.0, min(height, width) / side)
     rows = np.linspace(0, height, round(height / scale) + 1).astype(int)
     columns = np.linspace(0, width, round(width / scale) + 1).astype(int)
     sums = np.add.reduceat(picture_HWC, rows[:-1], axis=0, dtype=np.uint32)
@@ -128,28 +151,37 @@ def _hue(colours_C: Floats) -> Floats:
 
 def _components(mask_HW: NDArray[np.bool_], small_HWC: Floats) -> list[NDArray[np.bool_]]:
     """Connected parts large enough for a sun; a gap of two pixels (a twig, a blur) joins."""
-    grown_HW = mask_HW.copy()
-    for dim in (0, 1):
-        edge = np.pad(grown_HW, 1)
-        before, after = (
-            (edge[:-2, 1:-1], edge[2:, 1:-1]) if dim == 0 else (edge[1:-1, :-2], edge[1:-1, 2:])
-        )
-        grown_HW = grown_HW | before | after
-    labels_HW = np.where(grown_HW, np.arange(1, mask_HW.size + 1).reshape(mask_HW.shape), 0)
-    while True:
-        edge = np.pad(labels_HW, 1)
-        spread_HW = (
-            np.maximum.reduce(
-                [labels_HW, edge[:-2, 1:-1], edge[2:, 1:-1], edge[1:-1, :-2], edge[1:-1, 2:]]
-            )
-            * grown_HW
-        )
-        if np.array_equal(spread_HW, labels_HW):
-            break
-        labels_HW = spread_HW
+    labels_HW = _labels(_grown(mask_HW))
     labels, areas = np.unique(labels_HW[mask_HW], return_counts=True)
     smallest = SMALLEST_SUN * min(small_HWC.shape[:2]) ** 2
     return [(labels_HW == label) & mask_HW for label in labels[areas >= smallest]]
+
+
+def _grown(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """With the pixels around, those at corners too."""
+    for _ in range(2):
+        edge = np.pad(mask_HW, ((1, 1), (0, 0)))
+        mask_HW = (edge[:-2] | edge[1:-1] | edge[2:]).T
+    return mask_HW
+
+
+def _labels(mask_HW: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """A number for each part whose pixels touch by their sides, 0 outside."""
+    labels_HW = np.where(mask_HW, np.arange(1, mask_HW.size + 1).reshape(mask_HW.shape), 0)
+    while True:
+        spread_HW = _run_maxima(_run_maxima(labels_HW).T).T
+        if np.array_equal(spread_HW, labels_HW):
+            return labels_HW
+        labels_HW = spread_HW
+
+
+def _run_maxima(labels_HW: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each run of a row that is not 0 has its largest number throughout."""
+    flat = np.pad(labels_HW, ((0, 0), (0, 1))).ravel()
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(flat > 0)) + 1))
+    lengths = np.diff(np.concatenate((starts, [flat.size])))
+    spread = np.repeat(np.maximum.reduceat(flat, starts), lengths)
+    return spread.reshape(len(labels_HW), -1)[:, :-1]
 
 
 def _majority(names: NDArray[np.str_]) -> str:

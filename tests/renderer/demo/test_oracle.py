@@ -108,3 +108,30 @@ def test_an_enlarged_picture_has_less_detail_than_a_drawn_one():
 def test_a_picture_that_is_none_is_refused():
     with pytest.raises(ValueError, match="expected"):
         oracle.judge(np.zeros((256, 256), np.uint8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (1024, 1024), (512, 1024), (1024, 512)])
+def test_no_fir_of_a_scene_is_stray(height: int, width: int):
+    for seed in range(3):
+        assert oracle.stray_firs(scenes.draw(scenes.scene_from(seed), height, width)) == 0
+
+
+@pytest.mark.parametrize("time", scenes.SKIES)
+@pytest.mark.parametrize("side", [256, 512])
+def test_firs_in_the_air_are_counted(time: str, side: int):
+    for mountains in scenes.MOUNTAINS:
+        picture = drawn(f"a red sun over {mountains} mountains at {time}", side)
+        ridge = picture[int(0.97 * side)].mean(0)
+        for y, x in [(0.12, 0.1), (0.3, 0.25), (0.5, 0.8), (0.66, 0.6)]:
+            rows, columns = np.indices(picture.shape[:2]) / side
+            fir = (np.abs(columns - x) < 0.3 * (rows - y)) & (rows < y + 0.045)
+            picture[fir] = ridge
+        assert oracle.stray_firs(picture) == 4
+
+
+def test_a_fir_on_the_ridge_or_a_speck_is_no_stray_one():
+    picture = drawn(side=512)
+    ridge = picture[500].mean(0)
+    picture[300:500, 90:110] = ridge
+    picture[100:102, 300:302] = ridge
+    assert oracle.stray_firs(picture) == 0
