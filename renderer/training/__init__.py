@@ -1,1 +1,1 @@
-"""What the trainings of models share: times of rectified flow, dropped texts; InfGen's step."""
+"""What the trainings of models share: times of rectified flow, dropped texts; InfGen's steps."""

@@ -159,28 +159,33 @@ class FlowTraining:
         for slow, fast in zip(self.average.parameters(), self.network.parameters(), strict=True):
             slow.lerp_(fast, 1 - keep)
 
-    def save(self, folder: Path) -> None:
-        """Write all that going on needs, whole or not at all."""
-        states = {
+    def states(self) -> dict[str, Any]:
+        """All that going on needs."""
+        return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step_index,
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{STATE}.part"
-        torch.save(states, part)
-        os.replace(part, folder / STATE)
 
-    def restore(self, folder: Path) -> None:
-        """Go on from where `save` was called, if it was."""
-        if not (folder / STATE).exists():
-            return
-        saved: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
+    def load_states(self, saved: dict[str, Any]) -> None:
+        """Take up what `states` gave."""
         self.network.load_state_dict(saved["network"])
         self.average.load_state_dict(saved["average"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.step_index = saved["step"]
+
+    def save(self, folder: Path) -> None:
+        """Write all that going on needs, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{STATE}.part"
+        torch.save(self.states(), part)
+        os.replace(part, folder / STATE)
+
+    def restore(self, folder: Path) -> None:
+        """Go on from where `save` was called, if it was."""
+        if (folder / STATE).exists():
+            self.load_states(torch.load(folder / STATE, weights_only=True))
 
     def run(self, pictures: Pictures, tell: Callable[[int, float], None] | None = None) -> None:
         """All steps that are not done; `tell` hears of each, with its loss."""
