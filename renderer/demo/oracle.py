@@ -65,6 +65,12 @@ def judge(picture_HWC: Pixels) -> Verdict:
     )
 
 
+def suns(picture_HWC: Pixels) -> list[NDArray[np.bool_]]:
+    """A mask [H, W] of the reduced picture for each sun that is counted."""
+    small_HWC = reduce(picture_HWC)
+    return _components(_sun_colours(small_HWC) != "", small_HWC)
+
+
 def agrees(verdict: Verdict, prompt: str) -> bool:
     """Tell whether a picture shows exactly what a prompt of the grammar asks for."""
     return _colour_agrees(verdict, prompt) and _landscape_agrees(verdict, prompt)
