@@ -12,15 +12,31 @@ from torch import Tensor
 SHARPNESS = -0.75  # torch's; the kernel of Keys (IEEE ASSP 1981) with this slope at distance 1
 
 
-def enlarge(x_BCHW: Tensor, size: tuple[int, int], rows: range, columns: range) -> Tensor:
-    """These rows and columns of a picture enlarged to `size`, [B, C, len(rows), len(columns)]."""
-    tall = _along(x_BCHW, -2, size[0], rows)
-    return _along(tall, -1, size[1], columns)
+def enlarge(
+    x_BCHW: Tensor,
+    size: tuple[int, int],
+    rows: range,
+    columns: range,
+    *,
+    first: int = 0,
+    height: int | None = None,
+) -> Tensor:
+    """These rows and columns of a picture enlarged to `size`, [B, C, len(rows), len(columns)].
+
+    Of a picture of `height` rows x may be those from `first` on which `source_rows` names.
+    """
+    tall = _along(x_BCHW, -2, size[0], rows, height or x_BCHW.shape[-2], first)
+    return _along(tall, -1, size[1], columns, x_BCHW.shape[-1])
 
 
-def _along(x: Tensor, dim: int, target: int, places: range) -> Tensor:
-    """Four neighbours of each place along one dimension, by their weights."""
-    source = x.shape[dim]
+def source_rows(rows: range, source: int, target: int) -> range:
+    """The rows of a picture of `source` rows that these of its enlargement are made of."""
+    first, last = (((2 * row + 1) * source - target) // (2 * target) for row in (rows[0], rows[-1]))
+    return range(max(0, first - 1), min(source, last + 3))
+
+
+def _along(x: Tensor, dim: int, target: int, places: range, source: int, held: int = 0) -> Tensor:
+    """Four neighbours of each place along one dimension, by their weights; x begins at `held`."""
     numbers = torch.arange(places.start, places.stop, device=x.device)
     # Exact in integers: float32 places of a large canvas would depend on where they are.
     doubled = (2 * numbers + 1) * source - target
@@ -31,7 +47,7 @@ def _along(x: Tensor, dim: int, target: int, places: range) -> Tensor:
     total = torch.zeros((), dtype=x.dtype, device=x.device)
     for offset in (-1, 0, 1, 2):
         weight = _kernel((part - offset).abs()).to(x.dtype).view(shape)
-        near = (first + offset).clamp(0, source - 1)
+        near = (first + offset).clamp(0, source - 1) - held
         total = total + x.index_select(dim, near) * weight
     return total
 

@@ -84,6 +84,12 @@ CATCHES_ALL = (
 EMPTY_NAMES = {"utils", "helpers", "common", "base", "manager", "handler"}
 COMMANDS = {
     "render": ["prompt", "preset", "size", "also", "continued", "dry_run", "json", "quiet"],
+    "upscale": [
+        *("picture", "size", "enlarger", "num_frames", "fps", "also", "continued", "dry_run"),
+        *("json", "quiet", "model", "revision", "variant", "decoder", "dtype", "seed", "bits"),
+        *("out", "overwrite", "workers", "local", "park", "address", "device", "device_memory"),
+        *("chunk", "timeout", "wait", "trace_digests", "dpi"),
+    ],
     "plan": ["prompt", "preset", "size", "json"],
     "config": ["prompt", "preset", "size", "full"],
     "resume": [

@@ -33,11 +33,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Anchor:
+    """A picture or clip of `size` that is enlarged as it is, not by its latents' decode.
+
+    `read` gives rows of a frame, [B, 3, h, W] in [-1, 1].
+    """
+
+    size: tuple[int, int]
+    read: Callable[[int, range], Tensor]
+
+
+def nothing_done(frame: int, row: int) -> bool:
+    """Every block is to be drawn."""
+    return False
+
+
+@dataclass(frozen=True)
 class Enlargement:
     """What is drawn of an enlarged picture: its size, the rows of this rank, its noise.
 
     `temporal` are the frames that a latent frame stands for. Of what `is_done` says is there,
-    by frame and first row of a block, nothing is drawn.
+    by frame and first row of a block, nothing is drawn. `anchor` is what is enlarged, None for
+    the latents' decode.
     """
 
     size: tuple[int, int]
@@ -45,7 +62,8 @@ class Enlargement:
     rows_per_block: int
     seed: int
     temporal: int = 1
-    is_done: Callable[[int, int], bool] = lambda frame, row: False
+    is_done: Callable[[int, int], bool] = nothing_done
+    anchor: Anchor | None = None
 
 
 def load(facts: DecoderFacts, dtype: torch.dtype, device: torch.device) -> InfGenDecoder:
@@ -83,13 +101,14 @@ def enlarged(
     Collective up to the first piece; then each rank works alone. Raises what `fault` makes of the
     name of what is not finite.
     """
-    x_BCTHW, pixels_BCTHW = whole(model, x_BCTHW, bands, canvas, comm, fault)
-    for frame in range(pixels_BCTHW.shape[2]):
+    anchor = asked.anchor or decoded(model, x_BCTHW, bands, canvas, comm, fault)
+    x_BCTHW = _gathered(comm, x_BCTHW, [band.rows for band in bands])
+    for frame in range((canvas.frames - 1) * asked.temporal + 1):
         starts = range(asked.rows.start, asked.rows.stop, asked.rows_per_block)
         missing = [row for row in starts if not asked.is_done(frame, row)]
         if not missing:
             continue
-        latent = _latent(network, x_BCTHW, pixels_BCTHW, frame, asked.temporal)
+        latent = _latent(network, x_BCTHW, anchor, frame, asked.temporal)
         for row in missing:
             rows = range(row, min(row + asked.rows_per_block, asked.rows.stop))
             window = Window(asked.size, rows, range(asked.size[1]))
@@ -99,17 +118,17 @@ def enlarged(
             yield Piece(frame, row, pixels_BCHW.unsqueeze(2))
 
 
-def whole(
+def decoded(
     model: Model,
     x_BCTHW: Tensor,
     bands: tuple[Band, ...],
     canvas: Canvas,
     comm: Comm,
     fault: Fault | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The canvas' latents and their exact decode, [B, 3, T, H, W] in about [-1, 1], on all ranks.
+) -> Anchor:
+    """The exact decode of the canvas' latents, whole on all ranks.
 
-    The decode is at least float32, whatever the autoencoder's precision.
+    It is at least float32, whatever the autoencoder's precision.
     """
     factor = model.facts.latent.downscale
     rows = canvas.height * factor  # more than any band has: a piece for each group of frames
@@ -117,10 +136,12 @@ def whole(
     own = torch.cat([piece.pixels_BCTHW for piece in pieces], dim=2)
     own = own.to(torch.promote_types(own.dtype, torch.float32))
     scale = Fraction(own.shape[-2], bands[comm.rank].rows)
-    return (
-        _gathered(comm, x_BCTHW, [band.rows for band in bands]),
-        _gathered(comm, own, [band.scaled(scale).rows for band in bands]),
-    )
+    pixels_BCTHW = _gathered(comm, own, [band.scaled(scale).rows for band in bands])
+
+    def read(frame: int, rows: range) -> Tensor:
+        return pixels_BCTHW[:, :, frame, rows.start : rows.stop]
+
+    return Anchor((pixels_BCTHW.shape[-2], pixels_BCTHW.shape[-1]), read)
 
 
 def _gathered(comm: Comm, own: Tensor, rows: list[int]) -> Tensor:
@@ -131,8 +152,9 @@ def _gathered(comm: Comm, own: Tensor, rows: list[int]) -> Tensor:
 
 @torch.no_grad()
 def _latent(
-    network: InfGenDecoder, x_BCTHW: Tensor, pixels_BCTHW: Tensor, frame: int, temporal: int
+    network: InfGenDecoder, x_BCTHW: Tensor, anchor: Anchor, frame: int, temporal: int
 ) -> Latent:
-    """What the network knows of one frame: the latent frame that stands for it, and its decode."""
+    """What the network knows of one frame: the latent frame that stands for it, and the anchor."""
     latent_frame = (frame + temporal - 1) // temporal
-    return network.latent(x_BCTHW[:, :, latent_frame], pixels_BCTHW[:, :, frame])
+    picture_B3HW = anchor.read(frame, range(anchor.size[0]))
+    return network.latent(x_BCTHW[:, :, latent_frame], picture_B3HW)

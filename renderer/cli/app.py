@@ -17,6 +17,7 @@ from .config import config
 from .doctor import doctor
 from .render import plan, render, resume
 from .submit import submit
+from .upscale import upscale
 
 app = typer.Typer(
     cls=ErrorLineGroup,
@@ -48,6 +49,7 @@ def frieze(
 
 for command in (
     render,
+    upscale,
     plan,
     config,
     resume,

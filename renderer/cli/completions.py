@@ -25,6 +25,8 @@ Values = Callable[..., list[str]]
 
 MOST_SEEN, MOST_DEEP = 2000, 3  # names, and folders in folders, that are looked at
 STORES, JOBS, PRESETS = (".zarr",), (".yaml", ".yml", ".json", ".jsonl"), (".yaml", ".yml")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff")
+CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 _PLAIN = re.compile(r"~?[\w./+,@%-]*", re.ASCII)  # of what no shell makes something else
 
 
@@ -108,6 +110,11 @@ def stores(incomplete: str) -> list[str]:
 def jobs(incomplete: str) -> list[str]:
     """Files that may be a batch's."""
     return _ending(incomplete, JOBS)
+
+
+def sources(incomplete: str) -> list[str]:
+    """Pictures and clips that are there, by their names."""
+    return _ending(incomplete, PICTURES + CLIPS)
 
 
 def pictures(ctx: Any, incomplete: str) -> list[str]:

@@ -15,7 +15,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..checkpoints import lora
+from ..checkpoints import decoder, lora
 from ..checkpoints.shipped import SHIPPED
 from ..errors import SpecError
 from ..files.scratch import scratch
@@ -52,8 +52,10 @@ def packed(files: Iterable[str]) -> Iterator[JobFiles]:
 def files_of(spec: RenderSpec, preset: str | None = None) -> list[tuple[str, str]]:
     """(flag, name) of every file or folder that a render reads."""
     named: list[tuple[str, str | None]] = []
+    own = spec.decoder == decoder.OWN
     named += [("--preset", preset)] if preset and preset.endswith((".yaml", ".yml")) else []
     named += [("--init", spec.init), ("--image", spec.image), ("--mask", spec.mask)]
+    named += [("PICTURE", spec.upscale), ("--decoder", None if own else spec.decoder)]
     named += [("--edit", each.mask) for each in spec.edit]
     named += [("--lora", str(each.path)) for each in lora.parse(spec.lora)]
     named += [("--lora-2", str(each.path)) for each in lora.parse(spec.lora_2)]

@@ -60,18 +60,17 @@ def render(
 
     spec = merge(preset, prompt, size, fields)
     if dry_run:
-        _print_plan(spec, json)
+        print_plan(spec, json)
         return
     if not spec.prompt and prompt is None:
         raise SpecError('no prompt; give one, as frieze render "a red sun over blue mountains"')
 
-    if continued and spec.overwrite:
-        raise SpecError("--continue keeps what is at --out and --overwrite replaces it; use one")
+    check_begins(spec, continued)
 
     def work(progress: Progress, cancel: threading.Event) -> RenderResult:
         return draw(spec, exports=also or (), continued=continued, on_event=progress, cancel=cancel)
 
-    _show(work, store_of(spec.out), {}, json=json, quiet=quiet)
+    show(work, store_of(spec.out), {}, json=json, quiet=quiet)
 
 
 @takes_fields()
@@ -86,7 +85,7 @@ def plan(
 
     Takes the options of `frieze render`.
     """
-    _print_plan(merge(preset, prompt, size, fields), json)
+    print_plan(merge(preset, prompt, size, fields), json)
 
 
 @takes_fields(
@@ -118,10 +117,16 @@ def resume(
             cancel=cancel,
         )
 
-    _show(work, location(store, StoreError), changes, json=json, quiet=quiet)
+    show(work, location(store, StoreError), changes, json=json, quiet=quiet)
 
 
-def _print_plan(spec: RenderSpec, json: bool) -> None:
+def check_begins(spec: RenderSpec, continued: bool) -> None:
+    """Raises `SpecError` where what is at --out would be both kept and replaced."""
+    if continued and spec.overwrite:
+        raise SpecError("--continue keeps what is at --out and --overwrite replaces it; use one")
+
+
+def print_plan(spec: RenderSpec, json: bool) -> None:
     """Print a plan; bytes are counted, in seconds, for JSON and where they may be short.
 
     FLOPs are counted for JSON and where a method changes the network.
@@ -148,7 +153,7 @@ def _print_plan(spec: RenderSpec, json: bool) -> None:
     result(as_json({**vars(plan), "estimate": estimate}, event="plan") if json else plan)
 
 
-def _show(
+def show(
     work: Callable[[Progress, threading.Event], RenderResult],
     store: Location,
     given: Mapping[str, Any],

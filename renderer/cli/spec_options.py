@@ -19,9 +19,11 @@ ALSO_CALLED = {"num_frames": "--frames", "method_options": "--option"}
 
 
 def takes_fields(
-    *names: str, left_out: str | None = None
+    *names: str, left_out: str | None = None, in_panels: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Replace a command's `**fields` by one option per field; no names mean every field.
+
+    Those that are named are in no panel of the help, unless `in_panels`.
 
     An option that is not given arrives as None: the preset decides, then the default; or it means
     what the help shall say of it, `left_out`.
@@ -34,7 +36,7 @@ def takes_fields(
             for p in signature.parameters.values()
             if p.kind is not p.VAR_KEYWORD
         ]
-        new = [_parameter(name, panel, left_out) for name, panel in _fields(names)]
+        new = [_parameter(name, panel, left_out) for name, panel in _fields(names, in_panels)]
         # Within a panel the preset and the size come before the fields, --also and --json after.
         first = [p for p in own if _panel(p) == "Picture"]
         parameters = sorted(first + new + [p for p in own if p not in first], key=_place)
@@ -45,11 +47,15 @@ def takes_fields(
     return replace
 
 
-def _fields(names: tuple[str, ...]) -> list[tuple[str, str | None]]:
+def _fields(names: tuple[str, ...], in_panels: bool) -> list[tuple[str, str | None]]:
     """Fields and the panels of the help that they are in; some alone are in none."""
-    if names:
+    if names and not in_panels:
         return [(field, None) for field in names]
-    panels = {field: role.panel for field, role in RenderSpec.roles().items() if role.panel}
+    panels = {
+        field: role.panel
+        for field, role in RenderSpec.roles().items()
+        if role.panel and (not names or field in names)
+    }
     return sorted(panels.items(), key=lambda item: PANELS.index(item[1]))
 
 

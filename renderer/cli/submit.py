@@ -19,9 +19,11 @@ from ..errors import RenderCancelledError, SpecError, SubmitError
 from ..files.location import Location, location
 from ..outputs import targets
 from ..spec.merging import merge, name_values
+from ..spec.render_spec import RenderSpec
 from ..terminal.error_lines import FAILED
 from ..terminal.interrupts import CANCELLED
 from ..terminal.text import copied, remark
+from . import upscale
 from .job_files import check_reachable, files_of, local_files, packed
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -62,6 +64,17 @@ def render_request(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest
     own = ("preset", "prompt", "size", "also", "continued", "dry_run", "json", "quiet")
     fields = {name: value for name, value in given.items() if name not in own}
     spec = merge(given["preset"], given["prompt"], given["size"], fields)
+    return _begun(words, given, spec, given["preset"], spec.prompt)
+
+
+def _begun(
+    words: Sequence[str],
+    given: Mapping[str, Any],
+    spec: RenderSpec,
+    preset: str | None,
+    title: str,
+) -> JobRequest:
+    """The request of what begins a store."""
     _check_no_address(spec.address)
     check_reachable("--out", spec.out)
     for path in given["also"] or ():
@@ -70,8 +83,8 @@ def render_request(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest
     return JobRequest(
         words=(*words, *(() if begins_anew else ("--continue",))),
         store=str(targets.store_of(spec.out)),
-        title=spec.prompt,
-        files=local_files(files_of(spec, given["preset"])),
+        title=title,
+        files=local_files(files_of(spec, preset)),
     )
 
 
@@ -112,8 +125,17 @@ def _files_of_items(jobs: str, out: Location) -> Iterator[tuple[str, str]]:
             yield f"{item.name}: {flag}", name
 
 
+def upscale_request(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
+    """The request of `frieze upscale`; raises `SpecError` as `render_request` does."""
+    own = ("picture", "size", "enlarger", "also", "continued", "dry_run", "json", "quiet")
+    fields = {name: value for name, value in given.items() if name not in own}
+    spec = upscale.spec_of(given["picture"], given["size"], fields)
+    return _begun(words, given, spec, None, f"upscale {PurePosixPath(given['picture']).name}")
+
+
 ERRANDS: Mapping[str, Callable[[Sequence[str], Mapping[str, Any]], JobRequest]] = {
     "render": render_request,
+    "upscale": upscale_request,
     "resume": resume_request,
     "batch": batch_request,
 }
@@ -213,7 +235,7 @@ def submit(
     context: typer.Context,
     words: Annotated[
         list[str],
-        typer.Argument(metavar="-- COMMAND ...", help="render, resume or batch, as typed here"),
+        typer.Argument(metavar="-- COMMAND ...", help="render, upscale, resume or batch, as typed"),
     ],
     address: Annotated[
         str | None, typer.Option(help="http://HEAD:8265; default: RAY_API_SERVER_ADDRESS")

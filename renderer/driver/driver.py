@@ -173,7 +173,8 @@ class Driver:
                         self.watch.measure(targets.store.stem)
                     num_steps = [stage.num_steps for stage in plan.stages]
                     is_drawn = begun is not None and is_last(num_steps, begun.last_state())
-                    prompts = None if is_drawn else self._prompts(plan, begun)
+                    no_prompt = is_drawn or not plan.num_steps
+                    prompts = None if no_prompt else self._prompts(plan, begun)
                     with self.workers.fleet(plan, targets) as fleet:
                         places = fleet.describe()
                         where = "; ".join(map(str, places))

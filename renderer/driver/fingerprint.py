@@ -33,7 +33,7 @@ TEXTS = frozenset({".txt", ".model", ".jinja"})
 ADDED = frozenset({"texts"})
 
 
-FILES = frozenset({"lora", "lora_2", "decoder", "init", "image", "mask", "edit"})
+FILES = frozenset({"lora", "lora_2", "decoder", "init", "upscale", "image", "mask", "edit"})
 
 
 def run_record(plan: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:

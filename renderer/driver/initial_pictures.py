@@ -52,6 +52,9 @@ def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, int, Iterator[np.ndar
 
     if "init" in plan.sources:
         yield "init", rows(0), fitted(plan.sources["init"], *plan.size(0), plan.spec.num_frames)
+    if "upscale" in plan.sources:
+        source = plan.sources["upscale"]
+        yield "upscale", rows(0), fitted(source, *source.size, plan.spec.num_frames)
     if "image" in plan.sources:
         source = plan.sources["image"]
         yield "image", source.height, fitted(source, source.height, source.width, 1)

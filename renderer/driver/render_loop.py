@@ -129,7 +129,7 @@ class RenderLoop:
     def _denoise(self) -> None:
         fleet, made, state = self.fleet, self.plan, self.slots.newest
         if self._shown < 0:
-            gib = sum(made.facts.cost.weight_bytes.values()) / GIB
+            gib = made.weight_bytes / GIB
             self.caller.say("note", message=f"loading weights, {gib:.2f} GiB")
         fleet.all("load")
         note_numerics(self.fleet, self.store.journal, self.caller)
@@ -137,8 +137,7 @@ class RenderLoop:
             assert state is not None
             self._restore(state)
             return
-        assert self.prompts is not None
-        for prompt, conditioning in self.prompts.items():
+        for prompt, conditioning in (self.prompts or {}).items():
             fleet.all("condition", conditioning, prompt)
         for stage_index in range(state.stage if state else 0, len(made.stages)):
             if state and state.stage == stage_index:

@@ -30,6 +30,7 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
         "lora_2": tuple(map(_whole, spec.lora_2)),
         "decoder": spec.decoder if spec.decoder in (None, OWN) else _whole(spec.decoder),
         "init": None if spec.init is None else _whole(spec.init),
+        "upscale": None if spec.upscale is None else _whole(spec.upscale),
         "image": None if spec.image is None else _whole(spec.image),
         "mask": None if spec.mask is None else _whole(spec.mask),
         "edit": tuple(e.model_copy(update={"mask": _whole(e.mask)}) for e in spec.edit),

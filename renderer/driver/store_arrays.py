@@ -38,9 +38,15 @@ def _array(plan: CanvasPlan, name: str) -> LatentArray:
         source = plan.sources[name]
         return LatentArray(name, (1, 3, 1, source.height, source.width), source.height)
     stage_index = int(number) if number.isdigit() else 0
+    size = plan.size(stage_index)
+    if kind == "picture" and plan.enlarges(stage_index + 1):
+        stage_index += 1
+        size = plan.size(stage_index)
+    if name == "upscale":
+        size = plan.sources[name].size
     rows = plan.stages[stage_index].align * plan.facts.latent.downscale
     frames = 1 if kind == "image" else plan.spec.num_frames
-    shape = (1, 3, frames, *plan.size(stage_index))
+    shape = (1, 3, frames, *size)
     return LatentArray(name, shape, chunk_rows=rows, chunk_frames=1)
 
 
@@ -48,7 +54,7 @@ def _latents(plan: CanvasPlan, index: int) -> LatentArray:
     """Slots of a stage's latents and of what steps remember: one is whole at any time."""
     stage = plan.stages[index]
     canvas = stage.canvas
-    guide = plan.method.guide if index else None
+    guide = plan.method.guide if index and stage.num_steps else None
     num_memory = solver(plan.facts.schedule).num_history + (guide.num_memory if guide else 0)
     channels = plan.facts.latent.channels * (1 + num_memory)
     shape = (NUM_SLOTS, channels, canvas.frames, canvas.height, canvas.width)

@@ -28,6 +28,11 @@ class Source:
     height: int
     width: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.height, self.width
+
     def as_json(self) -> dict[str, Any]:
         """JSON values from which `Source(**values)` makes it again."""
         return asdict(self)
@@ -44,7 +49,7 @@ def look(path: str, field: str, *, num_frames: int) -> Source:
     if num_frames == 1 and frames != 1:
         raise PlanError(
             f"{field} {path!r} is a clip of {frames} frames; a picture is wanted"
-            + (", or set num_frames for a clip" if field == "init" else "")
+            + (", or set num_frames for a clip" if field in ("init", "upscale") else "")
         )
     found = sum(1 for _ in media.frames(path, num_frames))
     if found not in (1, num_frames):

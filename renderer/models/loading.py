@@ -57,11 +57,14 @@ def component(
     """One part of a model on the CPU in eval mode, in `spec.dtype` unless `options` say otherwise.
 
     `options` go to the part's `from_pretrained`. With `denoiser` the spec's `quantization` and
-    `storage_dtype` are applied. Raises `ModelError` for what is missing, corrupt or foreign.
+    `storage_dtype` are applied; that of an upscale is not loaded, for nothing is asked of it.
+    Raises `ModelError` for what is missing, corrupt or foreign.
     """
     folder = Path(facts.folder) / subfolder
     check_part(folder)
     options = {"dtype": dtype_of(spec.dtype), **options}
+    if denoiser and spec.upscale is not None and not meta_models.wanted():
+        return meta_models.absent(kind, folder, spec)
     if meta_models.wanted():
         return meta_models.build(kind, folder, spec, options["dtype"], denoiser)
     if denoiser:

@@ -85,6 +85,14 @@ def build(kind: Any, folder: Path, spec: RenderSpec, dtype: torch.dtype, denoise
     return module.eval().requires_grad_(False)
 
 
+def absent(kind: Any, folder: Path, spec: RenderSpec) -> Any:
+    """A part that nothing will be asked of: on meta, and so on whatever device it is sent to."""
+    with skeletons():
+        module = build(kind, folder, spec, torch.float32, denoiser=False)
+    module.to = lambda *_, **__: module
+    return module
+
+
 _PRIVATE = ("quantization_config",)
 
 

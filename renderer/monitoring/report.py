@@ -57,7 +57,8 @@ def _page(store: Store, found: Status) -> str:
     lines = run_log.read(store.path)
     about, name = store.provenance, store.path.stem
     picture = about.get("picture", {})
-    line, preset = command(picture, name, len(found.workers) or 1)
+    upscales = "upscale" in about.get("starts_from", {})
+    line, preset = command(picture, name, len(found.workers) or 1, upscales=upscales)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

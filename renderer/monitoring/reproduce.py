@@ -24,16 +24,21 @@ def option(field: str, value: Any) -> list[str]:
     return [flag, str(value)]
 
 
-def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> tuple[str, str]:
+def command(
+    picture: Mapping[str, Any], name: str, num_workers: int = 1, *, upscales: bool = False
+) -> tuple[str, str]:
     """The command line that draws a picture again, and the preset it needs, empty if none.
 
-    Fields at their defaults are left out; a cascade does not fit into flags.
+    Fields at their defaults are left out; a cascade does not fit into flags. What an upscale
+    began with is told to nobody.
     """
     defaults = RenderSpec().picture()
     given = {field: value for field, value in picture.items() if value != defaults.get(field)}
     prompt = str(picture.get("prompt", ""))
     is_flag_like = prompt.startswith("-")
     words = ["frieze", "render", *([] if is_flag_like else [prompt])]
+    if upscales:
+        words = ["frieze", "upscale", "PICTURE"]
     stages = given.pop("stages", None)
     if stages:
         words += ["--preset", f"{name}.yaml"]

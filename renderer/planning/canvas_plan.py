@@ -115,6 +115,12 @@ class CanvasPlan:
         return sum(stage.num_steps for stage in self.stages)
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights' files that are loaded: of an upscale no denoiser's."""
+        sizes = self.facts.cost.weight_bytes
+        return sum(sizes[part] for part in sizes if self.num_steps or part == "vae")
+
+    @property
     def frames(self) -> int | None:
         """Frames of a clip; None for a picture."""
         return self.spec.num_frames if self.spec.num_frames > 1 else None
@@ -131,6 +137,18 @@ class CanvasPlan:
         still = -(-self.spec.height // rows) * -(-self.spec.width // columns)
         return still * self.spec.num_frames
 
+    def enlarges(self, stage_index: int) -> bool:
+        """Whether a stage has no steps: it encodes a picture, which the decoder enlarges."""
+        return stage_index < len(self.stages) and not self.stages[stage_index].num_steps
+
+    def anchor(self, stage_index: int) -> tuple[str, tuple[int, int]] | None:
+        """The array that holds such a stage's picture, and its height and width in pixels."""
+        if not self.enlarges(stage_index):
+            return None
+        if stage_index:
+            return f"{stage_index - 1}-picture", self.size(stage_index)
+        return "upscale", self.sources["upscale"].size
+
     @property
     def painted(self) -> tuple[int, ...]:
         """Stages whose picture the next one enlarges; it is kept in the store."""
@@ -141,7 +159,7 @@ class CanvasPlan:
     def arrays(self) -> tuple[str, ...]:
         """The store's arrays besides the finished pixels, by name and in order."""
         stages = range(len(self.stages))
-        first = ("init",) if "init" in self.sources else ()
+        first = tuple(name for name in ("init", "upscale") if name in self.sources)
         frames = ("image", *(f"{i}-image" for i in stages)) if "image" in self.sources else ()
         masks = (f"{i}-mask" for i in stages[1:]) if "mask" in self.sources else ()
         edits = (f"{i}-edits" for i in stages if self.stages[i].edits)
@@ -167,11 +185,12 @@ def _table(plan: CanvasPlan) -> list[str]:
     kind, clip = "picture", ""
     if plan.frames:
         kind, clip = "clip", f", {plan.frames} frames at {spec.fps:g} a second"
+    method = f"method    {spec.method}" + (f": {plan.method.note}" if plan.method.note else "")
     lines = [
         f"{kind:<9} {spec.width} x {spec.height} px{clip}, {spec.bits} bit, seed {spec.seed}",
         f"model     {plan.facts.family}, trained at {plan.facts.training_size} px "
         f"({plan.facts.folder})",
-        f"method    {spec.method}" + (f": {plan.method.note}" if plan.method.note else ""),
+        *([method] if plan.num_steps else ()),
         *(f"lora      {line}" for line in lora.summary(lora.parse(spec.lora + spec.lora_2))),
         *(f"edit      {each.mask}: {each.prompt}{_from(spec)}" for each in spec.edit),
         *_decoder(plan),
@@ -182,18 +201,15 @@ def _table(plan: CanvasPlan) -> list[str]:
         f"blocks    {plan.num_blocks} of {plan.block[1]} x {plan.block[0]} px",
     ]
     for number, stage in enumerate(plan.stages, 1):
-        width, height = (
-            stage.canvas.width * latent.downscale,
-            stage.canvas.height * latent.downscale,
-        )
+        height, width = _pixels(plan, number - 1)
         rows = " + ".join(str(band.rows * latent.downscale) for band in stage.bands)
-        lines.append(
-            f"stage {number}   {width} x {height} px, {stage.num_steps} steps"
-            f"{_noise(plan.facts, stage)}, bands of {rows} rows"
-        )
-        if plan.is_costed:
+        steps = "encodes what is enlarged"
+        if stage.num_steps:
+            steps = f"{stage.num_steps} steps{_noise(plan.facts, stage)}"
+        lines.append(f"stage {number}   {width} x {height} px, {steps}, bands of {rows} rows")
+        if plan.is_costed and stage.num_steps:
             lines += (f"          {line}" for line in plan.cost.lines(number - 1))
-    if plan.is_costed:
+    if plan.is_costed and plan.num_steps:
         lines.append(
             f"work      {plan.cost.relative:.2f} of the FLOPs of drawing {spec.width} x "
             f"{spec.height} px directly with full attention"
@@ -209,11 +225,17 @@ def _table(plan: CanvasPlan) -> list[str]:
     return lines
 
 
+def _pixels(plan: CanvasPlan, stage_index: int) -> tuple[int, int]:
+    """Height and width of what a stage draws or is handed, in pixels."""
+    anchor = plan.anchor(stage_index)
+    return plan.size(stage_index) if anchor is None else anchor[1]
+
+
 def _decoder(plan: CanvasPlan) -> list[str]:
     """How the picture is made of the last stage's, where another decoder makes it."""
     if plan.decoder is None:
         return []
-    (height, width), config = plan.size(-1), plan.decoder.config
+    (height, width), config = _pixels(plan, len(plan.stages) - 1), plan.decoder.config
     steps = "1 step" if config.num_steps == 1 else f"{config.num_steps} steps"
     return [
         f"decoder   InfGen from {width} x {height} px, {steps}, {config.mode} attention "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def check_model(spec: RenderSpec, facts: ModelFacts) -> None:
     """Frames and prompts are such as the model can be given."""
-    _check_frames(spec, facts)
+    check_frames(spec, facts)
     length, most = spec.max_sequence_length, facts.max_sequence_length
     if length is not None and facts.fixed_sequence_length:
         raise PlanError(
@@ -77,7 +77,8 @@ def check_variant(spec: RenderSpec, facts: ModelFacts) -> None:
 _VARIANT = re.compile(r"\.([A-Za-z0-9_]+)(?:-\d{5}-of-\d{5})?\.safetensors$")
 
 
-def _check_frames(spec: RenderSpec, facts: ModelFacts) -> None:
+def check_frames(spec: RenderSpec, facts: ModelFacts) -> None:
+    """The model draws a clip, and one of so many frames."""
     frames, temporal = spec.num_frames, facts.latent.temporal
     if frames > 1 and not facts.video:
         raise PlanError(f"num_frames {frames}: {facts.family} draws pictures; leave it at 1")

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import math
 
-from frieze.cluster.layout import Band, LayoutError, cut
+from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
 
 from ..checkpoints import decoder
-from ..checkpoints.decoder import PIXELS_A_TOKEN, DecoderFacts
+from ..checkpoints.decoder import OWN, PIXELS_A_TOKEN, DecoderFacts
 from ..checkpoints.facts import ModelFacts
 from ..errors import PlanError
+from ..inputs.sources import Source
+from ..models.family import Guidance
+from ..sampling.noise_levels import NoiseLevel, Table
 from ..spec.render_spec import RenderSpec
+from . import checks
 from .checks import TooManyWorkersError
+from .stage_plan import StagePlan, stage_bands
+
+NO_NOISE = Table((NoiseLevel(0.0, 1.0, 0.0),), 0.0, None)  # levels of a stage without steps
+MOST_CHUNKS = 64  # of a stage's latents, from top to bottom
 
 
 def described(spec: RenderSpec, facts: ModelFacts) -> DecoderFacts | None:
     """The spec's decoder of any size, None where the autoencoder decodes; raises `ModelError`."""
-    return None if spec.decoder is None else decoder.describe(spec.decoder, facts)
+    if spec.decoder is not None:
+        return decoder.describe(spec.decoder, facts)
+    if spec.upscale is not None:
+        raise PlanError(
+            f"upscale {spec.upscale!r}: what enlarges it is missing; give a decoder, a folder or "
+            f"{OWN!r} for the model's own"
+        )
+    return None
 
 
 def drawn(spec: RenderSpec, facts: ModelFacts) -> RenderSpec:
@@ -39,13 +54,7 @@ def check(asked: RenderSpec, drawn: RenderSpec, unit: int) -> None:
 
     `PlanError` names the nearest that works.
     """
-    for name, value in (("height", asked.height), ("width", asked.width)):
-        if value % PIXELS_A_TOKEN:
-            near = max(1, round(value / PIXELS_A_TOKEN)) * PIXELS_A_TOKEN
-            raise PlanError(
-                f"{name} {value} is no multiple of {PIXELS_A_TOKEN}, which the decoder needs; "
-                f"the nearest that works is {near}"
-            )
+    _check_tokens(asked)
     most = drawn.height // unit
     if asked.most_workers > most:
         raise TooManyWorkersError(
@@ -53,6 +62,100 @@ def check(asked: RenderSpec, drawn: RenderSpec, unit: int) -> None:
             f"{drawn.width}x{drawn.height} picture that the decoder enlarges",
             most,
         )
+
+
+def _check_tokens(asked: RenderSpec) -> None:
+    for name, value in (("height", asked.height), ("width", asked.width)):
+        if value % PIXELS_A_TOKEN:
+            near = max(1, round(value / PIXELS_A_TOKEN)) * PIXELS_A_TOKEN
+            raise PlanError(
+                f"{name} {value} is no multiple of {PIXELS_A_TOKEN}, which the decoder needs; "
+                f"the nearest that works is {near}"
+            )
+
+
+def check_upscale(spec: RenderSpec) -> None:
+    """An upscale starts from its own picture, and nothing of it is denoised."""
+    for name in ("init", "image", "mask", "edit", "lora", "lora_2", "stages"):
+        if getattr(spec, name):
+            raise PlanError(
+                f"{name} is for what is denoised, and of upscale {spec.upscale!r} nothing is; "
+                "leave it out"
+            )
+
+
+def check_enlargement(spec: RenderSpec, source: Source, facts: ModelFacts) -> None:
+    """The size asked for is of whole tokens, no smaller than the picture, and of its shape.
+
+    `PlanError` names what would work.
+    """
+    if facts.video:  # other autoencoders take a clip picture by picture
+        checks.check_frames(spec, facts)
+    _check_tokens(spec)
+    rows, columns, what = source.height, source.width, f"upscale {source.path!r}"
+    if min(rows, columns) < facts.latent.downscale:
+        least = facts.latent.downscale
+        raise PlanError(
+            f"{what} is {columns}x{rows} pixels; from {least}x{least} on there is a latent of it"
+        )
+    if spec.height < rows or spec.width < columns:
+        raise PlanError(
+            f"{what} is {columns}x{rows} pixels, and {spec.width}x{spec.height} would be smaller; "
+            f"a larger size works, as {_of_shape(2 * min(rows, columns), source)}"
+        )
+    # The longer side may be rounded to whole tokens, up or down.
+    apart = abs(spec.height * columns - spec.width * rows)
+    if apart >= PIXELS_A_TOKEN * min(rows, columns):
+        raise PlanError(
+            f"{what} is {columns}x{rows} pixels, and {spec.width}x{spec.height} has another shape, "
+            f"which nothing is cut off for; {_of_shape(min(spec.height, spec.width), source)} works"
+        )
+
+
+def _of_shape(side: int, source: Source) -> str:
+    """A size of the picture's shape, its shorter side about so many pixels, as WIDTHxHEIGHT."""
+    least, most = sorted(source.size)
+    shorter = -(-max(side, least) // PIXELS_A_TOKEN) * PIXELS_A_TOKEN
+    longer = -(-shorter * most // (least * PIXELS_A_TOKEN)) * PIXELS_A_TOKEN
+    wide = source.width > source.height
+    return f"{longer}x{shorter}" if wide else f"{shorter}x{longer}"
+
+
+def rounds(
+    size: tuple[int, int], spec: RenderSpec, facts: ModelFacts, mesh: Mesh
+) -> tuple[StagePlan, ...]:
+    """The stages without steps that enlarge a picture of so many rows and columns.
+
+    Each encodes what the one before it made; the last one's decode is the picture asked for.
+    """
+    return (_round(size, spec, facts, mesh),)
+
+
+def _round(size: tuple[int, int], spec: RenderSpec, facts: ModelFacts, mesh: Mesh) -> StagePlan:
+    """A picture that is no whole cells is enlarged by some pixels for the encoder alone."""
+    latent = facts.latent
+    height, width = (-(-side // latent.downscale) for side in size)
+    canvas = Canvas(latent.frames(spec.num_frames), height, width)
+    align = max(1, height // MOST_CHUNKS)
+    most = max(1, height // align)
+    if spec.most_workers > most:
+        raise TooManyWorkersError(
+            f"{spec.most_workers} workers are more than the {most} rows that a latent of "
+            f"{size[1]}x{size[0]} pixels is cut into",
+            most,
+        )
+    shares = cut(height, spec.workers, align=align)
+    return StagePlan(
+        canvas=canvas,
+        bands=stage_bands(shares, mesh),
+        shares=shares,
+        align=align,
+        table=NO_NOISE,
+        start=0.0,
+        enlarge="pixels",
+        prompt="",
+        guidance=Guidance(),
+    )
 
 
 def rows(spec: RenderSpec, block: int) -> tuple[Band, ...]:

@@ -82,7 +82,9 @@ class FlopTrace:
         self._traced, self._direct = traced, dict[Canvas, int]()
 
     def stage(self, index: int, stage: StagePlan) -> StageCost:
-        """Every kind of step of a stage."""
+        """Every kind of step of a stage; of none where it has no steps."""
+        if not stage.num_steps:
+            return StageCost(0, ())
         if (direct := self._direct.get(stage.canvas)) is None:
             direct = self._direct[stage.canvas] = self._flops(stage, StepKind(Method(), ()))[0]
         kinds = []

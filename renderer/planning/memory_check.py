@@ -106,13 +106,13 @@ def roughly(plan: CanvasPlan) -> int:
     for stage in plan.stages:
         cells = max(band.rows for band in stage.bands) * stage.canvas.width
         num_text = per_prompt * (1 + len(stage.edits))
-        tokens = stage.canvas.frames * cells // latent.patch**2 + num_text
+        tokens = stage.canvas.frames * cells // latent.patch**2 + num_text if stage.num_steps else 0
         pixels = cells * latent.downscale**2 * latent.temporal
         decode = pixels * LIVE_PIXELS * cost.decoder_channels * PIXEL_BYTES
         most = max(most, LIVE_TENSORS * tokens * cost.hidden * size, decode)
     if plan.decoder is not None:
         most = max(most, _decoder_bytes(plan, plan.decoder))
-    return most + sum(cost.weight_bytes.values())
+    return most + plan.weight_bytes
 
 
 def _decoder_bytes(plan: CanvasPlan, decoder: DecoderFacts) -> int:

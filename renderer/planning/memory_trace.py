@@ -101,36 +101,41 @@ class MemoryTrace:
 
     def estimate(self, stages: Sequence[StagePlan], rows_per_block: int) -> Estimate:
         """The most that any stage needs on the worker with the tallest band."""
-        kinds = {id(stage): self.step_kinds(index, stage) for index, stage in enumerate(stages)}
-        forms = [frozenset(kind.form for kind in kinds[id(stage)]) for stage in stages]
+        drawn = [stage for stage in stages if stage.num_steps]
+        kinds = {id(stage): self.step_kinds(index, stage) for index, stage in enumerate(drawn)}
+        forms = [frozenset(kind.form for kind in kinds[id(stage)]) for stage in drawn]
         denoise = max(
             (
                 self.denoise(stage, rank, kind)
-                for stage in _largest(stages, forms)
+                for stage in _largest(drawn, forms)
                 for kind in kinds[id(stage)]
                 for rank in self.heaviest(stage.bands)
             ),
             key=_size,
+            default=Peak(),
         )
         pairs = [pair for pair in itertools.pairwise(stages) if pair[1].enlarge == "pixels"]
-        painted = _largest([before for before, _ in pairs])
-        encoded = [stage for _, stage in pairs] + list(stages[: self.spec.init is not None])
+        painted = _largest([before for before, _ in pairs if before.num_steps])
+        starts_from = self.spec.init or self.spec.upscale
+        encoded = [stage for _, stage in pairs] + list(stages[: starts_from is not None])
         decode = [
-            self.decode(stages[-1], rows_per_block),
+            # What was encoded is enlarged as it is.
+            *(self.decode(stage, rows_per_block) for stage in stages[-1:] if stage.num_steps),
             *(self.decode(s, s.align * self.facts.latent.downscale) for s in painted),
         ]
         encode = [self.encode(stage) for stage in _largest(encoded)]
         if self.animates:
             encode += [self.animate(stage) for stage in _largest(stages)]
+        parts = [part for part in self.parts if drawn or part.subfolder == "vae"]
         return Estimate(
-            weights=sum(part.weight_bytes for part in self.parts),
-            denoise=denoise.num_bytes + max(part.cast_bytes for part in self.parts),
+            weights=sum(part.weight_bytes for part in parts),
+            denoise=denoise.num_bytes + max(part.cast_bytes for part in parts),
             in_flight=denoise.parts.get("in flight", 0),
-            decode=max(decode, key=_size).num_bytes,
+            decode=max(map(_size, decode), default=0),
             encode=max(map(_size, encode), default=0),
-            text=text_bytes(self.facts, self.spec),
+            text=text_bytes(self.facts, self.spec) if drawn else 0,
             host=self._noise_bytes(stages[-1].canvas),
-            parts={part.subfolder: part.weight_bytes for part in self.parts},
+            parts={part.subfolder: part.weight_bytes for part in parts},
         )
 
     def step_kinds(self, index: int, stage: StagePlan) -> tuple[StepKind, ...]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
-from frieze.cluster.layout import Band, Canvas, Mesh, cut
+from frieze.cluster.layout import Canvas, Mesh, cut
 from frieze.cluster.strategies import Strategy
 
 from .. import plugins
 from ..checkpoints import lora
 from ..checkpoints.checkpoint import describe
-from ..checkpoints.decoder import PIXELS_A_TOKEN
+from ..checkpoints.decoder import PIXELS_A_TOKEN, DecoderFacts
 from ..checkpoints.facts import LatentSpec, ModelFacts
 from ..errors import PlanError
 from ..extrapolation.method import Method, Stage, StepContext
@@ -27,7 +27,7 @@ from ..spec.render_spec import RenderSpec
 from . import checks, decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
 from .guidance_scales import guidance_scales
-from .stage_plan import StagePlan
+from .stage_plan import StagePlan, stage_bands
 
 BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
 
@@ -92,6 +92,8 @@ def _made(
     facts = describe(spec.model, spec.revision, spec.variant)
     plugins.check("strategies", spec.strategy)
     decoder = decoder_plan.described(spec, facts)
+    if decoder is not None and spec.upscale is not None:
+        return _upscaled(spec, facts, decoder, block, sources)
     asked, spec = spec, decoder_plan.drawn(spec, facts)
     method = _settled(load_method(spec, facts), detected)
     checks.check_method(spec, facts, method)
@@ -131,6 +133,35 @@ def _made(
         detected=None if detected is None else tuple(detected),
         decoder=decoder,
         decoded=decoder_plan.rows(asked, size) if decoder else (),
+    )
+
+
+def _upscaled(
+    spec: RenderSpec,
+    facts: ModelFacts,
+    decoder: DecoderFacts,
+    block: int | None,
+    sources: Mapping[str, Source] | None,
+) -> CanvasPlan:
+    """The plan of what no stage draws: a picture that is handed in is enlarged."""
+    decoder_plan.check_upscale(spec)
+    checks.check_variant(spec, facts)
+    found = sources or {"upscale": look(str(spec.upscale), "upscale", num_frames=spec.num_frames)}
+    decoder_plan.check_enlargement(spec, found["upscale"], facts)
+    size = block or spec.chunk or _block_size(spec, PIXELS_A_TOKEN)
+    checks.check_block(size, spec, PIXELS_A_TOKEN)
+    mesh = _mesh(spec, Guidance())
+    return CanvasPlan(
+        spec=spec,
+        facts=facts,
+        method=Method(stages=()),
+        guidance=Guidance(),
+        stages=decoder_plan.rounds(found["upscale"].size, spec, facts, mesh),
+        mesh=mesh,
+        block=(size, spec.width if spec.num_frames > 1 else min(size, spec.width)),
+        sources=found,
+        decoder=decoder,
+        decoded=decoder_plan.rows(spec, size),
     )
 
 
@@ -256,8 +287,7 @@ def _stage(
             rows,
         )
     shares = cut(height, spec.workers, align=align)
-    pairs = [shares[i : i + mesh.guidance] for i in range(0, len(shares), mesh.guidance)]
-    bands = tuple(Band(pair[0].start, pair[-1].stop) for pair in pairs)
+    bands = stage_bands(shares, mesh)
     levels = grid.levels or _levels(index, stage, spec, facts, canvas)
     prompt = spec.prompt if stage.prompt is None else stage.prompt
     checks.check_stage_guidance(stage.guidance_scale, spec, facts)

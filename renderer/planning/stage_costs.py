@@ -74,7 +74,7 @@ class StageCost:
         flops = self.num_prompts * sum(len(kind.steps) * kind.flops for kind in self.kinds)
         direct = self.num_prompts * self.num_steps * self.direct
         object.__setattr__(self, "flops", flops)
-        object.__setattr__(self, "relative", flops / direct)
+        object.__setattr__(self, "relative", flops / direct if direct else 0.0)
 
     @property
     def num_steps(self) -> int:
@@ -93,9 +93,10 @@ class RenderCost:
     relative: float = field(init=False)
 
     def __post_init__(self) -> None:
-        first, last = self.stages[0], self.stages[-1]
-        direct = first.num_steps * last.num_prompts * last.direct
-        object.__setattr__(self, "relative", sum(each.flops for each in self.stages) / direct)
+        drawn = [stage for stage in self.stages if stage.num_steps]
+        flops = sum(stage.flops for stage in drawn)
+        direct = drawn[0].num_steps * drawn[-1].num_prompts * drawn[-1].direct if drawn else 0
+        object.__setattr__(self, "relative", flops / direct if direct else 0.0)
 
     def lines(self, index: int) -> Iterator[str]:
         """What `frieze plan` says of a stage: a line for each kind of step, and their windows."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from frieze.cluster.layout import Band, Canvas
+from frieze.cluster.layout import Band, Canvas, Mesh
 
 from ..models.family import Guidance
 from ..sampling.noise_levels import NoiseLevel, Table
 from ..spec.edits import Edit
+
+
+def stage_bands(shares: Sequence[Band], mesh: Mesh) -> tuple[Band, ...]:
+    """The bands of which so many workers keep shares: two each, where a prompt is for each."""
+    pairs = [shares[i : i + mesh.guidance] for i in range(0, len(shares), mesh.guidance)]
+    return tuple(Band(pair[0].start, pair[-1].stop) for pair in pairs)
 
 
 @dataclass(frozen=True)

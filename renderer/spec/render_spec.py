@@ -124,6 +124,11 @@ class RenderSpec(BaseModel):
     strength: Annotated[float, IN_PICTURE] = Field(
         default=0.6, ge=0.001, le=1, description="how much of --init to redraw"
     )
+    upscale: Annotated[str | None, Role(None, came_later=True)] = Field(
+        default=None,
+        min_length=1,
+        description="picture or clip that the decoder enlarges; nothing is denoised then",
+    )
     image: Annotated[str | None, IN_PICTURE] = Field(
         default=None, min_length=1, description="first frame to animate; default: none"
     )

@@ -225,7 +225,7 @@ def _files(array: LatentArray, slot: int) -> list[File]:
 
 
 def _is_source(array: LatentArray) -> bool:
-    return array.name.rpartition("-")[2] in ("init", "image", "mask", "edits")
+    return array.name.rpartition("-")[2] in ("init", "upscale", "image", "mask", "edits")
 
 
 def _sources(array: LatentArray, recorded: Mapping[str, Any]) -> list[Any]:

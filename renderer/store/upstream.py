@@ -29,6 +29,10 @@ def needed_beside(
         match kind:
             case "init":
                 slots = [0] if state is None else []
+            case "upscale":  # what is enlarged, until the first round of it is done
+                slots = [0] if stage == 0 else []
+            case "picture":  # of the last round, while this one enlarges it
+                slots = [0] if 0 <= of == stage - 1 and not num_steps[stage] else []
             case "image":  # the frame to animate: as the encoder sees it, and at each stage's size
                 slots = [0] if of >= stage or (of < 0 and not is_drawn) else []
             case "mask" | "edits":  # of each stage that they act in

@@ -174,7 +174,7 @@ class Bars(Progress):
         if event.kind in UNSHOWN:
             return
         done, total = _counts(event)
-        if event.kind in BEGIN:
+        if event.kind in BEGIN and total:
             self._begin(event, done, total)
         elif total:
             self._advance(event, done, total)

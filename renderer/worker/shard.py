@@ -29,7 +29,7 @@ from ..models.family import Conditioning, Model
 from ..models.regional_prompts import RegionalPrompts
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.stage_plan import StagePlan
-from ..sampling.solvers import noised, solver
+from ..sampling.solvers import noised, solver, stage_seed
 from ..store import numerics
 from ..store.store import Store
 from . import guidance_pair, model_cache, precision
@@ -102,7 +102,15 @@ class Shard:
         digests: Digests = {}
         array = self.plan.array(f"{self.stage_index}-picture")
         rows = self._stage.align * self.plan.facts.latent.downscale
-        for piece in self._decoded(self.stage_index, rows):
+        if self.plan.enlarges(self.stage_index + 1):
+            stage = self.plan.stages[self.stage_index + 1]
+            downscale = self.plan.facts.latent.downscale
+            rows = stage.align * downscale
+            share = stage.shares[self.sharing.rank].scaled(downscale)
+            pieces = self._enlarged(self.plan.size(self.stage_index + 1), share, rows)
+        else:
+            pieces = self._decoded(self.stage_index, rows)
+        for piece in pieces:
             rows_CTHW = piece.pixels_BCTHW.clamp(-1, 1)[0].float().cpu().numpy()
             span = slice(piece.row, piece.row + rows_CTHW.shape[2])
             frames = slice(piece.frame, piece.frame + rows_CTHW.shape[1])
@@ -283,7 +291,8 @@ class Shard:
 
     def _build_guide(self, noise_BCTHW: Tensor, g_BCTHW: Tensor | None = None) -> None:
         """Put this stage's guide, if it has one, to work."""
-        if self.stage_index and self.plan.method.guide is not None:
+        is_guided = self.stage_index and self._stage.num_steps
+        if is_guided and self.plan.method.guide is not None:
             world = self.comms.world
             self.guiding = at_work(self.plan, world, self._saved, noise_BCTHW, g_BCTHW)
 
@@ -324,22 +333,34 @@ class Shard:
 
         A decoder of any size leaves out what `is_done` by frame and row.
         """
-        plan, last = self.plan, len(self.plan.stages) - 1
+        plan = self.plan
         if plan.decoder is None:
-            return self._decoded(last, plan.block[0])
+            return self._decoded(len(plan.stages) - 1, plan.block[0])
+        size, rows = (plan.spec.height, plan.spec.width), plan.decoded[self.sharing.rank]
+        return self._enlarged(size, rows, plan.block[0], is_done)
+
+    def _enlarged(
+        self,
+        size: tuple[int, int],
+        rows: Band,
+        rows_per_block: int,
+        is_done: Callable[[int, int], bool] = infgen.nothing_done,
+    ) -> Iterator[Piece]:
+        """Rows of this stage's picture or clip, enlarged to a size by the decoder of any."""
+        plan, index = self.plan, self.stage_index
+        assert plan.decoder is not None
         asked = infgen.Enlargement(
-            size=(plan.spec.height, plan.spec.width),
-            rows=plan.decoded[self.sharing.rank],
-            rows_per_block=plan.block[0],
-            seed=plan.spec.seed,
+            size=size,
+            rows=rows,
+            rows_per_block=rows_per_block,
+            seed=stage_seed(plan.spec.seed, index) if plan.enlarges(index) else plan.spec.seed,
             temporal=plan.facts.latent.temporal,
             is_done=is_done,
+            anchor=self._saved.anchor(),
         )
         network = model_cache.decoder(plan.decoder, plan.spec, self.device)
-        pieces = infgen.enlarged(
-            network, *self._to_decode(last), asked, fault=self._decoding_fault(last)
-        )
-        return self._traced(pieces)
+        fault = self._decoding_fault(index)
+        return self._traced(infgen.enlarged(network, *self._to_decode(index), asked, fault=fault))
 
     def _decoded(self, stage_index: int, rows_per_block: int) -> Iterator[Piece]:
         """This worker's share of a stage's picture or clip, piece by piece."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from frieze.cluster.layout import Band
 
+from ..autoencoders.infgen import Anchor
 from ..extrapolation.guides import View
 from ..planning.canvas_plan import CanvasPlan
 from ..store.numerics import KEPT
@@ -56,6 +57,20 @@ class StageRows:
         if source != target:
             found = upsampling.enlarge(found, held, source, rows, target)
         return self._to_device(found)
+
+    def anchor(self) -> Anchor | None:
+        """The picture or clip that this stage encodes; None where it draws one."""
+        if (anchor := self.plan.anchor(self.stage_index)) is None:
+            return None
+        name, size = anchor
+        array = self.plan.array(name)
+
+        def read(frame: int, rows: range) -> Tensor:
+            part = slice(rows.start, rows.stop), slice(frame, frame + 1)
+            found_CTHW = torch.from_numpy(self.store.load_latents(array, 0, *part))
+            return self._to_device(found_CTHW).squeeze(2)
+
+        return Anchor(size, read)
 
     def latents(self, name: str, source_index: int, slot: int) -> Tensor:
         """The band's rows of latents kept for guidance, enlarged where smaller."""

@@ -6,6 +6,7 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,9 @@ from torch import Tensor
 from frieze.cluster.bands import band_mode
 from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band
+from frieze.kernels import bicubic
 
+from ..autoencoders.infgen import Anchor
 from ..extrapolation.guides import View
 from ..models.family import BandPlace, Model
 from ..planning.canvas_plan import CanvasPlan
@@ -63,6 +66,8 @@ class StageStart:
         `slot` is where the last stage's lie.
         """
         saved, plan = self.saved, self.saved.plan
+        if (anchor := saved.anchor()) is not None:
+            return self._of_band(self._encoded_anchor(anchor))
         index = saved.stage_index - 1
         if index < 0:
             return self._encoded("init", 0) if "init" in plan.sources else None
@@ -86,6 +91,27 @@ class StageStart:
         """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""
         pixels = self._pixels(array, source_index)
         return self._of_band(self._in_encoder(lambda: self.model.encoded(pixels)))
+
+    def _encoded_anchor(self, anchor: Anchor) -> Tensor:
+        """The share's latents of what is enlarged; an autoencoder of pictures takes each frame."""
+        saved, plan = self.saved, self.saved.plan
+        num_frames, size = plan.spec.num_frames, plan.size(saved.stage_index)
+        share = saved.share.scaled(plan.facts.latent.downscale)
+        rows = range(share.start, share.stop)
+        held = bicubic.source_rows(rows, anchor.size[0], size[0])
+        part = {"first": held.start, "height": anchor.size[0]}
+
+        def pixels(frame: int) -> Tensor:
+            picture_BCHW = anchor.read(frame, held)
+            whole = bicubic.enlarge(picture_BCHW, size, rows, range(size[1]), **part)
+            return whole.unsqueeze(2)
+
+        each = num_frames if plan.facts.video else 1
+        latents = []
+        for first in range(0, num_frames, each):
+            some = torch.cat([pixels(first + index) for index in range(each)], dim=2)
+            latents.append(self._in_encoder(functools.partial(self.model.encoded, some)))
+        return torch.cat(latents, dim=2)
 
     def _pixels(self, array: str, source_index: int) -> Tensor:
         """The share's rows of a stored picture, enlarged to this stage's size."""

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from frieze.cluster.ray import jobs as ray_jobs
 from frieze.renderer.batches import items
-from frieze.renderer.cli import app, batch, doctor, machine, render
+from frieze.renderer.cli import app, batch, doctor, machine, render, upscale
 from frieze.renderer.errors import PlanError, SpecError, StoreError
 from frieze.renderer.files.location import location
 from frieze.renderer.outputs import targets
@@ -124,7 +124,9 @@ def _resume(store: str, exports: Sequence[str] = (), **_: Any) -> NoReturn:
 DOORS: list[tuple[Any, str, Any]] = [
     (render, "draw", _render),
     (render, "finish", _resume),
-    (render, "_print_plan", lambda found, json: planned_if_ours(found)),
+    (render, "print_plan", lambda found, json: planned_if_ours(found)),
+    (upscale, "draw", _render),
+    (upscale, "print_plan", lambda found, json: planned_if_ours(found)),
     (doctor, "_print_repetition", lambda found, detector, json: planned_if_ours(found)),
     (batch, "_run", _batch),
     (machine, "examine", lambda: ()),

@@ -45,7 +45,7 @@ STAGE = st.fixed_dictionaries(
 WORDS = TEXT.filter(bool)
 FIELDS: dict[str, Any] = {
     **dict.fromkeys(("prompt", "negative_prompt", "model", "revision", "variant"), TEXT),
-    **dict.fromkeys(("quantization", "init", "image", "mask", "method"), TEXT),
+    **dict.fromkeys(("quantization", "init", "upscale", "image", "mask", "method"), TEXT),
     **dict.fromkeys(("strategy", "decoder"), TEXT),
     **dict.fromkeys(("out", "device"), TEXT),
     **dict.fromkeys(("lora", "lora_2"), st.lists(TEXT, max_size=3)),

@@ -1,0 +1,165 @@
+"""Pictures that are handed in and made larger: by any workers, stopped, killed and gone on with."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contracts.export import picture
+from frieze.renderer import Event, RenderCancelledError, RenderSpec, StoreError, render, resume
+from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
+from frieze.renderer.checkpoints.shipped import SHIPPED
+from frieze.renderer.store.store import Store
+from support.decoders import saved
+from support.drawing import grey_levels, pixels
+from tolerances import AMPLE, CONTROL, GREY_LEVELS
+
+SIDES = (92, 64)  # rows that are no whole cells of the latent
+WISH: dict[str, Any] = {"height": 368, "width": 256, "chunk": 64, "local": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("decoder"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "a.png"
+    Image.fromarray(picture(*SIDES)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path, source: Path) -> Path:
+    """Enlarged by one worker."""
+    path = tmp_path_factory.mktemp("whole") / "a.zarr"
+    render(spec(path, folder, source))
+    return path
+
+
+def spec(out: Path, folder: Path, source: Path, **fields: Any) -> RenderSpec:
+    asked = {"out": str(out), "decoder": str(folder), "upscale": str(source)}
+    return RenderSpec.model_validate(WISH | asked | fields)
+
+
+def stop_at_a_block(asked: RenderSpec) -> None:
+    cancel = threading.Event()
+
+    def listen(event: Event) -> None:
+        if event.kind == "block":
+            cancel.set()
+
+    with pytest.raises(RenderCancelledError):
+        render(asked, on_event=listen, cancel=cancel)
+
+
+def test_any_number_of_workers_makes_the_same(
+    tmp_path: Path, folder: Path, source: Path, whole: Path
+) -> None:
+    assert pixels(whole).shape == (368, 256, 3)
+    wishes: list[dict[str, Any]] = [{"workers": 2}, {"workers": 3}, {"workers": 5}]
+    for number, fields in enumerate([*wishes, {"workers": 3, "park": "host"}]):
+        path = tmp_path / f"{number}.zarr"
+        render(spec(path, folder, source, **fields))
+        assert grey_levels(pixels(path), pixels(whole)) <= GREY_LEVELS
+    render(spec(tmp_path / "seed.zarr", folder, source, seed=8))  # the control
+    assert grey_levels(pixels(tmp_path / "seed.zarr"), pixels(whole)) > GREY_LEVELS
+
+
+def test_the_denoiser_is_not_loaded_and_no_prompt_encoded(
+    tmp_path: Path, folder: Path, source: Path, whole: Path
+) -> None:
+    """A model that has lost the weights of both is enough."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for part in SHIPPED["demo"].iterdir():
+        kept = part.name not in ("transformer", "text_encoder", "text_encoder_2")
+        if kept or part.is_file():
+            (model / part.name).symlink_to(part)
+            continue
+        (model / part.name).mkdir()
+        for file in part.iterdir():
+            if file.suffix != ".safetensors":
+                (model / part.name / file.name).symlink_to(file)
+        (model / part.name / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    render(spec(tmp_path / "a.zarr", folder, source, model=str(model)))
+    assert np.array_equal(pixels(tmp_path / "a.zarr"), pixels(whole))
+
+
+def test_one_that_was_stopped_goes_on_to_the_same_bytes_without_its_picture(
+    tmp_path: Path, folder: Path, source: Path, whole: Path
+) -> None:
+    own, path = tmp_path / "own.png", tmp_path / "a.zarr"
+    own.write_bytes(source.read_bytes())
+    stop_at_a_block(spec(path, folder, own))
+    assert 0 < len(Store.open(path).done()) < 24
+    own.unlink()
+    resume(path)
+    assert np.array_equal(pixels(path), pixels(whole))
+
+
+KILLED = """
+import os, signal, sys
+from frieze.renderer import RenderSpec, render
+spec = RenderSpec.model_validate_json(sys.argv[1])
+kill = lambda event: event.kind == sys.argv[2] and os.kill(os.getpid(), signal.SIGKILL)
+render(spec, on_event=kill)
+"""
+
+
+@pytest.mark.parametrize("kind", ["save", "block"])
+def test_one_that_was_killed_goes_on_to_the_same_bytes(
+    tmp_path: Path, folder: Path, source: Path, whole: Path, kind: str
+) -> None:
+    path = tmp_path / "a.zarr"
+    asked = spec(path, folder, source).model_dump_json()
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, asked, kind], capture_output=True, timeout=AMPLE
+    )
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    resume(path)
+    assert np.array_equal(pixels(path), pixels(whole))
+
+
+def test_what_became_of_its_picture_in_the_store_is_known(
+    tmp_path: Path, folder: Path, source: Path, whole: Path
+) -> None:
+    """Its copy is damaged: it is taken from the file again, or the store refused without it."""
+    own = tmp_path / "own.png"
+    own.write_bytes(source.read_bytes())
+    paths = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    for path in paths:
+        stop_at_a_block(spec(path, folder, own))
+        chunk = path / "frieze" / "latents" / "upscale" / "c" / "0" / "0" / "0" / "1" / "0"
+        chunk.write_bytes(bytes(255 - byte for byte in chunk.read_bytes()))
+    resume(paths[0])
+    assert np.array_equal(pixels(paths[0]), pixels(whole))
+    own.unlink()
+    with pytest.raises(StoreError, match="it cannot be made again"):
+        resume(paths[1])
+
+
+def test_what_was_handed_in_is_what_is_there_on_the_average(tmp_path: Path) -> None:
+    """Where nothing is trained; the control is the picture, moved by a pixel."""
+    plain = saved(tmp_path / "plain")
+    network = InfGenDecoder.from_pretrained(plain)
+    for weight in network.conv_out.parameters():
+        weight.data.zero_()
+    network.save_pretrained(plain)
+    rows, columns = np.mgrid[0:92, 0:64]
+    waves = np.stack([np.sin(rows / 5), np.cos(columns / 7), np.sin((rows + columns) / 9)], -1)
+    smooth = (127.5 + 120 * waves).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.png")
+    render(spec(tmp_path / "a.zarr", plain, tmp_path / "a.png", workers=2))
+    mean = pixels(tmp_path / "a.zarr").astype(float).reshape(92, 4, 64, 4, 3).mean((1, 3))
+    assert np.abs(mean - smooth).mean() < 1
+    assert np.abs(np.roll(mean, 1, 0) - smooth).mean() > 1 + CONTROL
