@@ -1,6 +1,7 @@
 """Layers of InfGen's decoder; none needs more of the canvas than its own reach.
 
-Shape suffixes: B batch, C channels, H rows, W columns, K keys, P pooled keys, N heads, D of a head.
+Shape suffixes: B batch, C channels, H rows, W columns, N heads, D of a head; R, S rows and columns
+of tiles, T places of a tile, K keys (of a tile, along an axis: k), P pooled keys.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from .infgen_positions import OCTAVES, Window, in_cells, neighbours, waves
 
-# Numbers of keys that are gathered at once; rows of queries are taken in turn beyond it.
-MOST_GATHERED = 1 << 24
+# Scores that are computed at once; rows of tiles are taken in turn beyond it.
+MOST_SCORES = 1 << 24
+TILE = 8  # places a side that look at one set of keys
 SMALL = 1e-6
 
 
@@ -67,29 +69,30 @@ class ResidualConvolutions(nn.Module):
 
 @dataclass(frozen=True)
 class Cells:
-    """The latent's tokens [B, C, H, W], and the same with their positions, for keys."""
+    """The latent's tokens [B, C, H, W] over a window of them, and means over all of it [B, C, P].
 
+    Each also with its positions, for keys.
+    """
+
+    window: Window
     values: Tensor
     keys: Tensor
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Rows and columns of cells."""
-        return self.values.shape[-2], self.values.shape[-1]
+    pooled_values: Tensor
+    pooled_keys: Tensor
 
 
 class CrossAttention(nn.Module):
     """Each place of the canvas asks the latent: all of its cells, or those around it.
 
     `global` is the paper's. In `window` the keys are the `reach` x `reach` cells around the place,
-    weighed by how far they are, and `pooled` x `pooled` means of all of it.
+    weighed by how far they are, and the means of all of it.
     """
 
-    def __init__(self, channels: int, heads: int, mode: str, reach: int, pooled: int) -> None:
+    def __init__(self, channels: int, heads: int, mode: str, reach: int) -> None:
         super().__init__()
-        self.heads, self.mode, self.reach, self.pooled = heads, mode, reach, pooled
+        self.heads, self.mode, self.reach = heads, mode, reach
         self.to_q, self.to_k, self.to_v, self.to_out = (
-            nn.Conv2d(channels, channels, 1) for _ in range(4)
+            nn.Linear(channels, channels) for _ in range(4)
         )
         self.norm_q = nn.RMSNorm(channels // heads, eps=SMALL)
         self.norm_k = nn.RMSNorm(channels // heads, eps=SMALL)
@@ -98,69 +101,128 @@ class CrossAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor, cells: Cells, window: Window) -> Tensor:
         """What the latent answers each place of the window, [B, C, H, W]."""
-        q = self.norm_q(self._split(self.to_q(x_BCHW)))
-        k, v = self.norm_k(self._split(self.to_k(cells.keys))), self._split(self.to_v(cells.values))
+        q = self.norm_q(self._heads(x_BCHW.movedim(1, -1), self.to_q))
+        k = self.norm_k(self._heads(cells.keys.movedim(1, -1), self.to_k))
+        v = self._heads(cells.values.movedim(1, -1), self.to_v)
         if self.mode == "global":
             q_all, k_all, v_all = (each.flatten(1, 2).transpose(1, 2) for each in (q, k, v))
             answers = F.scaled_dot_product_attention(q_all, k_all, v_all).transpose(1, 2)
             answers = answers.reshape(q.shape)
         else:
-            answers = self._around(q, k, v, cells, window)
-        out: Tensor = self.to_out(answers.flatten(3).permute(0, 3, 1, 2))
-        return out
+            k_BPND = self.norm_k(self._heads(cells.pooled_keys.movedim(1, -1), self.to_k))
+            v_BPND = self._heads(cells.pooled_values.movedim(1, -1), self.to_v)
+            answers = self._around(q, (k, v), (k_BPND, v_BPND), cells.window, window)
+        out: Tensor = self.to_out(answers.flatten(-2))
+        return out.movedim(-1, 1)
 
-    def _split(self, x_BCHW: Tensor) -> Tensor:
-        """Heads apart: [B, H, W, N, D]."""
-        return x_BCHW.permute(0, 2, 3, 1).unflatten(3, (self.heads, -1))
+    def _heads(self, x: Tensor, linear: nn.Module) -> Tensor:
+        """Heads apart: [B, ..., N, D]."""
+        return linear(x).unflatten(-1, (self.heads, -1))
 
-    def _around(self, q: Tensor, k: Tensor, v: Tensor, cells: Cells, window: Window) -> Tensor:
-        """The window's places, a few rows at a time."""
-        far = []
-        numbers = []
-        for part, most, here in zip(
-            (window.rows, window.columns), window.size, cells.size, strict=True
-        ):
-            number, distance = neighbours(in_cells(part, most, here), here, self.reach)
-            numbers.append(number.to(q.device))
-            far.append(self.distance(waves(distance).to(q)))
-        k_BPND, v_BPND = self._pooled(k), self._pooled(v)
-        row = numbers[0].shape[1] * numbers[1].numel() * q.shape[0] * q[0, 0, 0].numel()
-        step = max(1, MOST_GATHERED // row)
-        parts = []
-        for top in range(0, q.shape[1], step):
-            some = slice(top, top + step)
-            near_k, near_v = (_gathered(each, numbers[0][some], numbers[1]) for each in (k, v))
-            bias = far[0][some, None, :, None] + far[1][None, :, None, :]
-            keys = (near_k, near_v, bias.flatten(2, 3))
-            parts.append(_attended(q[:, some], *keys, k_BPND, v_BPND))
-        return torch.cat(parts, dim=1)
+    def _around(
+        self,
+        q_BHWND: Tensor,
+        cells: tuple[Tensor, Tensor],
+        pooled: tuple[Tensor, Tensor],
+        own: Window,
+        window: Window,
+    ) -> Tensor:
+        """The window's places, a few rows of tiles at a time."""
+        high, wide = (
+            self._keys(part, most, there, part_of_cells, q_BHWND)
+            for part, most, there, part_of_cells in zip(
+                (window.rows, window.columns),
+                window.size,
+                own.size,
+                (own.rows, own.columns),
+                strict=True,
+            )
+        )
+        a_row = q_BHWND.shape[0] * wide.places.numel() * TILE * self.heads
+        a_row *= high.cells.shape[1] * wide.cells.shape[1] + pooled[0].shape[1]
+        step = max(1, MOST_SCORES // a_row)
+        parts = [
+            _attended(q_BHWND, cells, pooled, high.part(slice(top, top + step)), wide)
+            for top in range(0, len(high.places), step)
+        ]
+        return torch.cat(parts, dim=1)[:, : q_BHWND.shape[1], : q_BHWND.shape[2]]
 
-    def _pooled(self, x_BHWND: Tensor) -> Tensor:
-        """Means of parts of the latent, [B, P, N, D]."""
-        flat_BCHW = x_BHWND.flatten(3).permute(0, 3, 1, 2)
-        means_BCP = F.adaptive_avg_pool2d(flat_BCHW, self.pooled).flatten(2)
-        return means_BCP.transpose(1, 2).unflatten(2, x_BHWND.shape[3:])
+    def _keys(self, part: range, most: int, there: int, own: range, like: Tensor) -> AxisKeys:
+        """Which cells each tile of an axis asks, and how near they are to each of its places."""
+        number, _ = neighbours(in_cells(part, most, there), there, self.reach)
+        places = torch.arange(-(-len(part) // TILE) * TILE).clamp(max=len(part) - 1)
+        number_RTk = number[places].unflatten(0, (-1, TILE))
+        first_R, last_R = number_RTk.amin((1, 2)), number_RTk.amax((1, 2))
+        span = int((last_R - first_R).max()) + 1
+        # Tiles at the end ask cells that others do, so that all have as many.
+        first_R = torch.minimum(first_R, torch.tensor(own.stop - span))
+        cells_Rk = first_R[:, None] + torch.arange(span)
+        at_RT1 = in_cells(part, most, there)[places].unflatten(0, (-1, TILE))[..., None]
+        near_RTk = self.distance(waves(cells_Rk[:, None] - at_RT1).to(like)).movedim(-1, 0)
+        asked_RTk = (cells_Rk[:, None] >= number_RTk[..., :1]) & (
+            cells_Rk[:, None] <= number_RTk[..., -1:]
+        )
+        bias_NRTk = near_RTk.masked_fill(~asked_RTk.to(like.device), -torch.inf)
+        places_RT, device = places.unflatten(0, (-1, TILE)), like.device
+        return AxisKeys(places_RT.to(device), (cells_Rk - own.start).to(device), bias_NRTk)
 
 
-def _gathered(x_BHWND: Tensor, rows_HK: Tensor, columns_WK: Tensor) -> Tensor:
-    """Each place's own cells, [B, H, W, K, N, D] with K = rows x columns."""
-    tall = x_BHWND[:, rows_HK]
-    both = tall[:, :, :, columns_WK]  # [B, H, K, W, K, N, D]
-    return both.transpose(2, 3).flatten(3, 4)
+@dataclass(frozen=True)
+class AxisKeys:
+    """Tiles along an axis: their places [R, T] and the cells [R, k] that they ask.
+
+    The bias [N, R, T, k] is minus infinity for cells that a place does not ask.
+    """
+
+    places: Tensor
+    cells: Tensor
+    bias: Tensor
+
+    def part(self, some: slice) -> AxisKeys:
+        """Some of the tiles."""
+        return AxisKeys(self.places[some], self.cells[some], self.bias[:, some])
 
 
 def _attended(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, k_BPND: Tensor, v_BPND: Tensor
+    q_BHWND: Tensor,
+    cells: tuple[Tensor, Tensor],
+    pooled: tuple[Tensor, Tensor],
+    high: AxisKeys,
+    wide: AxisKeys,
 ) -> Tensor:
-    """Softmax over a place's own cells and the pooled ones together."""
-    scale = q.shape[-1] ** -0.5
-    own = torch.einsum("bhwnd,bhwknd->bhwkn", q, k) * scale + bias
-    rest = torch.einsum("bhwnd,bpnd->bhwpn", q, k_BPND) * scale
-    weights = torch.cat([own, rest], dim=3).softmax(dim=3)
-    near, wide = weights.split([own.shape[3], rest.shape[3]], dim=3)
-    return torch.einsum("bhwkn,bhwknd->bhwnd", near, v) + torch.einsum(
-        "bhwpn,bpnd->bhwnd", wide, v_BPND
-    )
+    """Softmax over a place's own cells and the pooled ones together: [B, R T, S T, N, D]."""
+    q = _tiles(q_BHWND, high.places, wide.places) * q_BHWND.shape[-1] ** -0.5
+    k, v = (_tiles(each, high.cells, wide.cells) for each in cells)  # [B, R, S, N, K, D]
+    bias = high.bias[:, :, None, :, None, :, None] + wide.bias[:, None, :, None, :, None, :]
+    own = q @ k.mT + bias.flatten(-2).flatten(3, 4).permute(1, 2, 0, 3, 4)
+    k_BNPD, v_BNPD = (each.transpose(1, 2)[:, None, None] for each in pooled)
+    weights = torch.cat([own, q @ k_BNPD.mT], dim=-1).softmax(dim=-1)
+    near, rest = weights.split([own.shape[-1], k_BNPD.shape[-2]], dim=-1)
+    answers = near @ v + rest @ v_BNPD
+    shape = (high.places.shape[1], wide.places.shape[1])
+    return answers.unflatten(4, shape).permute(0, 1, 4, 2, 5, 3, 6).flatten(3, 4).flatten(1, 2)
+
+
+def _tiles(x_BHWND: Tensor, rows_Rk: Tensor, columns_Sk: Tensor) -> Tensor:
+    """Rows and columns of each tile together, [B, R, S, N, K, D] with K = k x k."""
+    tall = x_BHWND[:, rows_Rk.flatten()]
+    both = tall[:, :, columns_Sk.flatten()]
+    shaped = both.unflatten(2, columns_Sk.shape).unflatten(1, rows_Rk.shape)
+    return shaped.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 5)
+
+
+class ChannelMLP(nn.Module):
+    """Two layers over the channels of each place [B, C, H, W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(channels, 4 * channels)
+        self.linear2 = nn.Linear(4 * channels, channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The same shape."""
+        out: Tensor = self.linear2(F.gelu(self.linear1(x_BCHW.movedim(1, -1))))
+        return out.movedim(-1, 1)
 
 
 class Block(nn.Module):
@@ -171,9 +233,7 @@ class Block(nn.Module):
         self.norm1, self.norm2, self.norm3 = (ChannelNorm(channels) for _ in range(3))
         self.attention = attention
         self.conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
-        self.mlp = nn.Sequential(
-            nn.Conv2d(channels, 4 * channels, 1), nn.GELU(), nn.Conv2d(4 * channels, channels, 1)
-        )
+        self.mlp = ChannelMLP(channels)
         self.modulation = Modulation(embedding, channels)
 
     def forward(self, x_BCHW: Tensor, cells: Cells, window: Window, embedding_BC: Tensor) -> Tensor:
@@ -185,21 +245,36 @@ class Block(nn.Module):
 
 
 class TrunkBlock(nn.Module):
-    """Self-attention of the latent's cells and an MLP, on every rank alike."""
+    """A depthwise convolution over the latent's cells and an MLP: as local as the canvas' own."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = ChannelNorm(channels), ChannelNorm(channels)
+        self.conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.mlp = ChannelMLP(channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The same shape; its reach is half of the convolution's kernel."""
+        x_BCHW = x_BCHW + self.conv(self.norm1(x_BCHW))
+        out: Tensor = x_BCHW + self.mlp(self.norm2(x_BCHW))
+        return out
+
+
+class PooledBlock(nn.Module):
+    """Self-attention of the few means of the latent, and an MLP; the whole layout meets here."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = ChannelNorm(channels), ChannelNorm(channels)
-        self.attention = CrossAttention(channels, heads, "global", 0, 0)
-        self.mlp = nn.Sequential(
-            nn.Conv2d(channels, 4 * channels, 1), nn.GELU(), nn.Conv2d(4 * channels, channels, 1)
-        )
+        self.attention = CrossAttention(channels, heads, "global", 0)
+        self.mlp = ChannelMLP(channels)
 
     def forward(self, x_BCHW: Tensor, position_CHW: Tensor) -> Tensor:
         """The same shape; positions are in queries and keys, not in values."""
         normed = self.norm1(x_BCHW)
         placed = normed + position_CHW
         window = Window.whole((x_BCHW.shape[-2], x_BCHW.shape[-1]))
-        x_BCHW = x_BCHW + self.attention(placed, Cells(normed, placed), window)
+        cells = Cells(window, normed, placed, normed.flatten(2), placed.flatten(2))
+        x_BCHW = x_BCHW + self.attention(placed, cells, window)
         out: Tensor = x_BCHW + self.mlp(self.norm2(x_BCHW))
         return out

@@ -28,10 +28,11 @@ from .infgen_layers import (
     Cells,
     ChannelNorm,
     CrossAttention,
+    PooledBlock,
     ResidualConvolutions,
     TrunkBlock,
 )
-from .infgen_positions import INPE, OCTAVES, Window, in_cells, waves
+from .infgen_positions import INPE, OCTAVES, Window, in_cells, neighbours, waves
 
 PATCH = 8  # pixels a token
 BOX = 9  # pixels over which contrast is normalised
@@ -52,6 +53,8 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
     """The network. `mode` is `window` or `global`, the cells that a place of the canvas asks.
 
     `window` and `pooled` are the sides of what `window` asks; `depth` 0 leaves a plain U-Net.
+    `palette` colours a token are laid on its pixels, each as far as a mask says, beside what a
+    pixel has of its own; 0 leaves that away.
     `gain` makes residuals about as large as noise. `scaling_factor` and `shift_factor` are those
     of the latents it was trained on, and `num_steps` those that it is drawn with.
     """
@@ -69,7 +72,8 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         mode: str = "window",
         window: int = 5,
         pooled: int = 4,
-        kernel: int = 7,
+        kernel: int = 5,
+        palette: int = 4,
         pixel_widths: tuple[int, int] = (32, 64),
         noise_channels: int = 8,
         directions: int = 128,
@@ -83,20 +87,23 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
             raise ValueError(f"mode {mode!r} of an InfGen decoder; {' and '.join(MODES)} work")
         if kernel % 2 == 0:
             raise ValueError(f"kernel {kernel} of an InfGen decoder has no middle; odd ones work")
-        self._add_trunk(latent_channels, width, trunk_depth, heads, directions, direction_scale)
+        self._add_trunk(latent_channels, width, trunk_depth, kernel, directions, direction_scale)
+        self.pooled_trunk = nn.ModuleList(
+            PooledBlock(width, heads) for _ in range(trunk_depth if mode == "window" else 0)
+        )
         self._add_tokens(width, noise_channels)
         self.blocks = nn.ModuleList(
-            Block(width, width, CrossAttention(width, heads, mode, window, pooled), kernel)
+            Block(width, width, CrossAttention(width, heads, mode, window), kernel)
             for _ in range(depth)
         )
-        self._add_pixels(width, *pixel_widths, inputs=9 if contrast else 6)
+        self._add_pixels(width, *pixel_widths, 9 if contrast else 6, palette)
 
     def _add_trunk(
-        self, channels: int, width: int, depth: int, heads: int, directions: int, scale: float
+        self, channels: int, width: int, depth: int, kernel: int, directions: int, scale: float
     ) -> None:
         self.latent_in = nn.Conv2d(channels, width, 1)
         self.position = INPE(width, directions, scale)
-        self.trunk = nn.ModuleList(TrunkBlock(width, heads) for _ in range(depth))
+        self.trunk = nn.ModuleList(TrunkBlock(width, kernel) for _ in range(depth))
 
     def _add_tokens(self, width: int, noise_channels: int) -> None:
         self.mask_token = nn.Parameter(torch.zeros(width))
@@ -106,7 +113,7 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
             nn.Linear(2 * _TIME_WAVES + 2, width), nn.SiLU(), nn.Linear(width, width)
         )
 
-    def _add_pixels(self, width: int, half: int, quarter: int, *, inputs: int) -> None:
+    def _add_pixels(self, width: int, half: int, quarter: int, inputs: int, palette: int) -> None:
         """Both sides of the U-Net, named by the size of their maps; the last layer is zero."""
         self.half_in = nn.Conv2d(4 * inputs, half, 3, padding=1)
         self.half_down = ResidualConvolutions(half, width)
@@ -118,7 +125,9 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         self.quarter_out = nn.Conv2d(quarter, 4 * half, 1)
         self.half_up = ResidualConvolutions(half, width)
         self.norm_out = ChannelNorm(half)
-        self.conv_out = nn.Conv2d(half, 12, 3, padding=1)
+        if palette:
+            self.palette_out = nn.Conv2d(width, 3 * palette, 1)
+        self.conv_out = nn.Conv2d(half, 4 * (3 + palette), 3, padding=1)
         for weight in self.conv_out.parameters():
             nn.init.zeros_(weight)
 
@@ -131,14 +140,38 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         pixels = contrast + ends + quarters
         return -(-pixels // PATCH) + self.config.depth * (self.config.kernel // 2)
 
-    def latent(self, z_BCHW: Tensor, picture_B3HW: Tensor) -> Latent:
-        """Take up latents, as the denoiser scales them, and their exact decode in [-1, 1]."""
-        x_BCHW = self.latent_in(z_BCHW.to(self.dtype))
-        window = Window.whole((x_BCHW.shape[-2], x_BCHW.shape[-1]))
-        position_CHW = self.position(window).permute(2, 0, 1)
-        for block in self.trunk:
-            x_BCHW = block(x_BCHW, position_CHW)
-        return Latent(Cells(x_BCHW, x_BCHW + position_CHW), picture_B3HW)
+    def latent(self, z_BCHW: Tensor, picture_B3HW: Tensor, near: Window | None = None) -> Latent:
+        """Take up latents, as the denoiser scales them, and their exact decode in [-1, 1].
+
+        What tokens outside `near` would ask of them is left out.
+        """
+        x_BCHW = _as_convolved(self.latent_in(z_BCHW.to(self.dtype)))
+        whole = Window.whole((x_BCHW.shape[-2], x_BCHW.shape[-1]))
+        pooled_BCHW = F.adaptive_avg_pool2d(x_BCHW, self.config.pooled)
+        pooled_CHW = self.position(Window.whole((self.config.pooled,) * 2)).permute(2, 0, 1)
+        for block in self.pooled_trunk:
+            pooled_BCHW = block(pooled_BCHW, pooled_CHW)
+        own = whole if near is None else self._cells(whole, near)
+        some = own.grown(len(self.trunk) * (self.config.kernel // 2))
+        x_BCHW = some.of(whole, x_BCHW)
+        for trunk in self.trunk:
+            x_BCHW = trunk(x_BCHW)
+        x_BCHW = own.of(some, x_BCHW)
+        position_CHW = self.position(own).permute(2, 0, 1)
+        means = (each.flatten(2) for each in (pooled_BCHW, pooled_BCHW + pooled_CHW))
+        return Latent(Cells(own, x_BCHW, x_BCHW + position_CHW, *means), picture_B3HW)
+
+    def _cells(self, whole: Window, near: Window) -> Window:
+        """Those that tokens of a window ask; all, if each of them does."""
+        if self.config.mode == "global":
+            return whole
+        asked = [
+            neighbours(in_cells(part, most, cells), cells, self.config.window)[0]
+            for part, most, cells in zip(
+                (near.rows, near.columns), near.size, whole.size, strict=True
+            )
+        ]
+        return Window(whole.size, *(range(int(n.min()), int(n.max()) + 1) for n in asked))
 
     def forward(
         self, latent: Latent, tokens: Window, noisy_B3hw: Tensor, time_B: Tensor, seed: int = 0
@@ -161,7 +194,16 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         half_BCHW = half_BCHW + F.pixel_shuffle(self.quarter_out(quarter_BCHW), 2)
         half_BCHW = self.half_up(half_BCHW, embedding_BC)
         out = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(half_BCHW))), 2)
-        return out.to(noisy_B3hw.dtype)
+        return self._mixed(out, x_BCHW).to(noisy_B3hw.dtype)
+
+    def _mixed(self, out_BChw: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Each pixel's own residual, and its tokens' colours by its masks: [B, 3, h, w]."""
+        own_B3hw, masks_BNhw = out_BChw[:, :3], out_BChw[:, 3:]
+        if not self.config.palette:
+            return own_B3hw
+        colours = F.interpolate(self.palette_out(x_BCHW), scale_factor=PATCH, mode="bilinear")
+        colours_BN3hw = colours.unflatten(1, (-1, 3))
+        return own_B3hw + (masks_BNhw[:, :, None] * colours_BN3hw).sum(dim=1)
 
     def enlarged(self, latent: Latent, window: Window) -> Tensor:
         """The exact decode at the size of a window of pixels: where the residual starts from."""
@@ -206,7 +248,7 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         parts = [noisy_B3hw, low_B3hw]
         if self.config.contrast:
             parts.append(_contrast(low_B3hw))
-        return torch.cat([part.to(self.dtype) for part in parts], dim=1)
+        return _as_convolved(torch.cat([part.to(self.dtype) for part in parts], dim=1))
 
     def _tokens(self, latent: Latent, tokens: Window, seed: int) -> Tensor:
         """Mask tokens [1, C, H, W]: one vector, where they are, and noise of their own."""
@@ -216,7 +258,10 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
             for at in (
                 in_cells(part, most, cells)
                 for part, most, cells in zip(
-                    (tokens.rows, tokens.columns), tokens.size, latent.cells.size, strict=True
+                    (tokens.rows, tokens.columns),
+                    tokens.size,
+                    latent.cells.window.size,
+                    strict=True,
                 )
             )
         )
@@ -261,6 +306,11 @@ def _contrast(low_B3hw: Tensor) -> Tensor:
 
     apart = low_B3hw - means(low_B3hw)
     return apart / (means(apart.square()).sqrt() + FLAT)
+
+
+def _as_convolved(x_BCHW: Tensor) -> Tensor:
+    """The same numbers, the channels of a place side by side: convolutions run twice as fast."""
+    return x_BCHW.contiguous(memory_format=torch.channels_last)
 
 
 def _noise(window: Window, channels: int, seed: int, stream: int, like: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"mode": "global"},
     {"contrast": False, "kernel": 5},
     {"depth": 0},
+    {"palette": 0},
     {"num_steps": 2},
 ]
 
@@ -81,7 +82,7 @@ def test_a_window_is_that_of_the_whole(
         assert largest(found, window.of(whole, expected)) < tolerance
 
 
-@pytest.mark.parametrize("options", VARIANTS[:4], ids=str)
+@pytest.mark.parametrize("options", VARIANTS[:5], ids=str)
 def test_control_half_the_halo_is_too_little(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +109,7 @@ def test_rows_taken_in_turn_are_those_taken_at_once(monkeypatch: pytest.MonkeyPa
     given = latent(made)
     at_once = made.draw(given, INNER, seed=0)
     layers = "frieze.renderer.autoencoders.infgen_layers"
-    monkeypatch.setattr(f"{layers}.MOST_GATHERED", 1)
+    monkeypatch.setattr(f"{layers}.MOST_SCORES", 1)
     assert largest(at_once, made.draw(given, INNER, seed=0)) < EXACT_FLOAT64
 
 
