@@ -155,7 +155,7 @@ class AdversarialTraining(FlowTraining):
         made = []
         for item in range(self.plan.batch):
             crop = drawn_crop(self.plan, pictures, self.step_index, item)
-            latent = self.network.latent(*pictures.latents(crop.picture))
+            latent = self.network.latent(*pictures.latents(crop.picture), crop.tokens)
             window = crop.tokens.times(PATCH)
             low = self.network.enlarged(latent, window)
             drawn = residual(self.network, latent, crop, crop_noise(crop, low), 1)

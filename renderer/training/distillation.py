@@ -88,9 +88,10 @@ class DistillationTraining(FlowTraining):
         known = pictures.latents(crop.picture)
         noise_B3hw = crop_noise(crop, known[1])
         with torch.no_grad():
-            latent, steps = self.teacher.latent(*known), self.plan.teacher_steps
+            latent, steps = self.teacher.latent(*known, crop.tokens), self.plan.teacher_steps
             expected_B3hw = residual(self.teacher, latent, crop, noise_B3hw, steps)
-        found_B3hw = residual(self.network, self.network.latent(*known), crop, noise_B3hw, 1)
+        latent = self.network.latent(*known, crop.tokens)
+        found_B3hw = residual(self.network, latent, crop, noise_B3hw, 1)
         error_B3hw = (found_B3hw - expected_B3hw).float()
         share = self.plan.absolute
         return share * error_B3hw.abs().mean() + (1 - share) * error_B3hw.square().mean()

@@ -141,7 +141,7 @@ class FlowTraining:
 
     def _loss(self, pictures: Pictures, item: int) -> Tensor:
         crop = drawn_crop(self.plan, pictures, self.step_index, item)
-        latent = self.network.latent(*pictures.latents(crop.picture))
+        latent = self.network.latent(*pictures.latents(crop.picture), crop.tokens)
         target_B3hw = pictures.crop(crop.picture, crop.tokens.times(PATCH))
         return flow_loss(self.network, latent, crop, target_B3hw, self.plan.least_time)
 

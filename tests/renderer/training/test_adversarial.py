@@ -23,7 +23,7 @@ from frieze.renderer.training.adversarial import (
 )
 from frieze.renderer.training.perceptual import PerceptualDistance
 from support.decoders import TINY, decoder
-from support.trainings import Stripes, same
+from support.stripes import Stripes, same
 from tolerances import CONTROL
 
 FLAT = {"depth": 0, "trunk_depth": 0}  # a plain U-Net, which is quick

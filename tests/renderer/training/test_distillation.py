@@ -19,10 +19,11 @@ from frieze.renderer.training.distillation import (
 )
 from frieze.renderer.training.infgen_training import Crop, FlowPlan, FlowTraining, drawn_crop
 from support.decoders import TINY, decoder
-from support.trainings import Stripes, same
+from support.stripes import Stripes, same
 from tolerances import CONTROL, CROP_FLOAT32
 
-PLAN = DistillationPlan(steps=6, batch=2, crop=16, warm_up=2, scales=(1.0, 4.0), teacher_steps=3)
+FLAT = {"depth": 0, "trunk_depth": 0}  # a plain U-Net, which is quick
+PLAN = DistillationPlan(steps=5, batch=1, crop=16, warm_up=2, scales=(1.0, 4.0), teacher_steps=3)
 
 
 def flow(**options: Any) -> InfGenDecoder:
@@ -71,7 +72,7 @@ def test_one_step_comes_near_to_many() -> None:
         teacher_steps=2,
         ema=0.9,
     )
-    training = DistillationTraining(flow(depth=0, trunk_depth=0), plan)
+    training = DistillationTraining(flow(**FLAT), plan)
     before = far(training, training.network)
     losses: list[float] = []
     training.run(Stripes(), lambda _, loss: losses.append(loss))
@@ -79,27 +80,29 @@ def test_one_step_comes_near_to_many() -> None:
     assert after < 0.6 * before
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
     assert far(training, training.average, other=1) > 1.5 * after  # the control: unrelated noise
-    assert same(training.teacher, flow(depth=0, trunk_depth=0))
+    assert same(training.teacher, flow(**FLAT))
     for each, steps in ((training.network, 1), (training.average, 1), (training.teacher, 3)):
         assert each.config.num_steps == steps
 
 
 @torch.enable_grad()
 def test_a_distillation_that_goes_on_makes_the_same_weights(tmp_path: Path) -> None:
-    whole = DistillationTraining(flow(), PLAN)
+    whole = DistillationTraining(flow(**FLAT), PLAN)
     whole.run(Stripes())
-    begun = DistillationTraining(flow(), PLAN)
+    begun = DistillationTraining(flow(**FLAT), PLAN)
     for _ in range(3):
         begun.step(Stripes())
     begun.save(tmp_path)
-    again = DistillationTraining(InfGenDecoder(**TINY), PLAN)
+    again = DistillationTraining(InfGenDecoder(**TINY | FLAT), PLAN)
     again.restore(tmp_path)
     assert again.step_index == 3
     again.run(Stripes())
     assert same(again.network, whole.network)
     assert same(again.average, whole.average)
     assert same(again.teacher, whole.teacher)
-    forgetful = DistillationTraining(InfGenDecoder(**TINY), PLAN)  # the control: another teacher
+    forgetful = DistillationTraining(
+        InfGenDecoder(**TINY | FLAT), PLAN
+    )  # the control: another teacher
     FlowTraining.load_states(forgetful, begun.states())
     forgetful.run(Stripes())
     assert not same(forgetful.network, whole.network)
@@ -112,7 +115,7 @@ def test_a_folder_of_it_draws_in_one_step(tmp_path: Path) -> None:
 
 
 def test_crops_are_a_flows_own() -> None:
-    plan = FlowPlan(steps=6, crop=16, scales=(1.0, 4.0), seed=1)
+    plan = FlowPlan(steps=5, crop=16, scales=(1.0, 4.0), seed=1)
     crop = drawn_crop(PLAN, Stripes(), 5, 1)
     assert crop == drawn_crop(plan, Stripes(), 5, 1)
     assert crop_noise(crop, torch.zeros(1)).shape == (1, 3, 2 * PATCH, 2 * PATCH)

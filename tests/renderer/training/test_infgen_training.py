@@ -18,7 +18,7 @@ from frieze.renderer.training.infgen_training import (
     flow_loss,
 )
 from support.decoders import TINY
-from support.trainings import Stripes, same
+from support.stripes import Stripes, same
 from tolerances import CONTROL
 
 PLAN = FlowPlan(steps=6, batch=2, crop=16, warm_up=2, scales=(1.0, 4.0))
