@@ -35,7 +35,8 @@ from .infgen_layers import (
 from .infgen_positions import INPE, OCTAVES, Window, in_cells, neighbours, waves
 
 PATCH = 8  # pixels a token
-BOX = 9  # pixels over which contrast is normalised
+BOX = 9  # pixels over which the contrast of an input is normalised
+AROUND = 7  # pixels of the exact decode over which its contrast is measured
 FLAT = 0.03  # contrasts below it are not raised to 1
 MODES = ("window", "global")
 _TIME_WAVES = 8
@@ -43,10 +44,14 @@ _TIME_WAVES = 8
 
 @dataclass(frozen=True)
 class Latent:
-    """What is known of a picture before its size: cells for attention, and its exact decode."""
+    """What is known of a picture before its size: cells for attention, and its exact decode.
+
+    `contrast_B1HW` is how much the decode differs around each of its pixels.
+    """
 
     cells: Cells
     picture_B3HW: Tensor
+    contrast_B1HW: Tensor
 
 
 class InfGenDecoder(ModelMixin, ConfigMixin):
@@ -55,7 +60,8 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
     `window` and `pooled` are the sides of what `window` asks; `depth` 0 leaves a plain U-Net.
     `palette` colours a token are laid on its pixels, each as far as a mask says, beside what a
     pixel has of its own; 0 leaves that away.
-    `gain` makes residuals about as large as noise. `scaling_factor` and `shift_factor` are those
+    `gain` over the decode's contrast and `least_contrast` makes residuals of faint edges as large
+    as those of strong ones, and about as large as noise. `scaling_factor` and `shift_factor` are
     of the latents it was trained on, and `num_steps` those that it is drawn with.
     """
 
@@ -79,7 +85,8 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         directions: int = 128,
         direction_scale: float = 10.0,
         contrast: bool = True,
-        gain: float = 4.0,
+        gain: float = 1.5,
+        least_contrast: float = 0.05,
         num_steps: int = 4,
     ) -> None:
         super().__init__()
@@ -159,7 +166,8 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         x_BCHW = own.of(some, x_BCHW)
         position_CHW = self.position(own).permute(2, 0, 1)
         means = (each.flatten(2) for each in (pooled_BCHW, pooled_BCHW + pooled_CHW))
-        return Latent(Cells(own, x_BCHW, x_BCHW + position_CHW, *means), picture_B3HW)
+        cells = Cells(own, x_BCHW, x_BCHW + position_CHW, *means)
+        return Latent(cells, picture_B3HW, _deviation(picture_B3HW))
 
     def _cells(self, whole: Window, near: Window) -> Window:
         """Those that tokens of a window ask; all, if each of them does."""
@@ -240,7 +248,16 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
             clean, r = (place.of(span.times(PATCH), each) for each in (clean, r))
             r = clean + after / level * (r - clean)
         residual = window.of(spans[-1].times(PATCH), r)
-        return self.enlarged(latent, window) + residual / self.config.gain
+        return self.enlarged(latent, window) + residual / self.gains(latent, window)
+
+    def gains(self, latent: Latent, window: Window) -> Tensor:
+        """What residuals are multiplied by over a window of pixels, [B, 1, h, w]."""
+        contrast_B1hw = bicubic.enlarge(
+            latent.contrast_B1HW, window.size, window.rows, window.columns
+        )
+        # Bicubic interpolation swings below what it goes through.
+        gains: Tensor = self.config.gain / (contrast_B1hw.clamp(min=0) + self.config.least_contrast)
+        return gains
 
     def _inputs(self, latent: Latent, tokens: Window, noisy_B3hw: Tensor) -> Tensor:
         """What is known of the pixels: the noisy residual, the enlarged decode, its contrast."""
@@ -306,6 +323,16 @@ def _contrast(low_B3hw: Tensor) -> Tensor:
 
     apart = low_B3hw - means(low_B3hw)
     return apart / (means(apart.square()).sqrt() + FLAT)
+
+
+def _deviation(picture_B3HW: Tensor) -> Tensor:
+    """Standard deviations over boxes, of the channels together: [B, 1, H, W]."""
+
+    def means(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, AROUND, 1, AROUND // 2, count_include_pad=False)
+
+    apart_B3HW = picture_B3HW - means(picture_B3HW)
+    return means(apart_B3HW.square().mean(dim=1, keepdim=True)).sqrt()
 
 
 def _as_convolved(x_BCHW: Tensor) -> Tensor:

@@ -67,11 +67,12 @@ class AdversarialPlan(FlowPlan):
 
 @dataclass(frozen=True)
 class Examples:
-    """Real and drawn residuals [B, 3, h, w], and the enlarged decodes that they belong to."""
+    """Real and drawn residuals [B, 3, h, w], their enlarged decodes, and their gains."""
 
     real: Tensor
     drawn: Tensor
     low: Tensor
+    gains: Tensor
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,9 @@ class AdversarialTraining(FlowTraining):
             drawn = residual(self.network, latent, crop, crop_noise(crop, low), 1)
             target = pictures.crop(crop.picture, window)
             inner = judged(crop.tokens, self.plan.border).times(PATCH)
-            real = self.network.config.gain * (target - low)
-            made.append([inner.of(window, each).float() for each in (real, drawn, low)])
+            gains = self.network.gains(latent, window)
+            parts = (gains * (target - low), drawn, low, gains)
+            made.append([inner.of(window, each).float() for each in parts])
         return Examples(*(torch.cat(each) for each in zip(*made, strict=True)))
 
     def _teach(self, examples: Examples) -> tuple[float, float]:
@@ -183,11 +185,10 @@ class AdversarialTraining(FlowTraining):
 
     def _decoder_losses(self, drawn: Tensor, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
         """Absolute, perceptual and adversarial, each before its weight; 0 where it has none."""
-        gain = self.network.config.gain
-        absolute = (drawn - examples.real).abs().mean() / gain
+        absolute = (drawn - examples.real).abs().mean()
         perceptual = adversarial = absolute.new_zeros(())
         if self.distance is not None and self.plan.perceptual:
-            pair = (examples.low + each / gain for each in (drawn, examples.real))
+            pair = (examples.low + each / examples.gains for each in (drawn, examples.real))
             perceptual = self.distance(*pair).mean()
         if self.plan.adversarial:
             adversarial = -self.discriminator(drawn, known(examples.low)).mean()

@@ -1,8 +1,8 @@
 """One step of training an InfGen decoder by rectified flow on crops of large pictures.
 
-The residual r of a picture over its enlarged decode, times the network's gain, is noised to
-r_t = (1 - t) r + t eps, and the network gives r back; its squared error is weighed as the
-velocity's would be. Only the crop is drawn and noised, at its place on the canvas. What a step
+The residual r of a picture over its enlarged decode, times the network's gains, is noised to
+r_t = (1 - t) r + t eps, and the network gives r back; its error is weighed as the velocity's
+would be. Only the crop is drawn and noised, at its place on the canvas. What a step
 draws depends on its number alone, so a training that goes on makes the weights of one that never
 stopped.
 Shape suffixes: B batch (1 picture), C channels, H rows, W columns (h, w: of a crop).
@@ -49,7 +49,9 @@ class FlowPlan:
     """How a decoder is trained.
 
     `crop` pixels a side; `scales` are the least and the most enlargement, drawn log-uniformly.
-    `least_time` bounds the weight of errors near the clean end, as in `loss_weight`.
+    `least_time` bounds the weight of errors near the clean end, as in `loss_weight`. Errors beyond
+    `quadratic` count by their size, so that a star that no latent tells of does not outweigh all
+    ridges.
     """
 
     steps: int
@@ -60,6 +62,7 @@ class FlowPlan:
     warm_up: int = 100
     ema: float = 0.995
     least_time: float = 0.12
+    quadratic: float = 0.5
     timesteps: Timesteps = field(default_factory=lambda: LogitNormal(0.3, 1.2))
     seed: int = 0
 
@@ -99,19 +102,28 @@ def drawn_crop(plan: FlowPlan, pictures: Pictures, step: int, item: int) -> Crop
 
 
 def flow_loss(
-    network: InfGenDecoder, latent: Latent, crop: Crop, target_B3hw: Tensor, least_time: float
+    network: InfGenDecoder, latent: Latent, crop: Crop, target_B3hw: Tensor, plan: FlowPlan
 ) -> Tensor:
-    """Weighed squared error of the clean residual on one crop."""
+    """Weighed pseudo-Huber error of the clean residual on one crop."""
     window = crop.tokens.times(PATCH)
     low_B3hw = network.enlarged(latent, window)
-    residual_B3hw = network.config.gain * (target_B3hw - low_B3hw)
+    residual_B3hw = network.gains(latent, window) * (target_B3hw - low_B3hw)
     generator = torch.Generator().manual_seed(crop.seed)
     eps_B3hw = torch.randn(residual_B3hw.shape, generator=generator).to(residual_B3hw)
     noisy_B3hw = torch.lerp(residual_B3hw, eps_B3hw, crop.time)
     time_B = torch.tensor([crop.time], dtype=torch.float64, device=residual_B3hw.device)
     clean_B3hw = network(latent, crop.tokens, noisy_B3hw, time_B, crop.seed)
-    weight = float(loss_weight("sample", time_B, least_time))
-    return weight * (clean_B3hw - residual_B3hw).float().square().mean()
+    weight = float(loss_weight("sample", time_B, plan.least_time))
+    return weight * pseudo_huber(clean_B3hw - residual_B3hw, plan.quadratic)
+
+
+def pseudo_huber(error: Tensor, quadratic: float) -> Tensor:
+    """Mean of errors squared that are small beside `quadratic`, and 2 `quadratic` times large ones.
+
+    The loss of Charbonnier; Song and Dhariwal (arXiv 2310.14189, sec. 3.3) train samplers with it.
+    """
+    square = error.float().square()
+    return (2 * square / (1 + (1 + square / quadratic**2).sqrt())).mean()
 
 
 class FlowTraining:
@@ -143,7 +155,7 @@ class FlowTraining:
         crop = drawn_crop(self.plan, pictures, self.step_index, item)
         latent = self.network.latent(*pictures.latents(crop.picture), crop.tokens)
         target_B3hw = pictures.crop(crop.picture, crop.tokens.times(PATCH))
-        return flow_loss(self.network, latent, crop, target_B3hw, self.plan.least_time)
+        return flow_loss(self.network, latent, crop, target_B3hw, self.plan)
 
     @property
     def rate(self) -> float:

@@ -50,6 +50,20 @@ def test_it_starts_as_the_enlarged_decode(num_steps: int) -> None:
     assert largest(made.draw(given, window, seed=0, num_steps=num_steps), expected) < ENLARGED
 
 
+def test_faint_edges_are_as_large_as_strong_ones_to_the_network() -> None:
+    made, window = decoder(gain=1.0, least_contrast=0.001), Window.whole(SIZE)
+    z = torch.zeros(1, 4, 12, 8, dtype=torch.float64)
+    edge = torch.ones(1, 3, 96, 64, dtype=torch.float64)
+    edge[..., 32:] = -1
+    gains = [made.gains(made.latent(z, contrast * edge), window) for contrast in (0.5, 0.05)]
+    middle = [float(each[0, 0, 190, 31]) for each in gains]
+    assert middle[1] == pytest.approx(10 * middle[0], rel=0.1)
+    assert 1 / 0.5 < middle[0] < 2 / 0.5  # over about the standard deviation there
+    assert float(gains[0].max()) == pytest.approx(1000)  # where all is flat
+    double = made.gains(made.latent(z, 0.5 * edge), Window.whole((768, 128)))
+    assert float(double[0, 0, 381, 63]) == pytest.approx(middle[0], rel=0.1)
+
+
 def test_a_new_one_starts_there() -> None:
     made = InfGenDecoder(latent_channels=4, width=32, depth=1, heads=2, pixel_widths=(8, 16))
     given = latent(made)

@@ -37,7 +37,7 @@ def test_the_teacher_draws_as_a_render_does() -> None:
     latent = made.latent(*pictures.latents(0))
     window = Window.whole((64, 64))
     drawn = made.draw(latent, window, seed=crop.seed, num_steps=3)
-    expected = (drawn - made.enlarged(latent, window)) * made.config.gain
+    expected = (drawn - made.enlarged(latent, window)) * made.gains(latent, window)
     noise = crop_noise(crop, drawn)
     assert torch.allclose(residual(made, latent, crop, noise, 3), expected, atol=CROP_FLOAT32)
     assert float((residual(made, latent, crop, noise, 2) - expected).abs().max()) > CONTROL

@@ -59,9 +59,15 @@ def test_the_loss_of_a_network_at_its_start_is_the_residuals_own() -> None:
     crop = drawn_crop(PLAN, pictures, 3, 0)
     latent = made.latent(*pictures.latents(crop.picture))
     target = pictures.crop(crop.picture, crop.tokens.times(8))
-    residual = 4 * (target - made.enlarged(latent, crop.tokens.times(8)))
-    expected = float(residual.square().mean()) / max(crop.time, 0.12) ** 2
-    assert float(flow_loss(made, latent, crop, target, 0.12)) == pytest.approx(expected, rel=1e-5)
+    window = crop.tokens.times(8)
+    residual = made.gains(latent, window) * (target - made.enlarged(latent, window))
+    weight = 1 / max(crop.time, 0.12) ** 2
+    plain = FlowPlan(steps=1, crop=16, quadratic=1e4)  # all errors are small beside it
+    found = float(flow_loss(made, latent, crop, target, plain))
+    assert found == pytest.approx(weight * float(residual.square().mean()), rel=1e-3)
+    small = FlowPlan(steps=1, crop=16, quadratic=1e-4)  # and here all are large
+    found = float(flow_loss(made, latent, crop, target, small))
+    assert found == pytest.approx(weight * 2e-4 * float(residual.abs().mean()), rel=1e-2)
 
 
 @torch.enable_grad()
