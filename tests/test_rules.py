@@ -64,7 +64,11 @@ DOORS = {
     ),
     "transformers": ("renderer/families/", "renderer/demo/", "renderer/models/loading.py"),
     "triton": ("kernels/",),
-    "typer": ("renderer/cli/", "renderer/terminal/error_lines.py"),
+    "typer": (
+        "renderer/cli/",
+        "renderer/terminal/error_lines.py",
+        "renderer/terminal/lazy_commands.py",
+    ),
     "xformers": ("kernels/",),
     "yaml": ("renderer/spec/values.py",),
     "zarr": ("renderer/store/arrays.py", "renderer/store/zarr_bucket.py"),

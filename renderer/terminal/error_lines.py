@@ -10,9 +10,10 @@ import difflib
 import json as jsonlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
@@ -20,6 +21,7 @@ from typer.core import TyperGroup
 from ..errors import FriezeError, RenderCancelledError, RenderFailedError, line
 from . import interrupts
 from .interrupts import CANCELLED
+from .lazy_commands import CommandTable, LazyCommand
 from .text import remark, result
 
 # What the driver may meet from below; looked up only when loaded, for they import torch or ray.
@@ -34,7 +36,39 @@ TRACEBACK = "FRIEZE_TRACEBACK"  # the variable; --traceback, on any command, is 
 
 
 class ErrorLineGroup(TyperGroup):
-    """The command group; an expected error becomes one line on stderr and an exit code."""
+    """The command group; an expected error becomes one line on stderr and an exit code.
+
+    A list of commands imports none of those in the `table`.
+    """
+
+    table: ClassVar[Mapping[str, LazyCommand]] = {}
+
+    def __init__(self, **told: Any) -> None:
+        super().__init__(**told)
+        self.commands = CommandTable({**self.table, **self.commands}, self.rich_markup_mode)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names, in the order of the help."""
+        return list(self.commands)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with self._listed():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        with self._listed():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def _listed(self) -> Iterator[None]:
+        """Within this, commands have a name and a help alone."""
+        commands = self.commands
+        if isinstance(commands, CommandTable):
+            self.commands = commands.listed()
+        try:
+            yield
+        finally:
+            self.commands = commands
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         words = list(sys.argv[1:] if args is None else args)
