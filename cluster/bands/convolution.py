@@ -135,7 +135,7 @@ class BandConvolution:
 
     def padded(self, arguments: Any) -> list[Tensor]:
         """The placeholders among the arguments of a call."""
-        if not len(self._padded):
+        if not self._padded.data:  # asked at every torch call: nearly always there is none
             return []
         return [x for x in tensors_in(arguments) if x in self._padded]
 

@@ -92,8 +92,10 @@ def test_dilated_unets_are_freescales(vector: dict[str, Any]) -> None:
         assert difference(plain, vector["output"]) > CONTROL
 
 
-def sizes(vector: dict[str, Any], shape: ConvShape, bands: tuple[Band, ...]) -> dict[str, Any]:
-    """[rows, columns] of what layers give, all bands' rows together."""
+def measured(
+    vector: dict[str, Any], shape: ConvShape, bands: tuple[Band, ...]
+) -> tuple[Tensor, dict[str, list[int]]]:
+    """What is drawn, and [rows, columns] of what layers give, all bands' rows together."""
     network, _ = unet(vector["model"])
     found: dict[str, list[int]] = {name: [0, 0] for name in vector["sizes"]}
 
@@ -107,10 +109,10 @@ def sizes(vector: dict[str, Any], shape: ConvShape, bands: tuple[Band, ...]) -> 
         )
         for name in found
     ]
-    drawn(vector["model"], vector, shape, bands)
+    out = drawn(vector["model"], vector, shape, bands)
     for hook in hooks:
         hook.remove()
-    return found
+    return out, found
 
 
 @pytest.mark.parametrize("vector", vectors("raunet"))
@@ -120,8 +122,9 @@ def test_raunets_are_hidiffusions(vector: dict[str, Any]) -> None:
     shape = raunet(kind, schedule, vector["step"])
     unit = 32 if shape.convs and shape.pools else 16
     for bands in cuts(vector["latent"][0], unit):
-        assert difference(drawn(kind, vector, shape, bands), vector["output"]) <= EXACT, bands
-    assert sizes(vector, shape, bands) == vector["sizes"]
+        found, sizes = measured(vector, shape, bands)
+        assert difference(found, vector["output"]) <= EXACT, bands
+        assert sizes == vector["sizes"]
     if shape.convs or shape.pools:
         plain = drawn(kind, vector, ConvShape(), (Band(0, vector["latent"][0]),))
         assert difference(plain, vector["output"]) > CONTROL

@@ -32,7 +32,10 @@ from support.unets import cuts, unet
 from support.vectors import ROUNDED, difference, noise, vectors
 from tolerances import AMPLE, EXACT_FLOAT64, GREY_LEVELS
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("kept_encoders"),
+]
 
 # ---- the authors' networks
 
@@ -267,14 +270,19 @@ def alone(folders: dict[str, Path], mask: str, tmp_path_factory: pytest.TempPath
 RELEASED = {"fast": True, "fusion": "hw", "jitter": "released"}
 
 
+# One step of each layout on every mesh is `flows/test_methods_at_seams.py`'s.
 @pytest.mark.parametrize(
     ("name", "options", "ranks"),
     [
-        ("sdxl-deep", {}, [{"workers": 2}, {"workers": 3}, {"workers": 2, "ulysses": 2}]),
+        ("sdxl-deep", {}, {"workers": 2, "ulysses": 2}),
+        pytest.param("sdxl-deep", {}, {"workers": 2}, marks=pytest.mark.slow),
+        pytest.param("sdxl-deep", {}, {"workers": 3}, marks=pytest.mark.slow),
         # Its deepest maps have five rows: two bands of two, or three where nothing is dilated.
-        ("sd15-deep", RELEASED, [{"workers": 2}]),
-        ("sd21-deep", RELEASED | {"dilation": False}, [{"workers": 3}]),
-        ("sdxl-turbo-deep", {}, [{"workers": 3}]),
+        ("sd15-deep", RELEASED, {"workers": 2}),
+        pytest.param(
+            "sd21-deep", RELEASED | {"dilation": False}, {"workers": 3}, marks=pytest.mark.slow
+        ),
+        pytest.param("sdxl-turbo-deep", {}, {"workers": 3}, marks=pytest.mark.slow),
     ],
 )
 def test_any_number_of_ranks_draws_the_same_picture(
@@ -284,15 +292,13 @@ def test_any_number_of_ranks_draws_the_same_picture(
     alone: Any,
     name: str,
     options: dict[str, Any],
-    ranks: list[dict[str, Any]],
+    ranks: dict[str, Any],
 ) -> None:
     """Bands of unequal heights; ring and Ulysses; both halves of the guidance; not square."""
     whole = alone(name, **options)
-    for index, on in enumerate(ranks):
-        path = tmp_path / f"{index}.zarr"
-        own = fields(folders[name], name, method_options=options, **on)
-        draw(path, **own | ({"mask": mask} if name == "sdxl-deep" else {}))
-        assert grey_levels(pixels(path), whole) <= GREY_LEVELS, on
+    own = fields(folders[name], name, method_options=options, **ranks)
+    draw(tmp_path / "a.zarr", **own | ({"mask": mask} if name == "sdxl-deep" else {}))
+    assert grey_levels(pixels(tmp_path / "a.zarr"), whole) <= GREY_LEVELS
 
 
 def test_control_a_band_that_filters_its_skips_alone_draws_another_picture(
@@ -327,7 +333,10 @@ def test_control_every_part_changes_the_picture(alone: Any, off: dict[str, Any])
     assert not np.array_equal(alone("sdxl-deep", **off), alone("sdxl-deep"))
 
 
-@pytest.mark.parametrize(("number", "workers"), [(4, 1), (5, 1), (5, 3), (6, 1)])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [(4, 1), (5, 2), *(pytest.param(*stop, marks=pytest.mark.slow) for stop in ((5, 1), (6, 1)))],
+)
 def test_a_stopped_render_goes_on_to_the_same_bytes(
     tmp_path: Path, folders: dict[str, Path], alone: Any, number: int, workers: int
 ) -> None:
@@ -351,7 +360,14 @@ def test_a_stopped_render_goes_on_to_the_same_bytes(
     assert grey_levels(pixels(path), whole) <= (GREY_LEVELS if workers > 1 else 0)
 
 
-@pytest.mark.parametrize("layout", checkpoints.DEEP)
+# One of each network: the others differ in what they are told.
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param(name, marks=[] if name in ("sd15-deep", "sdxl-deep") else pytest.mark.slow)
+        for name in checkpoints.DEEP
+    ],
+)
 def test_at_the_trained_size_the_picture_is_the_plain_models(
     tmp_path: Path, folders: dict[str, Path], layout: str
 ) -> None:
