@@ -48,10 +48,10 @@ class AdversarialPlan(FlowPlan):
     adversarial: float = 0.1
     most_ratio: float = 10.0
     width: int = 32
-    discriminator_rate: float = 2e-4
-    alone: int = 300
-    least_lead: float = 0.1
-    penalty: float = 1.0
+    discriminator_rate: float = 5e-4
+    alone: int = 100
+    least_lead: float = 0.05
+    penalty: float = 0.3
     penalty_every: int = 16
     border: int = 1
     seed: int = 2
@@ -114,6 +114,8 @@ class AdversarialTraining(FlowTraining):
             torch.manual_seed(plan.seed)
             self.discriminator: torch.nn.Module = PatchDiscriminator(plan.width)
         self.discriminator.to(network.device)
+        if self.distance is not None:
+            self.distance.to(network.device)
         self.discriminator_optimiser = torch.optim.Adam(
             self.discriminator.parameters(), plan.discriminator_rate, betas=(0.5, 0.9)
         )
