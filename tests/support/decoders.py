@@ -46,3 +46,13 @@ def saved(folder: Path, model: Path = SHIPPED["demo"], **options: Any) -> Path:
     }
     decoder(torch.float32, **latents | options).save_pretrained(folder)
     return folder
+
+
+def plain(folder: Path, **options: Any) -> Path:
+    """The folder of one that adds nothing, as at the start of a training."""
+    saved(folder, **options)
+    network = InfGenDecoder.from_pretrained(folder)
+    for weight in network.conv_out.parameters():
+        weight.data.zero_()
+    network.save_pretrained(folder)
+    return folder
