@@ -7,6 +7,7 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from frieze.cluster.comm import Comm, Like
 from frieze.cluster.layout import Band, Canvas
+from frieze.kernels import bicubic
 
 from ..checkpoints.decoder import DecoderFacts
 from ..errors import ModelError
@@ -25,7 +27,7 @@ from ..files.library_errors import as_model_error
 from ..models import finite
 from ..models.family import Model
 from .decoding import Fault, Piece, decode
-from .infgen_network import InfGenDecoder
+from .infgen_network import AROUND, PATCH, InfGenDecoder
 from .infgen_positions import Window
 
 if TYPE_CHECKING:
@@ -108,11 +110,15 @@ def enlarged(
         missing = [row for row in starts if not asked.is_done(frame, row)]
         if not missing:
             continue
-        latent = _latent(network, x_BCTHW, anchor, frame, asked.temporal)
+        z_BCHW = x_BCTHW[:, :, (frame + asked.temporal - 1) // asked.temporal]
+        known = None if asked.anchor else latent(network, z_BCHW, anchor, frame)
         for row in missing:
             rows = range(row, min(row + asked.rows_per_block, asked.rows.stop))
             window = Window(asked.size, rows, range(asked.size[1]))
-            pixels_BCHW = network.draw(latent, window, seed=asked.seed, frame=frame)
+            if asked.anchor:  # of any size: no more of it is held than is asked
+                known = latent(network, z_BCHW, anchor, frame, window)
+            assert known is not None
+            pixels_BCHW = network.draw(known, window, seed=asked.seed, frame=frame)
             if fault and not finite.is_finite([pixels_BCHW]):
                 raise fault("the decoded pixels")
             yield Piece(frame, row, pixels_BCHW.unsqueeze(2))
@@ -151,10 +157,20 @@ def _gathered(comm: Comm, own: Tensor, rows: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _latent(
-    network: InfGenDecoder, x_BCTHW: Tensor, anchor: Anchor, frame: int, temporal: int
+def latent(
+    network: InfGenDecoder,
+    z_BCHW: Tensor,
+    anchor: Anchor,
+    frame: int,
+    window: Window | None = None,
 ) -> Latent:
-    """What the network knows of one frame: the latent frame that stands for it, and the anchor."""
-    latent_frame = (frame + temporal - 1) // temporal
-    picture_B3HW = anchor.read(frame, range(anchor.size[0]))
-    return network.latent(x_BCTHW[:, :, latent_frame], picture_B3HW)
+    """What the network knows of a frame, by its latents; of a window, what drawing it asks."""
+    if window is None:
+        return network.latent(z_BCHW, anchor.read(frame, range(anchor.size[0])))
+    height = anchor.size[0]
+    tokens = network.asked(window)
+    rows = bicubic.source_rows(tokens.times(PATCH).rows, height, window.size[0])
+    around = AROUND - 1  # what the contrast at those rows is measured over
+    held = range(max(0, rows.start - around), min(height, rows.stop + around))
+    known = network.latent(z_BCHW, anchor.read(frame, held), tokens)
+    return dataclasses.replace(known, first=held.start, height=height)

@@ -46,12 +46,25 @@ _TIME_WAVES = 8
 class Latent:
     """What is known of a picture before its size: cells for attention, and its exact decode.
 
-    `contrast_B1HW` is how much the decode differs around each of its pixels.
+    `contrast_B1HW` is how much the decode differs around each of its pixels. Both may be rows from
+    `first` on, of `height` in all.
     """
 
     cells: Cells
     picture_B3HW: Tensor
     contrast_B1HW: Tensor
+    first: int = 0
+    height: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the whole picture."""
+        return self.height or self.picture_B3HW.shape[-2], self.picture_B3HW.shape[-1]
+
+    def enlarged(self, x_BCHW: Tensor, window: Window) -> Tensor:
+        """Of one of them, a window of pixels."""
+        place = (window.size, window.rows, window.columns)
+        return bicubic.enlarge(x_BCHW, *place, first=self.first, height=self.size[0])
 
 
 class InfGenDecoder(ModelMixin, ConfigMixin):
@@ -62,7 +75,8 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
     pixel has of its own; 0 leaves that away.
     `gain` over the decode's contrast and `least_contrast` makes residuals of faint edges as large
     as those of strong ones, and about as large as noise. `scaling_factor` and `shift_factor` are
-    of the latents it was trained on, and `num_steps` those that it is drawn with.
+    of the latents it was trained on, `largest_scale` the largest enlargement, beyond which it is
+    used again on what it made, and `num_steps` those that it is drawn with.
     """
 
     @register_to_config
@@ -88,6 +102,7 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         gain: float = 1.5,
         least_contrast: float = 0.05,
         num_steps: int = 4,
+        largest_scale: float = 8.0,
     ) -> None:
         super().__init__()
         if mode not in MODES:
@@ -152,15 +167,15 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
 
         What tokens outside `near` would ask of them is left out.
         """
-        x_BCHW = _as_convolved(self.latent_in(z_BCHW.to(self.dtype)))
-        whole = Window.whole((x_BCHW.shape[-2], x_BCHW.shape[-1]))
-        pooled_BCHW = F.adaptive_avg_pool2d(x_BCHW, self.config.pooled)
+        z_BCHW = z_BCHW.to(self.dtype)
+        whole = Window.whole((z_BCHW.shape[-2], z_BCHW.shape[-1]))
+        pooled_BCHW = self.latent_in(F.adaptive_avg_pool2d(z_BCHW, self.config.pooled))
         pooled_CHW = self.position(Window.whole((self.config.pooled,) * 2)).permute(2, 0, 1)
         for block in self.pooled_trunk:
             pooled_BCHW = block(pooled_BCHW, pooled_CHW)
         own = whole if near is None else self._cells(whole, near)
         some = own.grown(len(self.trunk) * (self.config.kernel // 2))
-        x_BCHW = some.of(whole, x_BCHW)
+        x_BCHW = _as_convolved(self.latent_in(some.of(whole, z_BCHW)))
         for trunk in self.trunk:
             x_BCHW = trunk(x_BCHW)
         x_BCHW = own.of(some, x_BCHW)
@@ -215,7 +230,12 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
 
     def enlarged(self, latent: Latent, window: Window) -> Tensor:
         """The exact decode at the size of a window of pixels: where the residual starts from."""
-        return bicubic.enlarge(latent.picture_B3HW, window.size, window.rows, window.columns)
+        return latent.enlarged(latent.picture_B3HW, window)
+
+    def asked(self, window: Window, steps: int | None = None) -> Window:
+        """The tokens that a window of pixels needs so many steps before the end."""
+        steps = self.config.num_steps if steps is None else steps
+        return window.covered(PATCH).grown(self.reach * steps)
 
     @torch.no_grad()
     def draw(
@@ -235,7 +255,7 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         check_size(window.size)
         steps = num_steps or self.config.num_steps
         levels = [1 - step / steps for step in range(steps + 1)]
-        spans = [window.covered(PATCH).grown(self.reach * left) for left in range(steps, -1, -1)]
+        spans = [self.asked(window, left) for left in range(steps, -1, -1)]
         batch, like = len(latent.picture_B3HW), latent.picture_B3HW
         own = seed + (frame << 32)
         r = _noise(spans[0].times(PATCH), 3, own, 0, like).expand(batch, -1, -1, -1)
@@ -252,9 +272,7 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
 
     def gains(self, latent: Latent, window: Window) -> Tensor:
         """What residuals are multiplied by over a window of pixels, [B, 1, h, w]."""
-        contrast_B1hw = bicubic.enlarge(
-            latent.contrast_B1HW, window.size, window.rows, window.columns
-        )
+        contrast_B1hw = latent.enlarged(latent.contrast_B1HW, window)
         # Bicubic interpolation swings below what it goes through.
         gains: Tensor = self.config.gain / (contrast_B1hw.clamp(min=0) + self.config.least_contrast)
         return gains
@@ -295,7 +313,7 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         scale_2 = torch.tensor(
             [
                 math.log2(side * PATCH / low)
-                for side, low in zip(tokens.size, latent.picture_B3HW.shape[-2:], strict=True)
+                for side, low in zip(tokens.size, latent.size, strict=True)
             ],
             device=time_B.device,
         )

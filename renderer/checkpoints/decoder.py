@@ -36,6 +36,7 @@ class DecoderConfig(Config):
     kernel: Small
     pixel_widths: Annotated[list[Annotated[int, Field(ge=1, le=2**14)]], Field(min_length=2)]
     num_steps: Annotated[int, Field(ge=1, le=1000)]
+    largest_scale: Annotated[float, Field(ge=2, le=2**10)] = 8.0
 
 
 class Scale(Config):

@@ -58,10 +58,10 @@ def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, int, Iterator[np.ndar
     if "image" in plan.sources:
         source = plan.sources["image"]
         yield "image", source.height, fitted(source, source.height, source.width, 1)
-        for index in range(len(plan.stages)):
+        for index in range(plan.num_denoised):
             yield f"{index}-image", rows(index), fitted(source, *plan.size(index), 1)
     if "mask" in plan.sources:
-        for index, stage in enumerate(plan.stages[1:], 1):
+        for index, stage in enumerate(plan.stages[1 : plan.num_denoised], 1):
             size = (stage.canvas.height, stage.canvas.width)
             yield f"{index}-mask", stage.align, masks.nearest_cells(plan.sources["mask"], *size)
     for index, stage in enumerate(plan.stages):

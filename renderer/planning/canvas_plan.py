@@ -75,10 +75,13 @@ class CanvasPlan:
         )
         if self.decoder is None:
             return found
-        from .decoder_memory import with_decoder
+        from .decoder_memory import Enlarged, with_decoder
 
-        canvas, downscale = self.stages[-1].canvas, self.facts.latent.downscale
-        return with_decoder(found, self.decoder, self.spec, canvas, downscale, self.block[0])
+        stages = [
+            Enlarged(self.stages[n].canvas, _pixels(self, n), self.enlarges(n), size, rows)
+            for n, size, rows in self.enlargements
+        ]
+        return with_decoder(found, self.decoder, self.spec, stages)
 
     @cached_property
     def cost(self) -> RenderCost:
@@ -108,6 +111,11 @@ class CanvasPlan:
     def is_estimated(self) -> bool:
         """Whether the estimate was made."""
         return "estimate" in self.__dict__
+
+    @property
+    def num_denoised(self) -> int:
+        """Stages that have steps; those after them encode what the decoder enlarges again."""
+        return sum(stage.num_steps > 0 for stage in self.stages)
 
     @property
     def num_steps(self) -> int:
@@ -150,6 +158,16 @@ class CanvasPlan:
         return "upscale", self.sources["upscale"].size
 
     @property
+    def enlargements(self) -> tuple[tuple[int, tuple[int, int], int], ...]:
+        """(stage, size, rows drawn at a time) of what the decoder makes, in order."""
+        found: list[tuple[int, tuple[int, int], int]] = []
+        last = len(self.stages) - 1
+        for index in range(max(0, self.num_denoised - 1), last):
+            rows = self.stages[index + 1].align * self.facts.latent.downscale
+            found.append((index, self.size(index + 1), rows))
+        return (*found, (last, (self.spec.height, self.spec.width), self.block[0]))
+
+    @property
     def painted(self) -> tuple[int, ...]:
         """Stages whose picture the next one enlarges; it is kept in the store."""
         later = enumerate(self.stages[1:])
@@ -160,10 +178,11 @@ class CanvasPlan:
         """The store's arrays besides the finished pixels, by name and in order."""
         stages = range(len(self.stages))
         first = tuple(name for name in ("init", "upscale") if name in self.sources)
-        frames = ("image", *(f"{i}-image" for i in stages)) if "image" in self.sources else ()
-        masks = (f"{i}-mask" for i in stages[1:]) if "mask" in self.sources else ()
+        drawn = stages[: self.num_denoised]
+        frames = ("image", *(f"{i}-image" for i in drawn)) if "image" in self.sources else ()
+        masks = (f"{i}-mask" for i in drawn[1:]) if "mask" in self.sources else ()
         edits = (f"{i}-edits" for i in stages if self.stages[i].edits)
-        kept = arrays(self.method, len(self.stages))
+        kept = arrays(self.method, len(drawn))
         pictures = (f"{i}-picture" for i in self.painted)
         return (*map(str, stages), *pictures, *first, *frames, *masks, *edits, *kept)
 
@@ -235,11 +254,12 @@ def _decoder(plan: CanvasPlan) -> list[str]:
     """How the picture is made of the last stage's, where another decoder makes it."""
     if plan.decoder is None:
         return []
-    (height, width), config = _pixels(plan, len(plan.stages) - 1), plan.decoder.config
+    config, (first, *_) = plan.decoder.config, plan.enlargements
+    sizes = [_pixels(plan, first[0]), *(size for _, size, _ in plan.enlargements[:-1])]
     steps = "1 step" if config.num_steps == 1 else f"{config.num_steps} steps"
+    way = ", then from ".join(f"{width} x {height}" for height, width in sizes)
     return [
-        f"decoder   InfGen from {width} x {height} px, {steps}, {config.mode} attention "
-        f"({plan.decoder.folder})"
+        f"decoder   InfGen from {way} px, {steps}, {config.mode} attention ({plan.decoder.folder})"
     ]
 
 

@@ -6,16 +6,20 @@ Shape suffixes: B batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from frieze.cluster.layout import Canvas
 from frieze.kernels.flop_count import flop_count
 from frieze.kernels.live_bytes import LiveBytes
 from frieze.kernels.operator_workspace import workspace
 
+from ..autoencoders import infgen
 from ..autoencoders.infgen_network import InfGenDecoder
 from ..autoencoders.infgen_positions import Window
 from ..checkpoints.configs import read_json
@@ -29,39 +33,64 @@ if TYPE_CHECKING:
 META = torch.device("meta")
 
 
-def with_decoder(
-    estimate: Estimate,
-    decoder: DecoderFacts,
-    spec: RenderSpec,
-    canvas: Canvas,
-    downscale: int,
-    rows_per_block: int,
-) -> Estimate:
-    """The estimate of a render whose last stage is decoded so; raises `ModelError`.
+@dataclass(frozen=True)
+class Enlarged:
+    """A stage that the decoder enlarges: its canvas in cells, and its picture's sides in pixels.
 
-    Before it the autoencoder decodes as ever, at the last stage's size.
+    `stored`: the picture was encoded, and is read from the store as it is asked for. What is made
+    of it has `size`, and is drawn so many rows at a time.
+    """
+
+    canvas: Canvas
+    source: tuple[int, int]
+    stored: bool
+    size: tuple[int, int]
+    rows_per_block: int
+
+
+def with_decoder(
+    estimate: Estimate, decoder: DecoderFacts, spec: RenderSpec, stages: Sequence[Enlarged]
+) -> Estimate:
+    """The estimate of a render whose stages are enlarged so; raises `ModelError`.
+
+    Before it the autoencoder decodes a stage that was denoised as ever, at its own size.
     """
     network = skeleton(decoder, getattr(torch, spec.dtype))
-    size = (spec.height, spec.width)
-    top = (spec.height - rows_per_block) // 2
-    window = Window(size, range(top, top + rows_per_block), range(spec.width))
-    small = (canvas.height, canvas.width)
-    pixels = (canvas.height * downscale, canvas.width * downscale)
-    told = as_model_error(Path(decoder.folder), "be run as its config says")
-    with told, LiveBytes(workspace) as live, flop_count() as count, torch.no_grad():
-        z_BCHW = torch.empty(1, decoder.config.latent_channels, *small, device=META)
-        latent = network.latent(z_BCHW, torch.empty(1, 3, *pixels, device=META))
-        network.draw(latent, window, seed=spec.seed)
+    most, flops = 0, 0
+    for stage in stages:
+        with as_model_error(Path(decoder.folder), "be run as its config says"):
+            needed, counted = _block(network, stage, spec.seed)
+        if not stage.stored:  # the exact decode, on every rank
+            needed += 4 * spec.num_frames * 3 * stage.source[0] * stage.source[1]
+        most = max(most, needed)
+        flops += counted * -(-stage.size[0] // stage.rows_per_block) * spec.num_frames
     weights = sum(x.numel() * x.element_size() for x in network.state_dict().values())
-    whole = 4 * spec.num_frames * 3 * pixels[0] * pixels[1]  # the exact decode, on every rank
-    blocks = -(-spec.height // rows_per_block) * spec.num_frames
     return dataclasses.replace(
         estimate,
         weights=estimate.weights + weights,
-        decode=max(estimate.decode, live.peak.num_bytes) + whole,
-        decoder_flops=count.total * blocks,
+        decode=max(estimate.decode, most),
+        decoder_flops=flops,
         parts={**estimate.parts, "decoder": weights},
     )
+
+
+def _block(network: InfGenDecoder, stage: Enlarged, seed: int) -> tuple[int, int]:
+    """Bytes and operations of a block in the middle."""
+    rows = min(stage.rows_per_block, stage.size[0])
+    top = (stage.size[0] - rows) // 2
+    window = Window(stage.size, range(top, top + rows), range(stage.size[1]))
+    canvas = (stage.canvas.height, stage.canvas.width)
+    columns = stage.source[1]
+
+    def read(_: int, rows: range) -> Tensor:
+        return torch.empty(1, 3, len(rows), columns, device=META)
+
+    with LiveBytes(workspace) as live, flop_count() as count, torch.no_grad():
+        z_BCHW = torch.empty(1, network.config.latent_channels, *canvas, device=META)
+        anchor = infgen.Anchor(stage.source, read)
+        latent = infgen.latent(network, z_BCHW, anchor, 0, window if stage.stored else None)
+        network.draw(latent, window, seed=seed)
+    return live.peak.num_bytes, count.total
 
 
 def skeleton(decoder: DecoderFacts, dtype: torch.dtype) -> InfGenDecoder:

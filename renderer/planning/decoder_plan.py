@@ -20,6 +20,7 @@ from .stage_plan import StagePlan, stage_bands
 
 NO_NOISE = Table((NoiseLevel(0.0, 1.0, 0.0),), 0.0, None)  # levels of a stage without steps
 MOST_CHUNKS = 64  # of a stage's latents, from top to bottom
+ROUNDING = 1e-9  # of a logarithm: an enlargement by just the largest takes one round
 
 
 def described(spec: RenderSpec, facts: ModelFacts) -> DecoderFacts | None:
@@ -121,18 +122,38 @@ def _of_shape(side: int, source: Source) -> str:
     return f"{longer}x{shorter}" if wide else f"{shorter}x{longer}"
 
 
-def rounds(
-    size: tuple[int, int], spec: RenderSpec, facts: ModelFacts, mesh: Mesh
+def enlarging(
+    size: tuple[int, int],
+    spec: RenderSpec,
+    facts: ModelFacts,
+    decoder: DecoderFacts,
+    mesh: Mesh,
 ) -> tuple[StagePlan, ...]:
-    """The stages without steps that enlarge a picture of so many rows and columns.
+    """The stages that encode what the decoder made, for it to enlarge that again.
 
-    Each encodes what the one before it made; the last one's decode is the picture asked for.
+    From a picture of `size` to the one asked for it goes in as few equal enlargements as the
+    decoder was trained for: L_n = Enc(I_n-1) (InfGen, arXiv 2509.10441, sec. 3.4).
     """
-    return (_round(size, spec, facts, mesh),)
+    target = (spec.height, spec.width)
+    scale = max(large / small for large, small in zip(target, size, strict=True))
+    most = decoder.config.largest_scale
+    num_rounds = max(1, math.ceil(math.log(scale) / math.log(most) - ROUNDING))
+    unit = math.lcm(PIXELS_A_TOKEN, facts.latent.downscale)
+    found = []
+    for done in range(1, num_rounds):
+        height, width = (
+            round(small * (large / small) ** (done / num_rounds) / unit) * unit
+            for large, small in zip(target, size, strict=True)
+        )
+        found.append(encoding((height, width), spec, facts, mesh))
+    return tuple(found)
 
 
-def _round(size: tuple[int, int], spec: RenderSpec, facts: ModelFacts, mesh: Mesh) -> StagePlan:
-    """A picture that is no whole cells is enlarged by some pixels for the encoder alone."""
+def encoding(size: tuple[int, int], spec: RenderSpec, facts: ModelFacts, mesh: Mesh) -> StagePlan:
+    """The stage without steps that encodes a picture of so many rows and columns.
+
+    One that is no whole cells is enlarged by some pixels for that alone.
+    """
     latent = facts.latent
     height, width = (-(-side // latent.downscale) for side in size)
     canvas = Canvas(latent.frames(spec.num_frames), height, width)

@@ -115,13 +115,17 @@ class MemoryTrace:
             default=Peak(),
         )
         pairs = [pair for pair in itertools.pairwise(stages) if pair[1].enlarge == "pixels"]
-        painted = _largest([before for before, _ in pairs if before.num_steps])
+        downscale = self.facts.latent.downscale
+        drawn_pairs = [pair for pair in pairs if pair[0].num_steps]
+        painted = _largest([before for before, after in drawn_pairs if after.num_steps])
+        enlarged = [before for before, after in drawn_pairs if not after.num_steps]
         starts_from = self.spec.init or self.spec.upscale
         encoded = [stage for _, stage in pairs] + list(stages[: starts_from is not None])
         decode = [
             # What was encoded is enlarged as it is.
             *(self.decode(stage, rows_per_block) for stage in stages[-1:] if stage.num_steps),
-            *(self.decode(s, s.align * self.facts.latent.downscale) for s in painted),
+            *(self.decode(s, s.align * downscale) for s in painted),
+            *(self.decode(s, s.canvas.height * downscale) for s in enlarged),
         ]
         encode = [self.encode(stage) for stage in _largest(encoded)]
         if self.animates:

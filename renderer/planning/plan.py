@@ -121,6 +121,8 @@ def _made(
     )
     checks.check(method, stages, facts.latent.patch, animates="image" in found)
     checks.check_bands(spec, facts, method, stages)
+    if decoder is not None:
+        stages += decoder_plan.enlarging((spec.height, spec.width), asked, facts, decoder, mesh)
     return CanvasPlan(
         spec=asked,
         facts=facts,
@@ -156,7 +158,10 @@ def _upscaled(
         facts=facts,
         method=Method(stages=()),
         guidance=Guidance(),
-        stages=decoder_plan.rounds(found["upscale"].size, spec, facts, mesh),
+        stages=(
+            decoder_plan.encoding(found["upscale"].size, spec, facts, mesh),
+            *decoder_plan.enlarging(found["upscale"].size, spec, facts, decoder, mesh),
+        ),
         mesh=mesh,
         block=(size, spec.width if spec.num_frames > 1 else min(size, spec.width)),
         sources=found,

@@ -74,6 +74,6 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def _choices(spec: RenderSpec) -> str:
-    """What of a spec decides the loaded weights."""
-    kept = (spec.quantization, spec.storage_dtype)
+    """What of a spec decides the loaded weights; of an upscale the denoiser's are not."""
+    kept = (spec.quantization, spec.storage_dtype, spec.upscale is None)
     return repr((spec.dtype, spec.variant, spec.lora, spec.lora_2, *kept))

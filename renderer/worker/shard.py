@@ -306,7 +306,7 @@ class Shard:
         self.history = (zeros,) * self.solver.num_history
         grid = Grid(canvas, self._stage.bands)
         self.guiding = StageGuide(self.comms.world, grid, self._stage.levels)
-        if "image" in self.plan.sources:
+        if "image" in self.plan.sources and self._stage.num_steps:
             place = band_place(self.plan, grid, self.comms.world.rank)
             self.image = self._stage_start.image_condition(place)
         self.network = Network(

@@ -158,3 +158,31 @@ def test_what_was_handed_in_is_what_is_there_on_the_average(tmp_path: Path) -> N
     mean = pixels(tmp_path / "a.zarr").astype(float).reshape(92, 4, 64, 4, 3).mean((1, 3))
     assert np.abs(mean - smooth).mean() < 1
     assert np.abs(np.roll(mean, 1, 0) - smooth).mean() > 1 + CONTROL
+
+
+def test_rounds_are_those_of_one_worker_and_go_on_to_the_same_bytes(
+    tmp_path: Path, source: Path
+) -> None:
+    """Twice by 2: blocks and bands of any size make the same, so that no edge of one is seen."""
+    own = saved(tmp_path / "decoder", largest_scale=2.0)
+    render(spec(tmp_path / "a.zarr", own, source))
+    alone = pixels(tmp_path / "a.zarr")
+    for number, fields in enumerate(({"workers": 3}, {"chunk": 128, "workers": 2})):
+        render(spec(tmp_path / f"{number}.zarr", own, source, **fields))
+        assert grey_levels(pixels(tmp_path / f"{number}.zarr"), alone) <= GREY_LEVELS
+    saves: list[Event] = []
+
+    def listen(event: Event) -> None:
+        if event.kind in ("save", "block"):
+            saves.append(event)
+            raise KeyboardInterrupt
+
+    for _ in range(3):  # after the first round, after the second, while decoding
+        with pytest.raises(KeyboardInterrupt):
+            render(spec(tmp_path / "b.zarr", own, source), continued=True, on_event=listen)
+    assert [event.kind for event in saves] == ["save", "save", "block"]
+    resume(tmp_path / "b.zarr")
+    assert np.array_equal(pixels(tmp_path / "b.zarr"), alone)
+    once = saved(tmp_path / "once")  # the control: in one round
+    render(spec(tmp_path / "c.zarr", once, source))
+    assert grey_levels(pixels(tmp_path / "c.zarr"), alone) > GREY_LEVELS

@@ -23,7 +23,7 @@ from contracts.export import clip
 from frieze.renderer import RenderSpec, render
 from frieze.renderer.inputs import media
 from support.command_line import frieze, refused
-from support.decoders import plain, saved
+from support.decoders import plain
 from support.drawing import grey_levels, pixels
 
 SIDES, SIZE = (40, 56), (80, 112)

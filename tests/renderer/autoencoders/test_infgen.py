@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -78,6 +79,10 @@ def rows_of(
         return list(infgen.enlarged(*work))
 
 
+def _rows_of(work: tuple[Any, ...], asked: dict[str, Any], comm: Comm) -> list[Piece]:
+    return rows_of(comm, *work, **asked)
+
+
 def joined(parts: list[list[Piece]]) -> Tensor:
     pieces = sorted((piece for part in parts for piece in part), key=lambda piece: piece.row)
     return torch.cat([piece.pixels_BCTHW for piece in pieces], dim=3)
@@ -93,6 +98,35 @@ def test_any_number_of_ranks_draws_the_same(options: dict[str, Any]) -> None:
     for held, drawn in CUTS:
         found = joined(run_threads(rows_of, len(held), network, held, drawn))[:, :, 0]
         assert float((found - expected).abs().max()) < EXACT_FLOAT64
+
+
+LARGER = (96, 60)  # of what is enlarged: not of whole cells
+
+
+def anchor(first: int = 0) -> infgen.Anchor:
+    """A picture of which rows are read as they are asked for; `first` is a row that is none."""
+    generator = torch.Generator().manual_seed(4)
+    whole = torch.rand(1, 3, *LARGER, generator=generator, dtype=torch.float64) * 2 - 1
+    return infgen.Anchor(
+        LARGER, lambda frame, rows: whole.roll(-first, 2)[:, :, rows.start : rows.stop]
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "global"}, {"num_steps": 2}], ids=str)
+def test_a_picture_that_is_read_row_by_row_is_enlarged_the_same(options: dict[str, Any]) -> None:
+    """By any number of ranks, in blocks of any size; the control reads a row too far."""
+    network, given = decoder(**options), anchor()
+    with torch.no_grad():
+        known = network.latent(latents()[:, :, 0], given.read(0, range(LARGER[0])))
+        expected = network.draw(known, Window.whole(SIZE), seed=5)
+    for (held, drawn), rows_per_block in itertools.product(CUTS, (64, 128)):
+        work = (network, held, drawn)
+        asked = {"anchor": given, "rows_per_block": rows_per_block}
+        ranks = functools.partial(_rows_of, work, asked)
+        found = joined(run_threads(ranks, len(held)))[:, :, 0]
+        assert float((found - expected).abs().max()) < EXACT_FLOAT64
+    (wrong,) = run_threads(lambda comm: rows_of(comm, network, *CUTS[0], anchor=anchor(1)), 1)
+    assert float((joined([wrong])[:, :, 0] - expected).abs().max()) > CONTROL
 
 
 def test_control_a_rank_that_knows_its_own_latents_alone_draws_another_picture() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from frieze.kernels.live_bytes import LiveBytes
 from frieze.renderer.autoencoders import infgen
@@ -18,6 +19,7 @@ from frieze.renderer.errors import FriezeError
 from frieze.renderer.planning import memory_check
 from frieze.renderer.planning.canvas_plan import CanvasPlan
 from frieze.renderer.planning.plan import plan
+from frieze.renderer.worker import model_cache
 from support.decoders import saved
 from support.drawing import small_spec
 
@@ -162,3 +164,88 @@ def test_a_models_own_is_found(tmp_path: Path, folder: Path) -> None:
     made = plan(spec)
     assert made.decoder is not None
     assert made.decoder.folder == str(tmp_path / "infgen")
+
+
+def picture(folder: Path, width: int = 64, height: int = 92) -> Path:
+    path = folder / f"{width}x{height}.png"
+    Image.new("RGB", (width, height), "red").save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("from_size", "size", "way"),
+    [
+        (None, (1024, 1024), "256 x 256"),
+        (None, (2048, 2048), "256 x 256"),  # by just the largest scale
+        (None, (4096, 4096), "256 x 256, then from 1024 x 1024"),
+        ((64, 92), (128, 184), "64 x 92"),
+        ((64, 92), (1024, 1472), "64 x 92, then from 256 x 368"),
+        ((30, 20), (8640, 5760), "30 x 20, then from 200 x 128, then from 1312 x 872"),
+    ],
+)
+def test_beyond_the_largest_scale_it_enlarges_what_it_made(
+    tmp_path: Path,
+    folder: Path,
+    from_size: tuple[int, int] | None,
+    size: tuple[int, int],
+    way: str,
+) -> None:
+    fields = {} if from_size is None else {"upscale": str(picture(tmp_path, *from_size))}
+    made = planned(folder, *size, **fields)
+    assert f"InfGen from {way}" in str(made)
+    assert [stage.num_steps for stage in made.stages[made.num_denoised :]] == [0] * (
+        len(made.stages) - made.num_denoised
+    )
+    assert made.num_denoised == (from_size is None)
+    sizes = [each for _, each, _ in made.enlargements]
+    assert sizes[-1] == (size[1], size[0])
+    steps = zip(
+        [made.size(0) if from_size is None else from_size[::-1], *sizes], sizes, strict=False
+    )
+    assert all(after[0] / before[0] <= 8.2 for before, after in steps)
+
+
+def test_bytes_of_an_upscale_are_of_what_it_loads_and_reads(tmp_path: Path, folder: Path) -> None:
+    """No denoiser, no text encoder; of the picture no more than a block asks."""
+    own = str(picture(tmp_path, 640, 960))
+    small, large = (
+        planned(folder, 1280, 1920, upscale=own, num_frames=1, chunk=chunk) for chunk in (64, 256)
+    )
+    assert small.estimate.text == small.estimate.denoise == 0
+    assert set(small.estimate.parts) == {"vae", "decoder"}
+    assert small.estimate.decode < large.estimate.decode
+    assert memory_check.MARGIN * memory_check.roughly(large) >= large.estimate.bytes_per_device
+    other = plan(small_spec("x.zarr"))
+    assert model_cache.weights(small) != model_cache.weights(other), "an upscale's has no denoiser"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 250}, "width 250 is no multiple of 8, .* the nearest that works is 248"),
+        ({"width": 32, "height": 48}, "32x48 would be smaller; a larger size .* as 128x184"),
+        ({"width": 256, "height": 256}, "has another shape, .*; 256x368 works"),
+        ({"width": 256, "height": 360}, "has another shape, .*; 256x368 works"),
+        ({"decoder": None}, "what enlarges it is missing; give a decoder, a folder or 'infgen'"),
+        ({"init": "a.png"}, "init is for what is denoised, .*; leave it out"),
+        ({"stages": [{}]}, "stages is for what is denoised"),
+        ({"workers": 13, "chunk": 16}, "13 workers are more than the 12 rows .*; use at most 12"),
+        ({"upscale": "/nowhere.png"}, "there is no file /nowhere.png"),
+        ({"upscale": __file__}, "is neither a picture nor a clip"),
+        ({"decoder": "infgen"}, "has no decoder of its own"),
+    ],
+)
+def test_an_upscale_that_cannot_be_is_refused(
+    tmp_path: Path, folder: Path, fields: dict[str, Any], message: str
+) -> None:
+    asked = {"decoder": str(folder), "width": 256, "height": 368}
+    asked |= {"upscale": str(picture(tmp_path))}
+    with pytest.raises(FriezeError, match=message) as caught:
+        plan(small_spec("x.zarr", **asked | fields))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_picture_without_a_cell_is_refused(tmp_path: Path, folder: Path) -> None:
+    own = str(picture(tmp_path, 6, 9))
+    with pytest.raises(FriezeError, match="is 6x9 pixels; from 8x8 on there is a latent"):
+        planned(folder, 48, 72, upscale=own)
