@@ -37,13 +37,19 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def flags() -> set[str]:
-    whole = (group(), *group().commands.values())
+    whole = [group()]
+    for command in whole:
+        whole += getattr(command, "commands", {}).values()
     options = (option for command in whole for option in command.params)
     return OTHERS | {flag for o in options for flag in (*o.opts, *o.secondary_opts)}
 
 
 def parse(words: list[str]) -> Any:
-    return group().commands[words[0]].make_context(words[0], words[1:])
+    command, name = group(), ""
+    while hasattr(command, "commands"):
+        name, *words = words
+        command = command.commands[name]
+    return command.make_context(name, words)
 
 
 def test_every_command_of_the_readme_is_taken() -> None:

@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -112,6 +113,12 @@ COMMANDS = {
     "doctor": [
         *("model", "size", "prompt", "detector", "json"),
         *("seed", "dtype", "workers", "local", "address", "device"),
+    ],
+    "train decoder": [
+        *("data", "out", "start", "minutes", "steps", "batch", "crop", "scale", "rate"),
+        *("pictures", "dtype", "save_every", "continued", "json", "quiet"),
+        *("model", "revision", "variant", "seed"),
+        *("workers", "local", "address", "device", "timeout", "wait"),
     ],
     "methods": ["name", "json"],
     "models": ["json"],
@@ -344,8 +351,17 @@ def test_every_plugin_loads() -> None:
     assert len(loaded) > 20
 
 
+def all_commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Commands by their words, those of groups in groups too."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from all_commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
 def test_commands_and_flags_are_frozen() -> None:
-    commands = get_command(app.app).commands
+    commands = dict(all_commands(get_command(app.app)))
     roles = render_spec.RenderSpec.roles()
     fields = {name for name in roles if roles[name].panel}
     expected = {name: set(own) for name, own in COMMANDS.items()}

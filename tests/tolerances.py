@@ -36,3 +36,6 @@ ENTROPY_FLOAT32 = 1e-6
 ENLARGED = 1e-6
 # A window of a canvas against the whole's, float32: convolutions of other sizes sum otherwise.
 CROP_FLOAT32 = 1e-5
+# A training on two workers against one: float32 gradients summed in another order, which Adam
+# divides by their own size; relative to each tensor's largest weight, after a few steps.
+TRAINED_APART = 1e-3

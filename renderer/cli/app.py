@@ -60,6 +60,7 @@ class Commands(ErrorLineGroup):
             "store",
             "Say where two renders of the same picture first differ: stage, step, rank and tensor.",
         ),
+        "train": _command("train", "Train what a model lacks, on pictures of your own."),
         "methods": _command(
             "catalogue",
             "List the extrapolation methods, or say what one does and what it can be told.",

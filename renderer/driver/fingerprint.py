@@ -70,7 +70,7 @@ def _identity(plan: CanvasPlan) -> dict[str, Any]:
         "version": metadata.version("frieze"),
         "loras": lora.identity(lora.parse(plan.spec.lora)),
         "loras_2": lora.identity(lora.parse(plan.spec.lora_2)),
-        **({} if plan.decoder is None else {"decoder": weights_digest(Path(plan.decoder.folder))}),
+        **({} if plan.decoder is None else {"decoder": decoder_digest(Path(plan.decoder.folder))}),
         **({} if plan.detected is None else {"detected": list(plan.detected)}),
         "starts_from": {name: source.digest for name, source in plan.sources.items()},
         "stages": [
@@ -107,13 +107,19 @@ def weights_digest(folder: Path) -> str:
     return _of_files(folder, WEIGHTS)
 
 
+def decoder_digest(folder: Path) -> str:
+    """The same of a decoder of any size, without what lies in folders beside it: its training."""
+    return _of_files(folder, WEIGHTS, is_flat=True)
+
+
 def texts_digest(folder: Path) -> str:
     """A digest of what else tokenizers read: merges, sentence pieces, chat templates."""
     return _of_files(folder, TEXTS)
 
 
-def _of_files(folder: Path, kinds: frozenset[str]) -> str:
-    files = sorted(path for path in _files(folder) if path.suffix in kinds and path.is_file())
+def _of_files(folder: Path, kinds: frozenset[str], *, is_flat: bool = False) -> str:
+    there = folder.iterdir() if is_flat else _files(folder)
+    files = sorted(path for path in there if path.suffix in kinds and path.is_file())
     stamps = (path.stat() for path in files)
     return _digest(
         folder, tuple((p, s.st_size, s.st_mtime_ns) for p, s in zip(files, stamps, strict=True))

@@ -82,6 +82,14 @@ def component(
     return module.eval()
 
 
+def autoencoder(kind: str, facts: ModelFacts, spec: RenderSpec) -> Any:
+    """The autoencoder of a model, of that class of diffusers, on the CPU in `spec.dtype`."""
+    import diffusers
+
+    libraries(facts)
+    return component(getattr(diffusers, kind), facts, "vae", spec)
+
+
 def vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
     """The precision of an autoencoder: `spec.dtype`, but float32 for one that overflows float16.
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from typer import Typer
 from typer.core import TyperCommand
-from typer.main import get_command_from_info
+from typer.main import get_command, get_command_from_info
 from typer.models import CommandInfo
 
 
@@ -25,8 +26,12 @@ class LazyCommand:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of `typer.Typer.command`
 
     def load(self, name: str, markup: Any) -> Any:
-        """The command itself."""
+        """The command itself, or the group of commands."""
         function = getattr(import_module(self.module), name)
+        if isinstance(function, Typer):
+            group = get_command(function)
+            group.name = name
+            return group
         info = CommandInfo(name=name, callback=function, **self.settings)
         return get_command_from_info(info, pretty_exceptions_short=True, rich_markup_mode=markup)
 

@@ -156,8 +156,7 @@ class Lines(Progress):
         if not total or event.kind in BEGIN:
             return _title(event)
         what = f"{_title(event)}: {event.kind} {done}/{total}, {self._pace} each"
-        left = _left(event)
-        return f"{what}, {left}" if left else what
+        return ", ".join([what, *_told(event)])
 
 
 class Bars(Progress):
@@ -195,14 +194,13 @@ class Bars(Progress):
             self._begin(event, 0, total)
         assert self._task is not None
         self._pace.count(done, event.seconds)
-        left = _left(event)
         self._own_pace = f"{self._pace}/{event.kind}"
         self._bars.update(
             self._task,
             completed=done,
             total=total,
             unit=f"{event.kind} {done}/{total}",
-            pace=self._own_pace + (f" · {left}" if left else ""),
+            pace=" · ".join([self._own_pace, *_told(event)]),
         )
 
 
@@ -239,10 +237,11 @@ def _counts(event: Event) -> tuple[int, int]:
     return 0, 0
 
 
-def _left(event: Event) -> str:
-    """about 1:05 left: of the whole render, as its event tells; empty when nothing is."""
-    left = of_facts(event.facts)
-    return str(left) if left and left.seconds else ""
+def _told(event: Event) -> list[str]:
+    """What an event tells beside its numbers: a training's loss; about 1:05 left of the whole."""
+    loss, left = event.facts.get("loss"), of_facts(event.facts)
+    told = [] if loss is None else [f"loss {loss:.4g}"]
+    return [*told, str(left)] if left and left.seconds else told
 
 
 def _title(event: Event) -> str:

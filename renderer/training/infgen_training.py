@@ -16,10 +16,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from frieze.cluster.comm import Comm
+from frieze.cluster.comm import worlds as comms
 
 from ..autoencoders.infgen_network import PATCH, InfGenDecoder, Latent
 from ..autoencoders.infgen_positions import Window
@@ -44,6 +47,14 @@ class Pictures(Protocol):
         """How many there are."""
 
 
+@runtime_checkable
+class FinitePictures(Protocol):
+    """Pictures that have no more detail than their files."""
+
+    def most_scale(self, number: int) -> float:
+        """The largest enlargement of a picture's decode that a crop of it can be had at."""
+
+
 @dataclass(frozen=True)
 class FlowPlan:
     """How a decoder is trained.
@@ -52,6 +63,7 @@ class FlowPlan:
     `least_time` bounds the weight of errors near the clean end, as in `loss_weight`. Errors beyond
     `quadratic` count by their size, so that a star that no latent tells of does not outweigh all
     ridges.
+    `autocast`: matrix products and convolutions in bfloat16, weights and the rest in float32.
     """
 
     steps: int
@@ -64,6 +76,7 @@ class FlowPlan:
     least_time: float = 0.12
     quadratic: float = 0.5
     timesteps: Timesteps = field(default_factory=lambda: LogitNormal(0.3, 1.2))
+    autocast: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,8 +100,10 @@ def drawn_crop(plan: FlowPlan, pictures: Pictures, step: int, item: int) -> Crop
     generator = torch.Generator().manual_seed(key % 2**63)
     picture = int(torch.randint(len(pictures), (1,), generator=generator))
     u = torch.rand(3, generator=generator, dtype=torch.float64)
-    least, most = (math.log(scale) for scale in plan.scales)
-    scale, side = math.exp(least + float(u[0]) * (most - least)), plan.crop // PATCH
+    least, most = plan.scales
+    if isinstance(pictures, FinitePictures):
+        most = max(least, min(most, pictures.most_scale(picture)))
+    scale, side = least * (most / least) ** float(u[0]), plan.crop // PATCH
     height, width = (
         max(side, round(pixels * scale / PATCH)) for pixels in pictures.decoded_size(picture)
     )
@@ -127,24 +142,34 @@ def pseudo_huber(error: Tensor, quadratic: float) -> Tensor:
 
 
 class FlowTraining:
-    """A network, its average, its optimiser, and the number of steps that are done."""
+    """A network, its average, its optimiser, and the number of steps that are done.
+
+    On each rank of `comm` the same, but for its own share of a step's examples, whose gradients
+    are added up over the ranks: all make the same step. `progress` in [0, 1] says how far a
+    training is that ends by the clock, for one that ends by its steps it is None.
+    """
 
     def __init__(self, network: InfGenDecoder, plan: FlowPlan) -> None:
         self.network, self.plan, self.step_index = network.train(), plan, 0
+        self.comm: Comm = comms.solo()
+        self.progress: float | None = None
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(network.parameters(), plan.rate, betas=(0.9, 0.99))
 
     def step(self, pictures: Pictures) -> float:
-        """Learn from one batch; the mean loss of its examples before it."""
+        """Learn from one batch; the mean loss of its examples before it, on all ranks alike."""
         plan = self.plan
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        for item in range(plan.batch):
-            loss = self._loss(pictures, item) / plan.batch
-            loss.backward()
-            total += float(loss.detach())
+        kind = self.network.device.type
+        with torch.enable_grad(), torch.autocast(kind, torch.bfloat16, enabled=plan.autocast):
+            for item in range(self.comm.rank, plan.batch, self.comm.size):
+                loss = self._loss(pictures, item) / plan.batch
+                loss.backward()
+                total += float(loss.detach())
+        total = added_gradients(self.network, total, self.comm)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step_index += 1
@@ -159,9 +184,9 @@ class FlowTraining:
 
     @property
     def rate(self) -> float:
-        """Rises over the first steps and falls by a cosine to a hundredth at the last."""
-        part = min(1.0, self.step_index / self.plan.steps)
-        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part))
+        """Rises over the first steps and falls by a cosine to a hundredth at the end."""
+        done = self.step_index / self.plan.steps if self.progress is None else self.progress
+        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         return self.plan.rate * min(1.0, (self.step_index + 1) / self.plan.warm_up) * fall
 
     @torch.no_grad()
@@ -197,7 +222,7 @@ class FlowTraining:
     def restore(self, folder: Path) -> None:
         """Go on from where `save` was called, if it was."""
         if (folder / STATE).exists():
-            self.load_states(torch.load(folder / STATE, weights_only=True))
+            self.load_states(torch.load(folder / STATE, map_location="cpu", weights_only=True))
 
     def run(self, pictures: Pictures, tell: Callable[[int, float], None] | None = None) -> None:
         """All steps that are not done; `tell` hears of each, with its loss."""
@@ -205,3 +230,20 @@ class FlowTraining:
             loss = self.step(pictures)
             if tell is not None:
                 tell(self.step_index, loss)
+
+
+def added_gradients(network: torch.nn.Module, loss: float, comm: Comm) -> float:
+    """Add up the gradients of all ranks on each of them, and their losses; the losses' sum.
+
+    A weight that has no gradient on a rank, for its share of a batch was empty, counts as zero.
+    """
+    if comm.size == 1:
+        return loss
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    parts = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+    flat = torch.cat([part.flatten() for part in parts])
+    total = comm.all_reduce(torch.cat([flat, flat.new_tensor([loss])]))
+    sums = total[:-1].split([weight.numel() for weight in weights])
+    for weight, part in zip(weights, sums, strict=True):
+        weight.grad = part.view_as(weight).clone()
+    return float(total[-1])

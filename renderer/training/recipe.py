@@ -1,0 +1,94 @@
+"""What a training of a decoder was asked for: a frozen record, kept with what it made."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..checkpoints.decoder import PIXELS_A_TOKEN
+from ..errors import SpecError, shown
+from ..spec.render_spec import RenderSpec, parse
+from ..spec.values import is_text
+
+SCENES = "scenes"
+# Where they are not said to be others; a training by the clock, unless steps are asked for.
+MINUTES, BATCH, CROP, SCALE, RATE, PICTURES = 30.0, 8, 64, 8.0, 2e-3, 1000
+
+
+class Recipe(BaseModel):
+    """All that decides the weights of a decoder: model, data, sizes, and how long.
+
+    `minutes` are those spent in steps, over all resumptions; else there are `steps`. `crop` is
+    pixels a side, `scale` the largest enlargement, `rate` AdamW's at its highest, `pictures` the
+    most that are learned from, `start` the folder of a decoder whose shape and weights are those
+    at first. Raises `SpecError` through `of`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    model: str
+    data: Annotated[str, Field(min_length=1)]
+    revision: str | None = None
+    variant: str | None = None
+    start: Annotated[str | None, Field(min_length=1)] = None
+    minutes: Annotated[float | None, Field(gt=0, le=1e6)] = None
+    steps: Annotated[int | None, Field(ge=1, le=10**9)] = None
+    batch: Annotated[int, Field(ge=1, le=2**16)] = BATCH
+    crop: Annotated[int, Field(ge=PIXELS_A_TOKEN, le=4096)] = CROP
+    scale: Annotated[float, Field(gt=1, le=64)] = SCALE
+    rate: Annotated[float, Field(gt=0, le=1)] = RATE
+    pictures: Annotated[int, Field(ge=1, le=10**6)] = PICTURES
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        if (self.minutes is None) == (self.steps is None):
+            raise ValueError("minutes and steps both given; use one")
+        if self.crop % PIXELS_A_TOKEN:
+            near = max(1, round(self.crop / PIXELS_A_TOKEN)) * PIXELS_A_TOKEN
+            raise ValueError(
+                f"crop {self.crop} is no multiple of {PIXELS_A_TOKEN}; the nearest is {near}"
+            )
+        for name, value in self:
+            if isinstance(value, str) and not is_text(value):
+                raise ValueError(f"{name} = {shown(value)}: no text in UTF-8, or with a zero byte")
+        return self
+
+    @property
+    def spec(self) -> RenderSpec:
+        """The model as a render names it."""
+        return parse(self.model_dump(include={"model", "revision", "variant", "seed"}))
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """What a recorded recipe has otherwise, a clause each."""
+        own = self.model_dump(mode="json")
+        return [
+            f"{name}: {shown(other.get(name))}, now {shown(value)}"
+            for name, value in own.items()
+            if other.get(name) != value
+        ]
+
+    def command(self, out: Path, place: tuple[str, ...] = ()) -> str:
+        """The command that goes on with it, at the same `place`: words for the workers."""
+        words = ["frieze", "train", "decoder", "--out", str(out.absolute())]
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value is not None and value != field.default:
+                told = f"{value:g}" if isinstance(value, float) else str(value)
+                words += [f"--{name}", told]
+        return shlex.join([*words, *place, "--continue"])
+
+
+def of(values: dict[str, Any]) -> Recipe:
+    """A recipe of plain values; raises `SpecError` that names what is wrong and what would work."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    field = ".".join(map(str, first["loc"]))
+    raise SpecError(f"{field} = {shown(first['input'])}: {reason}" if field else reason)
