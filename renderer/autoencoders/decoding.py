@@ -114,7 +114,7 @@ def _decode_rows(
     for start in range(0, pixel_band.rows, rows_per_block):
         rows = Band(start, min(start + rows_per_block, pixel_band.rows))
         first = pixel_band.start + rows.start
-        pixels = _tail_rows(bordered, rows, first, height, tail, total)
+        pixels = tail_rows(bordered, rows, first, height, tail, total)
         if fault and not finite.is_finite([pixels]):
             raise fault("the decoded pixels")
         yield Piece(0, first, pixels.unsqueeze(2))
@@ -124,7 +124,7 @@ def _moments(features: Tensor, tail: Tail) -> Tensor:
     return moments(features, tail.norm.num_groups).pack()
 
 
-def _tail_rows(
+def tail_rows(
     bordered: Tensor, rows: Band, first: int, height: int, tail: Tail, total: Moments
 ) -> Tensor:
     """Pixels of a few rows: norm, activation and convolution on them and their borders."""

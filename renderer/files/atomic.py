@@ -146,7 +146,7 @@ def _rename_new(part: Path, path: Path, error: type[FriezeError]) -> None:
     """Rename a file or folder unless the name is taken; raises `error` then."""
     try:
         try:
-            _renameat2(part, path, _NOREPLACE)
+            renameat2(part, path, _NOREPLACE)
         except OSError as problem:
             if problem.errno not in _UNKNOWN:
                 raise
@@ -162,7 +162,7 @@ def _rename_new(part: Path, path: Path, error: type[FriezeError]) -> None:
 def _swap(part: Path, path: Path) -> None:
     """Put a folder in the place of another, of which nothing is left there."""
     try:
-        _renameat2(part, path, _EXCHANGE)
+        renameat2(part, path, _EXCHANGE)
     except OSError as problem:
         if problem.errno not in _UNKNOWN:
             raise
@@ -173,7 +173,7 @@ def _swap(part: Path, path: Path) -> None:
             recover(path)
 
 
-def _renameat2(old: Path, new: Path, flags: int) -> None:
+def renameat2(old: Path, new: Path, flags: int) -> None:
     """Linux's rename with flags, which Python does not have; OSError as the system says."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):

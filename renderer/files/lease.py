@@ -164,6 +164,11 @@ def release(bucket: Bucket) -> None:
             lease.bucket.remove([NAME])
 
 
+def held() -> dict[str, Lease]:
+    """This process's leases, by the address of what each is on."""
+    return dict(_held)
+
+
 def is_held(bucket: Bucket) -> bool:
     """Whether this process holds the lease."""
     lease = _own(bucket)

@@ -30,7 +30,7 @@ def check_here(spec: RenderSpec) -> None:
         from ..models import quantization  # imports torch
 
         quantization.check(spec, kind)
-    if spec.dtype != "float32" and not _computes(kind, spec.dtype):
+    if spec.dtype != "float32" and not computes(kind, spec.dtype):
         raise PlanError(
             f"dtype {spec.dtype!r} is not computed by {kind} here; float32 works"
             + (", and float16" if kind == "cuda" else "")
@@ -78,7 +78,7 @@ def _kind(spec: RenderSpec) -> str:
 
 
 @functools.cache
-def _computes(kind: str, dtype: str) -> bool:
+def computes(kind: str, dtype: str) -> bool:
     """Whether a device has what every model needs in a precision: tried on a few numbers."""
     import torch
     import torch.nn.functional as F

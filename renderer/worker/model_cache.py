@@ -50,6 +50,13 @@ def decoder(facts: DecoderFacts, spec: RenderSpec, device: torch.device) -> InfG
         return _DECODERS[key]
 
 
+def clear() -> None:
+    """Let go of what is loaded."""
+    with _LOADING:
+        _LOADED.clear()
+        _DECODERS.clear()
+
+
 def weights(plan: CanvasPlan) -> tuple[str, ...]:
     """Plans of which this is equal are drawn with the same weights on the same device."""
     return (plan.facts.family, plan.facts.folder, _choices(plan.spec), plan.spec.device)

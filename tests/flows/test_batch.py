@@ -77,7 +77,7 @@ def test_each_item_has_the_bytes_of_a_single_render_and_weights_are_loaded_once(
     loads: list[str] = []
     load = flux.load
     monkeypatch.setattr(flux, "load", lambda *a: loads.append("model") or load(*a))
-    monkeypatch.setattr(model_cache, "_LOADED", {})
+    model_cache.clear()
     results = drawn(ITEMS, tmp_path)
     assert {result.state for result in results.values()} == {"done"}
     for name, expected in alone.items():

@@ -70,6 +70,7 @@ def told(lines: Iterator[str], **parts: object) -> dict[str, Any]:
     raise AssertionError(f"nobody said {parts}")
 
 
+@pytest.mark.slow
 def test_a_killed_batch_in_a_bucket_goes_on_elsewhere_and_has_one_owner(
     root: S3Path, near: Path, tmp_path: Path
 ) -> None:
@@ -100,7 +101,7 @@ def test_a_killed_batch_in_a_bucket_goes_on_elsewhere_and_has_one_owner(
         for item in about["items"]:
             item["seconds"] = 0
     assert report == expected
-    assert str(root) not in lease._held
+    assert str(root) not in lease.held()
     assert bucket.read(lease.NAME) is None
     for name in bucket.tags("frieze"):
         assert SECRET.encode() not in (bucket.read(name) or b"")

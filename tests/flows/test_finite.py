@@ -204,13 +204,13 @@ def test_an_autoencoder_that_overflows_float16_is_found_or_upcast_as_its_config_
 def test_pixels_that_are_not_finite_are_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tail = decoding._tail_rows
+    tail = decoding.tail_rows
 
     def spoilt(bordered: Tensor, rows: Any, first: int, *rest: Any) -> Tensor:
         made = tail(bordered, rows, first, *rest)
         return made / 0 if first >= 32 else made
 
-    monkeypatch.setattr(decoding, "_tail_rows", spoilt)
+    monkeypatch.setattr(decoding, "tail_rows", spoilt)
     with pytest.raises(NotFiniteError, match="decoding stage 1: the decoded pixels"):
         render(spec(checkpoint, tmp_path / "a.zarr"))
     assert not Store.open(tmp_path / "a.zarr").covers(Store.open(tmp_path / "a.zarr").done(), 32)

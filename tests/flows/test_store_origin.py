@@ -144,7 +144,7 @@ def test_workers_are_told_as_they_were_asked_for(tmp_path: Path) -> None:
             ExportError("a.tif needs more than there is"),
         ),
         ("frieze.renderer.driver.driver.keep_sources", MediaError("a.png is gone")),
-        ("frieze.renderer.driver.render_loop.RenderLoop._set_plan", SpecError("no such thing")),
+        ("frieze.renderer.worker.shard.Shard.set_plan", SpecError("no such thing")),
     ],
     ids=["disk full", "source gone", "worker"],
 )

@@ -84,6 +84,6 @@ def s3() -> Iterator[S3Server]:
     with without_variables():
         os.environ |= found.variables
         yield found
-        for lease in list(leases._held.values()):
+        for lease in leases.held().values():
             leases.release(lease.bucket)
     found.stop()

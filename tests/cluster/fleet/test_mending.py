@@ -69,21 +69,6 @@ def test_a_stopped_rank_is_killed_before_the_others_go_on(
     assert ray_fleet.all("total", 0) == [21, 21]
 
 
-@pytest.mark.ray
-def test_what_was_asked_in_an_earlier_group_is_not_done(ray_fleet: RayFleet) -> None:
-    """The driver's own guard, as a call that was slow on its way would meet it."""
-    ray_fleet.all("remember", 1)
-    with pytest.raises(KeyError):
-        ray_fleet.all("fail", 0, "no chunk")
-    ray_fleet.recover()
-    number, ray_fleet._number = ray_fleet._number, ray_fleet._number - 1
-    with pytest.raises(FleetError, match=rf"group {number - 1} has ended"):
-        ray_fleet.all("remember", 2)
-    ray_fleet._number = number
-    ray_fleet.recover()
-    assert ray_fleet.all("recall") == [1, 1]
-
-
 def test_threads_go_on_after_an_error_and_one_that_hangs_is_the_end() -> None:
     released.clear()
     with LocalFleet.launch(Worker, 2, 10, timeout=AMPLE) as fleet:

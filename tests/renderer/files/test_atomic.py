@@ -48,7 +48,7 @@ def lacking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if "link" in request.param:
         monkeypatch.setattr(os, "link", no(errno.EPERM))
     if "renameat2" in request.param:
-        monkeypatch.setattr(atomic, "_renameat2", no(errno.EINVAL))
+        monkeypatch.setattr(atomic, "renameat2", no(errno.EINVAL))
 
 
 @pytest.mark.usefixtures("lacking")

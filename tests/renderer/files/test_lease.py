@@ -173,7 +173,7 @@ def test_a_damaged_lease_ends_like_any_other(store: Store) -> None:
 
 def test_a_lease_of_a_forked_parent_is_not_the_childs(store: Store, tmp_path: Path) -> None:
     store.journal.claim()
-    own = lease._held[str(store.path)]
+    own = lease.held()[str(store.path)]
     own.pid = os.getppid()
     assert not lease.is_held(store.directory)
     own.pid = os.getpid()

@@ -205,7 +205,7 @@ def test_what_a_family_or_a_device_lacks_is_refused(fields: dict[str, Any], mess
 
 
 def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_computes", lambda kind, dtype: False)
+    monkeypatch.setattr(devices, "computes", lambda kind, dtype: False)
     with pytest.raises(PlanError, match="dtype 'float16' is not computed by cpu here"):
         plan(spec(height=256, width=256, device="cpu", dtype="float16"))
 

@@ -14,7 +14,6 @@ import pytest
 
 from contracts.export import make_store, picture
 from frieze.renderer.errors import StoreError
-from frieze.renderer.journal import journal
 from frieze.renderer.store.layout import halve
 from frieze.renderer.store.store import Store
 from tolerances import AMPLE
@@ -69,7 +68,7 @@ for row in range(0, 2048, 64):
     store.journal.append({"event": "block", "ids": store.write_rows(row, pixels[row : row + 64])})
     print(row, flush=True)
 """
-    journal._held.clear()  # this process stands aside; its lock goes with the descriptor
+    # This process stands aside: its lock is on a file that goes.
     shutil.copyfile(store.path / "frieze" / "lock", tmp_path / "lock")
     os.replace(tmp_path / "lock", store.path / "frieze" / "lock")
     writer = python(code, store.path)
