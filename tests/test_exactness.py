@@ -90,7 +90,7 @@ def unequal(case: Case, num_bands: int) -> tuple[Band, ...]:
     return cut(case.height, num_bands, case.align, weights)
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
 def test_bands_match_one_process(name: str, num_ranks: int) -> None:
     @few

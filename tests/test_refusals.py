@@ -162,6 +162,7 @@ def test_a_disk_too_full_for_the_plan_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow  # Ray looks for it for ten seconds
 def test_an_unreachable_cluster_leaves_nothing_behind(tmp_path: Path) -> None:
     # A process of its own: one that is connected to a Ray already goes on using that.
     words = ("render", "x", "--size", "256x256", "--address", "127.0.0.1:1")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,10 @@ from frieze.renderer.checkpoints.shipped import SHIPPED
 from frieze.renderer.store.store import Store
 from support.decoders import plain, saved
 from support.drawing import draw, grey_levels, pixels, small_spec
+from support.forkserver import Program
 from tolerances import AMPLE, CONTROL, GREY_LEVELS
 
+pytestmark = pytest.mark.usefixtures("kept_encoders")
 WISH: dict[str, Any] = {"width": 320, "height": 384, "chunk": 64, "num_inference_steps": 2}
 
 
@@ -37,15 +37,27 @@ def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
     return path
 
 
-def test_any_number_of_workers_draws_the_same(tmp_path: Path, folder: Path, whole: Path) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"workers": 3},
+        {"workers": 2, "park": "host"},
+        pytest.param({"workers": 2}, marks=pytest.mark.slow),
+        pytest.param({"workers": 5}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_any_number_of_workers_draws_the_same(
+    tmp_path: Path, folder: Path, whole: Path, fields: dict[str, Any]
+) -> None:
     assert pixels(whole).shape == (384, 320, 3)
-    wishes: list[dict[str, Any]] = [{"workers": 2}, {"workers": 3}, {"workers": 5}]
-    for number, fields in enumerate([*wishes, {"workers": 3, "park": "host"}]):
-        path = tmp_path / f"{number}.zarr"
-        draw(path, decoder=str(folder), **WISH, **fields)
-        assert grey_levels(pixels(path), pixels(whole)) <= GREY_LEVELS
-    draw(tmp_path / "seed.zarr", decoder=str(folder), seed=8, **WISH)  # the control
-    assert grey_levels(pixels(tmp_path / "seed.zarr"), pixels(whole)) > GREY_LEVELS
+    draw(tmp_path / "a.zarr", decoder=str(folder), **WISH, **fields)
+    assert grey_levels(pixels(tmp_path / "a.zarr"), pixels(whole)) <= GREY_LEVELS
+
+
+def test_control_another_seed_is_another_picture(tmp_path: Path, folder: Path, whole: Path) -> None:
+    draw(tmp_path / "a.zarr", decoder=str(folder), seed=8, **WISH)
+    assert grey_levels(pixels(tmp_path / "a.zarr"), pixels(whole)) > GREY_LEVELS
 
 
 def test_two_ranks_of_one_band_decode_rows_of_their_own(tmp_path: Path) -> None:
@@ -87,10 +99,9 @@ def test_one_that_was_killed_while_decoding_goes_on_to_the_same_bytes(
 ) -> None:
     path = tmp_path / "a.zarr"
     spec = small_spec(path, decoder=str(folder), **WISH)
-    run = subprocess.run(
-        [sys.executable, "-c", KILLED, spec.model_dump_json()], capture_output=True, timeout=AMPLE
-    )
-    assert run.returncode == -signal.SIGKILL, run.stderr
+    drawing = Program(KILLED, spec.model_dump_json())
+    drawing.communicate(timeout=AMPLE)
+    assert drawing.returncode == -signal.SIGKILL
     resume(path)
     assert np.array_equal(pixels(path), pixels(whole))
 

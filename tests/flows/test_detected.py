@@ -44,6 +44,7 @@ def test_the_demo_model_has_its_dominant_frequency_corrected(
     assert [path.name for path in detected.parent.iterdir()] == ["a.zarr"]  # no draft stays
 
 
+@pytest.mark.slow
 def test_a_resume_on_more_workers_keeps_what_was_detected(
     tmp_path: Path, detected: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

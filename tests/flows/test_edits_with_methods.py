@@ -15,7 +15,10 @@ from frieze.renderer import resume
 from support.drawing import PROMPT, draw, grey_levels, pixels, small_spec, stop_after
 from tolerances import GREY_LEVELS
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("kept_encoders"),
+]
 OTHER = "a white moon over green hills at night"
 Draw = Callable[..., np.ndarray]
 # A checkpoint, None for the demo's, and a picture beyond its trained size by a method that changes
@@ -28,6 +31,7 @@ CASES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "cascade with a mask": (
         "sdxl-deep",
         {
+            "num_inference_steps": 2,
             "height": 352,
             "width": 160,
             "method": "cinescale",
@@ -73,7 +77,7 @@ def asked(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> dict[
     more = {} if name is None else {"model": str(folder / name)}
     if fields["method"] == "cinescale":
         more["mask"] = str(tmp_path / "right.png")
-    return fields | {"num_inference_steps": 3, **more}
+    return {"num_inference_steps": 3} | fields | more
 
 
 @pytest.fixture
@@ -87,7 +91,14 @@ def drawn(tmp_path: Path, asked: dict[str, Any]) -> Draw:
     return make
 
 
-@pytest.mark.parametrize("asked", CASES, indirect=True)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(name, marks=[] if name in ("windows", "decay") else pytest.mark.slow)
+        for name in CASES
+    ],
+    indirect=True,
+)
 def test_edits_hold_under_every_change_of_attention(
     drawn: Draw, asked: dict[str, Any], tmp_path: Path
 ) -> None:

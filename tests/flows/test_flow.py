@@ -148,7 +148,11 @@ def stop_after(number: int, kind: str, path: Path) -> None:
 # In a stage, between two, and while it is decoded.
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [pytest.param(2, "step", marks=pytest.mark.slow), (3, "step"), (5, "step"), (1, "block")],
+    [
+        (3, "step"),
+        (1, "block"),
+        *(pytest.param(number, "step", marks=pytest.mark.slow) for number in (2, 5)),
+    ],
 )
 def test_a_stopped_render_resumes_to_the_same_bytes(
     tmp_path: Path, undisturbed: np.ndarray, number: int, kind: str
@@ -159,7 +163,13 @@ def test_a_stopped_render_resumes_to_the_same_bytes(
     assert np.array_equal(pixels(path), undisturbed)
 
 
-@pytest.mark.parametrize("stages", [CASCADE, LATENTS], ids=["pixels", "latents"])
+@pytest.mark.parametrize(
+    "stages",
+    [
+        pytest.param(CASCADE, id="pixels"),
+        pytest.param(LATENTS, id="latents", marks=pytest.mark.slow),
+    ],
+)
 def test_cascades_do_not_depend_on_the_number_of_ranks(
     tmp_path: Path, stages: dict[str, Any]
 ) -> None:

@@ -11,7 +11,7 @@ from frieze.renderer.errors import SpecError
 from support.fuzz_kinds import kinds
 from support.fuzzing import Kind, tally
 
-FEW, MANY = 100, 10_000
+FEW, MANY = 50, 10_000
 NAMES = (
     "fields of a spec",
     "methods and options",

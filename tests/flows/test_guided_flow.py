@@ -186,7 +186,11 @@ def test_a_guided_render_resumes_on_another_number_of_workers(
     ("off", "plain"),
     [
         (guided("ultraimage", STAGES, mode="resolution", strength=0.0), "direct"),
-        (guided("ultraimage", STAGES, mode="resolution", schedule="off"), "direct"),
+        pytest.param(
+            guided("ultraimage", STAGES, mode="resolution", schedule="off"),
+            "direct",
+            marks=pytest.mark.slow,
+        ),
         (guided("ultraimage", PLACED, mode="view", share=0.0), "direct"),
         (guided("hiflow", RESTARTED, align=[0.0], accelerate=0.0) | SQUARE, "ntk"),
     ],
@@ -243,7 +247,10 @@ def test_every_steps_x0_is_kept_for_the_stage_that_follows_it(alone: Any) -> Non
     assert kept["1"][1] == 32
 
 
-@pytest.mark.parametrize("name", ["flux2", "sd15", "wan"])
+@pytest.mark.parametrize(
+    "name",
+    ["sd15", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flux2", "wan"))],
+)
 def test_every_kind_of_model_is_guided_alike_on_bands(tmp_path: Path, name: str) -> None:
     """Tokens of one cell, cells of a UNet, frames of a clip."""
     gallery = Gallery(tmp_path)

@@ -83,6 +83,7 @@ def test_ranks_draw_the_same(drawn: Draw, masks: dict[str, str], fields: dict[st
     assert grey_levels(drawn(**asked | {"edit": ()}), one) > 10 * GREY_LEVELS
 
 
+@pytest.mark.slow
 def test_a_cascade_is_edited_from_a_stage_on_and_resumed_without_the_mask(
     tmp_path: Path, masks: dict[str, str]
 ) -> None:

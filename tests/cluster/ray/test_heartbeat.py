@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ FOREVER = 3600.0  # seconds; longer than a test may take
 SILENT = 4.0
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_stopped_rank_is_found_in_a_verb_that_may_take_for_ever(
     ray_cluster: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -35,6 +38,44 @@ def test_a_stopped_rank_is_found_in_a_verb_that_may_take_for_ever(
         fleet.recover()
         assert stopped not in {place.pid for place in fleet.describe()}
         assert fleet.all("total", 0) == [1, 1]
+
+
+class Silent:
+    """A member that answers so many questions, and no more; an answer is its number, or None."""
+
+    def __init__(self, answers: int) -> None:
+        self.answers = answers
+
+    def ask(self, question: str) -> list[bool]:
+        assert question == "whereabouts"
+        self.answers -= 1
+        return [self.answers >= 0]
+
+
+def test_a_member_that_owes_an_answer_for_too_long_is_silent_and_others_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the clock, without a Ray; of nobody is more asked while a question is open."""
+    import ray
+
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        ray, "wait", lambda owed, num_returns, timeout: ([each for each in owed if each[0]], [])
+    )
+    lively, stopped = Silent(1000), Silent(2)
+    members: Any = [lively, stopped]
+    beat = heartbeat.Heartbeat(limit=10.0)
+    seen = []
+    for _ in range(10):
+        seen.append(beat.silent(members))
+        now[0] += heartbeat.BEAT_SECONDS
+    # Its third question, after two beats, stays open: six beats on that is longer than the limit.
+    assert seen == [[]] * 8 + [[1]] * 2
+    assert (1000 - lively.answers, 2 - stopped.answers) == (10, 3)
+    now[0] += 4 * heartbeat.BEAT_SECONDS
+    assert beat.silent(members) == [], "nobody listened meanwhile: they are asked anew"
+    assert beat.silent(members) == [], "between two beats nobody is asked"
 
 
 def lose_one(fleet: RayFleet, rank: int) -> None:

@@ -33,7 +33,13 @@ def blurred(picture: np.ndarray, passes: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("height", "width", "number"),
-    [(256, 256, 100), (512, 512, 30), (512, 768, 20), (1024, 1024, 8), (2048, 2048, 3)],
+    [
+        (256, 256, 100),
+        (512, 768, 20),
+        pytest.param(512, 512, 30, marks=pytest.mark.slow),
+        pytest.param(1024, 1024, 8, marks=pytest.mark.slow),
+        pytest.param(2048, 2048, 3, marks=pytest.mark.slow),
+    ],
 )
 def test_drawn_scenes_are_read_right_in_99_of_100(height: int, width: int, number: int):
     chosen = [scenes.scene_from(seed) for seed in range(number)]

@@ -320,14 +320,18 @@ def test_control_a_band_that_filters_its_skips_alone_draws_another_picture(
 @pytest.mark.parametrize(
     "off",
     [
-        {"fusion": "none"},
-        {"dilation": False},
-        {"free_u": False},
-        {"inside": 2.0, "outside": 2.0},
-        {"size_told": "canvas"},
-        {"jitter": "none"},
+        pytest.param(off, id=next(iter(off)), marks=pytest.mark.slow if index > 2 else [])
+        for index, off in enumerate(
+            (
+                {"fusion": "none"},
+                {"free_u": False},
+                {"inside": 2.0, "outside": 2.0},
+                {"dilation": False},
+                {"size_told": "canvas"},
+                {"jitter": "none"},
+            )
+        )
     ],
-    ids=lambda off: next(iter(off)),
 )
 def test_control_every_part_changes_the_picture(alone: Any, off: dict[str, Any]) -> None:
     assert not np.array_equal(alone("sdxl-deep", **off), alone("sdxl-deep"))

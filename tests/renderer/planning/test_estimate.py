@@ -55,7 +55,7 @@ TALL = {"height": 384, "width": 128, "true_cfg_scale": 2.0, "negative_prompt": "
     [
         pytest.param({}, 1, id="square-1"),
         pytest.param({}, 2, id="square-2", marks=pytest.mark.slow),
-        pytest.param({}, 3, id="square-3"),
+        pytest.param({}, 3, id="square-3", marks=pytest.mark.slow),  # tall-3 is of as many
         pytest.param(HALF, 1, id="wide-half-1", marks=pytest.mark.slow),
         pytest.param(HALF, 2, id="wide-half-2"),
         pytest.param(TALL, 1, id="tall-1", marks=pytest.mark.slow),
@@ -81,7 +81,13 @@ def test_edits_need_what_their_plan_says(workers: int) -> None:
 
 @pytest.mark.parametrize(
     "mesh",
-    [{"ulysses": 2}, {"guidance_ranks": 2}, pytest.param({"ulysses": 4}, marks=pytest.mark.slow)],
+    [
+        {"ulysses": 2, "guidance_ranks": 2},
+        *(
+            pytest.param({axis: n}, marks=pytest.mark.slow)
+            for axis, n in (("ulysses", 2), ("ulysses", 4), ("guidance_ranks", 2))
+        ),
+    ],
 )
 def test_so_it_does_on_every_mesh(mesh: dict[str, int]) -> None:
     guided = {"true_cfg_scale": 2.0, "negative_prompt": "grey"}
@@ -102,11 +108,11 @@ def test_layers_that_are_cast_need_room_for_both() -> None:
 
 SERVED = {pipeline for family in family_names() for pipeline in load_family(family).pipelines}
 LAYOUTS = [name for name, pipeline in PIPELINES.items() if pipeline in SERVED]
-# One of each network and decoder: these on one rank in `make test`, the others on three.
+# One of each network and decoder. In `make test` one of each kind, on one rank or on three.
 DISTINCT = ("flux2", "qwen", "sd15", "sd3", "sdxl", "wan22-i2v", "wan", "zimage")
-ON_ONE = ("flux2", "sd15", "sdxl", "wan22-i2v")
+QUICK = {("flux2", 1), ("sdxl", 1), ("wan22-i2v", 1), ("sd3", 3), ("wan", 3)}
 RANKS = [
-    pytest.param(name, n, marks=[] if (n == 1) == (name in ON_ONE) else [pytest.mark.slow])
+    pytest.param(name, n, marks=[] if (name, n) in QUICK else [pytest.mark.slow])
     for n in (1, 3)
     for name in DISTINCT
 ]

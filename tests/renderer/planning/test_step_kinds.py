@@ -64,10 +64,11 @@ def in_windows(made: CanvasPlan, windows: WindowPolicy | None) -> CanvasPlan:
     ("name", "change", "workers"),
     [
         ("sdxl-deep", "strided, then pooled", 1),
-        ("sd15-deep", "both, in windows", 2),
         ("sdxl-deep", "windows", 2),
         ("sdxl-deep", "fused", 1),
-        ("sdxl-deep", "fused grids", 2),
+        ("sdxl-deep", "fused grids", 1),
+        pytest.param("sd15-deep", "both, in windows", 2, marks=pytest.mark.slow),
+        pytest.param("sdxl-deep", "fused grids", 2, marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_of_step_needs_what_its_plan_says(

@@ -56,8 +56,14 @@ render_command.draw = draw
 """
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("what", ["waits", "computes", "swallows", "imports", "joins"])
+@pytest.mark.parametrize(
+    ("what", "stop"),
+    [
+        pytest.param(what, stop, marks=[] if is_quick else pytest.mark.slow)
+        for what in ("waits", "computes", "swallows", "imports", "joins")
+        for stop, is_quick in ((signal.SIGINT, True), (signal.SIGTERM, what == "waits"))
+    ],
+)
 def test_a_start_ends_with_one_line_whatever_it_is_busy_with(
     tmp_path: Path, what: str, stop: signal.Signals
 ) -> None:
