@@ -56,6 +56,7 @@ bench: $(VENV)/.dev
 bench-quality: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/quality.py $(QUALITY_FLAGS)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/quality_unet.py $(QUALITY_UNET_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/quality_decoder.py $(QUALITY_DECODER_FLAGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache \

@@ -43,9 +43,10 @@ def decode_once(height: int, num_bands: int) -> tuple[int, float]:
     from frieze.cluster.layout import Canvas, cut
     from frieze.renderer.autoencoders.decoding import decode
     from frieze.renderer.checkpoints.checkpoint import describe, load_family
+    from frieze.renderer.spec.render_spec import RenderSpec
 
     facts = describe("demo")
-    model = load_family(facts.family).load(facts, "float32", torch.device("cpu"))
+    model = load_family(facts.family).load(facts, RenderSpec(local=True), torch.device("cpu"))
     canvas = Canvas(1, height // 8, WIDTH // 8)
     bands = cut(canvas.height, num_bands)
     generator = torch.Generator().manual_seed(0)

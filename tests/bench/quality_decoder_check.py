@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,33 +22,10 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import quality_decoder_latents as latents
 from bench import quality_decoder_metrics as metrics
-from bench import quality_tiles
 from bench.quality_decoder_latents import SOURCES, Small, Source
+from bench.quality_decoder_rows import Enlarge, bicubic, infgen
 from bench.quality_rows import NATIVE, Pixels, Settings
-from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
-from frieze.renderer.autoencoders.infgen_positions import Window
 from frieze.renderer.demo import oracle, scenes
-
-# Enlarges what is known of a seed to so many pixels a side.
-Enlarge = Callable[[Small, int, int], Pixels]
-
-
-def infgen(folder: Path, steps: int | None) -> Enlarge:
-    """The pictures of a decoder in a folder, in so many steps or in its own number."""
-    network = InfGenDecoder.from_pretrained(folder).eval()
-
-    def enlarged(small: Small, side: int, seed: int) -> Pixels:
-        with torch.no_grad():
-            latent = network.latent(small.z_1CHW, small.picture_13HW)
-            window = Window.whole((side, side))
-            return latents.to_pixels(network.draw(latent, window, seed=seed, num_steps=steps))
-
-    return enlarged
-
-
-def bicubic(small: Small, side: int, seed: int) -> Pixels:
-    """The enlarged exact decode."""
-    return quality_tiles.enlarged(small.pixels, side, side)
 
 
 def measured(
