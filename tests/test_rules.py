@@ -116,7 +116,7 @@ COMMANDS = {
     ],
     "train decoder": [
         *("data", "out", "start", "minutes", "steps", "batch", "crop", "scale", "rate"),
-        *("pictures", "dtype", "save_every", "continued", "json", "quiet"),
+        *("pictures", "dtype", "stages", "save_every", "continued", "json", "quiet"),
         *("model", "revision", "variant", "seed"),
         *("workers", "local", "address", "device", "timeout", "wait"),
     ],

@@ -69,6 +69,14 @@ def decoder(
         Literal["float32", "bfloat16"],
         typer.Option(show_default=False, help="bfloat16: mixed precision; default float32"),
     ] = "float32",
+    stages: Annotated[
+        str,
+        typer.Option(
+            show_default=False,
+            help="'flow,distillation' ends with a decoder that draws in one step, "
+            "'flow,distillation,adversarial' with a sharper one (frieze[train]); default flow",
+        ),
+    ] = "flow",
     save_every: Annotated[
         int, typer.Option(min=1, show_default=False, help="steps between saves; default 500")
     ] = 500,
@@ -87,7 +95,11 @@ def decoder(
     place = {name: given.pop(name) for name in PLACE if name in given}
     own = {"minutes": 30.0 if (minutes, steps) == (None, None) else minutes, "steps": steps}
     values = {"model": "demo", "batch": batch, "crop": crop, "scale": scale, "rate": rate}
-    values |= {"data": data, "start": start, "pictures": pictures, "dtype": dtype} | own | given
+    values |= (
+        {"data": data, "start": start, "pictures": pictures, "dtype": dtype, "stages": stages}
+        | own
+        | given
+    )
     _run(_absolute(values), out, place, save_every, continued, json=json, quiet=quiet)
 
 

@@ -113,7 +113,8 @@ class AdversarialTraining(FlowTraining):
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(plan.seed)
             self.discriminator: torch.nn.Module = PatchDiscriminator(plan.width)
-        self.discriminator.to(network.device)
+        for judge in (self.discriminator, *([] if self.distance is None else [self.distance])):
+            judge.to(network.device)
         if self.distance is not None:
             self.distance.to(network.device)
         self.discriminator_optimiser = torch.optim.Adam(

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..checkpoints.decoder import PIXELS_A_TOKEN
 from ..errors import SpecError, shown
@@ -14,6 +14,13 @@ from ..spec.render_spec import RenderSpec, parse
 from ..spec.values import is_text
 
 SCENES = "scenes"
+StageName = Literal["flow", "distillation", "adversarial"]
+# Each begins with what those before it have learned, the first with a network that may be new.
+STAGES: tuple[tuple[StageName, ...], ...] = (
+    ("flow",),
+    ("flow", "distillation"),
+    ("flow", "distillation", "adversarial"),
+)
 # Where they are not said to be others; a training by the clock, unless steps are asked for.
 MINUTES, BATCH, CROP, SCALE, RATE, PICTURES = 30.0, 8, 64, 8.0, 2e-3, 1000
 
@@ -24,7 +31,7 @@ class Recipe(BaseModel):
     `minutes` are those spent in steps, over all resumptions; else there are `steps`. `crop` is
     pixels a side, `scale` the largest enlargement, `rate` AdamW's at its highest, `pictures` the
     most that are learned from, `start` the folder of a decoder whose shape and weights are those
-    at first. Raises `SpecError` through `of`.
+    at first. `stages` are objectives, one after the other. Raises `SpecError` through `of`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
@@ -42,12 +49,22 @@ class Recipe(BaseModel):
     rate: Annotated[float, Field(gt=0, le=1)] = RATE
     pictures: Annotated[int, Field(ge=1, le=10**6)] = PICTURES
     dtype: Literal["float32", "bfloat16"] = "float32"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+    stages: Annotated[tuple[StageName, ...], Field(min_length=1)] = ("flow",)
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        """Names in a list, or parted by commas."""
+        return tuple(given.split(",")) if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
         if (self.minutes is None) == (self.steps is None):
             raise ValueError("minutes and steps both given; use one")
+        if self.stages not in STAGES:
+            known = ", or ".join(",".join(each) for each in STAGES)
+            raise ValueError(f"stages {','.join(self.stages)} in that order; {known} works")
         if self.crop % PIXELS_A_TOKEN:
             near = max(1, round(self.crop / PIXELS_A_TOKEN)) * PIXELS_A_TOKEN
             raise ValueError(
@@ -79,6 +96,7 @@ class Recipe(BaseModel):
             value = getattr(self, name)
             if value is not None and value != field.default:
                 told = f"{value:g}" if isinstance(value, float) else str(value)
+                told = ",".join(value) if isinstance(value, tuple) else told
                 words += [f"--{name}", told]
         return shlex.join([*words, *place, "--continue"])
 

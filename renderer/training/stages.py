@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from frieze.cluster.comm import Comm
 
 from ..autoencoders.infgen_network import InfGenDecoder
+from ..errors import PlanError, SpecError
+from .adversarial import AdversarialPlan, AdversarialTraining
+from .distillation import DistillationPlan, DistillationTraining
 from .infgen_training import FlowPlan, FlowTraining, Pictures
-from .recipe import Recipe
+from .perceptual import PerceptualDistance
+from .recipe import Recipe, StageName
 
 ENDLESS = 10**9  # steps of a stage that ends by the clock
-WARM_UP = 100
 
 
 class Stage(Protocol):
@@ -37,37 +40,90 @@ class Stage(Protocol):
 
 
 @dataclass(frozen=True)
+class Objective:
+    """What a stage learns by, its weight among the stages' minutes or steps, and its rate's.
+
+    `rate` is a part of the recipe's.
+    """
+
+    training: Callable[[InfGenDecoder, Any], Stage]
+    plan: type[FlowPlan]
+    weight: float
+    rate: float = 1.0
+
+
+OBJECTIVES = {
+    "flow": Objective(FlowTraining, FlowPlan, 8.0),
+    "distillation": Objective(DistillationTraining, DistillationPlan, 2.0, 0.25),
+    "adversarial": Objective(AdversarialTraining, AdversarialPlan, 2.0, 0.05),
+}
+
+
+@dataclass(frozen=True)
 class StageKind:
-    """A stage by name, its share of the minutes or steps, and what makes it of a network."""
+    """A stage of a recipe by its name, and its share of all."""
 
-    name: str
-    share: float
-    training: Callable[[InfGenDecoder, Recipe], Stage]
+    name: StageName
+    recipe: Recipe
 
-    def steps(self, recipe: Recipe) -> int | None:
+    @property
+    def share(self) -> float:
+        """Of the minutes or steps, in (0, 1]."""
+        weights = {name: OBJECTIVES[name].weight for name in self.recipe.stages}
+        return weights[self.name] / sum(weights.values())
+
+    @property
+    def steps(self) -> int | None:
         """Its steps; None where it ends by the clock."""
-        return None if recipe.steps is None else max(1, round(self.share * recipe.steps))
+        steps = self.recipe.steps
+        return None if steps is None else max(1, round(self.share * steps))
 
-    def seconds(self, recipe: Recipe) -> float | None:
+    @property
+    def seconds(self) -> float | None:
         """Its seconds; None where it ends by its steps."""
-        return None if recipe.minutes is None else self.share * recipe.minutes * 60
+        minutes = self.recipe.minutes
+        return None if minutes is None else self.share * minutes * 60
+
+    def training(self, network: InfGenDecoder) -> Stage:
+        """The stage at work on a network, from its beginning."""
+        return OBJECTIVES[self.name].training(network, self.plan())
+
+    def plan(self) -> FlowPlan:
+        """How it is trained; raises `SpecError` for a recipe that it cannot follow."""
+        objective, recipe = OBJECTIVES[self.name], self.recipe
+        few: dict[str, Any] = (
+            {} if self.steps is None else {"warm_up": max(1, min(100, self.steps // 10))}
+        )
+        if objective.plan is AdversarialPlan and self.steps is not None:
+            few["alone"] = min(AdversarialPlan.alone, self.steps // 3)
+        try:
+            return objective.plan(
+                steps=self.steps or ENDLESS,
+                batch=recipe.batch,
+                crop=recipe.crop,
+                scales=(1.0, recipe.scale),
+                rate=recipe.rate * objective.rate,
+                autocast=recipe.dtype == "bfloat16",
+                seed=recipe.seed * len(OBJECTIVES) + list(OBJECTIVES).index(self.name),
+                **few,
+            )
+        except ValueError as error:
+            raise SpecError(f"stage {self.name!r}: {error}") from None
 
 
-def flow(network: InfGenDecoder, recipe: Recipe) -> Stage:
-    """Rectified flow from noise to residuals."""
-    (kind,) = (each for each in STAGES if each.name == "flow")
-    steps = kind.steps(recipe)
-    plan = FlowPlan(
-        steps=steps or ENDLESS,
-        batch=recipe.batch,
-        crop=recipe.crop,
-        scales=(1.0, recipe.scale),
-        rate=recipe.rate,
-        warm_up=WARM_UP if steps is None else max(1, min(WARM_UP, steps // 10)),
-        autocast=recipe.dtype == "bfloat16",
-        seed=recipe.seed,
-    )
-    return FlowTraining(network, plan)
+def stages(recipe: Recipe) -> list[StageKind]:
+    """Those of a recipe, in their order."""
+    return [StageKind(name, recipe) for name in recipe.stages]
 
 
-STAGES = (StageKind("flow", 1.0, flow),)
+def check(recipe: Recipe, workers: int) -> None:
+    """Raise `SpecError`, `PlanError` or `ModelError` for stages that cannot be had."""
+    for stage in stages(recipe):
+        stage.plan()
+        if stage.name == "adversarial":
+            PerceptualDistance()
+            if workers > 1:
+                raise PlanError(
+                    f"{workers} workers for stage 'adversarial', whose losses look at a whole "
+                    "batch; one works, and any number for the other stages"
+                )

@@ -32,7 +32,7 @@ from .pictures.latent_cache import LatentCache
 from .pictures.sources import CachedPictures, SourceWords
 from .recipe import Recipe
 from .samples import write_samples
-from .stages import STAGES
+from .stages import stages
 
 # Of the folder of a training: what is no part of the decoder that it makes.
 WORK, LATENTS, SAMPLES = "training", "latents", "samples.png"
@@ -90,11 +90,11 @@ class DecoderTrainer:
     def begin(self, index: int) -> int:
         """Take up a stage where it was left; the number of its steps that are done."""
         network = self._network()
-        for kind in STAGES[: index + 1]:
-            self.stage = kind.training(network.to(self.device), self.task.recipe)
+        for kind in stages(self.task.recipe)[: index + 1]:
+            self.stage = kind.training(network.to(self.device))
             self.stage.restore(self.folder / kind.name)
             network = copy.deepcopy(self.stage.average).requires_grad_(True)
-        self.stage.comm, self.index = self.comm, index
+        self.stage.comm, self.name = self.comm, kind.name
         return self.stage.step_index
 
     def step(self, progress: float | None) -> float:
@@ -104,7 +104,7 @@ class DecoderTrainer:
 
     def save(self) -> None:
         """Write what going on needs, the decoder as it is by now, and samples of it."""
-        self.stage.save(self.folder / STAGES[self.index].name)
+        self.stage.save(self.folder / self.name)
         export(self.stage.average, Path(self.task.out))
         write_samples(self.stage.average, self.pictures, self.folder / SAMPLES)
 

@@ -23,7 +23,7 @@ from ..planning import devices
 from ..spec.render_spec import RenderSpec
 from .pictures.sources import Data, data_of
 from .recipe import SCENES, Recipe
-from .stages import STAGES, StageKind
+from .stages import StageKind, check, stages
 from .trainer import DecoderTrainer, Task
 from .training_folder import TrainingFolder
 
@@ -67,7 +67,7 @@ def train_decoder(
         with folder.locked(), _launched(workers, task) as fleet:
             run = _Run(recipe, folder, fleet, save_every, tell, cancel or threading.Event())
             run.fill(data)
-            for index, kind in enumerate(STAGES):
+            for index, kind in enumerate(run.stages):
                 run.stage(index, kind)
     tell(Event("done", seconds=time.monotonic() - run.began))
     return folder.path
@@ -85,6 +85,7 @@ def _check_workers(recipe: Recipe, workers: RenderSpec) -> None:
             f"{workers.workers} workers are more than the {recipe.batch} examples of a batch; "
             f"--batch {workers.workers} or fewer workers work"
         )
+    check(recipe, workers.workers)
 
 
 def _check_apart(recipe: Recipe, folder: TrainingFolder) -> None:
@@ -129,7 +130,7 @@ class _Run:
         tell: Tell,
         cancel: threading.Event,
     ) -> None:
-        self.recipe, self.folder, self.fleet = recipe, folder, fleet
+        self.stages, self.folder, self.fleet = stages(recipe), folder, fleet
         self.save_every, self.tell, self.cancel = save_every, tell, cancel
         self.began = time.monotonic()
         self.spent = folder.progress()
@@ -175,28 +176,28 @@ class _Run:
 
     def say(self, kind: Kind, index: int, step: int, num_steps: int, **more: Any) -> None:
         """Tell an event; making the latents counts as a stage before the others."""
-        more |= {"stage": index + 1, "num_stages": len(STAGES) + 1}
+        more |= {"stage": index + 1, "num_stages": len(self.stages) + 1}
         self.tell(Event(kind, step=step, num_steps=num_steps, **more))
 
     def _progress(self, kind: StageKind) -> float | None:
-        limit = kind.seconds(self.recipe)
+        limit = kind.seconds
         return None if limit is None else min(1.0, self.spent[kind.name] / limit)
 
     def _is_over(self, kind: StageKind, step: int) -> bool:
-        limit, steps = kind.seconds(self.recipe), kind.steps(self.recipe)
+        limit, steps = kind.seconds, kind.steps
         over = limit is not None and self.spent[kind.name] >= limit
         return over or (steps is not None and step >= steps)
 
     def _steps(self, kind: StageKind, step: int) -> int:
         """The stage's steps; by the clock, as many as there will be at this pace."""
-        steps = kind.steps(self.recipe)
+        steps = kind.steps
         if steps is not None:
             return steps
         part = self._progress(kind) or 0.0
         return max(step, round(step / part)) if part else 0
 
     def _left(self, kind: StageKind) -> dict[str, float]:
-        limit = kind.seconds(self.recipe)
+        limit = kind.seconds
         return {} if limit is None else {"left": max(0.0, limit - self.spent[kind.name])}
 
     def _save(self, kind: StageKind, step: int, loss: float) -> None:

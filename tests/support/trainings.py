@@ -22,13 +22,15 @@ SIZES = ((192, 192), (160, 256), (256, 160))
 SMALL: dict[str, Any] = {"steps": 4, "batch": 2, "crop": 16, "scale": 2.0, "pictures": 4}
 
 
-def make(folder: Path, pictures: int = 30) -> dict[str, Any]:
+def make(
+    folder: Path, pictures: int = 30, sizes: tuple[tuple[int, int], ...] = SIZES
+) -> dict[str, Any]:
     """A model, a decoder to start from and pictures, by the fields of a recipe."""
     model = build("sd15", folder / "model")
     start = saved(folder / "start", model)
     (folder / "data" / "more").mkdir(parents=True)
     for number in range(pictures):
-        height, width = SIZES[number % len(SIZES)]
+        height, width = sizes[number % len(sizes)]
         drawn = scenes.draw(scenes.scene_from(number), height, width)
         place = folder / "data" / ("more" if number % 2 else "")
         suffix = "png" if number % 3 else "jpg"
@@ -45,8 +47,8 @@ def words(made: dict[str, Any], out: Path, **more: Any) -> list[str]:
 
 
 def train(made: dict[str, Any], out: Path, **more: Any) -> Path:
-    """Train in this process; fields of the workers are told apart by `workers` and `local`."""
-    place = {name: more.pop(name) for name in ("workers", "local", "address") if name in more}
+    """Train in this process; fields of the workers are told apart by their names."""
+    place = {name: more.pop(name) for name in ("workers", "local", "wait") if name in more}
     options = {n: more.pop(n) for n in ("continued", "save_every", "tell", "cancel") if n in more}
     recipe = recipes.of({**made, **SMALL, **more})
     return train_decoder(recipe, str(out), RenderSpec(**place), **options)

@@ -130,6 +130,56 @@ def test_workers_share_a_batch(tmp_path: Path, made: dict[str, Any]) -> None:
     assert apart(tmp_path / "less", tmp_path / "one") > 10 * TRAINED_APART
 
 
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_workers_share_a_batch(tmp_path: Path, made: dict[str, Any], ray_cluster: int) -> None:
+    train(made, tmp_path / "one", batch=3, steps=3)
+    train(made, tmp_path / "two", batch=3, steps=3, workers=2, wait=AMPLE)
+    assert 0 < apart(tmp_path / "two", tmp_path / "one") < TRAINED_APART
+
+
+def test_stages_follow_each_other_and_are_gone_on_with(
+    tmp_path: Path, made: dict[str, Any]
+) -> None:
+    fields = {"stages": "flow,distillation", "steps": 5}
+    train(made, tmp_path / "whole", **fields)
+    assert json.loads((tmp_path / "whole" / "config.json").read_text())["num_steps"] == 1
+    log = (tmp_path / "whole" / "training" / "log.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in log[1:]] == [["flow", "4"], ["distillation", "1"]]
+    out, cancel, seen = tmp_path / "decoder", threading.Event(), list[int]()
+
+    def listen(event: Event) -> None:
+        if (event.kind, event.stage, event.step) == ("step", 2, 3):
+            cancel.set()
+
+    with pytest.raises(RenderCancelledError, match="stopped after step 3 of flow"):
+        train(made, out, tell=listen, cancel=cancel, **fields)
+    train(made, out, continued=True, tell=lambda e: seen.append(e.stage), **fields)
+    assert {2, 3} <= set(seen)
+    assert apart(out, tmp_path / "whole") == 0
+    train(made, tmp_path / "flow", steps=4)  # the control: without the second stage
+    assert apart(tmp_path / "flow", tmp_path / "whole") > 0
+
+
+@pytest.mark.slow
+def test_two_minutes_on_thirty_pictures_learn(tmp_path: Path) -> None:
+    """The demo model and a network of the usual size: the loss falls by a third or more."""
+    made = make(tmp_path, sizes=((512, 512), (512, 768), (768, 512)))
+    made |= {"model": "demo", "start": None}
+    losses: list[float] = []
+    fields = {"steps": None, "minutes": 2, "batch": 4, "crop": 32, "pictures": 30}
+    listen = lambda e: losses.append(e.facts["loss"]) if "loss" in e.facts else None  # noqa: E731
+    train(made, tmp_path / "out", tell=listen, **fields)
+    assert losses[-1] < 0.67 * losses[min(4, len(losses) - 1)]
+    asked = ("a red sun over blue mountains at dusk", "--size", "512x512")
+    picture = tmp_path / "sun.png"
+    more = ("--decoder", str(tmp_path / "out"), "--out", str(picture))
+    shown = frieze("render", *asked, "--num-inference-steps", "2", *more)
+    assert shown.exit_code == 0, shown.stderr
+    with Image.open(picture) as image:
+        assert image.size == (512, 512)
+
+
 def test_the_clock_ends_a_training_and_its_rate_falls(tmp_path: Path, made: dict[str, Any]) -> None:
     fields = {"steps": None, "minutes": 0.01}
     train(made, tmp_path / "a", **fields)
@@ -164,6 +214,8 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
         ({"minutes": 1}, ("minutes and steps both given",)),
         ({"steps": 0}, ("steps = 0",)),
         ({"scale": 1}, ("scale = 1",)),
+        ({"stages": "distillation"}, ("stages distillation in that order", "flow,distillation")),
+        ({"stages": "flow,sharp"}, ("stages", "'adversarial'")),
         ({"rate": "nan"}, ("rate = nan",)),
         ({"batch": "x"}, ("'--batch'", "valid integer")),
         ({"dtype": "float16"}, ("float16", "bfloat16")),
