@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from frieze.kernels.bicubic import enlarge
+from frieze.kernels.bicubic import enlarge, source_rows
 from tolerances import CONTROL, EXACT_FLOAT64
 
 
@@ -34,3 +34,18 @@ def test_float32_windows_of_a_wide_canvas_are_equal_to_the_last_bit() -> None:
     far = range(99_000, 99_900)
     whole = enlarge(x, size, range(4), range(98_000, 100_000))
     assert torch.equal(enlarge(x, size, range(1, 2), far), whole[..., 1:2, 1000:1900])
+
+
+@pytest.mark.parametrize(("source", "target"), [(8, 8), (8, 32), (7, 40), (40, 48), (9, 3)])
+def test_rows_of_the_source_are_enough_and_none_too_many(source: int, target: int) -> None:
+    x = torch.randn(1, 1, source, 3, dtype=torch.float64)
+    for top in range(target):
+        rows = range(top, min(top + 3, target))
+        held = source_rows(rows, source, target)
+        part, place = x[:, :, held.start : held.stop], ((target, 3), rows, range(3))
+        found = enlarge(part, *place, first=held.start, height=source)
+        assert torch.equal(found, enlarge(x, *place))
+        assert len(held) <= 4 + 3 * max(1, -(-source // target))
+    if source < target:  # the control: rows from elsewhere
+        other = enlarge(part, *place, first=held.start + 1, height=source + 1)
+        assert float((other - found).abs().max()) > CONTROL

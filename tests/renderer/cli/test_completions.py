@@ -81,6 +81,8 @@ def test_each_value_has_what_there_is(folder: Path) -> None:
     assert completions.models("m") == ["demo", "demo-unet", "models/tiny"]
     assert {"demo", "mine.yaml"} <= set(completions.presets(""))
     assert completions.jobs("mi") == ["mine.yaml"]
+    (folder / "photo.tif").touch()
+    assert completions.sources("ph") == ["photo.tif"]
     assert set(completions.methods()) == set(plugins.names("methods"))
     assert completions.quantizations() == list(KINDS)
     dtypes = completions.of_field("dtype")

@@ -33,6 +33,24 @@ def test_a_render_is_sent_so_that_it_finishes_its_own_store() -> None:
     assert (request.words, request.store) == (tuple(words), "s3://bucket/a.zarr")
 
 
+def test_an_upscale_takes_its_picture_and_its_decoder_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_text("a")
+    (tmp_path / "own").mkdir()
+    given = {"picture": "a.png", "size": "512x512", "enlarger": "infgen", "decoder": "own"}
+    given |= {"also": None, "continued": False, "dry_run": False, "address": None}
+    words = ["upscale", "a.png", "--size", "512x512", "--decoder", "own", "--out", "/nfs/a.tif"]
+    request = submit.upscale_request(words, {**given, "out": "/nfs/a.tif"})
+    assert request.words == (*words, "--continue")
+    assert (request.store, request.files) == ("/nfs/a.zarr", ("a.png", "own"))
+    request = submit.upscale_request(words, {**given, "out": "/nfs/a.tif", "decoder": None})
+    assert request.files == ("a.png",)
+    with pytest.raises(SpecError, match=r"PICTURE b\.png is not here"):
+        submit.upscale_request(words, {**given, "out": "/nfs/a.tif", "picture": "b.png"})
+
+
 def test_a_resume_is_sent_as_it_is() -> None:
     given = {"store": "/nfs/a.zarr", "also": None, "address": None}
     request = submit.resume_request(["resume", "/nfs/a.zarr"], given)
@@ -50,7 +68,7 @@ def test_a_batch_goes_on_with_its_own_folder() -> None:
     ("words", "parts"),
     [
         ((), ("COMMAND",)),
-        (("--", "doctor"), ("'doctor'", "render or resume or batch")),
+        (("--", "doctor"), ("'doctor'", "render or upscale or resume or batch")),
         (("--", "render", "x", "--sizee", "1"), ("--sizee", "--size")),
         (("--", "render", "x", "--workers", "none"), ("workers", "none")),
         (("--", "render", "x"), ("--out picture.zarr", "every node sees")),

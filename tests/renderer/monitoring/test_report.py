@@ -141,6 +141,13 @@ def test_the_command_draws_the_same_picture(fields: dict[str, Any], tmp_path: Pa
     assert (made.workers, made.out) == (3, "again.zarr")
 
 
+def test_the_command_of_an_upscale_is_one() -> None:
+    spec = RenderSpec(height=512, width=768, seed=3, upscale="/home/someone/a.png")
+    line, preset = command(spec.picture() | {"upscale": None}, "again", 2, upscales=True)
+    words = "--size 768x512 --seed 3 --workers 2 --out again.zarr"
+    assert (line, preset) == (f"frieze upscale PICTURE {words}", "")
+
+
 def test_control_another_seed_is_another_command() -> None:
     one, two = (command(RenderSpec(prompt="p", seed=s).picture(), "a")[0] for s in (1, 2))
     assert one != two

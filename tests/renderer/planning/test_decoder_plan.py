@@ -180,7 +180,7 @@ def picture(folder: Path, width: int = 64, height: int = 92) -> Path:
         (None, (4096, 4096), "256 x 256, then from 1024 x 1024"),
         ((64, 92), (128, 184), "64 x 92"),
         ((64, 92), (1024, 1472), "64 x 92, then from 256 x 368"),
-        ((30, 20), (8640, 5760), "30 x 20, then from 200 x 128, then from 1312 x 872"),
+        ((30, 20), (8640, 5760), "30 x 20, then from 200 x 136, then from 1312 x 872"),
     ],
 )
 def test_beyond_the_largest_scale_it_enlarges_what_it_made(
