@@ -57,6 +57,7 @@ def test_any_number_of_ranks_draws_the_same(
     assert grey_levels(one, plain) > 10 * GREY_LEVELS  # the method shows
 
 
+@pytest.mark.slow
 def test_so_it_is_with_what_is_done_unless_told_otherwise(tmp_path: Path) -> None:
     for name, fields in {"3": {"workers": 3}, "1": {}, "plain": {"method": "none"}}.items():
         draw(tmp_path / f"{name}.zarr", **BOTH | {"method": "auto"} | fields)

@@ -171,7 +171,8 @@ def test_a_stopped_guided_render_resumes_to_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "name", ["noisy", "hiflow", pytest.param("resolution", marks=pytest.mark.slow)]
+    "name",
+    ["hiflow", *(pytest.param(name, marks=pytest.mark.slow) for name in ("noisy", "resolution"))],
 )
 def test_a_guided_render_resumes_on_another_number_of_workers(
     tmp_path: Path, alone: Any, name: str

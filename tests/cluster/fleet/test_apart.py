@@ -58,6 +58,7 @@ def test_its_death_arrives_as_a_lost_worker(ray_cluster: int) -> None:
         RayFleet.run_isolated(errands.die)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_its_silence_ends_with_the_timeout(
     ray_cluster: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -98,6 +99,7 @@ def test_a_cluster_without_room_for_it_is_refused(ray_cluster: int) -> None:
         RayFleet.run_isolated(errands.threads, num_cpus=ray_cluster + 1, wait=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_room_that_is_there_is_given_back_and_room_that_is_not_is_told(empty_cluster: int) -> None:
     for _ in range(2):

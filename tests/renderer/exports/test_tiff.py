@@ -107,6 +107,7 @@ def test_a_classic_tiff_beyond_4_gib_is_refused(tmp_path: Path) -> None:
         tiff.export(store.path, tmp_path / "a.tif", classic=True)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_picture(tmp_path: Path) -> None:
     peaks = []
     for height in (2048, 16384):

@@ -278,7 +278,7 @@ RELEASED = {"fast": True, "fusion": "hw", "jitter": "released"}
         pytest.param("sdxl-deep", {}, {"workers": 2}, marks=pytest.mark.slow),
         pytest.param("sdxl-deep", {}, {"workers": 3}, marks=pytest.mark.slow),
         # Its deepest maps have five rows: two bands of two, or three where nothing is dilated.
-        ("sd15-deep", RELEASED, {"workers": 2}),
+        pytest.param("sd15-deep", RELEASED, {"workers": 2}, marks=pytest.mark.slow),
         pytest.param(
             "sd21-deep", RELEASED | {"dilation": False}, {"workers": 3}, marks=pytest.mark.slow
         ),

@@ -69,7 +69,7 @@ def test_the_demo_needs_what_its_plan_says(changes: dict[str, Any], workers: int
     assert needed.decode == pytest.approx(max(peak for _, peak in peaks), rel=CLOSE)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_edits_need_what_their_plan_says(workers: int) -> None:
     edit = ("a.png=a moon", "b.png=a lighthouse")
     spec = RenderSpec(**(DEMO | {"workers": workers, "chunk": 64}), edit=edit)
