@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from frieze.cluster.comm import Comm
+
 from ..autoencoders.infgen_network import PATCH, InfGenDecoder
 from ..autoencoders.infgen_positions import Window
 from .discriminator import PatchDiscriminator, discriminator_loss, known, slope_penalty
 from .distillation import crop_noise, residual
-from .infgen_training import FlowPlan, FlowTraining, Pictures, drawn_crop
+from .infgen_training import FlowPlan, FlowTraining, Pictures, added_gradients, drawn_crop
 from .perceptual import PerceptualDistance
 
 log = logging.getLogger(__name__)
@@ -113,8 +115,7 @@ class AdversarialTraining(FlowTraining):
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(plan.seed)
             self.discriminator: torch.nn.Module = PatchDiscriminator(plan.width)
-        for judge in (self.discriminator, *([] if self.distance is None else [self.distance])):
-            judge.to(network.device)
+        self.discriminator.to(network.device)
         if self.distance is not None:
             self.distance.to(network.device)
         self.discriminator_optimiser = torch.optim.Adam(
@@ -125,22 +126,29 @@ class AdversarialTraining(FlowTraining):
     @torch.enable_grad()
     def step(self, pictures: Pictures) -> float:
         """Learn from one batch; the absolute and perceptual part of the loss before it."""
-        is_alone, plan = self.is_alone, self.plan
-        with torch.set_grad_enabled(not is_alone):
+        is_alone, plan, kind = self.is_alone, self.plan, self.network.device.type
+        with (
+            torch.set_grad_enabled(not is_alone),
+            torch.autocast(kind, torch.bfloat16, enabled=plan.autocast),
+        ):
             examples = self._examples(pictures)
-        discriminator, penalty = self._teach(examples) if plan.adversarial else (0.0, 0.0)
+        taught = self._teach(examples) if plan.adversarial else (0.0, 0.0, 0.0)
         drawn = examples.drawn.detach().requires_grad_()
-        absolute, perceptual, adversarial = self._decoder_losses(drawn, examples)
-        likeness, ratio = absolute + plan.perceptual * perceptual, 0.0
-        if not is_alone:
-            ratio = self._learn(examples.drawn, drawn, likeness, adversarial)
-        parts = [float(each.detach()) for each in (absolute, perceptual, adversarial)]
-        self.losses = Losses(parts[0], parts[1], parts[2], discriminator, penalty, self.lead, ratio)
+        parts = self._decoder_losses(drawn, examples)
+        ratio = 0.0 if is_alone else self._learn(examples.drawn, drawn, parts)
+        told = self._added([*(float(part.detach()) for part in parts), *taught])
+        self.lead = REMEMBERED * self.lead + (1 - REMEMBERED) * told[-1]
+        named = zip(
+            ("absolute", "perceptual", "adversarial", "discriminator", "penalty"),
+            told,
+            strict=False,
+        )
+        self.losses = Losses(**dict(named), lead=self.lead, ratio=ratio)
         self.step_index += 1
         if not is_alone:
             self._follow()
         self._tell(was_alone=is_alone)
-        return float(likeness.detach())
+        return self.losses.absolute + plan.perceptual * self.losses.perceptual
 
     @property
     def is_alone(self) -> bool:
@@ -157,7 +165,7 @@ class AdversarialTraining(FlowTraining):
     def _examples(self, pictures: Pictures) -> Examples:
         """A step's crops, real and drawn, without their borders."""
         made = []
-        for item in range(self.plan.batch):
+        for item in range(self.comm.rank, self.plan.batch, self.comm.size):
             crop = drawn_crop(self.plan, pictures, self.step_index, item)
             latent = self.network.latent(*pictures.latents(crop.picture), crop.tokens)
             window = crop.tokens.times(PATCH)
@@ -170,49 +178,64 @@ class AdversarialTraining(FlowTraining):
             made.append([inner.of(window, each).float() for each in parts])
         return Examples(*(torch.cat(each) for each in zip(*made, strict=True)))
 
-    def _teach(self, examples: Examples) -> tuple[float, float]:
-        """A step of the discriminator; its loss and the penalty of its slope before that."""
-        plan, beside = self.plan, known(examples.low)
+    def _teach(self, examples: Examples) -> tuple[float, float, float]:
+        """A step of the discriminator; before it, its loss, its slope's penalty and its lead.
+
+        Like all losses here those of this rank's examples, by their part of the batch.
+        """
+        plan, beside, part = self.plan, known(examples.low), self._part(examples)
         self.discriminator_optimiser.zero_grad(set_to_none=True)
         real = self.discriminator(examples.real, beside)
         drawn = self.discriminator(examples.drawn.detach(), beside)
-        loss = discriminator_loss(real, drawn)
+        loss = part * discriminator_loss(real, drawn)
         penalty = loss.new_zeros(())
         if self.step_index % plan.penalty_every == 0:
-            penalty = slope_penalty(self.discriminator, examples.real, beside)
+            penalty = part * slope_penalty(self.discriminator, examples.real, beside)
         (loss + plan.penalty / 2 * plan.penalty_every * penalty).backward()
+        added_gradients(self.discriminator, 0.0, self.comm)
         self.discriminator_optimiser.step()
-        lead = float((real.mean() - drawn.mean()).detach())
-        self.lead = REMEMBERED * self.lead + (1 - REMEMBERED) * lead
-        return float(loss.detach()), float(penalty.detach())
+        lead = part * (real.mean() - drawn.mean())
+        return float(loss.detach()), float(penalty.detach()), float(lead.detach())
 
     def _decoder_losses(self, drawn: Tensor, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
         """Absolute, perceptual and adversarial, each before its weight; 0 where it has none."""
-        absolute = (drawn - examples.real).abs().mean()
+        part = self._part(examples)
+        absolute = part * (drawn - examples.real).abs().mean()
         perceptual = adversarial = absolute.new_zeros(())
         if self.distance is not None and self.plan.perceptual:
             pair = (examples.low + each / examples.gains for each in (drawn, examples.real))
-            perceptual = self.distance(*pair).mean()
+            perceptual = part * self.distance(*pair).mean()
         if self.plan.adversarial:
-            adversarial = -self.discriminator(drawn, known(examples.low)).mean()
+            adversarial = -part * self.discriminator(drawn, known(examples.low)).mean()
         return absolute, perceptual, adversarial
 
-    def _learn(self, made: Tensor, drawn: Tensor, likeness: Tensor, adversarial: Tensor) -> float:
+    def _learn(self, made: Tensor, drawn: Tensor, losses: tuple[Tensor, Tensor, Tensor]) -> float:
         """A step of the decoder, which made what is `drawn`; the ratio of the slopes there."""
         plan, ratio = self.plan, 0.0
-        (slope,) = torch.autograd.grad(likeness, drawn)
+        absolute, perceptual, adversarial = losses
+        (slope,) = torch.autograd.grad(absolute + plan.perceptual * perceptual, drawn)
         if plan.adversarial:
             (other,) = torch.autograd.grad(adversarial, drawn)
             last = self.network.conv_out.weight
-            ratio = slope_ratio(made, last, slope, other, plan.most_ratio)
+            ratio = slope_ratio(made, last, slope, other, plan.most_ratio, self.comm)
             slope = slope + plan.adversarial * ratio * other
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate
         self.optimiser.zero_grad(set_to_none=True)
         made.backward(slope)
+        added_gradients(self.network, 0.0, self.comm)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         return ratio
+
+    def _part(self, examples: Examples) -> float:
+        """How much of the batch this rank's examples are."""
+        return len(examples.real) / self.plan.batch
+
+    def _added(self, values: list[float]) -> list[float]:
+        """Sums over all ranks."""
+        own = torch.tensor(values, dtype=torch.float64, device=self.network.device)
+        return [float(value) for value in self.comm.all_reduce(own)]
 
     def _tell(self, *, was_alone: bool) -> None:
         """Of a discriminator that stops to count when it should, and of one that counts again."""
@@ -253,10 +276,15 @@ def judged(tokens: Window, border: int) -> Window:
     return Window(tokens.size, *parts)
 
 
-def slope_ratio(drawn: Tensor, last: Tensor, slope: Tensor, other: Tensor, most: float) -> float:
-    """Length of one slope at the weights `last` over another's, both given at what is drawn."""
-    lengths = [
-        float(torch.autograd.grad(drawn, last, each, retain_graph=True)[0].norm())
-        for each in (slope, other)
-    ]
+def slope_ratio(
+    drawn: Tensor, last: Tensor, slope: Tensor, other: Tensor, most: float, comm: Comm
+) -> float:
+    """Length of one slope at the weights `last` over another's, both given at what is drawn.
+
+    Each is the sum of all ranks', whose examples are parts of a batch.
+    """
+    lengths = []
+    for each in (slope, other):
+        (at_last,) = torch.autograd.grad(drawn, last, each, retain_graph=True)
+        lengths.append(float(comm.all_reduce(at_last).norm()))
     return min(most, lengths[0] / (lengths[1] + SMALL))

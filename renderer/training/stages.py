@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from frieze.cluster.comm import Comm
 
 from ..autoencoders.infgen_network import InfGenDecoder
-from ..errors import PlanError, SpecError
+from ..errors import SpecError
 from .adversarial import AdversarialPlan, AdversarialTraining
 from .distillation import DistillationPlan, DistillationTraining
 from .infgen_training import FlowPlan, FlowTraining, Pictures
@@ -116,14 +116,9 @@ def stages(recipe: Recipe) -> list[StageKind]:
     return [StageKind(name, recipe) for name in recipe.stages]
 
 
-def check(recipe: Recipe, workers: int) -> None:
-    """Raise `SpecError`, `PlanError` or `ModelError` for stages that cannot be had."""
+def check(recipe: Recipe) -> None:
+    """Raise `SpecError` or `ModelError` for stages that cannot be had."""
     for stage in stages(recipe):
         stage.plan()
         if stage.name == "adversarial":
             PerceptualDistance()
-            if workers > 1:
-                raise PlanError(
-                    f"{workers} workers for stage 'adversarial', whose losses look at a whole "
-                    "batch; one works, and any number for the other stages"
-                )

@@ -85,7 +85,7 @@ def _check_workers(recipe: Recipe, workers: RenderSpec) -> None:
             f"{workers.workers} workers are more than the {recipe.batch} examples of a batch; "
             f"--batch {workers.workers} or fewer workers work"
         )
-    check(recipe, workers.workers)
+    check(recipe)
 
 
 def _check_apart(recipe: Recipe, folder: TrainingFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from frieze.cluster.comm import Comm, run_threads
 from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
 from frieze.renderer.autoencoders.infgen_positions import Window
 from frieze.renderer.errors import ModelError
@@ -24,7 +26,7 @@ from frieze.renderer.training.adversarial import (
 from frieze.renderer.training.perceptual import PerceptualDistance
 from support.decoders import TINY, decoder
 from support.stripes import Stripes, same
-from tolerances import CONTROL
+from tolerances import AMPLE, CONTROL, TRAINED_APART
 
 FLAT = {"depth": 0, "trunk_depth": 0}  # a plain U-Net, which is quick
 SHORT: dict[str, Any] = {
@@ -134,7 +136,7 @@ def test_one_that_cannot_tell_is_told_and_does_not_count(
 def test_the_ratio_is_of_slopes_at_the_last_layer() -> None:
     made = training()
     pictures, network = Stripes(), made.network
-    last = network.conv_out.weight
+    last, comm = network.conv_out.weight, made.comm
 
     def losses() -> tuple[Tensor, Tensor, Tensor]:
         drawn = made._examples(pictures).drawn
@@ -143,10 +145,10 @@ def test_the_ratio_is_of_slopes_at_the_last_layer() -> None:
     drawn, main, other = losses()
     expected = [torch.autograd.grad(x, last, retain_graph=True)[0].norm() for x in (main, other)]
     slopes = [torch.autograd.grad(x, drawn, retain_graph=True)[0] for x in (main, other)]
-    found = slope_ratio(drawn, last, *slopes, most=1e4)
+    found = slope_ratio(drawn, last, *slopes, 1e4, comm)
     assert found == pytest.approx(float(expected[0] / expected[1]), rel=1e-4)
-    assert slope_ratio(drawn, last, *slopes, most=found / 2) == found / 2  # the cap
-    assert slope_ratio(drawn, last, slopes[0], 0 * slopes[1], most=7.0) == 7  # of nothing
+    assert slope_ratio(drawn, last, *slopes, found / 2, comm) == found / 2  # the cap
+    assert slope_ratio(drawn, last, slopes[0], 0 * slopes[1], 7.0, comm) == 7  # of nothing
 
 
 def test_the_losses_are_those_of_pictures() -> None:
@@ -184,6 +186,29 @@ def test_a_training_that_goes_on_makes_the_same_weights(tmp_path: Path) -> None:
         forgetful.load_states(states)
         forgetful.run(Stripes())
         assert not same(forgetful.network, whole.network)
+
+
+def test_ranks_share_a_batch() -> None:
+    """Two with a batch of three make the step of one; the control: each its own batch."""
+    options: dict[str, Any] = {"penalty_every": 1, "steps": 3, "rate": 3e-2}
+    alone, control = (training(batch=number, **options) for number in (3, 1))
+    alone.run(Stripes())
+    control.run(Stripes())
+    ranks = [training(batch=3, **options) for _ in range(2)]
+
+    def run(comm: Comm) -> None:
+        ranks[comm.rank].comm = comm
+        ranks[comm.rank].run(Stripes())
+
+    run_threads(run, 2, timeout=AMPLE)
+    assert same(ranks[0].network, ranks[1].network)
+    assert same(ranks[0].discriminator, ranks[1].discriminator)
+    found = torch.tensor(dataclasses.astuple(ranks[0].losses))
+    whole = torch.tensor(dataclasses.astuple(alone.losses))
+    assert torch.allclose(found, whole, rtol=TRAINED_APART)
+    last = [made.network.conv_out.weight for made in (alone, ranks[0], control)]
+    assert float((last[0] - last[1]).abs().max()) < TRAINED_APART * float(last[0].abs().max())
+    assert float((last[0] - last[2]).abs().max()) > 10 * TRAINED_APART * float(last[0].abs().max())
 
 
 @pytest.mark.parametrize("off", ["perceptual", "adversarial"])
