@@ -6,9 +6,7 @@ Shape legend: B batch, L image tokens (16 x 16), T text tokens, C channels, N ba
 """
 
 import copy
-import csv
 import itertools
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +18,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ..training.loop import TrainingState, append_row, cosine, follow, warmed_up
 from ..training.text_dropout import kept
 from ..training.timesteps import LogitNormal
 from . import oracle, scenes
 from .models import Text, embed, new_text, new_transformer
 from .parallel import agree, backward
-from .train_vae import WHOLE, follow, pictures
+from .train_vae import WHOLE, pictures
 
 SIDE = WHOLE // 16
 TEXT_TOKENS, LONG_TEXT_TOKENS = 32, 128
@@ -122,7 +121,8 @@ def train_transformer(rank: int, ranks: int, folder: Path, plan: Plan) -> None:
     model = Model(new_transformer(), new_text())
     ema = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), plan.rate, (0.9, 0.98), weight_decay=0.01)
-    step, spent = _resume(folder, model, ema, optimiser)
+    state, path = TrainingState(model, ema, optimiser), folder / "transformer.pt"
+    step, spent = state.restore(path)
     bank_NLC = _load_bank(folder)
     losses: list[float] = []
     with tqdm(desc="transformer", initial=step, mininterval=20, disable=rank > 0) as bar:
@@ -141,13 +141,13 @@ def train_transformer(rank: int, ranks: int, folder: Path, plan: Plan) -> None:
             if rank == 0:
                 follow(ema, model, min(EMA_KEEP, (step + 1) / (step + 20)))
                 if step % 50 == 0:
-                    _save(folder, model, ema, optimiser, step, spent)
+                    state.save(path, step, spent)
                 if step % plan.judge_every == 0:
                     _log(folder, ema, step, spent, float(np.mean(losses)), rate)
                     losses.clear()
             spent = agree(spent + time.perf_counter() - started)
     if rank == 0:
-        _save(folder, model, ema, optimiser, step, spent)
+        state.save(path, step, spent)
 
 
 def _loss(
@@ -170,8 +170,8 @@ def _loss(
 
 def _rate(plan: Plan, step: int, spent: float) -> float:
     """Warm up over 200 steps, hold, and fall by a cosine over the last half of the time."""
-    late = max(0.0, 2 * spent / (plan.minutes * 60) - 1)
-    return plan.rate * min(1, (step + 1) / 200) * (0.01 + 0.99 * math.cos(math.pi * late / 2) ** 2)
+    part = spent / (plan.minutes * 60)
+    return plan.rate * warmed_up(step, 200) * cosine(part, held=0.5)
 
 
 @torch.no_grad()
@@ -207,38 +207,7 @@ def _log(
     scores = oracle.score(images_BHWC, prompts)
     sheet = images_BHWC.reshape(3, number // 3, WHOLE, WHOLE, 3).swapaxes(1, 2)
     Image.fromarray(sheet.reshape(3 * WHOLE, -1, 3)).save(folder / "samples.png")
-    log = folder / "training_log.csv"
-    fresh = not log.exists()
-    with log.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(COLUMNS)
-        figures = (scores.one_sun, scores.colour, scores.landscape)
-        writer.writerow([step, round(spent), f"{loss:.4f}", f"{rate:.2e}", *figures])
+    figures = (scores.one_sun, scores.colour, scores.landscape)
+    row = [step, round(spent), f"{loss:.4f}", f"{rate:.2e}", *figures]
+    append_row(folder / "training_log.csv", COLUMNS, row)
     print(step, round(spent), f"{loss:.4f}", f"{rate:.2e}", scores, flush=True)
-
-
-def _save(
-    folder: Path,
-    model: Model,
-    ema: Model,
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    spent: float,
-) -> None:
-    states = {"model": model.state_dict(), "ema": ema.state_dict(), "step": step, "spent": spent}
-    torch.save(states | {"optimiser": optimiser.state_dict()}, folder / "transformer.tmp")
-    (folder / "transformer.tmp").replace(folder / "transformer.pt")
-
-
-def _resume(
-    folder: Path, model: Model, ema: Model, optimiser: torch.optim.Optimizer
-) -> tuple[int, float]:
-    state = folder / "transformer.pt"
-    if not state.exists():
-        return 0, 0.0
-    saved = torch.load(state, weights_only=True)
-    model.load_state_dict(saved["model"])
-    ema.load_state_dict(saved["ema"])
-    optimiser.load_state_dict(saved["optimiser"])
-    return saved["step"], saved["spent"]

@@ -8,9 +8,7 @@ Shape legend: B batch, C H W latent channels, rows, columns, T E text tokens, fe
 """
 
 import copy
-import csv
 import itertools
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +21,13 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ..training.loop import TrainingState, append_row, cosine, follow, warmed_up
 from ..training.timesteps import LogitNormal
 from . import oracle, scenes
 from .models import new_schedule, new_unet
 from .parallel import agree, backward
 from .train_transformer import COLUMNS, bank_seed
-from .train_vae import follow, pictures
+from .train_vae import pictures
 
 SIDE = 128
 CELLS = SIDE // 8
@@ -100,7 +99,8 @@ def train_unet(rank: int, ranks: int, folder: Path, plan: UNetPlan) -> None:
     unet, text, kept_T = new_unet(CELLS), Text(plan.parts), new_schedule().alphas_cumprod
     ema = copy.deepcopy(unet).requires_grad_(False)
     optimiser = torch.optim.AdamW(unet.parameters(), plan.rate, (0.9, 0.98), weight_decay=0.01)
-    step, spent = _resume(folder, unet, ema, optimiser)
+    state, path = TrainingState(unet, ema, optimiser), folder / "unet.pt"
+    step, spent = state.restore(path)
     bank_NCHW = _bank(plan.parts, folder / f"unet-bank-{rank}-of-{ranks}.pt", rank, ranks)
     losses: list[float] = []
     with tqdm(desc="unet", initial=step, mininterval=20, disable=rank > 0) as bar:
@@ -120,14 +120,14 @@ def train_unet(rank: int, ranks: int, folder: Path, plan: UNetPlan) -> None:
             if rank == 0:
                 follow(ema, unet, min(EMA_KEEP, (step + 1) / (step + 20)))
                 if step % 50 == 0:
-                    _save(folder, unet, ema, optimiser, step, spent)
+                    state.save(path, step, spent)
                 if step % plan.judge_every == 0:
                     figures = (step, round(spent), f"{np.mean(losses):.4f}", f"{rate:.2e}")
                     _log(folder, ema, text, load_vae(plan.parts), figures)
                     losses.clear()
             spent = agree(spent + time.process_time() - started)
     if rank == 0:
-        _save(folder, unet, ema, optimiser, step, spent)
+        state.save(path, step, spent)
 
 
 def _prompt(rng: np.random.Generator, index: int) -> str:
@@ -157,8 +157,8 @@ def _loss(
 
 def _rate(plan: UNetPlan, step: int, spent: float) -> float:
     """Warm up over 100 steps, hold, and fall by a cosine over the last half of the time."""
-    late = max(0.0, 2 * spent / (plan.minutes * 60) - 1)
-    return plan.rate * min(1, (step + 1) / 100) * (0.01 + 0.99 * math.cos(math.pi * late / 2) ** 2)
+    part = spent / (plan.minutes * 60)
+    return plan.rate * warmed_up(step, 100) * cosine(part, held=0.5)
 
 
 @torch.no_grad()
@@ -194,39 +194,6 @@ def _log(
     scores = oracle.score(images_BHWC, prompts)
     sheet = images_BHWC.reshape(2, 8, SIDE, SIDE, 3).swapaxes(1, 2).reshape(2 * SIDE, -1, 3)
     Image.fromarray(sheet).save(folder / "unet-samples.png")
-    log = folder / "unet_training_log.csv"
-    fresh = not log.exists()
-    with log.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(COLUMNS)
-        writer.writerow([*figures, scores.one_sun, scores.colour, scores.landscape])
+    row = [*figures, scores.one_sun, scores.colour, scores.landscape]
+    append_row(folder / "unet_training_log.csv", COLUMNS, row)
     print(*figures, scores, flush=True)
-
-
-def _save(
-    folder: Path,
-    unet: UNet2DConditionModel,
-    ema: UNet2DConditionModel,
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    spent: float,
-) -> None:
-    states = {"model": unet.state_dict(), "ema": ema.state_dict(), "step": step, "spent": spent}
-    torch.save(states | {"optimiser": optimiser.state_dict()}, folder / "unet.tmp")
-    (folder / "unet.tmp").replace(folder / "unet.pt")
-
-
-def _resume(
-    folder: Path,
-    unet: UNet2DConditionModel,
-    ema: UNet2DConditionModel,
-    optimiser: torch.optim.Optimizer,
-) -> tuple[int, float]:
-    if not (folder / "unet.pt").exists():
-        return 0, 0.0
-    saved = torch.load(folder / "unet.pt", weights_only=True)
-    unet.load_state_dict(saved["model"])
-    ema.load_state_dict(saved["ema"])
-    optimiser.load_state_dict(saved["optimiser"])
-    return saved["step"], saved["spent"]

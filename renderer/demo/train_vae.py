@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
 
+from ..training.loop import TrainingState, cosine, follow, warmed_up
 from . import scenes
 from .parallel import agree, backward
 
@@ -110,7 +111,8 @@ def train_vae(rank: int, ranks: int, folder: Path, minutes: float) -> None:
     vae = new_vae()
     ema = copy.deepcopy(vae).requires_grad_(False)
     optimiser = torch.optim.AdamW(vae.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
-    step, spent = _resume(folder / "vae.pt", vae, ema, optimiser)
+    state, path = TrainingState(vae, ema, optimiser), folder / "vae.pt"
+    step, spent = state.restore(path)
     torch.manual_seed(step * ranks + rank)
     unseen_BCHW, saved_at = pictures(list(range(16))), spent
     with tqdm(desc="vae", initial=step, mininterval=20, disable=rank > 0) as bar:
@@ -118,8 +120,8 @@ def train_vae(rank: int, ranks: int, folder: Path, minutes: float) -> None:
             started = time.perf_counter()
             rng = np.random.default_rng((1, step, rank))
             x_BCHW = batch_of(rng, BATCH_OF_CROPS // ranks, step % 12 == 3)
-            rate = LEARNING_RATE * (0.01 + 0.99 * _cosine(spent / (minutes * 60)))
-            optimiser.param_groups[0]["lr"] = rate * min(1, (step + 1) / 100)
+            rate = LEARNING_RATE * cosine(spent / (minutes * 60))
+            optimiser.param_groups[0]["lr"] = rate * warmed_up(step, 100)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(vae, x_BCHW, shrink=step % 8 == 0)
             optimiser.zero_grad(set_to_none=True)
@@ -131,7 +133,7 @@ def train_vae(rank: int, ranks: int, folder: Path, minutes: float) -> None:
             if rank == 0 and (spent - saved_at > 60 or spent >= minutes * 60):
                 saved_at, quality = spent, psnr(ema, unseen_BCHW)
                 print(step, f"{spent:.0f}s loss {mean_loss:.4f} psnr {quality:.2f}", flush=True)
-                _save(folder / "vae.pt", vae, ema, optimiser, step, spent)
+                state.save(path, step, spent)
     if rank == 0:
         measure_latents(ema)
         ema.save_pretrained(folder / "vae")
@@ -143,15 +145,16 @@ def train_decoder(rank: int, ranks: int, folder: Path, minutes: float) -> None:
     vae.encoder.requires_grad_(False)
     ema = copy.deepcopy(vae).requires_grad_(False)
     optimiser = torch.optim.AdamW(vae.decoder.parameters(), LEARNING_RATE / 2, betas=(0.9, 0.99))
-    step, spent = _resume(folder / "decoder.pt", vae, ema, optimiser)
+    state, path = TrainingState(vae, ema, optimiser), folder / "decoder.pt"
+    step, spent = state.restore(path)
     unseen_BCHW, saved_at = pictures(list(range(16))), spent
     with tqdm(desc="decoder", initial=step, mininterval=20, disable=rank > 0) as bar:
         while spent < minutes * 60:
             started = time.perf_counter()
             rng = np.random.default_rng((3, step, rank))
             x_BCHW = batch_of(rng, BATCH_OF_CROPS // ranks, step % 12 == 3)
-            rate = LEARNING_RATE / 2 * (0.01 + 0.99 * _cosine(spent / (minutes * 60)))
-            optimiser.param_groups[0]["lr"] = rate * min(1, (step + 1) / 100)
+            rate = LEARNING_RATE / 2 * cosine(spent / (minutes * 60))
+            optimiser.param_groups[0]["lr"] = rate * warmed_up(step, 100)
             with torch.autocast("cpu", torch.bfloat16):
                 with torch.no_grad():
                     z_BCHW = vae.encode(x_BCHW).latent_dist.mode()
@@ -165,7 +168,7 @@ def train_decoder(rank: int, ranks: int, folder: Path, minutes: float) -> None:
             if rank == 0 and (spent - saved_at > 60 or spent >= minutes * 60):
                 saved_at = spent
                 print(step, f"{spent:.0f}s psnr {psnr(ema, unseen_BCHW):.2f}", flush=True)
-                _save(folder / "decoder.pt", vae, ema, optimiser, step, spent)
+                state.save(path, step, spent)
                 ema.save_pretrained(folder / "vae")
 
 
@@ -174,31 +177,6 @@ def batch_of(rng: np.random.Generator, number: int, whole: bool) -> Tensor:
     if whole:
         return pictures([int(seed) for seed in rng.integers(1 << 40, size=max(1, number // 3))])
     return crops(rng, number)
-
-
-def _save(
-    state: Path,
-    vae: AutoencoderKL,
-    ema: AutoencoderKL,
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    spent: float,
-) -> None:
-    states = {"model": vae.state_dict(), "ema": ema.state_dict(), "step": step, "spent": spent}
-    torch.save(states | {"optimiser": optimiser.state_dict()}, state.with_suffix(".tmp"))
-    state.with_suffix(".tmp").replace(state)
-
-
-def _resume(
-    state: Path, vae: AutoencoderKL, ema: AutoencoderKL, optimiser: torch.optim.Optimizer
-) -> tuple[int, float]:
-    if not state.exists():
-        return 0, 0.0
-    saved = torch.load(state, weights_only=True)
-    vae.load_state_dict(saved["model"])
-    ema.load_state_dict(saved["ema"])
-    optimiser.load_state_dict(saved["optimiser"])
-    return saved["step"], saved["spent"]
 
 
 @torch.no_grad()
@@ -214,14 +192,3 @@ def measure_latents(vae: AutoencoderKL) -> None:
         shift_factor=round(float(z_BCHW.mean()), 5),
         scaling_factor=round(1 / float(z_BCHW.std()), 5),
     )
-
-
-@torch.no_grad()
-def follow(ema: torch.nn.Module, model: torch.nn.Module, keep: float) -> None:
-    """Move the averaged weights towards the model's."""
-    for slow, fast in zip(ema.parameters(), model.parameters(), strict=True):
-        slow.lerp_(fast, 1 - keep)
-
-
-def _cosine(progress: float) -> float:
-    return 0.5 * (1 + float(np.cos(np.pi * min(1.0, progress))))

@@ -11,8 +11,6 @@ Shape suffixes: B batch (1 picture), C channels, H rows, W columns (h, w: of a c
 from __future__ import annotations
 
 import copy
-import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from frieze.cluster.comm import worlds as comms
 
 from ..autoencoders.infgen_network import PATCH, InfGenDecoder, Latent
 from ..autoencoders.infgen_positions import Window
+from .loop import cosine, follow, read, warmed_up, write
 from .timesteps import LogitNormal, Timesteps, loss_weight, sample
 
 STATE = "training.pt"
@@ -186,15 +185,12 @@ class FlowTraining:
     def rate(self) -> float:
         """Rises over the first steps and falls by a cosine to a hundredth at the end."""
         done = self.step_index / self.plan.steps if self.progress is None else self.progress
-        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        return self.plan.rate * min(1.0, (self.step_index + 1) / self.plan.warm_up) * fall
+        return self.plan.rate * warmed_up(self.step_index, self.plan.warm_up) * cosine(done)
 
-    @torch.no_grad()
     def _follow(self) -> None:
         """The average, which at first follows faster: a new network has no past."""
         keep = min(self.plan.ema, self.step_index / (self.step_index + 10))
-        for slow, fast in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            slow.lerp_(fast, 1 - keep)
+        follow(self.average, self.network, keep)
 
     def states(self) -> dict[str, Any]:
         """All that going on needs."""
@@ -215,14 +211,12 @@ class FlowTraining:
     def save(self, folder: Path) -> None:
         """Write all that going on needs, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{STATE}.part"
-        torch.save(self.states(), part)
-        os.replace(part, folder / STATE)
+        write(folder / STATE, self.states())
 
     def restore(self, folder: Path) -> None:
         """Go on from where `save` was called, if it was."""
-        if (folder / STATE).exists():
-            self.load_states(torch.load(folder / STATE, map_location="cpu", weights_only=True))
+        if (saved := read(folder / STATE)) is not None:
+            self.load_states(saved)
 
     def run(self, pictures: Pictures, tell: Callable[[int, float], None] | None = None) -> None:
         """All steps that are not done; `tell` hears of each, with its loss."""
