@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -122,8 +125,16 @@ def timings(folder: Path, sizes: list[int], minutes: float) -> Iterator[str]:
             yield f"| {' | '.join((*cells, *timed))} |"
 
 
-def peak(folder: Path, height: int, num_bands: int, park: str | None) -> int:
-    """Peak private bytes of drawing height x 512 pixels on so many bands that take turns."""
+def draw_bands(
+    folder: Path,
+    size: tuple[int, int],
+    num_bands: int,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> None:
+    """Draw rows x columns of pixels from a latent a quarter as large on bands that take turns.
+
+    What waits is parked on disk. Each rank works inside what `around` returns.
+    """
     from frieze.cluster.comm import line_up, solo, threads
     from frieze.cluster.layout import cut
     from frieze.renderer.autoencoders import infgen
@@ -132,36 +143,41 @@ def peak(folder: Path, height: int, num_bands: int, park: str | None) -> int:
     facts = describe("demo")
     model = load_family(facts.family).load(facts, RenderSpec(local=True), torch.device("cpu"))
     network = infgen.load(decoder_flops.facts_of(folder), torch.float32, torch.device("cpu"))
-    canvas = Canvas(1, height // 32, WIDTH // 32)
-    bands, rows = cut(canvas.height, num_bands), cut(height, num_bands, align=64)
+    canvas = Canvas(1, size[0] // 32, size[1] // 32)
+    bands, rows = cut(canvas.height, num_bands), cut(size[0], num_bands, align=64)
     x_BCTHW = torch.randn(1, facts.latent.channels, 1, canvas.height, canvas.width)
-    comms = (solo(),) if num_bands == 1 else threads(num_bands, turns=True, park=park)
+    comms = (solo(),) if num_bands == 1 else threads(num_bands, turns=True, park="disk")
 
     def rank(number: int) -> None:
         band: Band = bands[number]
-        asked = infgen.Enlargement((height, WIDTH), rows[number], 64, seed=0)
+        asked = infgen.Enlargement(size, rows[number], 64, seed=0)
         own = x_BCTHW[..., band.start : band.stop, :]
-        with torch.no_grad(), comms[number].turn():
+        with torch.no_grad(), comms[number].turn(), around():
             for _ in infgen.enlarged(network, model, own, bands, canvas, comms[number], asked):
                 pass
 
-    def everyone() -> None:
-        line_up(comms)
-        ranks = [threading.Thread(target=rank, args=(number,)) for number in range(num_bands)]
-        for thread in ranks:
-            thread.start()
-        for thread in ranks:
-            thread.join()
+    line_up(comms)
+    ranks = [threading.Thread(target=rank, args=(number,)) for number in range(num_bands)]
+    for thread in ranks:
+        thread.start()
+    for thread in ranks:
+        thread.join()
 
+
+def peak(folder: Path, height: int, num_bands: int) -> int:
+    """Peak private bytes of drawing height x 512 pixels on so many bands."""
     import sympy  # noqa: F401  what torch's dispatch modes import at first use is not decoding's
 
-    return memory.peak_while(threading.Thread(target=everyone))
+    draw = partial(draw_bands, folder, (height, WIDTH), num_bands)
+    return memory.peak_while(threading.Thread(target=draw))
 
 
 def peak_apart(folder: Path, height: int, num_bands: int) -> int:
-    """The same in a fresh process, parked on disk."""
+    """The same in a fresh process, whose threads free memory to one another."""
     command = [sys.executable, __file__, str(folder), "--peak", str(height), str(num_bands)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    alike = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=alike)
+    return int(run.stdout)
 
 
 def memories(folder: Path) -> Iterator[str]:
@@ -222,7 +238,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = decoder_of(asked.decoder, Path(scratch))
         if asked.peak:
-            print(peak(folder, *asked.peak, park="disk"))
+            print(peak(folder, *asked.peak))
             return
         print(f"{platform.machine()}, torch {torch.__version__}, one thread, float32")
         sizes = [int(size) for size in asked.sizes.split(",")]

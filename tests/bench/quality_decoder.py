@@ -47,9 +47,9 @@ levels. *stray firs*: pieces of the front ridge's colour off the ridge. *radius 
 sun's radius. *flecks ppm*: pixels whose colour is no mix of those around. *half off*: grey levels
 from the row's own picture of half the size, where it has one. *drift*: the block of 128 pixels
 whose tone is farthest from the small picture's, grey levels. *seam*: steepness at edges of blocks
-over that beside them. *token grid*: the steepest phase of 8 pixels over the flattest. *PSNR*:
-against the scene that was encoded. *seconds/MP*: CPU, one thread, of what follows the latent; of
-`auto` and what begins with it, of all."""
+over that at lines around them. *token grid*: the steepest phase of 8 pixels over the flattest.
+*PSNR*: against the scene that was encoded. *seconds/MP*: CPU, one thread, of what follows the
+latent; of `auto` and what begins with it, of all."""
 
 Task = tuple[Shelf, Source, int]
 Judged = list[tuple[Shelf, Source, int, dict[str, Estimate]]]

@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 SKY = 0.42  # rows above it are sky alone, in every scene
 ANGLES, FAR = 180, 1.25  # of rays from a sun's middle, and how many radii long they are
 STRANGE = 20.0  # grey levels of chroma beyond the neighbours' at which a pixel is a fleck
-SLIGHT = 8  # grey levels: seams are no steeper
+SLIGHT, PERIOD = 8, 16  # grey levels that seams have at most; pixels
 AROUND, BOX = 17, 5  # pixels of the neighbourhood, and of the boxes that it is averaged over
 
 
@@ -151,17 +151,17 @@ def _chroma(picture_HWC: Pixels) -> Tensor:
 
 
 def seam(picture_HWC: Pixels, edges: Sequence[int], dim: int = 0) -> tuple[float, float]:
-    """How steep a picture is across edges, and how steep beside them: alike where is no seam.
+    """How steep a picture is across edges, and how steep around: alike where there is no seam.
 
-    Mean absolute difference of neighbours at the edges, and of the lines within 8 of them; each
+    Mean absolute difference of neighbours at the edges, and at lines up to 32 beside them that are
+    whole `PERIOD`s away: tokens and cells end there as at the edge, so that a grid is no seam. Each
     counts up to `SLIGHT` grey levels: the picture's own edges are not what is looked for.
     """
     steep = _steepness(picture_HWC, dim)
-    at = [edge - 1 for edge in edges if 0 < edge <= len(steep)]
-    beside = {
-        line for edge in at for line in range(max(0, edge - 8), min(len(steep), edge + 9))
-    }.difference(at)
-    return float(steep[at].mean()), float(steep[sorted(beside)].mean())
+    at = {edge - 1 for edge in edges if 0 < edge <= len(steep)}
+    lines = {line + PERIOD * turn for line in at for turn in range(-2, 3)} - at
+    beside = [line for line in sorted(lines) if 0 <= line < len(steep)]
+    return float(steep[sorted(at)].mean()), float(steep[beside].mean())
 
 
 def grid(picture_HWC: Pixels, period: int = 8) -> float:

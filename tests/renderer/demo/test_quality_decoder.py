@@ -1,9 +1,15 @@
 """What the decoder's benchmark measures: nothing is found in scenes, and each fault is found."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from bench import quality_decoder_metrics as metrics
+from bench import quality_realesrgan as realesrgan
+from bench.quality_decoder_rows import Row, rows
 from frieze.renderer.demo import scenes
 
 SIDE = 512
@@ -75,3 +81,42 @@ def test_distances_are_those_of_their_definitions():
     checked = flat.copy()
     checked[::2] += 20
     assert metrics.away(checked, np.full((4, 4, 3), 110, np.uint8)) == 0
+
+
+NCNN = """7767517
+6 7
+Input data 0 1 data
+Split split 1 2 data a b
+Convolution conv 1 1 a c 0=12 1=3 4=1 5=1 6=324 9=2 -23310=1,2.000000e-01
+PReLU slope 1 1 c d 0=12
+PixelShuffle shuffle 1 1 d e 0=2
+Interp larger 1 1 b f 0=1 1=2.0 2=2.0
+BinaryOp add 2 1 e f out
+"""
+
+
+def test_a_network_of_ncnns_files_is_what_torch_makes_of_its_weights(tmp_path: Path):
+    torch.manual_seed(0)
+    weight, bias, slope = torch.randn(12, 3, 3, 3).half(), torch.randn(12), torch.rand(12)
+    (tmp_path / "net.param").write_text(NCNN)
+    tag = realesrgan.HALVES.to_bytes(4, "little")
+    numbers = (weight.numpy().tobytes(), bias.numpy().tobytes(), slope.numpy().tobytes())
+    (tmp_path / "net.bin").write_bytes(tag + b"".join(numbers))
+    x = torch.rand(1, 3, 8, 8)
+    hidden = F.leaky_relu(F.conv2d(x, weight.float(), bias, padding=1), 0.2)
+    expected = F.pixel_shuffle(F.prelu(hidden, slope), 2) + F.interpolate(x, scale_factor=2)
+    layers = realesrgan.parsed(tmp_path / "net")
+    torch.testing.assert_close(realesrgan.run(layers, x), expected)
+    (tmp_path / "net.bin").write_bytes(tag + b"".join(numbers) + bytes(4))
+    with pytest.raises(ValueError, match="bytes of weights"):
+        realesrgan.parsed(tmp_path / "net")
+
+
+def test_rows_of_other_weights_or_steps_are_kept_apart(tmp_path: Path):
+    (tmp_path / "config.json").write_text("{}")
+    one, other = (Row("InfGen", "infgen", str(tmp_path), steps) for steps in (1, 4))
+    before = one.digest
+    assert before != other.digest
+    (tmp_path / "weights.safetensors").write_bytes(b"1")
+    assert one.digest != before
+    assert len({row.digest for row in rows(tmp_path, (None, 1))}) == len(rows(tmp_path, (None, 1)))
