@@ -282,7 +282,7 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         low_B3hw = self.enlarged(latent, tokens.times(PATCH))
         parts = [noisy_B3hw, low_B3hw]
         if self.config.contrast:
-            parts.append(_contrast(low_B3hw))
+            parts.append(contrast(low_B3hw))
         return _as_convolved(torch.cat([part.to(self.dtype) for part in parts], dim=1))
 
     def _tokens(self, latent: Latent, tokens: Window, seed: int) -> Tensor:
@@ -333,7 +333,7 @@ def check_size(size: tuple[int, int]) -> None:
             )
 
 
-def _contrast(low_B3hw: Tensor) -> Tensor:
+def contrast(low_B3hw: Tensor) -> Tensor:
     """The picture less its means over boxes, by how much such differences are around."""
 
     def means(x: Tensor) -> Tensor:

@@ -47,14 +47,14 @@ class AdversarialPlan(FlowPlan):
 
     rate: float = 1e-4
     perceptual: float = 0.1
-    adversarial: float = 0.1
+    adversarial: float = 0.5
     most_ratio: float = 10.0
     width: int = 32
     discriminator_rate: float = 5e-4
     alone: int = 100
     least_lead: float = 0.05
-    penalty: float = 0.3
-    penalty_every: int = 16
+    penalty: float = 0.1
+    penalty_every: int = 8
     border: int = 1
     seed: int = 2
 
@@ -165,13 +165,13 @@ class AdversarialTraining(FlowTraining):
     def _examples(self, pictures: Pictures) -> Examples:
         """A step's crops, real and drawn, without their borders."""
         made = []
-        for item in range(self.comm.rank, self.plan.batch, self.comm.size):
+        for item in range(self.comm.rank, self.plan.groups, self.comm.size):
             crop = drawn_crop(self.plan, pictures, self.step_index, item)
-            latent = self.network.latent(*pictures.latents(crop.picture), crop.tokens)
+            latent = self.network.latent(*crop.latents(pictures), crop.tokens)
             window = crop.tokens.times(PATCH)
             low = self.network.enlarged(latent, window)
             drawn = residual(self.network, latent, crop, crop_noise(crop, low), 1)
-            target = pictures.crop(crop.picture, window)
+            target = crop.target(pictures)
             inner = judged(crop.tokens, self.plan.border).times(PATCH)
             gains = self.network.gains(latent, window)
             parts = (gains * (target - low), drawn, low, gains)

@@ -12,34 +12,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..autoencoders.infgen_network import _contrast as contrast
+from ..autoencoders.infgen_network import contrast
 
 KNOWN = 6  # channels: the enlarged decode, and its contrast
 LEAK = 0.2
+MOST = 8.0  # larger residuals, of stars that no latent tells of, are judged as such ones
 
 
 class PatchDiscriminator(nn.Module):
-    """A judgement, above 0 for real, of every 4 x 4 pixels by the 26 x 26 around them.
+    """Judgements, above 0 for real, of patches of two sizes, which count alike.
 
-    No layer normalises: batches are small, and the penalty of the slope does what norms are for.
+    `near` sees edges: every 4 x 4 pixels by the 26 x 26 around them; `far` sees what they enclose:
+    every 8 x 8 by the 54 x 54 around. No layer normalises: batches are small, and the penalty of
+    the slope does what norms are for.
     """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
+        self.down = nn.Sequential(
             nn.Conv2d(3 + KNOWN, width, 4, 2, 1),
             nn.LeakyReLU(LEAK),
             nn.Conv2d(width, 2 * width, 4, 2, 1),
             nn.LeakyReLU(LEAK),
-            nn.Conv2d(2 * width, 4 * width, 3, padding=1),
+        )
+        self.near = nn.Sequential(
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.LeakyReLU(LEAK),
+            nn.Conv2d(2 * width, 1, 3, padding=1),
+        )
+        self.far = nn.Sequential(
+            nn.Conv2d(2 * width, 4 * width, 4, 2, 1),
+            nn.LeakyReLU(LEAK),
+            nn.Conv2d(4 * width, 4 * width, 3, padding=1),
             nn.LeakyReLU(LEAK),
             nn.Conv2d(4 * width, 1, 3, padding=1),
         )
 
     def forward(self, residual_B3hw: Tensor, known_BKhw: Tensor) -> Tensor:
-        """Judgements [B, 1, H, W]."""
-        judged: Tensor = self.layers(torch.cat([residual_B3hw, known_BKhw], dim=1))
-        return judged
+        """Judgements [B, 1, H, W] of 4 x 4 pixels each, and those of the larger ones beside them.
+
+        Sides of what is judged are multiples of 8 pixels.
+        """
+        given = torch.cat([residual_B3hw.clamp(-MOST, MOST), known_BKhw], dim=1)
+        x_BCHW = self.down(given)
+        far_B1HW = F.interpolate(self.far(x_BCHW), scale_factor=2, mode="nearest")
+        return torch.cat([self.near(x_BCHW), far_B1HW], dim=3)
 
 
 def known(low_B3hw: Tensor) -> Tensor:

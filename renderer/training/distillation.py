@@ -48,12 +48,14 @@ class DistillationPlan(FlowPlan):
 
 
 def crop_noise(crop: Crop, like: Tensor) -> Tensor:
-    """The noise that a canvas of the crop's seed has there, [1, 3, h, w]."""
+    """The noise that a canvas has there, of the crop's seed and those after it, [B, 3, h, w]."""
     window = crop.tokens.times(PATCH)
-    made_3hw = noise(
-        crop.seed, 3, window.rows, window.columns, device=like.device, dtype=like.dtype
-    )
-    return made_3hw[None]
+    place = (3, window.rows, window.columns)
+    made = [
+        noise(crop.seed + index, *place, device=like.device, dtype=like.dtype)
+        for index in range(len(crop.pictures))
+    ]
+    return torch.stack(made)
 
 
 def residual(
@@ -85,7 +87,7 @@ class DistillationTraining(FlowTraining):
 
     def _loss(self, pictures: Pictures, item: int) -> Tensor:
         crop = drawn_crop(self.plan, pictures, self.step_index, item)
-        known = pictures.latents(crop.picture)
+        known = crop.latents(pictures)
         noise_B3hw = crop_noise(crop, known[1])
         with torch.no_grad():
             latent, steps = self.teacher.latent(*known, crop.tokens), self.plan.teacher_steps

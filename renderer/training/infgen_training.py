@@ -5,7 +5,8 @@ r_t = (1 - t) r + t eps, and the network gives r back; its error is weighed as t
 would be. Only the crop is drawn and noised, at its place on the canvas. What a step
 draws depends on its number alone, so a training that goes on makes the weights of one that never
 stopped.
-Shape suffixes: B batch (1 picture), C channels, H rows, W columns (h, w: of a crop).
+Pictures that are decoded at one size are learned from together, each at the same place.
+Shape suffixes: B pictures, C channels, H rows, W columns (h, w: of a crop).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from .loop import cosine, follow, read, warmed_up, write
 from .timesteps import LogitNormal, Timesteps, loss_weight, sample
 
 STATE = "training.pt"
+TOGETHER = 4  # pictures at most that a network is run on at once
+TRIES = 16  # pictures that are looked at for another of a size
 
 
 class Pictures(Protocol):
@@ -54,6 +57,11 @@ class FinitePictures(Protocol):
         """The largest enlargement of a picture's decode that a crop of it can be had at."""
 
 
+def group_size(batch: int) -> int:
+    """Examples that are run at once; the same on any number of workers."""
+    return max(1, min(TOGETHER, batch // 2))
+
+
 @dataclass(frozen=True)
 class FlowPlan:
     """How a decoder is trained.
@@ -78,6 +86,16 @@ class FlowPlan:
     autocast: bool = False
     seed: int = 0
 
+    @property
+    def groups(self) -> int:
+        """Of a batch, each run at once: two or more, where there are as many examples."""
+        return -(-self.batch // group_size(self.batch))
+
+    def together(self, item: int) -> int:
+        """Examples of a group."""
+        size = group_size(self.batch)
+        return min(size, self.batch - item * size)
+
     def __post_init__(self) -> None:
         if self.crop % PATCH or self.crop < PATCH:
             raise ValueError(f"crop {self.crop} is no multiple of {PATCH}")
@@ -85,23 +103,40 @@ class FlowPlan:
 
 @dataclass(frozen=True)
 class Crop:
-    """What one example is: a picture, the tokens of its canvas, a noise level, and its noise."""
+    """What examples are: pictures of a size, tokens of their canvas, noise levels, and noise."""
 
-    picture: int
+    pictures: tuple[int, ...]
     tokens: Window
-    time: float
+    times: tuple[float, ...]
     seed: int
+
+    @property
+    def time_B(self) -> Tensor:
+        """The noise levels, in float64."""
+        return torch.tensor(self.times, dtype=torch.float64)
+
+    def latents(self, pictures: Pictures) -> tuple[Tensor, Tensor]:
+        """Latents [B, C, H, W] of the pictures, and their exact decodes [B, 3, H, W]."""
+        both = zip(*(pictures.latents(number) for number in self.pictures), strict=True)
+        z_BCHW, picture_B3HW = (torch.cat(each) for each in both)
+        return z_BCHW, picture_B3HW
+
+    def target(self, pictures: Pictures) -> Tensor:
+        """The pictures themselves there, [B, 3, h, w]."""
+        window = self.tokens.times(PATCH)
+        return torch.cat([pictures.crop(number, window) for number in self.pictures])
 
 
 def drawn_crop(plan: FlowPlan, pictures: Pictures, step: int, item: int) -> Crop:
-    """The item-th example of a step, by their numbers alone; places are uniform on the canvas."""
+    """The item-th group of a step, by their numbers alone; places are uniform on the canvas."""
     key = (plan.seed * 1_000_003 + step) * 4099 + item
     generator = torch.Generator().manual_seed(key % 2**63)
-    picture = int(torch.randint(len(pictures), (1,), generator=generator))
+    numbers = _alike(pictures, plan.together(item), generator)
+    picture = numbers[0]
     u = torch.rand(3, generator=generator, dtype=torch.float64)
     least, most = plan.scales
     if isinstance(pictures, FinitePictures):
-        most = max(least, min(most, pictures.most_scale(picture)))
+        most = max(least, min(most, *(pictures.most_scale(number) for number in numbers)))
     scale, side = least * (most / least) ** float(u[0]), plan.crop // PATCH
     height, width = (
         max(side, round(pixels * scale / PATCH)) for pixels in pictures.decoded_size(picture)
@@ -110,34 +145,45 @@ def drawn_crop(plan: FlowPlan, pictures: Pictures, step: int, item: int) -> Crop
         int(float(v) * (most - side + 1)) for v, most in zip(u[1:], (height, width), strict=True)
     )
     rows, columns = range(top, top + side), range(left, left + side)
-    time = float(sample(plan.timesteps, 1, generator))
+    times = tuple(float(t) for t in sample(plan.timesteps, len(numbers), generator))
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    return Crop(picture, Window((height, width), rows, columns), time, seed)
+    return Crop(numbers, Window((height, width), rows, columns), times, seed)
+
+
+def _alike(pictures: Pictures, number: int, generator: torch.Generator) -> tuple[int, ...]:
+    """Pictures that are decoded at one size; the first again where no other is soon found."""
+    first = int(torch.randint(len(pictures), (1,), generator=generator))
+    found = [first]
+    for _ in range(number - 1):
+        tried = torch.randint(len(pictures), (TRIES,), generator=generator).tolist()
+        same = (n for n in tried if pictures.decoded_size(n) == pictures.decoded_size(first))
+        found.append(next(same, first))
+    return tuple(found)
 
 
 def flow_loss(
     network: InfGenDecoder, latent: Latent, crop: Crop, target_B3hw: Tensor, plan: FlowPlan
 ) -> Tensor:
-    """Weighed pseudo-Huber error of the clean residual on one crop."""
+    """Weighed pseudo-Huber error of the clean residuals on one crop, the mean over pictures."""
     window = crop.tokens.times(PATCH)
     low_B3hw = network.enlarged(latent, window)
     residual_B3hw = network.gains(latent, window) * (target_B3hw - low_B3hw)
     generator = torch.Generator().manual_seed(crop.seed)
     eps_B3hw = torch.randn(residual_B3hw.shape, generator=generator).to(residual_B3hw)
-    noisy_B3hw = torch.lerp(residual_B3hw, eps_B3hw, crop.time)
-    time_B = torch.tensor([crop.time], dtype=torch.float64, device=residual_B3hw.device)
+    time_B = crop.time_B.to(residual_B3hw.device)
+    noisy_B3hw = torch.lerp(residual_B3hw, eps_B3hw, time_B.to(eps_B3hw)[:, None, None, None])
     clean_B3hw = network(latent, crop.tokens, noisy_B3hw, time_B, crop.seed)
-    weight = float(loss_weight("sample", time_B, plan.least_time))
-    return weight * pseudo_huber(clean_B3hw - residual_B3hw, plan.quadratic)
+    weight_B = loss_weight("sample", time_B, plan.least_time).to(eps_B3hw)
+    return (weight_B * pseudo_huber(clean_B3hw - residual_B3hw, plan.quadratic)).mean()
 
 
 def pseudo_huber(error: Tensor, quadratic: float) -> Tensor:
-    """Mean of errors squared that are small beside `quadratic`, and 2 `quadratic` times large ones.
+    """Means [B] of errors squared that are small beside `quadratic`; large ones count linearly.
 
     The loss of Charbonnier; Song and Dhariwal (arXiv 2310.14189, sec. 3.3) train samplers with it.
     """
     square = error.float().square()
-    return (2 * square / (1 + (1 + square / quadratic**2).sqrt())).mean()
+    return (2 * square / (1 + (1 + square / quadratic**2).sqrt())).flatten(1).mean(dim=1)
 
 
 class FlowTraining:
@@ -164,8 +210,8 @@ class FlowTraining:
         total = 0.0
         kind = self.network.device.type
         with torch.enable_grad(), torch.autocast(kind, torch.bfloat16, enabled=plan.autocast):
-            for item in range(self.comm.rank, plan.batch, self.comm.size):
-                loss = self._loss(pictures, item) / plan.batch
+            for item in range(self.comm.rank, plan.groups, self.comm.size):
+                loss = self._loss(pictures, item) * plan.together(item) / plan.batch
                 loss.backward()
                 total += float(loss.detach())
         total = added_gradients(self.network, total, self.comm)
@@ -177,9 +223,8 @@ class FlowTraining:
 
     def _loss(self, pictures: Pictures, item: int) -> Tensor:
         crop = drawn_crop(self.plan, pictures, self.step_index, item)
-        latent = self.network.latent(*pictures.latents(crop.picture), crop.tokens)
-        target_B3hw = pictures.crop(crop.picture, crop.tokens.times(PATCH))
-        return flow_loss(self.network, latent, crop, target_B3hw, self.plan)
+        latent = self.network.latent(*crop.latents(pictures), crop.tokens)
+        return flow_loss(self.network, latent, crop, crop.target(pictures), self.plan)
 
     @property
     def rate(self) -> float:

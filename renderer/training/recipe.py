@@ -19,6 +19,7 @@ StageName = Literal["flow", "distillation", "adversarial"]
 STAGES: tuple[tuple[StageName, ...], ...] = (
     ("flow",),
     ("flow", "distillation"),
+    ("flow", "adversarial"),
     ("flow", "distillation", "adversarial"),
 )
 # Where they are not said to be others; a training by the clock, unless steps are asked for.

@@ -53,9 +53,9 @@ class Objective:
 
 
 OBJECTIVES = {
-    "flow": Objective(FlowTraining, FlowPlan, 8.0),
-    "distillation": Objective(DistillationTraining, DistillationPlan, 2.0, 0.25),
-    "adversarial": Objective(AdversarialTraining, AdversarialPlan, 2.0, 0.05),
+    "flow": Objective(FlowTraining, FlowPlan, 4.0),
+    "distillation": Objective(DistillationTraining, DistillationPlan, 1.0, 0.25),
+    "adversarial": Objective(AdversarialTraining, AdversarialPlan, 6.0, 0.15),
 }
 
 

@@ -21,6 +21,7 @@ from ..errors import NotFiniteError, PlanError, RenderCancelledError, SpecError
 from ..events import Event, Kind
 from ..planning import devices
 from ..spec.render_spec import RenderSpec
+from .infgen_training import TOGETHER, group_size
 from .pictures.sources import Data, data_of
 from .recipe import SCENES, Recipe
 from .stages import StageKind, check, stages
@@ -80,10 +81,11 @@ def _check_workers(recipe: Recipe, workers: RenderSpec) -> None:
             f"workers {workers.workers}..{workers.max_workers}: a training keeps the workers that "
             f"it begins with; --workers {workers.workers} works"
         )
-    if workers.workers > recipe.batch:
+    groups = -(-recipe.batch // group_size(recipe.batch))
+    if workers.workers > groups:
         raise PlanError(
-            f"{workers.workers} workers are more than the {recipe.batch} examples of a batch; "
-            f"--batch {workers.workers} or fewer workers work"
+            f"{workers.workers} workers are more than the {groups} groups of the {recipe.batch} "
+            f"examples of a batch; --batch {TOGETHER * workers.workers} or fewer workers work"
         )
     check(recipe)
 

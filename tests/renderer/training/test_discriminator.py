@@ -58,21 +58,29 @@ def test_the_penalty_is_of_the_slope_by_differences() -> None:
         many = beside.expand(len(nudges), -1, -1, -1)
         with torch.no_grad():
             sums = [judge(x + sign * nudges, many).sum(dim=(1, 2, 3)) for sign in (1, -1)]
-        return float(((sums[0] - sums[1]) / (2 * step)).square().sum()) / 4  # of 2 x 2 judgements
+        return (
+            float(((sums[0] - sums[1]) / (2 * step)).square().sum()) / 8
+        )  # of 2 x 2 judgements of each size
 
     assert penalty == pytest.approx(by_differences(1e-6), rel=1e-6)
     assert abs(penalty - 4 * by_differences(1e-6)) > EXACT_FLOAT64  # the control: another count
 
 
 def test_it_judges_beside_what_is_known() -> None:
-    judge, residual = PatchDiscriminator(4), torch.randn(1, 3, 48, 48)
-    low = torch.randn(1, 3, 48, 48) / 3
+    judge, residual = PatchDiscriminator(4), torch.randn(1, 3, 72, 72)
+    low = torch.randn(1, 3, 72, 72) / 3
     beside = known(low)
-    assert beside.shape == (1, KNOWN, 48, 48)
+    assert beside.shape == (1, KNOWN, 72, 72)
     first = judge(residual, beside)
-    assert first.shape == (1, 1, 12, 12)
+    assert first.shape == (1, 1, 18, 36)
     assert float((first - judge(residual, known(-low))).abs().max()) > CONTROL
     moved = residual.clone()
-    moved[..., :24, :] += 1  # 26 pixels around every four: judgements far below see none of it
-    assert torch.equal(judge(moved, beside)[..., 9:, :], first[..., 9:, :])
-    assert not torch.equal(judge(moved, beside)[..., 8, :], first[..., 8, :])
+    moved[..., :24, :] += 1
+    again = judge(moved, beside)
+    # Of 26 pixels around every four, and 54 around every eight: those far below see none of it.
+    for part, sees in ((slice(18), 8), (slice(18, None), 11)):
+        assert torch.equal(again[..., sees + 1 :, part], first[..., sees + 1 :, part])
+        assert not torch.equal(again[..., sees, part], first[..., sees, part])
+    far = 100 * residual.sign()  # a star's; the control: smaller ones differ
+    assert torch.equal(judge(far, beside), judge(2 * far, beside))
+    assert not torch.equal(judge(far / 100, beside), judge(far / 50, beside))

@@ -33,7 +33,7 @@ def flow(**options: Any) -> InfGenDecoder:
 
 def test_the_teacher_draws_as_a_render_does() -> None:
     made, pictures = flow(), Stripes()
-    crop = Crop(0, Window.whole((8, 8)), 1.0, seed=2**60 + 7)
+    crop = Crop((0,), Window.whole((8, 8)), (1.0,), seed=2**60 + 7)
     latent = made.latent(*pictures.latents(0))
     window = Window.whole((64, 64))
     drawn = made.draw(latent, window, seed=crop.seed, num_steps=3)
@@ -50,9 +50,9 @@ def far(training: DistillationTraining, student: InfGenDecoder, *, other: int = 
     pictures = Stripes()
     for step in range(1000, 1006):
         crop = drawn_crop(training.plan, pictures, step, 0)
-        known = pictures.latents(crop.picture)
+        known = crop.latents(pictures)
         noise = crop_noise(crop, known[1])
-        moved = Crop(crop.picture, crop.tokens, 1.0, crop.seed + other)
+        moved = Crop(crop.pictures, crop.tokens, (1.0,), crop.seed + other)
         made = residual(student, student.latent(*known), moved, crop_noise(moved, known[1]), 1)
         teacher = training.teacher
         expected = residual(teacher, teacher.latent(*known), crop, noise, 2)
@@ -115,9 +115,9 @@ def test_a_folder_of_it_draws_in_one_step(tmp_path: Path) -> None:
 
 
 def test_crops_are_a_flows_own() -> None:
-    plan = FlowPlan(steps=5, crop=16, scales=(1.0, 4.0), seed=1)
-    crop = drawn_crop(PLAN, Stripes(), 5, 1)
-    assert crop == drawn_crop(plan, Stripes(), 5, 1)
+    plan = FlowPlan(steps=5, batch=1, crop=16, scales=(1.0, 4.0), seed=1)
+    crop = drawn_crop(PLAN, Stripes(), 5, 0)
+    assert crop == drawn_crop(plan, Stripes(), 5, 0)
     assert crop_noise(crop, torch.zeros(1)).shape == (1, 3, 2 * PATCH, 2 * PATCH)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -45,8 +46,8 @@ def test_crops_are_of_the_canvas_and_by_their_numbers() -> None:
         assert window.rows.stop <= window.size[0]
         assert window.columns.stop <= window.size[1]
         assert 32 <= window.size[0] == window.size[1] <= 128
-        assert 0 < crop.time < 1
-    assert {crop.picture for crop in crops} == {0, 1, 2}
+        assert all(0 < time < 1 for time in crop.times)
+    assert {crop.pictures for crop in crops} == {(0,), (1,), (2,)}
     logs = torch.tensor([math.log2(crop.tokens.size[0] / 4) for crop in crops])
     assert float(logs.mean()) == pytest.approx(1, abs=0.1)  # log-uniform from 1 to 4
     edges = [crop.tokens for crop in crops if crop.tokens.rows.start == 0]
@@ -54,14 +55,45 @@ def test_crops_are_of_the_canvas_and_by_their_numbers() -> None:
     assert any(crop.tokens.rows.stop == crop.tokens.size[0] for crop in crops)
 
 
+class TwoSizes(Stripes):
+    """As tall as wide, and every third one wider."""
+
+    def decoded_size(self, number: int) -> tuple[int, int]:
+        return (32, 48) if number == 2 else (32, 32)
+
+
+def test_pictures_of_a_size_are_learned_from_together() -> None:
+    plan = FlowPlan(steps=1, batch=11, crop=16)
+    assert plan.groups == 3
+    assert [plan.together(item) for item in range(3)] == [4, 4, 3]
+    groups = [drawn_crop(plan, TwoSizes(), step, 0) for step in range(60)]
+    assert {len(crop.pictures) for crop in groups} == {4}
+    mixed = [crop.pictures for crop in groups if len(set(crop.pictures)) > 1]
+    assert mixed
+    assert all(2 not in pictures for pictures in mixed)  # it is the only one of its size
+    assert (2, 2, 2, 2) in [crop.pictures for crop in groups]
+    assert all(len(set(crop.times)) == 4 for crop in groups)
+    crop = drawn_crop(plan, TwoSizes(), 0, 2)
+    made, pictures = network(), TwoSizes()
+    latent = made.latent(*crop.latents(pictures), crop.tokens)
+    one = float(flow_loss(made, latent, crop, crop.target(pictures), plan))
+    alone = []
+    for index, (picture, time) in enumerate(zip(crop.pictures, crop.times, strict=True)):
+        own = dataclasses.replace(crop, pictures=(picture,), times=(time,))
+        latent = made.latent(*own.latents(pictures), crop.tokens)
+        target = crop.target(pictures)[index : index + 1]
+        alone.append(float(flow_loss(made, latent, own, target, plan)))
+    assert one == pytest.approx(sum(alone) / 3, rel=1e-5)  # at the start whatever the noise
+
+
 def test_the_loss_of_a_network_at_its_start_is_the_residuals_own() -> None:
     pictures, made = Stripes(), network()
     crop = drawn_crop(PLAN, pictures, 3, 0)
-    latent = made.latent(*pictures.latents(crop.picture))
-    target = pictures.crop(crop.picture, crop.tokens.times(8))
+    latent = made.latent(*crop.latents(pictures))
+    target = crop.target(pictures)
     window = crop.tokens.times(8)
     residual = made.gains(latent, window) * (target - made.enlarged(latent, window))
-    weight = 1 / max(crop.time, 0.12) ** 2
+    weight = 1 / max(crop.times[0], 0.12) ** 2
     plain = FlowPlan(steps=1, crop=16, quadratic=1e4)  # all errors are small beside it
     found = float(flow_loss(made, latent, crop, target, plain))
     assert found == pytest.approx(weight * float(residual.square().mean()), rel=1e-3)

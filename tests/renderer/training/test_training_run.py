@@ -219,7 +219,10 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
         ({"rate": "nan"}, ("rate = nan",)),
         ({"batch": "x"}, ("'--batch'", "valid integer")),
         ({"dtype": "float16"}, ("float16", "bfloat16")),
-        ({"workers": 3, "local": None}, ("3 workers are more than the 2 examples",)),
+        (
+            {"workers": 3, "local": None},
+            ("3 workers are more than the 2 groups of the 2 examples",),
+        ),
         ({"workers": "1..2"}, ("a training keeps the workers",)),
         ({"device": "cuda:7"}, ("device",)),
         ({"model": tmp_path / "nowhere"}, ("no model folder",)),
