@@ -39,7 +39,7 @@ Picture = Annotated[
 Size = Annotated[
     str | None,
     typer.Option(
-        help="WIDTHxHEIGHT in pixels, of the picture's shape, as 4096x3072",
+        help="WIDTHxHEIGHT in pixels, of the picture's shape, as 4096x3072; no default",
         rich_help_panel="Picture",
     ),
 ]
@@ -54,7 +54,7 @@ With = Annotated[
     Literal["infgen"],
     typer.Option(
         "--with",
-        help="what makes it larger: infgen, which decodes its latents at any size",
+        help="what makes it larger: infgen, which decodes its latents at any size, is the default",
         rich_help_panel="Model",
     ),
 ]
