@@ -56,8 +56,6 @@ def render(
 
     Options that are not given fall back to the preset, then to the defaults.
     """
-    from ..outputs.targets import store_of
-
     spec = merge(preset, prompt, size, fields)
     if dry_run:
         print_plan(spec, json)
@@ -65,12 +63,7 @@ def render(
     if not spec.prompt and prompt is None:
         raise SpecError('no prompt; give one, as frieze render "a red sun over blue mountains"')
 
-    check_begins(spec, continued)
-
-    def work(progress: Progress, cancel: threading.Event) -> RenderResult:
-        return draw(spec, exports=also or (), continued=continued, on_event=progress, cancel=cancel)
-
-    show(work, store_of(spec.out), {}, json=json, quiet=quiet)
+    begin(spec, also, continued, json=json, quiet=quiet)
 
 
 @takes_fields()
@@ -117,13 +110,25 @@ def resume(
             cancel=cancel,
         )
 
-    show(work, location(store, StoreError), changes, json=json, quiet=quiet)
+    _show(work, location(store, StoreError), changes, json=json, quiet=quiet)
 
 
-def check_begins(spec: RenderSpec, continued: bool) -> None:
-    """Raises `SpecError` where what is at --out would be both kept and replaced."""
+def begin(
+    spec: RenderSpec, also: list[str] | None, continued: bool, *, json: bool, quiet: bool
+) -> None:
+    """Draw into the spec's store, and show it; `continued`: or go on with what is there.
+
+    Raises `SpecError` where what is there would be both kept and replaced.
+    """
+    from ..outputs.targets import store_of
+
     if continued and spec.overwrite:
         raise SpecError("--continue keeps what is at --out and --overwrite replaces it; use one")
+
+    def work(progress: Progress, cancel: threading.Event) -> RenderResult:
+        return draw(spec, exports=also or (), continued=continued, on_event=progress, cancel=cancel)
+
+    _show(work, store_of(spec.out), {}, json=json, quiet=quiet)
 
 
 def print_plan(spec: RenderSpec, json: bool) -> None:
@@ -153,7 +158,7 @@ def print_plan(spec: RenderSpec, json: bool) -> None:
     result(as_json({**vars(plan), "estimate": estimate}, event="plan") if json else plan)
 
 
-def show(
+def _show(
     work: Callable[[Progress, threading.Event], RenderResult],
     store: Location,
     given: Mapping[str, Any],

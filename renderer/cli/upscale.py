@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..api import render as draw
 from ..checkpoints.decoder import OWN
 from ..errors import SpecError
 from ..spec.merging import merge
 from . import completions
 from .arguments import Also, Continue, DryRun, Json, Quiet
-from .render import check_begins, print_plan, show
+from .render import begin, print_plan
 from .spec_options import takes_fields
 
 if TYPE_CHECKING:
-    from ..driver.caller import RenderResult
     from ..spec.render_spec import RenderSpec
-    from ..terminal.progress import Progress
 
 # What an upscale may be asked for beside its own words.
 FIELDS = (
@@ -93,19 +89,12 @@ def upscale(
     It is enlarged as it is, by bicubic interpolation, and detail is added to that: nothing of it
     goes through the autoencoder and back. --size has its shape, in multiples of 8.
     """
-    from ..outputs.targets import store_of
-
     own = {"decoder": decoder, "num_frames": num_frames, "fps": fps}
     spec = with_frames(spec_of(picture, size, fields | own))
     if dry_run:
         print_plan(spec, json)
         return
-    check_begins(spec, continued)
-
-    def work(progress: Progress, cancel: threading.Event) -> RenderResult:
-        return draw(spec, exports=also or (), continued=continued, on_event=progress, cancel=cancel)
-
-    show(work, store_of(spec.out), {}, json=json, quiet=quiet)
+    begin(spec, also, continued, json=json, quiet=quiet)
 
 
 def spec_of(picture: str, size: str | None, fields: Mapping[str, Any]) -> RenderSpec:

@@ -107,9 +107,11 @@ def check_enlargement(spec: RenderSpec, source: Source, facts: ModelFacts) -> No
     # The longer side may be rounded to whole tokens, up or down.
     apart = abs(spec.height * columns - spec.width * rows)
     if apart >= PIXELS_A_TOKEN * min(rows, columns):
+        side = min(spec.height, spec.width)
+        larger = side if side > min(rows, columns) else 2 * min(rows, columns)
         raise PlanError(
             f"{what} is {columns}x{rows} pixels, and {spec.width}x{spec.height} has another shape, "
-            f"which nothing is cut off for; {_of_shape(min(spec.height, spec.width), source)} works"
+            f"which nothing is cut off for; {_of_shape(larger, source)} works"
         )
 
 

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import multiprocessing
 import os
 import shlex
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import features, quality_report, quality_rows, quality_store
+from bench.quality_processes import run
 from bench.quality_rows import Cell, Settings
 from bench.quality_store import Shelf
 from frieze.renderer.errors import FriezeError
@@ -67,24 +66,6 @@ def work(task: Task) -> str:
     return f"{what}, {time.monotonic() - began:.1f} s"
 
 
-def run(todo: Iterator[Task], jobs: int, until: float) -> None:
-    """All tasks, or as many as begin before `until` on the monotonic clock."""
-    if jobs == 1:
-        for task in todo:
-            if time.monotonic() > until:
-                return
-            print(work(task), flush=True)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (1,)) as pool:
-        futures = [pool.submit(work, task) for task in todo]
-        for done in as_completed(futures):
-            print(done.result(), flush=True)
-            if time.monotonic() > until:
-                pool.shutdown(cancel_futures=True)
-                return
-
-
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=64, help="of each row")
@@ -117,7 +98,7 @@ def main() -> None:
         shelves = [Shelf.of(asked.work, row, cell, settings) for row in rows]
         real = quality_store.real_shelf(asked.work, cell, settings)
         scenes = ((real, seed, False) for seed in range(quality_rows.REALS * number))
-        run(itertools.chain(tasks(shelves, number), scenes), asked.jobs, until)
+        run(work, itertools.chain(tasks(shelves, number), scenes), asked.jobs, until)
         found.append(quality_report.judged(asked.work, cell, shelves, number))
         command = shlex.join(["python", "tests/bench/quality.py", *sys.argv[1:]])
         quality_report.write(asked.out, found, command, settings)

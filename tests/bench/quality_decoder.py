@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +26,7 @@ from bench import features, quality_decoder_measures
 from bench.quality_decoder_latents import SOURCES, Source
 from bench.quality_decoder_rows import Row, Shelf, rows
 from bench.quality_metrics import Estimate
+from bench.quality_processes import run
 from bench.quality_report import machine
 from bench.quality_rows import REALS, Settings
 from frieze.renderer.checkpoints.shipped import SHIPPED
@@ -75,24 +74,6 @@ def work(task: Task) -> str:
     except FriezeError as error:
         return f"{what} FAILED: {error}"
     return f"{what}, {time.monotonic() - began:.1f} s"
-
-
-def run(todo: Iterator[Task], jobs: int, until: float) -> None:
-    """All tasks, or as many as begin before `until` on the monotonic clock."""
-    if jobs == 1:
-        for task in todo:
-            if time.monotonic() > until:
-                return
-            print(work(task), flush=True)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (1,)) as pool:
-        futures = [pool.submit(work, task) for task in todo]
-        for done in as_completed(futures):
-            print(done.result(), flush=True)
-            if time.monotonic() > until:
-                pool.shutdown(cancel_futures=True)
-                return
 
 
 def judged(shelves: Sequence[Shelf], number: int) -> Judged:
@@ -203,7 +184,7 @@ def main() -> None:
     number = QUICK if asked.quick else asked.pictures
     shelves = [Shelf(asked.work, row, asked.side, Settings()) for row in chosen(asked)]
     until = time.monotonic() + 60 * asked.minutes
-    run(tasks(shelves, number, asked.pictures_slow), asked.jobs, until)
+    run(work, tasks(shelves, number, asked.pictures_slow), asked.jobs, until)
     found = judged(shelves, number)
     write(asked.out, found, "python tests/bench/quality_decoder.py " + " ".join(sys.argv[1:]))
     if asked.sheets:

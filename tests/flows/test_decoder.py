@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from frieze.renderer import Event, RenderCancelledError, StoreError, render, resume
+from frieze.renderer import StoreError, resume
 from frieze.renderer.checkpoints.shipped import SHIPPED
 from frieze.renderer.store.store import Store
 from support.decoders import plain, saved
 from support.drawing import draw, grey_levels, pixels, small_spec
-from support.forkserver import Program
-from tolerances import AMPLE, CONTROL, GREY_LEVELS
+from support.unfinished import kill_at, stop_at
+from tolerances import CONTROL, GREY_LEVELS
 
 pytestmark = pytest.mark.usefixtures("kept_encoders")
 WISH: dict[str, Any] = {"width": 320, "height": 384, "chunk": 64, "num_inference_steps": 2}
@@ -71,52 +69,27 @@ def test_two_ranks_of_one_band_decode_rows_of_their_own(tmp_path: Path) -> None:
 def test_one_that_was_stopped_while_decoding_goes_on_to_the_same_bytes(
     tmp_path: Path, folder: Path, whole: Path
 ) -> None:
-    path, cancel = tmp_path / "a.zarr", threading.Event()
-
-    def listen(event: Event) -> None:
-        if event.kind == "block":
-            cancel.set()
-
-    with pytest.raises(RenderCancelledError):
-        render(small_spec(path, decoder=str(folder), **WISH), on_event=listen, cancel=cancel)
+    path = tmp_path / "a.zarr"
+    stop_at(small_spec(path, decoder=str(folder), **WISH), "block")
     there = len(Store.open(path).done())
     assert 0 < there < 30
     resume(path)
     assert np.array_equal(pixels(path), pixels(whole))
 
 
-KILLED = """
-import os, signal, sys
-from frieze.renderer import RenderSpec, render
-spec = RenderSpec.model_validate_json(sys.argv[1])
-kill = lambda event: event.kind == "block" and os.kill(os.getpid(), signal.SIGKILL)
-render(spec, on_event=kill)
-"""
-
-
 def test_one_that_was_killed_while_decoding_goes_on_to_the_same_bytes(
     tmp_path: Path, folder: Path, whole: Path
 ) -> None:
     path = tmp_path / "a.zarr"
-    spec = small_spec(path, decoder=str(folder), **WISH)
-    drawing = Program(KILLED, spec.model_dump_json())
-    drawing.communicate(timeout=AMPLE)
-    assert drawing.returncode == -signal.SIGKILL
+    kill_at(small_spec(path, decoder=str(folder), **WISH), "block")
     resume(path)
     assert np.array_equal(pixels(path), pixels(whole))
 
 
 def test_a_store_is_not_gone_on_with_by_another_decoder(tmp_path: Path, folder: Path) -> None:
     own = shutil.copytree(folder, tmp_path / "decoder")
-    path, cancel = tmp_path / "a.zarr", threading.Event()
-
-    def listen(event: Event) -> None:
-        if event.kind == "step":
-            cancel.set()
-
-    spec = small_spec(path, decoder=str(own), **WISH)
-    with pytest.raises(RenderCancelledError):
-        render(spec, on_event=listen, cancel=cancel)
+    path = tmp_path / "a.zarr"
+    stop_at(small_spec(path, decoder=str(own), **WISH), "step")
     config = (own / "config.json").read_text()
     (own / "config.json").write_text(json.dumps(json.loads(config) | {"num_steps": 2}))
     with pytest.raises(StoreError, match=r"was begun otherwise \(decoder: "):

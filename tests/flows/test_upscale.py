@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +10,13 @@ import pytest
 from PIL import Image
 
 from contracts.export import picture
-from frieze.renderer import Event, RenderCancelledError, RenderSpec, StoreError, render, resume
+from frieze.renderer import Event, RenderSpec, StoreError, render, resume
 from frieze.renderer.checkpoints.shipped import SHIPPED
 from frieze.renderer.store.store import Store
 from support.decoders import plain, saved
 from support.drawing import grey_levels, pixels
-from tolerances import AMPLE, CONTROL, GREY_LEVELS
+from support.unfinished import kill_at, stop_at
+from tolerances import CONTROL, GREY_LEVELS
 
 SIDES = (92, 64)  # rows that are no whole cells of the latent
 WISH: dict[str, Any] = {"height": 368, "width": 256, "chunk": 64, "local": True}
@@ -48,17 +45,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path, source: Path) 
 def spec(out: Path, folder: Path, source: Path, **fields: Any) -> RenderSpec:
     asked = {"out": str(out), "decoder": str(folder), "upscale": str(source)}
     return RenderSpec.model_validate(WISH | asked | fields)
-
-
-def stop_at_a_block(asked: RenderSpec) -> None:
-    cancel = threading.Event()
-
-    def listen(event: Event) -> None:
-        if event.kind == "block":
-            cancel.set()
-
-    with pytest.raises(RenderCancelledError):
-        render(asked, on_event=listen, cancel=cancel)
 
 
 def test_any_number_of_workers_makes_the_same(
@@ -99,29 +85,18 @@ def test_one_that_was_stopped_goes_on_to_the_same_bytes_without_its_picture(
 ) -> None:
     own, path = tmp_path / "own.png", tmp_path / "a.zarr"
     own.write_bytes(source.read_bytes())
-    stop_at_a_block(spec(path, folder, own))
+    stop_at(spec(path, folder, own), "block")
     assert 0 < len(Store.open(path).done()) < 24
     own.unlink()
     resume(path)
     assert np.array_equal(pixels(path), pixels(whole))
 
 
-KILLED = """
-import os, signal, sys
-from frieze.renderer import RenderSpec, render
-spec = RenderSpec.model_validate_json(sys.argv[1])
-kill = lambda event: event.kind == 'block' and os.kill(os.getpid(), signal.SIGKILL)
-render(spec, on_event=kill)
-"""
-
-
 def test_one_that_was_killed_goes_on_to_the_same_bytes(
     tmp_path: Path, folder: Path, source: Path, whole: Path
 ) -> None:
     path = tmp_path / "a.zarr"
-    asked = spec(path, folder, source).model_dump_json()
-    run = subprocess.run([sys.executable, "-c", KILLED, asked], capture_output=True, timeout=AMPLE)
-    assert run.returncode == -signal.SIGKILL, run.stderr
+    kill_at(spec(path, folder, source), "block")
     resume(path)
     assert np.array_equal(pixels(path), pixels(whole))
 
@@ -134,7 +109,7 @@ def test_what_became_of_its_picture_in_the_store_is_known(
     own.write_bytes(source.read_bytes())
     paths = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
     for path in paths:
-        stop_at_a_block(spec(path, folder, own))
+        stop_at(spec(path, folder, own), "block")
         chunk = path / "frieze" / "latents" / "upscale" / "c" / "0" / "0" / "0" / "1" / "0"
         chunk.write_bytes(bytes(255 - byte for byte in chunk.read_bytes()))
     resume(paths[0])

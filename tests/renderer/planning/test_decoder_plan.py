@@ -226,6 +226,7 @@ def test_bytes_of_an_upscale_are_of_what_it_loads_and_reads(tmp_path: Path, fold
         ({"width": 32, "height": 48}, "32x48 would be smaller; a larger size .* as 128x184"),
         ({"width": 256, "height": 256}, "has another shape, .*; 256x368 works"),
         ({"width": 256, "height": 360}, "has another shape, .*; 256x368 works"),
+        ({"width": 64, "height": 200}, "has another shape, .*; 128x184 works"),  # no larger one
         ({"decoder": None}, "what enlarges it is missing; give a decoder, a folder or 'infgen'"),
         ({"init": "a.png"}, "init is for what is denoised, .*; leave it out"),
         ({"stages": [{}]}, "stages is for what is denoised"),
