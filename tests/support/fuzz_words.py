@@ -125,7 +125,6 @@ DOORS: list[tuple[Any, str, Any]] = [
     (render, "draw", _render),
     (render, "finish", _resume),
     (render, "print_plan", lambda found, json: planned_if_ours(found)),
-    (upscale, "draw", _render),
     (upscale, "print_plan", lambda found, json: planned_if_ours(found)),
     (doctor, "_print_repetition", lambda found, detector, json: planned_if_ours(found)),
     (batch, "_run", _batch),
