@@ -335,22 +335,19 @@ def check_size(size: tuple[int, int]) -> None:
 
 def contrast(low_B3hw: Tensor) -> Tensor:
     """The picture less its means over boxes, by how much such differences are around."""
-
-    def means(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, BOX, 1, BOX // 2, count_include_pad=False)
-
-    apart = low_B3hw - means(low_B3hw)
-    return apart / (means(apart.square()).sqrt() + FLAT)
+    apart = low_B3hw - _means(low_B3hw, BOX)
+    return apart / (_means(apart.square(), BOX).sqrt() + FLAT)
 
 
 def _deviation(picture_B3HW: Tensor) -> Tensor:
     """Standard deviations over boxes, of the channels together: [B, 1, H, W]."""
+    apart_B3HW = picture_B3HW - _means(picture_B3HW, AROUND)
+    return _means(apart_B3HW.square().mean(dim=1, keepdim=True), AROUND).sqrt()
 
-    def means(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, AROUND, 1, AROUND // 2, count_include_pad=False)
 
-    apart_B3HW = picture_B3HW - means(picture_B3HW)
-    return means(apart_B3HW.square().mean(dim=1, keepdim=True)).sqrt()
+def _means(x_BCHW: Tensor, box: int) -> Tensor:
+    """Over the box around each pixel, as much of it as there is."""
+    return F.avg_pool2d(x_BCHW, box, 1, box // 2, count_include_pad=False)
 
 
 def _as_convolved(x_BCHW: Tensor) -> Tensor:

@@ -62,6 +62,11 @@ def group_size(batch: int) -> int:
     return max(1, min(TOGETHER, batch // 2))
 
 
+def num_groups(batch: int) -> int:
+    """Groups of such examples, which workers share."""
+    return -(-batch // group_size(batch))
+
+
 @dataclass(frozen=True)
 class FlowPlan:
     """How a decoder is trained.
@@ -89,7 +94,7 @@ class FlowPlan:
     @property
     def groups(self) -> int:
         """Of a batch, each run at once: two or more, where there are as many examples."""
-        return -(-self.batch // group_size(self.batch))
+        return num_groups(self.batch)
 
     def together(self, item: int) -> int:
         """Examples of a group."""

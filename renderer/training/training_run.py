@@ -21,7 +21,7 @@ from ..errors import NotFiniteError, PlanError, RenderCancelledError, SpecError
 from ..events import Event, Kind
 from ..planning import devices
 from ..spec.render_spec import RenderSpec
-from .infgen_training import TOGETHER, group_size
+from .infgen_training import TOGETHER, num_groups
 from .pictures.sources import Data, data_of
 from .recipe import SCENES, Recipe
 from .stages import StageKind, check, stages
@@ -81,7 +81,7 @@ def _check_workers(recipe: Recipe, workers: RenderSpec) -> None:
             f"workers {workers.workers}..{workers.max_workers}: a training keeps the workers that "
             f"it begins with; --workers {workers.workers} works"
         )
-    groups = -(-recipe.batch // group_size(recipe.batch))
+    groups = num_groups(recipe.batch)
     if workers.workers > groups:
         raise PlanError(
             f"{workers.workers} workers are more than the {groups} groups of the {recipe.batch} "
