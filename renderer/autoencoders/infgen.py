@@ -74,7 +74,7 @@ def load(facts: DecoderFacts, dtype: torch.dtype, device: torch.device) -> InfGe
     with as_model_error(folder, "be loaded"):
         network, info = InfGenDecoder.from_pretrained(
             folder,
-            torch_dtype=dtype,
+            torch_dtype=torch.promote_types(dtype, torch.float32),
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
@@ -83,6 +83,8 @@ def load(facts: DecoderFacts, dtype: torch.dtype, device: torch.device) -> InfGe
         raise ModelError(
             f"{folder} lacks {len(missing)} weights, {missing[0]} first; fetch the decoder anew"
         )
+    for weight in network.parameters():  # directions of positions keep their digits
+        weight.data = weight.data.to(dtype)
     finite.check_weights(network, folder)
     return network.to(device).eval().requires_grad_(False)
 

@@ -120,7 +120,14 @@ class INPE(nn.Module):
 
     def forward(self, window: Window) -> Tensor:
         """Positional tokens [H, W, C] of a window."""
-        points_HW3 = sphere(window).to(self.directions_N3)
-        angles_HWN = points_HW3 @ self.directions_N3.T
-        tokens: Tensor = self.network(torch.cat([angles_HWN.cos(), angles_HWN.sin()], dim=-1))
+        # In half precision neighbours on a large canvas would be at one place; products of matrices
+        # are rounded to it by autocast.
+        directions_N3 = self.directions_N3
+        directions_N3 = directions_N3.to(torch.promote_types(directions_N3.dtype, torch.float32))
+        points_HW3 = sphere(window).to(directions_N3)
+        x_HWN, y_HWN, z_HWN = (points_HW3[..., d, None] * directions_N3[:, d] for d in range(3))
+        angles_HWN = x_HWN + y_HWN + z_HWN
+        features_HWN = torch.cat([angles_HWN.cos(), angles_HWN.sin()], dim=-1)
+        weight = next(self.network.parameters())
+        tokens: Tensor = self.network(features_HWN.to(weight.dtype))
         return tokens

@@ -1,7 +1,8 @@
 """Train, export and judge the demo models: `python -m frieze.renderer.demo.train COMMAND --help`.
 
 Order: vae, bank, transformer, decoder, export, evaluate; then, with the exported autoencoder and
-CLIP, unet, export --unet, evaluate --unet. Trainings resume from the work folder.
+CLIP, unet, export --unet, evaluate --unet; and `frieze train decoder --data scenes --out FOLDER`,
+infgen --work FOLDER. Trainings resume from the work folder.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from diffusers import (
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ..autoencoders.infgen_network import InfGenDecoder
+from ..checkpoints.decoder import OWN
 from ..training.text_dropout import SD3_PROBABILITY
 from . import oracle, scenes
 from .models import new_schedule, new_text, new_transformer, new_unet
@@ -36,7 +39,8 @@ UNET_CHECKPOINT = Path(__file__).parent / "unet"
 KEPT = ("README.md",)
 # Chosen by the oracle: more steps at high noise, where the number of suns is decided.
 SHIFT = 3.0
-COMMANDS = ("vae", "bank", "transformer", "decoder", "unet", "export", "evaluate")
+COMMANDS = ("vae", "bank", "transformer", "decoder", "unet", "export", "infgen", "evaluate")
+AUTOENCODER = Path("vae", "diffusion_pytorch_model.safetensors")
 
 
 def export(folder: Path, checkpoint: Path) -> None:
@@ -81,6 +85,20 @@ def export_unet(folder: Path, checkpoint: Path, parts: Path) -> None:
     print(f"exported step {saved['step']} to {checkpoint}")
 
 
+def export_infgen(folder: Path, checkpoint: Path) -> Path:
+    """Write a decoder of any size in half precision as the model's own; gives its folder."""
+    network = InfGenDecoder.from_pretrained(folder)
+    network.register_to_config(_name_or_path="")
+    fresh, place = checkpoint / f"{OWN}.new", checkpoint / OWN
+    for weight in [*network.parameters(), *network.buffers()]:
+        weight.data = weight.data.half()
+    network.save_pretrained(fresh)
+    for path in [fresh, *fresh.iterdir()]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    shutil.rmtree(place, ignore_errors=True)
+    return fresh.rename(place)
+
+
 def _replace(
     checkpoint: Path, pipeline: DiffusionPipeline, hints: Mapping[str, object], log: Path
 ) -> None:
@@ -93,6 +111,8 @@ def _replace(
     for name in KEPT:
         if (checkpoint / name).exists():
             shutil.copy(checkpoint / name, fresh)
+    if (checkpoint / OWN).is_dir() and _same(checkpoint / AUTOENCODER, fresh / AUTOENCODER):
+        shutil.copytree(checkpoint / OWN, fresh / OWN)  # it is for latents of this autoencoder
     for path in fresh.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     old = checkpoint.with_name(f"{checkpoint.name}.old")
@@ -100,6 +120,10 @@ def _replace(
         checkpoint.rename(old)
     fresh.rename(checkpoint)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and one.read_bytes() == other.read_bytes()
 
 
 def evaluate(
@@ -206,6 +230,8 @@ def main() -> None:
     elif chosen.command == "unet":
         plan = UNetPlan(parts=CHECKPOINT, minutes=chosen.minutes)
         launch(train_unet, chosen.work, chosen.ranks, plan)
+    elif chosen.command == "infgen":
+        print(export_infgen(chosen.work, chosen.checkpoint or CHECKPOINT))
     elif chosen.command == "export" and chosen.unet:
         export_unet(chosen.work, chosen.checkpoint or UNET_CHECKPOINT, CHECKPOINT)
     elif chosen.command == "export":

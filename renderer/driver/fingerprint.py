@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import lora
+from ..checkpoints.decoder import OWN
 from ..outputs.targets import Targets
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.schedule_table import sampler
@@ -101,10 +102,11 @@ def fingerprint(about: Mapping[str, Any]) -> str:
 def weights_digest(folder: Path) -> str:
     """A digest of a model folder's weights and configs, of those behind links too.
 
-    Files past 256 MiB enter by size, first and last MiB: a full read of 24 GB would cost more
-    than it protects from. Files that did not change are not read again.
+    A decoder of any size that came into the folder later does not count: whoever draws with it
+    has its own digest. Files past 256 MiB enter by size, first and last MiB: a full read of 24 GB
+    would cost more than it protects from. Files that did not change are not read again.
     """
-    return _of_files(folder, WEIGHTS)
+    return _of_files(folder, WEIGHTS, without=OWN)
 
 
 def decoder_digest(folder: Path) -> str:
@@ -117,9 +119,12 @@ def texts_digest(folder: Path) -> str:
     return _of_files(folder, TEXTS)
 
 
-def _of_files(folder: Path, kinds: frozenset[str], *, is_flat: bool = False) -> str:
+def _of_files(
+    folder: Path, kinds: frozenset[str], *, is_flat: bool = False, without: str | None = None
+) -> str:
     there = folder.iterdir() if is_flat else _files(folder)
-    files = sorted(path for path in there if path.suffix in kinds and path.is_file())
+    counted = (path for path in there if path.relative_to(folder).parts[0] != without)
+    files = sorted(path for path in counted if path.suffix in kinds and path.is_file())
     stamps = (path.stat() for path in files)
     return _digest(
         folder, tuple((p, s.st_size, s.st_mtime_ns) for p, s in zip(files, stamps, strict=True))

@@ -100,6 +100,6 @@ def skeleton(decoder: DecoderFacts, dtype: torch.dtype) -> InfGenDecoder:
     with as_model_error(path, "be built from"), META:
         network = InfGenDecoder.from_config(config)
     assert isinstance(network, InfGenDecoder)
-    for weight in [*network.parameters(), *network.buffers()]:
+    for weight in network.parameters():
         weight.data = weight.data.to(dtype)
     return network.eval().requires_grad_(False)

@@ -191,3 +191,15 @@ def test_all_weights_learn(mode: str) -> None:
     noisy = torch.randn(1, 3, 64, 64)
     made(latent(made), tokens, noisy, torch.full((1,), 0.7)).square().mean().backward()
     assert not [name for name, weight in made.named_parameters() if weight.grad is None]
+
+
+def test_places_of_a_large_canvas_are_apart_in_half_precision() -> None:
+    """Positions are computed in more; the control computes them in half precision too."""
+    window = Window((512, 512), range(256, 257), range(512))
+    position = decoder(torch.float32).position
+    expected = position(window)
+    angles = (sphere(window).bfloat16() @ position.directions_N3.bfloat16().T).float()
+    rounded = position.network(torch.cat([angles.cos(), angles.sin()], dim=-1))
+    position.network.bfloat16()
+    assert largest(position(window).float(), expected) < 0.008
+    assert largest(rounded, expected) > 0.012

@@ -143,7 +143,7 @@ def test_a_decoder_that_does_not_fit_is_refused(
         ({"width": 1001}, "width 1001 is no multiple of 8, .*; the nearest that works is 1000"),
         ({"decoder": "/nowhere"}, "decoder '/nowhere': /nowhere is not there"),
         ({"decoder": __file__}, "is a file; a folder of an InfGen decoder works"),
-        ({"decoder": "infgen"}, "has no decoder of its own"),
+        ({"decoder": "infgen", "model": "demo-unet"}, "has no decoder of its own"),
         ({"workers": 17, "chunk": 16}, "more than the 16 rows of tokens .*; use at most 16"),
     ],
 )
@@ -233,7 +233,7 @@ def test_bytes_of_an_upscale_are_of_what_it_loads_and_reads(tmp_path: Path, fold
         ({"workers": 13, "chunk": 16}, "13 workers are more than the 12 rows .*; use at most 12"),
         ({"upscale": "/nowhere.png"}, "there is no file /nowhere.png"),
         ({"upscale": __file__}, "is neither a picture nor a clip"),
-        ({"decoder": "infgen"}, "has no decoder of its own"),
+        ({"decoder": "infgen", "model": "demo-unet"}, "has no decoder of its own"),
     ],
 )
 def test_an_upscale_that_cannot_be_is_refused(
