@@ -1,9 +1,13 @@
-"""Attention over a canvas that lies on many ranks: all of it, in windows, or both in fusion."""
+"""Attention over a canvas that lies on many ranks: all of it, in windows, pooled, or in fusion."""
 
 from .entropy import canvas_entropy as canvas_entropy
+from .entropy import pooled_entropy as pooled_entropy
 from .modifier import AttentionChange as AttentionChange
 from .modifier import AttentionModifier as AttentionModifier
 from .modifier import Unmodified as Unmodified
+from .pooled_attention import pooled_context_attention as pooled_context_attention
+from .pooled_context import PooledContext as PooledContext
+from .pooled_context import PooledDim as PooledDim
 from .region_attention import prompt_by_prompt as prompt_by_prompt
 from .region_attention import regional_attention as regional_attention
 from .region_attention import regional_cross_attention as regional_cross_attention

@@ -26,6 +26,9 @@ from frieze.kernels.decay import Decay, Frames
 from frieze.kernels.reference import finite
 
 from ..comm import AxisComms, Comm
+from ..layout import Band
+from .pooled_attention import pooled_mean_logits
+from .pooled_context import PooledContext
 from .sequence_parallel import Context, TokenLayout, fading
 
 
@@ -122,14 +125,53 @@ def canvas_entropy(
     fades = None if decay is None else fading(q, spread, decay)
     rows = _Rows(_Asker(q_text, scale), _Asker(q, scale), k_text, k, spread, fades)
     if pooled is None:
-        return _token_entropy(rows)
+        return _mean_entropy(rows, rows.image_partial())
     return _block_entropy(rows, _Blocks.of(spread, context, pooled))
 
 
-def _token_entropy(rows: _Rows) -> Tensor:
+def pooled_entropy(
+    q_BHSD: Tensor,
+    k_BHSD: Tensor,
+    *,
+    comms: AxisComms,
+    bands: Sequence[Band],
+    width: int,
+    pooled: PooledContext,
+    scale: float | None = None,
+    context: Context | None = None,
+    num_frames: int = 1,
+) -> Tensor:
+    """The same of pooled context, where a block of n tokens is n keys of one weight; entropy_BH.
+
+    So H = -sum p (log p - log n), which nears `canvas_entropy` as its cost does the windows'.
+    """
+    context = Context(0) if context is None else context
+    tokens = [num_frames * band.rows * width for band in bands]
+    spread = TokenLayout.of(q_BHSD, comms, tokens, context, num_frames)
+    (q_text, q_image), (k_text, k) = (context.split(x) for x in (q_BHSD, k_BHSD))
+    rows = _Rows(_Asker(q_text, scale), _Asker(q_image, scale), k_text, k, spread, None)
+
+    def ask(q: Tensor, keys: Sequence[Tensor]) -> AttentionPartial:
+        return _Asker(q, scale).mean_logit(keys[0])
+
+    found = pooled_mean_logits(
+        *(q_image, k, k_text),
+        comms=comms,
+        bands=bands,
+        width=width,
+        pooled=pooled,
+        ask=ask,
+        num_frames=num_frames,
+    )
+    flat = AttentionPartial(found.out_BHSD.flatten(2, 4), found.lse_BHS.flatten(2, 4))
+    return _mean_entropy(rows, flat)
+
+
+def _mean_entropy(rows: _Rows, image: AttentionPartial) -> Tensor:
+    """The mean over all queries; `image` are those of this rank and its heads."""
     spread, text = rows.spread, rows.text.q_BHSD
     total_BH = torch.zeros(text.shape[:2], dtype=torch.float64, device=text.device)
-    total_BH[:, spread.mine] = _entropies(rows.image_partial()).sum(-1)
+    total_BH[:, spread.mine] = _entropies(image).sum(-1)
     total_BH = _summed(total_BH, spread.comms.world)
     if text.shape[2]:
         total_BH = total_BH + _entropies(rows.text_partial()).sum(-1)

@@ -37,7 +37,8 @@ class AttentionChange:
     # Tokens to a side of the blocks whose entropy is measured; None measures tokens.
     pooled: int | None = None
     # What the image's queries ask instead of the whole canvas, from the rows and columns that the
-    # layer's tokens make on it. It goes with neither decay nor probe, which are of the canvas.
+    # layer's tokens make on it. It does not go with decay, and the probe is still of the canvas,
+    # through what is pooled of it.
     shape: Callable[[int, int], AttentionShape | None] | None = None
 
     @property

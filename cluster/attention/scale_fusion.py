@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,8 @@ from frieze.kernels.reference import wide
 
 from ..comm import AxisComms, Comm
 from ..layout import Band, LayoutError
+from .pooled_attention import pooled_context_attention
+from .pooled_context import PooledContext
 from .resizing import resized, resized_bands
 from .sequence_parallel import Context, canvas_attention, text_rows
 from .windowed_attention import window_attention
@@ -56,15 +58,22 @@ class ScaleFusion:
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """What the queries of a layer ask: windows alone, or windows and the canvas in fusion.
+    """What the queries of a layer ask: windows alone, or the canvas too, pooled or in fusion.
 
-    With a `grid` queries, keys and values are resized bicubically to so many rows and columns, of
-    which the windows are, no fewer than there are, and the answers are resized back.
+    What is `pooled` has windows of its own, which these must be, and is not fused.  With a `grid`
+    queries, keys and values are resized bicubically to so many rows and columns, of which the
+    windows are, no fewer than there are, and the answers are resized back.
     """
 
     windows: Windows
     fusion: ScaleFusion | None = None
     grid: tuple[int, int] | None = None
+    pooled: PooledContext | None = None
+
+    @staticmethod
+    def of_pooled(pooled: PooledContext) -> AttentionShape | None:
+        """Windows and the rest of the canvas pooled; None where that is all there is, as it is."""
+        return None if pooled.is_whole else AttentionShape(pooled.windows, pooled=pooled)
 
     @property
     def fuses_features(self) -> bool:
@@ -99,16 +108,18 @@ def shaped_attention(
         same = partial(shaped_attention, comms=comms, scale=scale, num_frames=num_frames)
         return _resized_attention(same, qkv, place, replace(shape, grid=None), context)
     (_, q), (k_text, k), (v_text, v) = (context.split(x) for x in qkv)
-    in_windows = partial(
-        window_attention,
-        *(q, k, v),
-        comms=comms,
-        bands=bands,
-        width=width,
-        scale=scale,
-        text=(k_text, v_text) if context.num_tokens else None,
-        num_frames=num_frames,
-    )
+    asked: dict[str, Any] = {
+        "comms": comms,
+        "bands": bands,
+        "width": width,
+        "scale": scale,
+        "text": (k_text, v_text) if context.num_tokens else None,
+        "num_frames": num_frames,
+    }
+    if shape.pooled is not None:
+        local = pooled_context_attention(q, k, v, pooled=shape.pooled, **asked)
+        return context.join(_of_text(qkv, context, comms, scale), local)
+    in_windows = partial(window_attention, q, k, v, **asked)
     fusion, image = shape.fusion, None
     if fusion is not None and fusion.coarse is None:
         tokens = [num_frames * band.rows * width for band in bands]

@@ -50,7 +50,7 @@ def window_attention(
     LayoutError if a token lies in no window, ValueError if the tokens do not add up.
     """
     tokens = [num_frames * band.rows * width for band in bands]
-    grids = _Grids(TokenLayout.of(q_BHSD, comms, tokens, Context(0), num_frames), bands, width)
+    grids = Grids(TokenLayout.of(q_BHSD, comms, tokens, Context(0), num_frames), bands, width)
     # Keys and values are stacked along the batch; nobody else holds the stack.
     kv = grids.of_tokens(torch.cat((k_BHSD, v_BHSD)))
     answers = _Answers(grids, grids.of_tokens(q_BHSD), scale, text)
@@ -62,7 +62,7 @@ def window_attention(
     return grids.to_tokens(answers.mean(windows).to(q_BHSD.dtype))
 
 
-class _Grids:
+class Grids:
     """Tokens as frames of rows and columns: [B, H, T, R, C, D] of this rank's Ulysses group."""
 
     def __init__(self, layout: TokenLayout, bands: Sequence[Band], width: int) -> None:
@@ -91,7 +91,7 @@ class _Answers:
     """What the windows answer this rank's queries, summed up."""
 
     def __init__(
-        self, grids: _Grids, q: Tensor, scale: float | None, text: tuple[Tensor, Tensor] | None
+        self, grids: Grids, q: Tensor, scale: float | None, text: tuple[Tensor, Tensor] | None
     ) -> None:
         self._grids, self._q, self._scale = grids, q, scale
         self._total = torch.zeros_like(q, dtype=wide(q.dtype))

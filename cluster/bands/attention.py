@@ -18,11 +18,13 @@ from frieze.kernels.decay import Decay
 from ..attention import (
     AttentionChange,
     AttentionModifier,
+    AttentionShape,
     Context,
     Regions,
     canvas_attention,
     canvas_entropy,
     fused_features,
+    pooled_entropy,
     prompt_by_prompt,
     regional_attention,
     regional_cross_attention,
@@ -89,14 +91,11 @@ class BandAttention:
         if self.modifier is not None:
             change = self.modifier.change(call.name, query, key)
         query, key, scale = change.q_BHSD, change.k_BHSD, change.scaled(scale)
+        shape = self._shape(function, (query, key, value), call, change)
         if change.probe is not None:
-            q, k, alone = _of_first_prompt(query, key, call)
-            place = self._place(function, (q, k, k), alone, change)
-            change.probe(canvas_entropy(q, k, pooled=change.pooled, scale=scale, **place))
-        if change.shape is not None:
-            shaped = self._shaped(function, (query, key, value), call, change, scale)
-            if shaped is not None:
-                return shaped
+            change.probe(self._entropy(function, query, key, call, change, shape, scale))
+        if shape is not None:
+            return self._shaped(function, (query, key, value), call, shape, scale)
         if _regions(call) is not None:
             return self._by_region(function, (query, key, value), call, change, scale)
         if self.is_whole and change.keeps_logits:  # all tokens are here
@@ -104,23 +103,64 @@ class BandAttention:
         place = self._place(function, (query, key, value), call, change)
         return canvas_attention(query, key, value, scale=scale, **place)
 
-    def _shaped(
+    def _shape(
         self,
         function: Any,
         qkv: tuple[Tensor, Tensor, Tensor],
         call: Call,
         change: AttentionChange,
-        scale: float | None,
-    ) -> Tensor | None:
-        """Attention in windows, with the canvas or without; None where the canvas is asked."""
-        assert change.shape is not None
+    ) -> AttentionShape | None:
+        """What the image's queries ask; None for the canvas."""
+        if change.shape is None:
+            return None
         self._token_counts(function, qkv, call)
         grid = self._grid(function, qkv[0], call)
         shape = change.shape(grid.rows, grid.columns)
-        if shape is None:
-            return None
-        if change.decay is not None or change.probe is not None:
-            raise refusal(function, qkv, "decay and entropy are of the canvas, not of windows")
+        if shape is not None and change.decay is not None:
+            raise refusal(function, qkv, "decay is of the canvas, not of windows")
+        return shape
+
+    def _entropy(
+        self,
+        function: Any,
+        query: Tensor,
+        key: Tensor,
+        call: Call,
+        change: AttentionChange,
+        shape: AttentionShape | None,
+        scale: float | None,
+    ) -> Tensor:
+        """Of the canvas, through what is pooled of it; of the first prompt, if there are several.
+
+        Windows alone would cut it off by their size; blocks of tokens are of the whole canvas.
+        """
+        q, k, alone = _of_first_prompt(query, key, call)
+        if shape is not None and shape.pooled is not None and change.pooled is None:
+            self._token_counts(function, (q, k, k), alone)
+            grid = self._grid(function, q, alone)
+            return pooled_entropy(
+                *(q, k),
+                comms=self.comms,
+                bands=grid.bands,
+                width=grid.columns,
+                pooled=shape.pooled,
+                scale=scale,
+                context=alone.context,
+                num_frames=grid.frames,
+            )
+        place = self._place(function, (q, k, k), alone, change)
+        return canvas_entropy(q, k, pooled=change.pooled, scale=scale, **place)
+
+    def _shaped(
+        self,
+        function: Any,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        call: Call,
+        shape: AttentionShape,
+        scale: float | None,
+    ) -> Tensor:
+        """Attention in windows, with the canvas or without."""
+        grid = self._grid(function, qkv[0], call)
         if shape.fuses_features:
             if call.context is not None:
                 raise refusal(
