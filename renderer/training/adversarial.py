@@ -47,11 +47,11 @@ class AdversarialPlan(FlowPlan):
 
     rate: float = 1e-4
     perceptual: float = 0.1
-    adversarial: float = 0.5
+    adversarial: float = 1.0
     most_ratio: float = 10.0
-    width: int = 32
-    discriminator_rate: float = 5e-4
-    alone: int = 100
+    width: int = 48
+    discriminator_rate: float = 1e-3
+    alone: int = 150
     least_lead: float = 0.05
     penalty: float = 0.1
     penalty_every: int = 8

@@ -29,6 +29,7 @@ from .loop import cosine, follow, read, warmed_up, write
 from .timesteps import LogitNormal, Timesteps, loss_weight, sample
 
 STATE = "training.pt"
+SMALL = 1e-12
 TOGETHER = 4  # pictures at most that a network is run on at once
 TRIES = 16  # pictures that are looked at for another of a size
 
@@ -72,6 +73,7 @@ class FlowPlan:
     """How a decoder is trained.
 
     `crop` pixels a side; `scales` are the least and the most enlargement, drawn log-uniformly.
+    A part `sought` of the crops lies where the decode lacks most of a picture, the rest anywhere.
     `least_time` bounds the weight of errors near the clean end, as in `loss_weight`. Errors beyond
     `quadratic` count by their size, so that a star that no latent tells of does not outweigh all
     ridges.
@@ -82,6 +84,7 @@ class FlowPlan:
     batch: int = 8
     crop: int = 64
     scales: tuple[float, float] = (1.0, 8.0)
+    sought: float = 0.5
     rate: float = 2e-3
     warm_up: int = 100
     ema: float = 0.995
@@ -133,7 +136,11 @@ class Crop:
 
 
 def drawn_crop(plan: FlowPlan, pictures: Pictures, step: int, item: int) -> Crop:
-    """The item-th group of a step, by their numbers alone; places are uniform on the canvas."""
+    """The item-th group of a step, by their numbers alone.
+
+    Places are uniform on the canvas, or as likely as the first picture's decode is wrong there:
+    most of a picture is sky, of which a decoder has nothing to learn.
+    """
     key = (plan.seed * 1_000_003 + step) * 4099 + item
     generator = torch.Generator().manual_seed(key % 2**63)
     numbers = _alike(pictures, plan.together(item), generator)
@@ -146,13 +153,34 @@ def drawn_crop(plan: FlowPlan, pictures: Pictures, step: int, item: int) -> Crop
     height, width = (
         max(side, round(pixels * scale / PATCH)) for pixels in pictures.decoded_size(picture)
     )
+    is_sought = float(torch.rand((), generator=generator, dtype=torch.float64)) < plan.sought
+    place = _lacking(pictures, picture, generator) if is_sought else None
     top, left = (
-        int(float(v) * (most - side + 1)) for v, most in zip(u[1:], (height, width), strict=True)
+        int(v * (most - side + 1)) if place is None else _around(centre, side, most)
+        for v, centre, most in zip(u[1:].tolist(), place or (0, 0), (height, width), strict=True)
     )
     rows, columns = range(top, top + side), range(left, left + side)
     times = tuple(float(t) for t in sample(plan.timesteps, len(numbers), generator))
     seed = int(torch.randint(2**62, (1,), generator=generator))
     return Crop(numbers, Window((height, width), rows, columns), times, seed)
+
+
+def _lacking(pictures: Pictures, number: int, generator: torch.Generator) -> tuple[float, float]:
+    """A place of a picture, in parts of its height and width, where its decode is wrong.
+
+    As likely as its error squared; a picture without one is looked at anywhere.
+    """
+    height, width = pictures.decoded_size(number)
+    _, decode_13HW = pictures.latents(number)
+    picture_13HW = pictures.crop(number, Window.whole((height, width)))
+    error_HW = (picture_13HW - decode_13HW)[0].square().mean(dim=0).cpu().double() + SMALL
+    index = int(torch.multinomial(error_HW.flatten(), 1, generator=generator))
+    return (index // width + 0.5) / height, (index % width + 0.5) / width
+
+
+def _around(centre: float, side: int, most: int) -> int:
+    """The first of `side` tokens about a place, given in parts of `most` tokens."""
+    return min(max(0, round(centre * most - side / 2)), most - side)
 
 
 def _alike(pictures: Pictures, number: int, generator: torch.Generator) -> tuple[int, ...]:

@@ -15,12 +15,16 @@ from ..spec.values import is_text
 
 SCENES = "scenes"
 StageName = Literal["flow", "distillation", "adversarial"]
-# Each begins with what those before it have learned, the first with a network that may be new.
+# Each begins with what those before it have learned, the first with a network that may be new,
+# or, where it is no flow, with one that a flow has trained: the recipe's start.
 STAGES: tuple[tuple[StageName, ...], ...] = (
     ("flow",),
     ("flow", "distillation"),
     ("flow", "adversarial"),
     ("flow", "distillation", "adversarial"),
+    ("distillation",),
+    ("adversarial",),
+    ("distillation", "adversarial"),
 )
 # Where they are not said to be others; a training by the clock, unless steps are asked for.
 MINUTES, BATCH, CROP, SCALE, RATE, PICTURES = 30.0, 8, 64, 8.0, 2e-3, 1000
@@ -66,6 +70,11 @@ class Recipe(BaseModel):
         if self.stages not in STAGES:
             known = ", or ".join(",".join(each) for each in STAGES)
             raise ValueError(f"stages {','.join(self.stages)} in that order; {known} works")
+        if self.stages[0] != "flow" and self.start is None:
+            raise ValueError(
+                f"stages {','.join(self.stages)} of a new network, which draws nothing yet; use "
+                f"start, a decoder that a flow has trained, or stages flow,{','.join(self.stages)}"
+            )
         if self.crop % PIXELS_A_TOKEN:
             near = max(1, round(self.crop / PIXELS_A_TOKEN)) * PIXELS_A_TOKEN
             raise ValueError(

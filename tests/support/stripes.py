@@ -21,7 +21,7 @@ class Stripes:
         return 32, 32
 
     def latents(self, number: int) -> tuple[Tensor, Tensor]:
-        picture = self.crop(number, Window.whole((32, 32)))
+        picture = self.crop(number, Window.whole(self.decoded_size(number)))
         z = F.avg_pool2d(picture, 8)
         return torch.cat([z, z[:, :1]], dim=1), F.avg_pool2d(picture, 3, 1, 1)
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
+from frieze.renderer.autoencoders.infgen_positions import Window
 from frieze.renderer.training.infgen_training import (
     FlowPlan,
     FlowTraining,
@@ -53,6 +55,30 @@ def test_crops_are_of_the_canvas_and_by_their_numbers() -> None:
     edges = [crop.tokens for crop in crops if crop.tokens.rows.start == 0]
     assert len(edges) > 40
     assert any(crop.tokens.rows.stop == crop.tokens.size[0] for crop in crops)
+
+
+class OneStar(Stripes):
+    """Black but for one light, of which the decode knows nothing."""
+
+    def crop(self, number: int, window: Window) -> Tensor:
+        sky = torch.full((1, 3, *window.size), -1.0)
+        row, column = (int(part * most) for part, most in zip(STAR, window.size, strict=True))
+        sky[:, :, row, column] = 1.0
+        return window.of(Window.whole(window.size), sky)
+
+    def latents(self, number: int) -> tuple[Tensor, Tensor]:
+        return torch.zeros(1, 4, 4, 4), torch.full((1, 3, 32, 32), -1.0)
+
+
+STAR = (0.8, 0.3)  # its place, in parts of the height and width
+
+
+@pytest.mark.parametrize(("sought", "least", "most"), [(1.0, 200, 200), (0.0, 0, 100)])
+def test_crops_lie_where_the_decode_is_wrong(sought: float, least: int, most: int) -> None:
+    plan = dataclasses.replace(PLAN, sought=sought)
+    crops = [drawn_crop(plan, OneStar(), step, 0).tokens for step in range(200)]
+    lit = sum(float(OneStar().crop(0, each.times(8)).max()) > 0 for each in crops)
+    assert least <= lit <= most
 
 
 class TwoSizes(Stripes):
@@ -105,7 +131,7 @@ def test_the_loss_of_a_network_at_its_start_is_the_residuals_own() -> None:
 @torch.enable_grad()
 def test_it_learns_and_the_average_follows() -> None:
     losses: list[float] = []
-    plan = FlowPlan(steps=40, batch=2, crop=16, warm_up=5, rate=5e-3, scales=(2.0, 2.0))
+    plan = FlowPlan(steps=40, batch=2, crop=16, warm_up=5, rate=5e-3, scales=(2.0, 2.0), sought=0.0)
     training = trained(plan, tell=lambda _, loss: losses.append(loss))
     assert len(losses) == 40
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])

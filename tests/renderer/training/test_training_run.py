@@ -214,7 +214,11 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
         ({"minutes": 1}, ("minutes and steps both given",)),
         ({"steps": 0}, ("steps = 0",)),
         ({"scale": 1}, ("scale = 1",)),
-        ({"stages": "distillation"}, ("stages distillation in that order", "flow,distillation")),
+        (
+            {"stages": "distillation,flow"},
+            ("stages distillation,flow in that order", "adversarial"),
+        ),
+        ({"stages": "distillation"}, ("of a new network", "use start", "flow,distillation")),
         ({"stages": "flow,sharp"}, ("stages", "'adversarial'")),
         ({"rate": "nan"}, ("rate = nan",)),
         ({"batch": "x"}, ("'--batch'", "valid integer")),
