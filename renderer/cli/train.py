@@ -74,8 +74,8 @@ def decoder(
         typer.Option(
             show_default=False,
             help="'flow,distillation' ends with a decoder that draws in one step, "
-            "'flow,adversarial' with a sharper one (frieze[train]); either alone goes on from --start; "
-            "default flow",
+            "'flow,adversarial' with a sharper one (frieze[train]); either goes on alone from "
+            "--start; default flow",
         ),
     ] = "flow",
     save_every: Annotated[
