@@ -10,6 +10,7 @@ import typer
 from ..checkpoints.decoder import OWN
 from ..errors import SpecError
 from ..spec.merging import merge
+from ..spec.roles import OF_AN_UPSCALE
 from . import completions
 from .arguments import Also, Continue, DryRun, Json, Quiet
 from .render import begin, print_plan
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # What an upscale may be asked for beside its own words.
 FIELDS = (
-    *("model", "revision", "variant", "dtype", "seed", "bits", "out", "overwrite"),
+    *(*OF_AN_UPSCALE, "out", "overwrite"),
     *("workers", "local", "park", "address", "device", "device_memory", "chunk", "timeout"),
     *("wait", "trace_digests", "dpi"),
 )

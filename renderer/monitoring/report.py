@@ -25,7 +25,7 @@ from ..store.thumbnail import thumbnail
 from . import run_log
 from .charts import Chart, bars, shares
 from .durations import clock, span
-from .reproduce import command
+from .reproduce import command, placeless
 from .status import Status, status
 from .time_left import Left
 
@@ -57,8 +57,8 @@ def _page(store: Store, found: Status) -> str:
     lines = run_log.read(store.path)
     about, name = store.provenance, store.path.stem
     picture = about.get("picture", {})
-    upscales = "upscale" in about.get("starts_from", {})
-    line, preset = command(picture, name, len(found.workers) or 1, upscales=upscales)
+    again = picture | placeless(store.run.get("spec") or {})
+    line, preset = command(again, name, len(found.workers) or 1)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -7,7 +7,23 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..checkpoints import lora
+from ..checkpoints.decoder import OWN
 from ..spec.render_spec import RenderSpec, StageSpec
+from ..spec.roles import OF_AN_UPSCALE
+
+# What a render reads beside its model. Where that lies is told to nobody: these names stand for it.
+FILES = {
+    "lora": "LORA",
+    "lora_2": "LORA_2",
+    "decoder": "DECODER",
+    "init": "INIT",
+    "upscale": "PICTURE",
+    "image": "IMAGE",
+    "mask": "MASK",
+    "edit": "MASK",
+}
+OF_ENLARGING = (*OF_AN_UPSCALE, "width", "height", "num_frames", "fps", "decoder")
 
 
 def option(field: str, value: Any) -> list[str]:
@@ -17,28 +33,51 @@ def option(field: str, value: Any) -> list[str]:
         return [flag if value else f"--no-{flag[2:]}"]
     if isinstance(value, Mapping):
         return [w for k, v in value.items() for w in (flag, f"{k}={json.dumps(v)}")]
-    if field == "edit":  # prompts; where their masks lie is told to nobody
-        value = [f"MASK={prompt}" for prompt in value]
     if isinstance(value, (list, tuple)):
         return [word for each in value for word in (flag, str(each))]
     return [flag, str(value)]
 
 
-def command(
-    picture: Mapping[str, Any], name: str, num_workers: int = 1, *, upscales: bool = False
-) -> tuple[str, str]:
+def placeless(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The files that a spec reads, by field, without where they lie; a model's own decoder is told.
+
+    Weights of LoRAs and the prompts of edits stay.
+    """
+    found: dict[str, Any] = {}
+    for name in FILES:
+        value = spec.get(name)
+        if isinstance(value, (list, tuple)):
+            value = [_placeless(name, each) for each in value]
+        elif value is not None and value != OWN:
+            value = FILES[name]
+        if value:
+            found[name] = value
+    return found
+
+
+def _placeless(name: str, entry: Any) -> str:
+    """An entry of a list: FILE, FILE=WEIGHT, or a mask and its prompt."""
+    if isinstance(entry, Mapping):
+        return f"{FILES[name]}={entry.get('prompt', '')}"
+    (each,) = lora.parse((str(entry),))
+    return FILES[name] if each.weight == 1 else f"{FILES[name]}={each.weight!r}"
+
+
+def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> tuple[str, str]:
     """The command line that draws a picture again, and the preset it needs, empty if none.
 
-    Fields at their defaults are left out; a cascade does not fit into flags. What an upscale
-    began with is told to nobody.
+    `picture` are the fields that decide its pixels. Those at their defaults are left out; a cascade
+    does not fit into flags.
     """
     defaults = RenderSpec().picture()
     given = {field: value for field, value in picture.items() if value != defaults.get(field)}
     prompt = str(picture.get("prompt", ""))
     is_flag_like = prompt.startswith("-")
     words = ["frieze", "render", *([] if is_flag_like else [prompt])]
-    if upscales:
-        words = ["frieze", "upscale", "PICTURE"]
+    upscale = given.pop("upscale", None)
+    if upscale is not None:
+        given = {field: value for field, value in given.items() if field in OF_ENLARGING}
+        words, is_flag_like = ["frieze", "upscale", str(upscale)], False
     stages = given.pop("stages", None)
     if stages:
         words += ["--preset", f"{name}.yaml"]

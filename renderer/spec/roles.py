@@ -26,6 +26,10 @@ class Role:
     came_later: bool = False
 
 
+# Of fields that decide pixels those with which an upscale is begun, beside its picture, its size,
+# its frames and its decoder; all others are about what is denoised.
+OF_AN_UPSCALE = ("model", "revision", "variant", "dtype", "seed", "bits")
+
 IN_PICTURE, IN_MODEL = Role("Picture"), Role("Model")
 IN_WORK = Role("Work", decides_pixels=False)
 IN_OUTPUT = Role("Output", decides_pixels=False)

@@ -105,8 +105,7 @@ class Recipe(BaseModel):
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if value is not None and value != field.default:
-                told = f"{value:g}" if isinstance(value, float) else str(value)
-                told = ",".join(value) if isinstance(value, tuple) else told
+                told = ",".join(value) if isinstance(value, tuple) else str(value)
                 words += [f"--{name}", told]
         return shlex.join([*words, *place, "--continue"])
 

@@ -16,9 +16,10 @@ from typer.main import get_command
 from contracts.export import make_store, picture
 from frieze.renderer import RenderCancelledError, RenderSpec, render
 from frieze.renderer.cli import app
+from frieze.renderer.cli.upscale import spec_of
 from frieze.renderer.monitoring.charts import HEIGHT, WIDTH, bars, shares
 from frieze.renderer.monitoring.report import report, run_seconds, runs, start_seconds
-from frieze.renderer.monitoring.reproduce import command
+from frieze.renderer.monitoring.reproduce import FILES, OF_ENLARGING, command, placeless
 from frieze.renderer.monitoring.run_log import read
 from frieze.renderer.spec import merging
 from support.command_line import frieze, refused
@@ -111,27 +112,105 @@ def test_many_steps_share_bars() -> None:
 def parsed(line: str, folder: Path, preset: str) -> RenderSpec:
     """What the command line of a report would draw."""
     program, verb, *words = shlex.split(line)
-    assert (program, verb) == ("frieze", "render")
+    assert program == "frieze"
     if preset:
         name = words[words.index("--preset") + 1]
         (folder / name).write_text(preset)
         words = [str(folder / name) if word == name else word for word in words]
-    given = get_command(app.app).commands["render"].make_context("render", words).params
-    own = {name: given.pop(name) for name in ("preset", "prompt", "size")}
+    given = get_command(app.app).commands[verb].make_context(verb, words).params
+    own = {name: given.pop(name, None) for name in ("preset", "prompt", "size")}
     fields = {name: value for name, value in given.items() if name in RenderSpec.model_fields}
+    if verb == "upscale":
+        return spec_of(given["picture"], own["size"], fields)
     return merging.merge(own["preset"], own["prompt"], own["size"], fields)
+
+
+def again(spec: RenderSpec) -> dict[str, Any]:
+    """What a report knows of what decided the pixels."""
+    told = {name: value for name, value in spec.picture().items() if name not in FILES}
+    return told | placeless(spec.model_dump(mode="json"))
+
+
+# A value beside its default of each field that decides pixels, and how files are told.
+OTHER: dict[str, Any] = {
+    "prompt": NASTY,
+    "negative_prompt": "-b",
+    "model": "demo-unet",
+    "revision": "r",
+    "variant": "fp16",
+    "lora": ("/a/b c.safetensors=0.512345678", "/a/c.safetensors"),
+    "lora_2": ("/a/b=0.5",),
+    "decoder": "/a/d",
+    "quantization": "q",
+    "height": 512,
+    "storage_dtype": "float8_e5m2",
+    "width": 768,
+    "num_frames": 5,
+    "fps": 12.5,
+    "init": "/a/i.png",
+    "strength": 0.123456789,
+    "upscale": "/a/u.png",
+    "image": "/a/f.png",
+    "mask": "/a/m.png",
+    "edit": ({"mask": "/a/e.png", "prompt": "a=b"},),
+    "edit_stage": 2,
+    "num_inference_steps": 3,
+    "guidance_scale": 0.0,
+    "guidance_scale_2": 2.5,
+    "true_cfg_scale": 3.5,
+    "max_sequence_length": 7,
+    "seed": 12,
+    "method": "ntk",
+    "method_options": {"factor": 2.5, "axes": "hw"},
+    "shift": 1.25,
+    "dtype": "bfloat16",
+    "bits": 16,
+    "strategy": "other",
+    "stages": ({"scale": 0.5, "steps": 3}, {"prompt": NASTY}),
+}
+TOLD: dict[str, Any] = {
+    "lora": ["LORA=0.512345678", "LORA"],
+    "lora_2": ["LORA_2=0.5"],
+    "decoder": "DECODER",
+    "init": "INIT",
+    "image": "IMAGE",
+    "mask": "MASK",
+    "upscale": "PICTURE",
+    "edit": [{"mask": "MASK", "prompt": "a=b"}],
+}
+
+
+@pytest.mark.parametrize("verb", ["render", "upscale"])
+def test_every_field_that_decides_pixels_is_in_the_command(verb: str, tmp_path: Path) -> None:
+    """Each alone, and all together; no path is. Fields that are not of an upscale are left out."""
+    assert set(OTHER) == set(RenderSpec().picture())
+    upscale = {"upscale": OTHER["upscale"], "decoder": "infgen"} if verb == "upscale" else {}
+    names = [name for name in OTHER if verb == "upscale" or name != "upscale"]
+    own = [name for name in names if verb == "render" or name in (*OF_ENLARGING, "upscale")]
+    wishes = [{name: OTHER[name]} for name in names if name != "edit_stage"]
+    for wish in [*wishes, {name: OTHER[name] for name in names}]:
+        spec = RenderSpec(**upscale | wish)
+        line, preset = command(again(spec), "again", 3)
+        assert line.startswith(f"frieze {verb} ")
+        assert "/a" not in line
+        made = parsed(line, tmp_path, preset)
+        expected = {**spec.picture(), **{name: TOLD[name] for name in TOLD if name in wish}}
+        expected |= {"upscale": "PICTURE"} if upscale else {}
+        assert {n: made.picture()[n] for n in own} == {n: expected[n] for n in own}
+        left = [name for name in wish if name not in own]
+        assert all(made.picture()[name] == RenderSpec().picture()[name] for name in left)
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {"prompt": NASTY, "height": 512, "width": 768, "seed": 12},
-        {"prompt": "-x", "negative_prompt": "", "lora": ("a b.safetensors=0.5", "c.safetensors")},
+        {"prompt": "-x", "negative_prompt": ""},
         {"prompt": "two\nlines", "method": "ntk", "method_options": {"factor": 2.5, "axes": "hw"}},
         {"prompt": "p", "stages": ({"scale": 0.5, "steps": 3}, {"start": 0.6, "prompt": NASTY})},
         {"prompt": "p", "bits": 16, "guidance_scale": 0.0, "num_frames": 5, "fps": 12.5},
     ],
-    ids=["plain", "lists", "options", "cascade", "numbers"],
+    ids=["plain", "flag", "options", "cascade", "numbers"],
 )
 def test_the_command_draws_the_same_picture(fields: dict[str, Any], tmp_path: Path) -> None:
     spec = RenderSpec(**fields)
@@ -141,11 +220,12 @@ def test_the_command_draws_the_same_picture(fields: dict[str, Any], tmp_path: Pa
     assert (made.workers, made.out) == (3, "again.zarr")
 
 
-def test_the_command_of_an_upscale_is_one() -> None:
-    spec = RenderSpec(height=512, width=768, seed=3, upscale="/home/someone/a.png")
-    line, preset = command(spec.picture() | {"upscale": None}, "again", 2, upscales=True)
-    words = "--size 768x512 --seed 3 --workers 2 --out again.zarr"
-    assert (line, preset) == (f"frieze upscale PICTURE {words}", "")
+@pytest.mark.parametrize("field", ["decoder", "lora", "seed"])
+def test_control_without_a_field_it_is_another_picture(field: str, tmp_path: Path) -> None:
+    spec = RenderSpec(**{"prompt": "p", field: OTHER[field]})
+    told = {name: value for name, value in again(spec).items() if name != field}
+    made = parsed(*(command(told, "again")[0], tmp_path, ""))
+    assert made.picture()[field] != TOLD.get(field, OTHER[field])
 
 
 def test_control_another_seed_is_another_command() -> None:
