@@ -28,14 +28,14 @@ _FORMULAS: Mapping[Any, Callable[..., int]] = {
 
 
 class FlopCount(TorchDispatchMode):
-    """While active, counts what this thread's operations cost.
+    """While active, counts what this thread's operations cost, in all and those of attention.
 
     `results` spares running what meta tensors were asked before.
     """
 
     def __init__(self, results: MetaResults | None = None) -> None:
         super().__init__()
-        self.total = 0
+        self.total = self.attention = 0
         self._results = results
 
     def __torch_dispatch__(
@@ -49,7 +49,10 @@ class FlopCount(TorchDispatchMode):
         results = self._results
         out = func(*args, **kwargs) if results is None else results.run(func, args, kwargs)
         if (formula := _FORMULAS.get(func.overloadpacket)) is not None:
-            self.total += formula(*args, **kwargs, out_val=out)
+            flops = formula(*args, **kwargs, out_val=out)
+            self.total += flops
+            if "scaled_dot_product" in func.overloadpacket.__name__:
+                self.attention += flops
         return out
 
 

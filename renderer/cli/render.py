@@ -143,7 +143,8 @@ def print_plan(spec: RenderSpec, json: bool) -> None:
     plan = planned(spec)
     if json or plan.changes_network:
         _ = plan.cost  # from here on the plan's text says it too
-    is_counted = json or plan.is_estimated or spec.lora or spec.lora_2
+    # What is encoded to be enlarged again may cost more than all else, which is to be told.
+    is_counted = json or plan.is_estimated or spec.lora or spec.lora_2 or plan.num_encoded
     ample = None if is_counted else memory_check.ample(plan)
     if ample is not None:
         enough, memory = (size / GIB for size in ample)

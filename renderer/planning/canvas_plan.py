@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from frieze.cluster.layout import Band, Mesh
@@ -76,12 +76,15 @@ class CanvasPlan:
         if self.decoder is None:
             return found
         from .decoder_memory import Enlarged, with_decoder
+        from .flop_trace import encoding
 
         stages = [
             Enlarged(self.stages[n].canvas, _pixels(self, n), self.enlarges(n), size, rows)
             for n, size, rows in self.enlargements
         ]
-        return with_decoder(found, self.decoder, self.spec, stages)
+        found = with_decoder(found, self.decoder, self.spec, stages)
+        flops, attention = encoding(self.facts, self.spec, self.stages)
+        return replace(found, encoder_flops=flops, attention_flops=attention)
 
     @cached_property
     def cost(self) -> RenderCost:
@@ -116,6 +119,11 @@ class CanvasPlan:
     def num_denoised(self) -> int:
         """Stages that have steps; those after them encode what the decoder enlarges again."""
         return sum(stage.num_steps > 0 for stage in self.stages)
+
+    @property
+    def num_encoded(self) -> int:
+        """Those: the picture of an upscale, and what the decoder's rounds have made."""
+        return len(self.stages) - self.num_denoised
 
     @property
     def num_steps(self) -> int:
@@ -238,6 +246,12 @@ def _table(plan: CanvasPlan) -> list[str]:
             f"{name.replace('_', ' ')} {size / GIB:.2f}" for name, size in plan.estimate.rows()
         )
         total = plan.estimate.bytes_per_device / GIB
+        if flops := plan.estimate.encoder_flops:
+            part = plan.estimate.attention_flops / flops
+            lines.append(
+                f"encoding  {flops / 1e12:.3g} TFLOP by the autoencoder, {part:.2f} of them for "
+                "attention, which grows with the square of a picture's cells"
+            )
         if flops := plan.estimate.decoder_flops:
             lines.append(f"decoding  {flops / 1e12:.3g} TFLOP by the decoder, at most")
         lines.append(f"memory    {total:.2f} GiB on each device: {', '.join(parts)}")

@@ -59,11 +59,14 @@ def with_decoder(
     most, flops = 0, 0
     for stage in stages:
         with as_model_error(Path(decoder.folder), "be run as its config says"):
-            needed, counted = _block(network, stage, spec.seed)
+            needed, known, drawn = _block(network, stage, spec.seed)
         if not stage.stored:  # the exact decode, on every rank
             needed += 4 * spec.num_frames * 3 * stage.source[0] * stage.source[1]
         most = max(most, needed)
-        flops += counted * -(-stage.size[0] // stage.rows_per_block) * spec.num_frames
+        blocks = -(-stage.size[0] // stage.rows_per_block)
+        # What is not read by rows is taken up once, by each worker that draws.
+        times = blocks if stage.stored else min(blocks, spec.workers)
+        flops += (known * times + drawn * blocks) * spec.num_frames
     weights = sum(x.numel() * x.element_size() for x in network.state_dict().values())
     return dataclasses.replace(
         estimate,
@@ -74,8 +77,11 @@ def with_decoder(
     )
 
 
-def _block(network: InfGenDecoder, stage: Enlarged, seed: int) -> tuple[int, int]:
-    """Bytes and operations of a block in the middle."""
+def _block(network: InfGenDecoder, stage: Enlarged, seed: int) -> tuple[int, int, int]:
+    """Bytes of a block in the middle, and operations: of what is known of the latent, of drawing.
+
+    The latents of a clip are held whole.
+    """
     rows = min(stage.rows_per_block, stage.size[0])
     top = (stage.size[0] - rows) // 2
     window = Window(stage.size, range(top, top + rows), range(stage.size[1]))
@@ -86,11 +92,13 @@ def _block(network: InfGenDecoder, stage: Enlarged, seed: int) -> tuple[int, int
         return torch.empty(1, 3, len(rows), columns, device=META)
 
     with LiveBytes(workspace) as live, flop_count() as count, torch.no_grad():
-        z_BCHW = torch.empty(1, network.config.latent_channels, *canvas, device=META)
+        channels = network.config.latent_channels
+        z_BCHW = torch.empty(stage.canvas.frames, channels, *canvas, device=META)[:1]
         anchor = infgen.Anchor(stage.source, read)
         latent = infgen.latent(network, z_BCHW, anchor, 0, window if stage.stored else None)
+        known = count.total
         network.draw(latent, window, seed=seed)
-    return live.peak.num_bytes, count.total
+    return live.peak.num_bytes, known, count.total - known
 
 
 def skeleton(decoder: DecoderFacts, dtype: torch.dtype) -> InfGenDecoder:

@@ -26,7 +26,8 @@ class Estimate:
     conditioning and activations, of which `in_flight` came from other workers. `decode` and
     `encode` are the autoencoder's. `text` is the text encoders', which are gone before the rest
     is loaded. `host` is each worker's memory on the host: the noise, drawn whole. `decoder_flops`
-    are the operations of a decoder of any size, of all workers together.
+    are the operations of a decoder of any size, of all workers together, `encoder_flops` those of
+    encoding what it enlarges, of which `attention_flops` are by pairs of cells.
     """
 
     weights: int
@@ -37,6 +38,8 @@ class Estimate:
     text: int = 0
     host: int = 0
     decoder_flops: int = 0
+    encoder_flops: int = 0
+    attention_flops: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
 
     @property

@@ -21,12 +21,13 @@ from frieze.cluster.comm import phantom
 from frieze.cluster.layout import Band, Canvas, Mesh
 from frieze.kernels.flop_count import flop_count
 from frieze.kernels.meta_attention import tracing
+from frieze.kernels.meta_results import MetaResults
 
 from ..extrapolation.method import Method
 from ..files.library_errors import as_model_error
 from ..models.family import BandPlace
 from ..models.meta_models import treated
-from .memory_trace import MemoryTrace
+from .memory_trace import META, MemoryTrace, skeleton
 from .stage_costs import RenderCost, StageCost, StepCost, WindowCost
 from .step_kinds import StepKind
 
@@ -52,6 +53,29 @@ def cost(
     with as_model_error(Path(facts.folder), "be run as its configs say"):
         trace = FlopTrace(MemoryTrace(facts, spec, mesh, guidance, method))
         return RenderCost(tuple(trace.stage(n, stage) for n, stage in enumerate(stages)))
+
+
+@torch.no_grad()
+def encoding(facts: ModelFacts, spec: RenderSpec, stages: Sequence[StagePlan]) -> tuple[int, int]:
+    """FLOPs of encoding what the stages without steps enlarge, and those of its attention.
+
+    That asks all cells of a picture for each of them. `ModelError` for a config that fails.
+    """
+    total, attention, results = 0, 0, MetaResults()
+    with as_model_error(Path(facts.folder), "be run as its configs say"):
+        model, _ = skeleton(facts, spec)
+        for stage in (stage for stage in stages if not stage.num_steps):
+            canvas, downscale = stage.canvas, facts.latent.downscale
+            frames, times = (spec.num_frames, 1) if facts.video else (1, spec.num_frames)
+            size = (canvas.height * downscale, canvas.width * downscale)
+            with (
+                tracing("cpu"),
+                band_mode(phantom(0, 1), [Band(0, canvas.height)], canvas=canvas),
+                flop_count(results) as count,
+            ):
+                model.encoded(torch.empty((1, 3, frames, *size), device=META))
+            total, attention = total + times * count.total, attention + times * count.attention
+    return total, attention
 
 
 @dataclass

@@ -228,8 +228,8 @@ class MemoryTrace:
 
     @torch.no_grad()
     def encode(self, stage: StagePlan, rank: int | None = None) -> Peak:
-        """Peak of encoding a share of a picture or clip."""
-        return self._encoding(stage, rank, self._num_frames(stage))
+        """Peak of encoding a share of a picture or clip; one of pictures takes each frame."""
+        return self._encoding(stage, rank, self._num_frames(stage) if self.facts.video else 1)
 
     @torch.no_grad()
     def animate(self, stage: StagePlan, rank: int | None = None) -> Peak:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
+from frieze.kernels.flop_count import flop_count
 from frieze.kernels.live_bytes import LiveBytes
 from frieze.renderer.autoencoders import infgen
 from frieze.renderer.autoencoders.infgen_positions import Window
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.errors import FriezeError
-from frieze.renderer.planning import memory_check
+from frieze.renderer.planning import decoder_memory, memory_check
 from frieze.renderer.planning.canvas_plan import CanvasPlan
+from frieze.renderer.planning.estimate import fits
 from frieze.renderer.planning.plan import plan
 from frieze.renderer.worker import model_cache
 from support.decoders import saved
@@ -84,6 +87,41 @@ def test_its_memory_and_operations_are_counted(folder: Path) -> None:
         network.draw(known, window, seed=0)
     assert live.peak.num_bytes <= with_it.decode
     assert with_it.decode < 2 * max(live.peak.num_bytes, without.decode)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_known_of_the_latent_costs_once_a_worker(folder: Path, workers: int) -> None:
+    made = planned(folder, 512, 512, chunk=64, workers=workers)
+    assert made.decoder is not None
+    network = decoder_memory.skeleton(made.decoder, torch.float32)
+    window = Window((512, 512), range(192, 256), range(512))
+    z, low = (torch.empty(shape, device="meta") for shape in [(1, 16, 32, 32), (1, 3, 256, 256)])
+    with torch.no_grad(), flop_count() as count:
+        known = network.latent(z, low)
+        once = count.total
+        network.draw(known, window, seed=0)
+    each = count.total - once
+    assert once > 0
+    assert made.estimate.decoder_flops == workers * once + 8 * each
+    assert made.estimate.encoder_flops == 0
+
+
+def test_what_attention_of_rounds_costs_is_counted_and_told(tmp_path: Path) -> None:
+    """It grows with the square of a picture's cells; bytes do not, and still may be too many."""
+    own, source = saved(tmp_path / "decoder", largest_scale=2.0), picture(tmp_path)
+    channels = 64
+    made = planned(own, 256, 368, upscale=str(source), num_frames=2)
+    first, second = 12 * 8, 23 * 16
+    flops = [4 * cells**2 * channels for cells in (first, second)]
+    assert made.estimate.attention_flops == 2 * sum(flops)
+    assert made.estimate.encoder_flops > 2 * sum(flops)
+    assert f"{made.estimate.attention_flops / made.estimate.encoder_flops:.2f} of them" in str(made)
+    larger = planned(own, 1024, 1472, upscale=str(picture(tmp_path, 256, 368)))
+    assert larger.estimate.attention_flops > 15**2 * sum(flops)
+    assert larger.estimate.encode < 20 * made.estimate.encode
+    heaviest = dataclasses.replace(larger.estimate, decode=0)
+    assert "encoding needs" in str(fits(heaviest, heaviest.weights + heaviest.encode))
+    assert fits(heaviest, 2 * (heaviest.weights + heaviest.encode)) is None
 
 
 def changed(**changes: Any) -> Callable[[Path], None]:
