@@ -96,7 +96,10 @@ def _run_reference(q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor, scale: float)
     per_query = q_BHSD.shape[0] * q_BHSD.shape[1] * k_BHKD.shape[2]
     length = max(1, LOGIT_ELEMENTS // per_query)
     if q_BHSD.is_meta:  # no run of queries holds more than the first
-        out, lse = reference.attend(q_BHSD[:, :, :length], k_BHKD, v_BHKE, scale=scale)
+        from .flop_count import standing_for_attention
+
+        with standing_for_attention(max(1.0, q_BHSD.shape[2] / length)):
+            out, lse = reference.attend(q_BHSD[:, :, :length], k_BHKD, v_BHKE, scale=scale)
         return out.new_empty((*q_BHSD.shape[:3], out.shape[3])), lse.new_empty(q_BHSD.shape[:3])
     parts = [
         reference.attend(q_part, k_BHKD, v_BHKE, scale=scale)

@@ -88,7 +88,7 @@ def _models() -> Iterator[dict[Any, Any]]:
     """What this process has loaded, with weights and without."""
     for module, name in (
         ("worker.model_cache", "_LOADED"),
-        ("planning.memory_trace", "_SKELETONS"),
+        ("planning.meta_render", "_SKELETONS"),
     ):
         if found := sys.modules.get(f"frieze.renderer.{module}"):
             yield getattr(found, name)

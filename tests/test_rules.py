@@ -95,7 +95,7 @@ COMMANDS = {
         *("out", "overwrite", "workers", "local", "park", "address", "device", "device_memory"),
         *("chunk", "timeout", "wait", "trace_digests", "dpi"),
     ],
-    "plan": ["prompt", "preset", "size", "json"],
+    "plan": ["prompt", "preset", "size", "cost", "json"],
     "config": ["prompt", "preset", "size", "full"],
     "resume": [
         *("store", "also", "overwrite", "json", "quiet"),

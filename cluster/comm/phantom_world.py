@@ -17,18 +17,25 @@ from .collectives import Comm
 from .messages import CommError, Like, Pending
 
 Receiving = Callable[[], AbstractContextManager[Any]]
+Sending = Callable[[Sequence[int]], None]
 
 
 class PhantomComm(Comm):
     """One rank of a world in which nobody else exists and nothing is sent."""
 
     def __init__(
-        self, rank: int, size: int, device: torch.device | str, receiving: Receiving
+        self,
+        rank: int,
+        size: int,
+        device: torch.device | str,
+        receiving: Receiving,
+        sending: Sending,
     ) -> None:
         super().__init__(rank, size, 0.0, device)
-        self._receiving = receiving
+        self._receiving, self._sending = receiving, sending
 
     def _post(self, sends: Mapping[int, Tensor], receives: Mapping[int, Like], tag: int) -> Pending:
+        self._sending([x.numel() * x.element_size() for x in sends.values()])
         with self._receiving():
             sent = [x.contiguous() for x in sends.values()]
             received = {
@@ -55,7 +62,9 @@ class PhantomComm(Comm):
     def group(self, ranks: Sequence[int]) -> Comm:
         """As many phantoms as `ranks`, numbered in the order given."""
         super().group(ranks)  # refuses what cannot be
-        return PhantomComm(ranks.index(self.rank), len(ranks), self.device, self._receiving)
+        return PhantomComm(
+            ranks.index(self.rank), len(ranks), self.device, self._receiving, self._sending
+        )
 
     def abort(self, reason: str) -> None:
         """Nobody hears it."""
@@ -70,11 +79,13 @@ def phantom(
     *,
     device: torch.device | str = "meta",
     receiving: Receiving = nullcontext,
+    sending: Sending = lambda _: None,
 ) -> Comm:
     """Rank `rank` of `size`, alone; what it receives and copies to send is made in `receiving()`.
 
-    CommError unless 0 <= rank < size.
+    `sending` is told the bytes of each message that is posted together. CommError unless
+    0 <= rank < size.
     """
     if not 0 <= rank < size:
         raise CommError(f"rank {rank} is not one of the {size} ranks")
-    return PhantomComm(rank, size, device, receiving)
+    return PhantomComm(rank, size, device, receiving, sending)

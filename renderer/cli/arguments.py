@@ -42,6 +42,15 @@ Quiet = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="print the plan and stop", rich_help_panel="Output")
 ]
+Cost = Annotated[
+    bool,
+    typer.Option(
+        "--cost",
+        help="count FLOPs, bytes between ranks and seconds, which takes a few; done without asking "
+        "where memory is counted",
+        rich_help_panel="Output",
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="replace files that are there", rich_help_panel="Output")
 ]

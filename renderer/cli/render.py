@@ -24,6 +24,7 @@ from ..terminal.text import remark, result
 from .arguments import (
     Also,
     Continue,
+    Cost,
     DryRun,
     Json,
     Overwrite,
@@ -71,6 +72,7 @@ def plan(
     prompt: Prompt = None,
     preset: Preset = None,
     size: Size = None,
+    cost: Cost = False,
     json: Json = False,
     **fields: Any,
 ) -> None:
@@ -78,7 +80,7 @@ def plan(
 
     Takes the options of `frieze render`.
     """
-    print_plan(merge(preset, prompt, size, fields), json)
+    print_plan(merge(preset, prompt, size, fields), json, is_costed=cost)
 
 
 @takes_fields(
@@ -131,17 +133,17 @@ def begin(
     _show(work, store_of(spec.out), {}, json=json, quiet=quiet)
 
 
-def print_plan(spec: RenderSpec, json: bool) -> None:
-    """Print a plan; bytes are counted, in seconds, for JSON and where they may be short.
+def print_plan(spec: RenderSpec, json: bool, is_costed: bool = False) -> None:
+    """Print a plan; bytes and work are counted, in seconds, for JSON and where bytes may be short.
 
-    FLOPs are counted for JSON and where a method changes the network.
+    Work is counted where that `is_costed` too, or a method changes the network.
     """
     from ..planning import memory_check
     from ..planning.plan import plan as planned
     from ..spec.units import GIB
 
     plan = planned(spec)
-    if json or plan.changes_network:
+    if is_costed or plan.changes_network:
         _ = plan.cost  # from here on the plan's text says it too
     # What is encoded to be enlarged again may cost more than all else, which is to be told.
     is_counted = json or plan.is_estimated or spec.lora or spec.lora_2 or plan.num_encoded
@@ -150,12 +152,15 @@ def print_plan(spec: RenderSpec, json: bool) -> None:
         enough, memory = (size / GIB for size in ample)
         note = f"memory    less than {enough:.2f} GiB on each device, which has {memory:.1f}"
         result(plan, f"{note}; --json counts it")
+        if not plan.is_costed:
+            result("cost      --cost counts FLOPs, bytes between ranks and seconds")
         return
     from ..planning import weight_names
 
     for text in weight_names.check(plan.facts, plan.spec):
         remark(f"warning: {text}")
     estimate = plan.estimate  # this too
+    _ = plan.cost
     result(as_json({**vars(plan), "estimate": estimate}, event="plan") if json else plan)
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from frieze.cluster.thread_value import ThreadValue
-from frieze.kernels.flop_count import add_flops, current_flops
+from frieze.kernels.flop_count import add_work, current_work
+from frieze.kernels.work import Work
 
 from ..checkpoints import lora
 from ..checkpoints.configs import read_json
@@ -150,20 +151,20 @@ def _form(layer: nn.Module) -> tuple[Any, ...]:
 
 
 class _StandIn:
-    """Gives results of the same shapes as a layer's last ones, at the same count of FLOPs."""
+    """Gives results of the same shapes as a layer's last ones, at the same cost."""
 
     def __init__(self, name: str, layer: nn.Module) -> None:
         self._name = name
         self._last: Any = None
-        self._flops = 0
+        self._work = self._before = Work()
         layer.register_forward_pre_hook(self._begin)
         layer.register_forward_hook(self._keep)
 
     def _begin(self, layer: nn.Module, args: Any) -> None:
-        self._flops = -current_flops()
+        self._before = current_work()
 
     def _keep(self, layer: nn.Module, args: Any, output: Any) -> None:
-        self._flops += current_flops()
+        self._work = current_work() - self._before
         self._last = tree_map_only(Tensor, _Shape, output)
 
     def result(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -171,7 +172,7 @@ class _StandIn:
         alike = _alike.get()
         if alike is not None and not alike(self._name, name):
             return forward(*args, **kwargs)
-        add_flops(self._flops)
+        add_work(self._work)
         return tree_map_only(_Shape, _Shape.made, self._last)
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from frieze.cluster.layout import Band, Mesh
 
 from ..checkpoints import lora
 from ..checkpoints.decoder import DecoderFacts
 from ..checkpoints.facts import ModelFacts
+from ..costs.cost_table import cost_table
+from ..costs.stage_costs import RankCost, RenderCost
 from ..extrapolation.method import Method
 from ..inputs.sources import Source
 from ..models.family import Guidance
 from ..spec.render_spec import RenderSpec
 from ..spec.units import GIB
 from .estimate import Estimate
-from .stage_costs import RenderCost
 from .stage_plan import StagePlan
+
+if TYPE_CHECKING:
+    from .decoder_memory import Enlarged
 
 
 def at_step(plan: CanvasPlan, stage_index: int, step: int) -> str:
@@ -64,41 +69,45 @@ class CanvasPlan:
         from .memory_trace import estimate
 
         rows = self.block[0] if self.decoder is None else self.size(-1)[0]
-        found = estimate(
-            self.facts,
-            self.spec,
-            self.stages,
-            self.mesh,
-            guidance=self.guidance,
-            method=self.method,
-            rows_per_block=rows,
-        )
+        found = estimate(*self._traced, **self._options, rows_per_block=rows)
         if self.decoder is None:
             return found
-        from .decoder_memory import Enlarged, with_decoder
+        from .decoder_memory import with_decoder
         from .flop_trace import encoding
 
-        stages = [
-            Enlarged(self.stages[n].canvas, _pixels(self, n), self.enlarges(n), size, rows)
-            for n, size, rows in self.enlargements
-        ]
-        found = with_decoder(found, self.decoder, self.spec, stages)
+        found = with_decoder(found, self.decoder, self.spec, self._enlarged)
         flops, attention = encoding(self.facts, self.spec, self.stages)
         return replace(found, encoder_flops=flops, attention_flops=attention)
 
     @cached_property
     def cost(self) -> RenderCost:
-        """FLOPs of every kind of step, counted as bytes are."""
+        """FLOPs, bytes between ranks and all else that takes time, counted as memory is."""
         from .flop_trace import cost
 
-        return cost(
-            self.facts,
-            self.spec,
-            self.stages,
-            self.mesh,
-            guidance=self.guidance,
-            method=self.method,
-        )
+        if self.decoder is None:
+            return cost(*self._traced, **self._options, rows_per_block=self.block[0])
+        from .decoder_memory import decoder_work
+
+        found = cost(*self._traced, **self._options, rows_per_block=None)
+        each = decoder_work(self.decoder, self.spec, self._enlarged).times(1 / self.spec.workers)
+        return replace(found, decode=(RankCost(self.spec.workers, each),))
+
+    @property
+    def _traced(self) -> tuple[ModelFacts, RenderSpec, tuple[StagePlan, ...], Mesh]:
+        return self.facts, self.spec, self.stages, self.mesh
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"guidance": self.guidance, "method": self.method}
+
+    @property
+    def _enlarged(self) -> list[Enlarged]:
+        from .decoder_memory import Enlarged
+
+        return [
+            Enlarged(self.stages[n].canvas, _pixels(self, n), self.enlarges(n), size, rows)
+            for n, size, rows in self.enlargements
+        ]
 
     @property
     def changes_network(self) -> bool:
@@ -203,6 +212,16 @@ class CanvasPlan:
         canvas, downscale = self.stages[stage_index].canvas, self.facts.latent.downscale
         return canvas.height * downscale, canvas.width * downscale
 
+    def cost_lines(self) -> list[str]:
+        """What the plan says of its cost, which is counted if it was not."""
+        lines = cost_table(self.cost)
+        if self.num_steps:
+            lines.append(
+                f"work      {self.cost.relative:.2f} of the FLOPs of drawing {self.spec.width} x "
+                f"{self.spec.height} px directly with full attention"
+            )
+        return lines
+
     def __str__(self) -> str:
         return "\n".join(_table(self))
 
@@ -234,13 +253,8 @@ def _table(plan: CanvasPlan) -> list[str]:
         if stage.num_steps:
             steps = f"{stage.num_steps} steps{_noise(plan.facts, stage)}"
         lines.append(f"stage {number}   {width} x {height} px, {steps}, bands of {rows} rows")
-        if plan.is_costed and stage.num_steps:
+        if plan.is_costed and plan.changes_network and stage.num_steps:
             lines += (f"          {line}" for line in plan.cost.lines(number - 1))
-    if plan.is_costed and plan.num_steps:
-        lines.append(
-            f"work      {plan.cost.relative:.2f} of the FLOPs of drawing {spec.width} x "
-            f"{spec.height} px directly with full attention"
-        )
     if plan.is_estimated:
         parts = (
             f"{name.replace('_', ' ')} {size / GIB:.2f}" for name, size in plan.estimate.rows()
@@ -255,7 +269,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         if flops := plan.estimate.decoder_flops:
             lines.append(f"decoding  {flops / 1e12:.3g} TFLOP by the decoder, at most")
         lines.append(f"memory    {total:.2f} GiB on each device: {', '.join(parts)}")
-    return lines
+    return lines + plan.cost_lines() if plan.is_costed else lines
 
 
 def _pixels(plan: CanvasPlan, stage_index: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from frieze.cluster.layout import Canvas
 from frieze.kernels.flop_count import flop_count
 from frieze.kernels.live_bytes import LiveBytes
 from frieze.kernels.operator_workspace import workspace
+from frieze.kernels.work import Work
 
 from ..autoencoders import infgen
 from ..autoencoders.infgen_network import InfGenDecoder
@@ -63,10 +64,7 @@ def with_decoder(
         if not stage.stored:  # the exact decode, on every rank
             needed += 4 * spec.num_frames * 3 * stage.source[0] * stage.source[1]
         most = max(most, needed)
-        blocks = -(-stage.size[0] // stage.rows_per_block)
-        # What is not read by rows is taken up once, by each worker that draws.
-        times = blocks if stage.stored else min(blocks, spec.workers)
-        flops += (known * times + drawn * blocks) * spec.num_frames
+        flops += _all_blocks(stage, spec, known, drawn).flops
     weights = sum(x.numel() * x.element_size() for x in network.state_dict().values())
     return dataclasses.replace(
         estimate,
@@ -77,8 +75,8 @@ def with_decoder(
     )
 
 
-def _block(network: InfGenDecoder, stage: Enlarged, seed: int) -> tuple[int, int, int]:
-    """Bytes of a block in the middle, and operations: of what is known of the latent, of drawing.
+def _block(network: InfGenDecoder, stage: Enlarged, seed: int) -> tuple[int, Work, Work]:
+    """Bytes of a block in the middle, and its work: what is known of the latent, and drawing.
 
     The latents of a clip are held whole.
     """
@@ -96,9 +94,27 @@ def _block(network: InfGenDecoder, stage: Enlarged, seed: int) -> tuple[int, int
         z_BCHW = torch.empty(stage.canvas.frames, channels, *canvas, device=META)[:1]
         anchor = infgen.Anchor(stage.source, read)
         latent = infgen.latent(network, z_BCHW, anchor, 0, window if stage.stored else None)
-        known = count.total
+        known = count.work
         network.draw(latent, window, seed=seed)
-    return live.peak.num_bytes, known, count.total - known
+    return live.peak.num_bytes, known, count.work - known
+
+
+def _all_blocks(stage: Enlarged, spec: RenderSpec, known: Work, drawn: Work) -> Work:
+    """Of all blocks of a stage, on all ranks together."""
+    blocks = -(-stage.size[0] // stage.rows_per_block)
+    # What is not read by rows is taken up once, by each worker that draws.
+    times = blocks if stage.stored else min(blocks, spec.workers)
+    return (known.times(times) + drawn.times(blocks)).times(spec.num_frames)
+
+
+def decoder_work(decoder: DecoderFacts, spec: RenderSpec, stages: Sequence[Enlarged]) -> Work:
+    """What the decoder asks of all ranks together; raises `ModelError`."""
+    network, work = skeleton(decoder, getattr(torch, spec.dtype)), Work()
+    for stage in stages:
+        with as_model_error(Path(decoder.folder), "be run as its config says"):
+            _, known, drawn = _block(network, stage, spec.seed)
+        work += _all_blocks(stage, spec, known, drawn)
+    return work
 
 
 def skeleton(decoder: DecoderFacts, dtype: torch.dtype) -> InfGenDecoder:

@@ -1,14 +1,17 @@
-"""A model run for its FLOPs: its own modules on meta tensors, on one rank that has the canvas.
+"""A model run for its cost: its own modules on meta tensors, as one rank that has the canvas, and
+as each rank of those that share it.
 
-One prompt of one step of each kind is counted, and one of a step that changes nothing. Edits, and
-what a method does to queries, keys and guides, are left out.
+On the one rank a prompt of one step of each kind is counted, and one of a step that changes
+nothing; on each of many all of a step, what begins a stage, and decoding. What a method does to
+queries, keys and guides is left out.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,16 +22,18 @@ from frieze.cluster.attention import AttentionChange, AttentionShape
 from frieze.cluster.bands import band_mode, conv_shape
 from frieze.cluster.comm import phantom
 from frieze.cluster.layout import Band, Canvas, Mesh
-from frieze.kernels.flop_count import flop_count
+from frieze.kernels.flop_count import FlopCount, flop_count
 from frieze.kernels.meta_attention import tracing
 from frieze.kernels.meta_results import MetaResults
+from frieze.kernels.work import Work
 
+from ..costs.stage_costs import RankCost, Ranks, RenderCost, StageCost, StepCost, WindowCost
 from ..extrapolation.method import Method
 from ..files.library_errors import as_model_error
 from ..models.family import BandPlace
 from ..models.meta_models import treated
-from .memory_trace import META, MemoryTrace, skeleton
-from .stage_costs import RenderCost, StageCost, StepCost, WindowCost
+from .memory_trace import NUM_FRAME_GROUPS, NUM_PIECES
+from .meta_render import META, MetaRender, skeleton
 from .step_kinds import StepKind
 
 if TYPE_CHECKING:
@@ -40,6 +45,9 @@ if TYPE_CHECKING:
     from .stage_plan import StagePlan
 
 
+MOST_TRACED = 8  # ranks whose steps in windows are run one by one; of more those alike stand in
+
+
 def cost(
     facts: ModelFacts,
     spec: RenderSpec,
@@ -48,11 +56,20 @@ def cost(
     *,
     guidance: Guidance,
     method: Method,
+    rows_per_block: int | None,
 ) -> RenderCost:
-    """What denoising costs, stage by stage; `ModelError` for a config that fails."""
+    """What a render costs, stage by stage; `ModelError` for a config that fails.
+
+    The picture is decoded so many rows at a time; by another decoder than the model's where None.
+    """
     with as_model_error(Path(facts.folder), "be run as its configs say"):
-        trace = FlopTrace(MemoryTrace(facts, spec, mesh, guidance, method))
-        return RenderCost(tuple(trace.stage(n, stage) for n, stage in enumerate(stages)))
+        trace = FlopTrace(MetaRender(facts, spec, mesh, guidance, method))
+        costs = []
+        for index, stage in enumerate(stages):
+            before = stages[index - 1] if index else None
+            costs.append(replace(trace.stage(index, stage), begin=trace.begin(before, stage)))
+        decode = trace.decode(stages[-1], rows_per_block) if rows_per_block else ()
+        return RenderCost(tuple(costs), decode)
 
 
 @torch.no_grad()
@@ -102,7 +119,7 @@ class _Windows:
 class FlopTrace:
     """Counts steps of a model without weights."""
 
-    def __init__(self, traced: MemoryTrace) -> None:
+    def __init__(self, traced: MetaRender) -> None:
         self._traced, self._direct = traced, dict[Canvas, int]()
 
     def stage(self, index: int, stage: StagePlan) -> StageCost:
@@ -115,8 +132,92 @@ class FlopTrace:
         for kind in self._traced.step_kinds(index, stage):
             flops, windows = (direct, ()) if kind.is_plain else self._flops(stage, kind)
             numbers = tuple(step + 1 for step in kind.steps or range(stage.num_steps))
-            kinds.append(StepCost(numbers, flops, flops / direct, windows, kind.shape))
+            ranks = self._ranks(
+                stage.bands,
+                functools.partial(self._step, stage, kind),
+                num_alike=self._traced.mesh.guidance,
+                is_even=not kind.is_windowed,
+            )
+            kinds.append(StepCost(numbers, flops, flops / direct, windows, kind.shape, ranks))
         return StageCost(direct, tuple(kinds), stage.guidance.num_halves)
+
+    def begin(self, before: StagePlan | None, stage: StagePlan) -> tuple[Ranks, ...]:
+        """What comes before a stage's steps: the last one's picture is made, enlarged, encoded."""
+        traced, spec = self._traced, self._traced.spec
+        found = []
+        if before is not None and stage.enlarge == "pixels" and before.num_steps:
+            found.append(self.decode(before, before.align * traced.facts.latent.downscale))
+        starts = before is None and (spec.init or spec.upscale) is not None
+        if starts or (before is not None and stage.enlarge == "pixels"):
+            found.append(self._ranks(stage.shares, functools.partial(self._encode, stage, False)))
+        if traced.animates and stage.num_steps:
+            found.append(self._ranks(stage.shares, functools.partial(self._encode, stage, True)))
+        return tuple(found)
+
+    def decode(self, stage: StagePlan, rows_per_block: int) -> Ranks:
+        """The autoencoder makes a stage's picture, so many rows at a time."""
+        return self._ranks(stage.shares, functools.partial(self._decode, stage, rows_per_block))
+
+    def _ranks(
+        self,
+        bands: Sequence[Band],
+        work: Callable[[int], Work],
+        *,
+        num_alike: int = 1,
+        is_even: bool = True,
+    ) -> Ranks:
+        """The work of each band's rank, counted once of those alike; so many draw each band."""
+        last, ulysses = len(bands) - 1, self._traced.mesh.ulysses
+        found: dict[Hashable, list[int]] = {}
+        for rank, band in enumerate(bands):
+            key: Hashable = (band.rows, rank == 0, rank == last, rank % ulysses)
+            if not is_even and len(bands) <= MOST_TRACED:
+                key = rank
+            found.setdefault(key, []).append(rank)
+        return tuple(
+            RankCost(num_alike * len(ranks), work(ranks[len(ranks) // 2]))
+            for ranks in found.values()
+        )
+
+    @contextmanager
+    def _counted(self) -> Iterator[FlopCount]:
+        """The kernel of a processor has a formula for every precision."""
+        with tracing("cpu"), flop_count(self._traced.results) as count, torch.no_grad():
+            yield count
+
+    def _step(self, stage: StagePlan, kind: StepKind, rank: int) -> Work:
+        windows = _Windows(kind) if kind.is_windowed else None
+        with self._counted() as count:
+            self._traced.step(stage, rank, kind, windows, count)
+        return count.work
+
+    def _encode(self, stage: StagePlan, is_frame: bool, rank: int) -> Work:
+        traced = self._traced
+        num_frames, times = traced.num_frames(stage), 1
+        if not traced.facts.video:  # it takes each frame
+            num_frames, times = 1, traced.spec.num_frames
+        with self._counted() as count:
+            traced.encoding(stage, rank, None if is_frame else num_frames, count)
+        return count.work.times(1 if is_frame else times)
+
+    def _decode(self, stage: StagePlan, rows_per_block: int, rank: int) -> Work:
+        """Two pieces of pictures and three groups of frames of clips: others are like the last."""
+        traced = self._traced
+        by_rows = traced.model.tail is not None
+        left = traced.num_frames(stage)
+        if by_rows:
+            left = stage.shares[rank].rows * traced.facts.latent.downscale
+        work, last, sizes = Work(), Work(), dict[int, int]()
+        with self._counted() as count:
+            for piece in traced.pieces(stage, rows_per_block, rank, count):
+                where, dim = (piece.row, -2) if by_rows else (piece.frame, 2)
+                if where in sizes:
+                    continue
+                sizes[where] = size = piece.pixels_BCTHW.shape[dim]
+                work, last, left = count.work, count.work - work, left - size
+                if len(sizes) == (NUM_PIECES if by_rows else NUM_FRAME_GROUPS):
+                    break
+        return work + last.times(left / size)
 
     @torch.no_grad()
     def _flops(self, stage: StagePlan, kind: StepKind) -> tuple[int, tuple[WindowCost, ...]]:

@@ -16,7 +16,7 @@ from ..checkpoints.configs import index_of, read_json
 from ..checkpoints.weight_files import shapes
 from ..errors import ModelError
 from ..models import loading
-from . import memory_trace
+from . import meta_render
 
 if TYPE_CHECKING:
     from ..checkpoints.facts import ModelFacts
@@ -36,7 +36,7 @@ def check(facts: ModelFacts, spec: RenderSpec) -> tuple[str, ...]:
     """
     model = Path(facts.folder)
     listed = index_of(model).parts
-    _, parts = memory_trace.skeleton(facts, spec)
+    _, parts = meta_render.skeleton(facts, spec)
     told = [_check_drawing(model / part.subfolder, part, spec.variant) for part in parts]
     told += [
         _check_encoder(model / name, model, str(listed[name][1]), spec.variant)

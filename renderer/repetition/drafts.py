@@ -47,10 +47,10 @@ def rotary_axes(plan: CanvasPlan) -> tuple[RotaryAxis, ...]:
     """The rotary axes of the model on the whole picture; none where it rotates nothing."""
     if not plan.facts.rotary:
         return ()
-    from ..planning import memory_trace
+    from ..planning import meta_render
 
     stage = plan.stages[-1]
-    return memory_trace.axes(
+    return meta_render.axes(
         plan.facts, plan.spec, BandPlace(Band(0, stage.canvas.height), stage.canvas, trained)
     )
 

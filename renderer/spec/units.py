@@ -4,3 +4,12 @@ from __future__ import annotations
 
 GIB = 2**30
 BYTES_OF = {"uint8": 1, "uint16": 2, "bfloat16": 2, "float16": 2, "float32": 4}
+PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+
+
+def scaled(amount: float, unit: str) -> str:
+    """An amount with three digits and the prefix that suits it, of thousands: 48.3 PFLOP."""
+    power = 0
+    while amount >= 999.5 and power < len(PREFIXES) - 1:
+        amount, power = amount / 1000, power + 1
+    return f"{amount:.3g} {PREFIXES[power]}{unit}"

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frieze.kernels.attention import attend
-from frieze.kernels.flop_count import add_flops, current_flops, flop_count
+from frieze.kernels.flop_count import add_work, current_work, flop_count
 from frieze.kernels.meta_results import MetaResults
+from frieze.kernels.work import Work
 
 
 def rows(x: Tensor) -> Tensor:
@@ -41,9 +42,9 @@ def test_flops_are_those_of_the_formulas(device: str) -> None:
         with flop_count(MetaResults()) as count:
             for _ in range(3):
                 work(x)
-            add_flops(current_flops())
+            add_work(current_work())
         assert count.total == 2 * 3 * flops
-    assert current_flops() == 0
+    assert current_work() == Work()
 
 
 def test_a_remembered_result_is_the_operation_s_own() -> None:

@@ -16,7 +16,7 @@ from frieze.renderer.checkpoints import lora
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.checkpoints.facts import ModelFacts
 from frieze.renderer.models import lora_loading
-from frieze.renderer.planning import memory_trace
+from frieze.renderer.planning import meta_render
 from frieze.renderer.spec.render_spec import RenderSpec
 from support.fuzz_models import originals
 from support.fuzz_values import seldom, texts
@@ -110,7 +110,7 @@ def networks(folder: Path) -> dict[str, tuple[ModelFacts, Any, Any]]:
     found = {}
     for name in LAYERS:
         facts = describe(str(originals(folder)[name]))
-        _, parts = memory_trace.skeleton(facts, RenderSpec(model=facts.folder))
+        _, parts = meta_render.skeleton(facts, RenderSpec(model=facts.folder))
         found[name] = (facts, parts[0].module, getattr(diffusers, facts.pipeline))
     return found
 

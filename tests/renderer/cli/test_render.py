@@ -102,8 +102,10 @@ def test_a_plan_that_clearly_fits_is_said_without_a_model() -> None:
     assert re.search(r"memory +less than 0\.\d\d GiB on each device, which has 24\.0", out)
     assert out.endswith("{'numpy'}\n")
     # One that may not fit is traced.
-    shown = frieze(*small, "--device-memory", "0.2")
-    assert re.search(r"memory +0\.\d\d GiB on each device: text", shown.stdout)
+    for more in (("--device-memory", "0.2"), ("--device-memory", "24", "--cost")):
+        shown = frieze(*small, *more)
+        assert bool(re.search(r"memory +0\.\d\d GiB on each", shown.stdout)) == ("0.2" in more)
+        assert re.search(r"all +[\d.]+ GFLOP +[\d.]+ GFLOP +[\d.]+ GFLOP", shown.stdout)
 
 
 def test_help_groups_the_options() -> None:
@@ -192,7 +194,7 @@ def test_a_dry_run_prints_the_plan_and_draws_nothing(
     drawn: list[tuple[RenderSpec, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Plan(str):
-        estimate = "asked for"
+        estimate = cost = "asked for"
         is_estimated, changes_network, facts, spec = True, False, None, None
 
     module = importlib.import_module("frieze.renderer.planning.plan")

@@ -18,7 +18,7 @@ from frieze.renderer.checkpoints import lora
 from frieze.renderer.checkpoints.checkpoint import describe, load_family
 from frieze.renderer.errors import ModelError
 from frieze.renderer.models import loading
-from frieze.renderer.planning import memory_trace
+from frieze.renderer.planning import meta_render
 from support.parts import Layout, error, facts, spec
 from support.shared import Once
 from tolerances import CONTROL, LORA
@@ -247,7 +247,7 @@ def test_what_cannot_be_applied_is_refused_by_name_before_any_work(
     name, field = ("wan22", "lora_2") if second else ("wan", "lora")
     asked = RenderSpec(**{field: (wan_file(tmp_path / "a.safetensors", **extra),)})
     with pytest.raises(ModelError, match=says) as caught:
-        memory_trace.skeleton(describe(str(folders(name))), asked)
+        meta_render.skeleton(describe(str(folders(name))), asked)
     assert "\n" not in str(caught.value)
 
 
@@ -256,7 +256,7 @@ def test_control_a_whole_file_and_zeros_that_change_nothing_are_taken(
     folders: Asked, tmp_path: Path, extra: dict[str, Tensor]
 ) -> None:
     file = wan_file(tmp_path / "a.safetensors", **extra)
-    memory_trace.skeleton(describe(str(folders("wan"))), RenderSpec(lora=(file,)))
+    meta_render.skeleton(describe(str(folders("wan"))), RenderSpec(lora=(file,)))
     encoders(folders("wan"), file)
 
 
@@ -327,7 +327,7 @@ def test_names_of_several_kinds_in_one_file_are_one_line(folders: Asked, tmp_pat
         tensors[f"{ours}.lora_{name}.weight"] = value.clone()
     save_file(tensors, path)
     with pytest.raises(ModelError, match=r"a\.safetensors cannot be applied"):
-        memory_trace.skeleton(describe(str(folders("flux"))), RenderSpec(lora=(str(path),)))
+        meta_render.skeleton(describe(str(folders("flux"))), RenderSpec(lora=(str(path),)))
 
 
 def test_what_is_applied_is_told(tmp_path: Path) -> None:

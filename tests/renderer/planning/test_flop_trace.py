@@ -1,4 +1,4 @@
-"""A plan's FLOPs are those that steps of a render come to, kind by kind."""
+"""A plan's FLOPs and bytes are those that steps of a render come to, kind by kind, by ranks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import pytest
 import checkpoints
 from frieze.cluster.comm import Comm, run_threads
 from frieze.kernels.flop_count import flop_count
+from frieze.renderer.costs.stage_costs import WindowCost
 from frieze.renderer.planning.canvas_plan import CanvasPlan
-from frieze.renderer.planning.stage_costs import WindowCost
 from frieze.renderer.spec.render_spec import RenderSpec
 from support.method_windows import fused
 from support.planned_memory import Measured, conditioning, planned
 from tolerances import AMPLE
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+WORDS = 64  # bytes in which ranks tell each other that all is finite; no plan counts them
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,46 @@ def test_a_plan_says_windows_geometry_and_their_cost(folder: Path) -> None:
     assert any("step 1: down_blocks.1.downsamplers.0.conv of stride 4" in line for line in lines)
     assert any(f"of {rows} x {columns} tokens: 4 windows of 32 queries" in line for line in lines)
     assert any(line.startswith(f"work      {made.cost.relative:.2f} of") for line in lines)
+
+
+@pytest.mark.parametrize("name", ["flux", "wan", "sdxl"])
+def test_each_rank_s_step_and_decoding_cost_what_the_plan_says(name: str, tmp_path: Path) -> None:
+    """On unequal bands; bytes to other ranks too, and what a rank does beside its own rows."""
+    made = planned(
+        RenderSpec(
+            model=str(checkpoints.build(name, tmp_path / name)),
+            device="cpu",
+            height=160,
+            width=64,
+            num_frames=9 if name == "wan" else 1,
+            num_inference_steps=2,
+            method="none",
+            chunk=32,
+            workers=3,
+            local=True,
+        )
+    )
+
+    def rank(comm: Comm) -> list[tuple[int, int]]:
+        shard = Measured(made, comm, conditioning(made))
+        shard._enter(0)
+        shard.begin(0, None)
+        found = []
+        for work in (lambda: shard._advance(0), lambda: list(shard._decoded(0, 32))):
+            before = comm.num_bytes_sent
+            with flop_count() as count:
+                work()
+            found.append((count.total, comm.num_bytes_sent - before))
+        return found
+
+    steps, decodes = zip(*run_threads(rank, 3, timeout=AMPLE), strict=True)
+    (stage,) = made.cost.stages
+    for counted, told in ((steps, stage.kinds[0].ranks), (decodes, made.cost.decode)):
+        expected = [
+            (each.work.flops, each.work.sent) for each in told for _ in range(each.num_ranks)
+        ]
+        for (flops, sent), (all_flops, all_sent) in zip(
+            sorted(counted), sorted(expected), strict=True
+        ):
+            assert flops == all_flops
+            assert 0 < all_sent <= sent <= all_sent + WORDS

@@ -1,6 +1,6 @@
-"""What the steps of each stage ask of a network, beside drawing its size directly; needs no torch.
+"""What a render costs: steps, beginnings and decoding, on each rank; needs no torch.
 
-What is counted, and how, is in `flop_trace.py`.
+What is counted, and how, is in `planning/flop_trace.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
+
+from frieze.kernels.work import Work
 
 if TYPE_CHECKING:
     from frieze.cluster.bands import ConvShape
@@ -47,26 +49,48 @@ class WindowCost:
 
 
 @dataclass(frozen=True)
+class RankCost:
+    """So many ranks that do alike, and what each of them does."""
+
+    num_ranks: int
+    work: Work
+
+
+Ranks = tuple[RankCost, ...]
+
+
+def all_ranks(ranks: Ranks) -> Work:
+    """Of all ranks together."""
+    return sum((each.work.times(each.num_ranks) for each in ranks), start=Work())
+
+
+@dataclass(frozen=True)
 class StepCost:
-    """Steps, from 1, that a method changes alike, and the FLOPs of one for one prompt."""
+    """Steps, from 1, that a method changes alike, and the FLOPs of one for one prompt.
+
+    `ranks` have what a whole step asks of each rank: all prompts, and the solver.
+    """
 
     steps: tuple[int, ...]
     flops: int
     relative: float  # to a step with full attention and the network's own convolutions
     windows: tuple[WindowCost, ...] = ()
     geometry: ConvShape | None = None
+    ranks: Ranks = ()
 
 
 @dataclass(frozen=True)
 class StageCost:
     """The kinds of a stage's steps; `direct` is one that changes nothing at the stage's size.
 
-    `flops` are of all steps and prompts, `relative` to as many steps that change nothing.
+    `flops` are of all steps and prompts, `relative` to as many steps that change nothing. `begin`
+    is what comes before the first step: the picture that is enlarged is decoded and encoded.
     """
 
     direct: int
     kinds: tuple[StepCost, ...]
     num_prompts: int = 1  # that each step evaluates
+    begin: tuple[Ranks, ...] = ()
     flops: int = field(init=False)
     relative: float = field(init=False)
 
@@ -81,15 +105,28 @@ class StageCost:
         """Steps of all kinds."""
         return sum(len(kind.steps) for kind in self.kinds)
 
+    @property
+    def steps_work(self) -> Work:
+        """What all steps ask of all ranks."""
+        done = (all_ranks(kind.ranks).times(len(kind.steps)) for kind in self.kinds)
+        return sum(done, start=Work())
+
+    @property
+    def begin_work(self) -> Work:
+        """What comes before the first step, on all ranks."""
+        return sum(map(all_ranks, self.begin), start=Work())
+
 
 @dataclass(frozen=True)
 class RenderCost:
-    """FLOPs of denoising: of each stage, and of all relative to drawing the picture directly.
+    """What denoising costs, stage by stage, and decoding the picture at the end.
 
-    Directly means in one stage of the first stage's steps, with full attention.
+    `relative` are the FLOPs of denoising to those of drawing the picture directly: in one stage
+    of the first stage's steps, with full attention.
     """
 
     stages: tuple[StageCost, ...]
+    decode: Ranks = ()
     relative: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +134,15 @@ class RenderCost:
         flops = sum(stage.flops for stage in drawn)
         direct = drawn[0].num_steps * drawn[-1].num_prompts * drawn[-1].direct if drawn else 0
         object.__setattr__(self, "relative", flops / direct if direct else 0.0)
+
+    @property
+    def rows(self) -> list[tuple[str, Work, Work]]:
+        """(what, work of steps, work of autoencoders) of each stage and of decoding."""
+        rows = [
+            (f"stage {number}", stage.steps_work, stage.begin_work)
+            for number, stage in enumerate(self.stages, 1)
+        ]
+        return [*rows, ("decoding", Work(), all_ranks(self.decode))]
 
     def lines(self, index: int) -> Iterator[str]:
         """What `frieze plan` says of a stage: a line for each kind of step, and their windows."""

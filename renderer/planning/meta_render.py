@@ -1,0 +1,224 @@
+"""A model without weights that draws: on meta tensors, on one rank of a phantom world.
+
+Nothing is computed and nothing is held, yet every tensor that a worker would make is made, with
+its halos, its keys and values on their way around the ring and its merges, for who counts them.
+Equal layers are run three times and then stood in for by the shapes of their results.
+
+Shape suffixes: B batch, C channels, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from frieze.cluster.attention import Unmodified
+from frieze.cluster.bands import band_mode, conv_shape
+from frieze.cluster.comm import Comm, axis_comms, phantom
+from frieze.cluster.layout import Band, Mesh
+from frieze.kernels.flop_count import count_sent
+from frieze.kernels.meta_attention import tracing
+from frieze.kernels.meta_results import MetaResults
+
+from ..autoencoders.decoding import Piece, decode
+from ..checkpoints import lora
+from ..checkpoints.checkpoint import load_family
+from ..checkpoints.facts import ModelFacts
+from ..extrapolation.network_hooks import hook_method
+from ..extrapolation.skip_filter import free_u
+from ..models import loading
+from ..models.device import device_type
+from ..models.family import BandPlace, Guidance, Model
+from ..models.meta_models import Skeleton, shorten, skeletons, treated
+from ..models.positions import RotaryAxis
+from ..models.regional_prompts import RegionalPrompts
+from ..sampling import solvers
+from .step_kinds import StepKind, step_kinds
+
+if TYPE_CHECKING:
+    from frieze.cluster.attention.modifier import AttentionModifier
+
+    from ..extrapolation.method import Method
+    from ..spec.render_spec import RenderSpec
+    from .stage_plan import StagePlan
+
+META = torch.device("meta")
+
+
+def axes(facts: ModelFacts, spec: RenderSpec, place: BandPlace) -> tuple[RotaryAxis, ...]:
+    """The rotary axes of a model, without its weights."""
+    return skeleton(facts, spec)[0].axes(place)
+
+
+class Meter(Protocol):
+    """What counts while a model runs: memory, or work."""
+
+    def part(self, name: str) -> AbstractContextManager[None]:
+        """What is made inside is of this part."""
+        ...
+
+
+class MetaRender:
+    """A model without weights, and one worker's place among those that draw with it."""
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        spec: RenderSpec,
+        mesh: Mesh,
+        guidance: Guidance,
+        method: Method,
+    ) -> None:
+        self.facts, self.spec, self.mesh = facts, spec, mesh
+        self.guidance, self.method, self.positions = guidance, method, method.positions
+        self.kind, self.results = device_type(spec.device), MetaResults()
+        self.model, self.parts = skeleton(facts, spec)
+        hook_method(self.model, method)
+        self.solver = solvers.solver(facts.schedule)
+        needs_image = facts.takes_image and not facts.image_optional
+        self.animates = needs_image or spec.image is not None
+
+    def step_kinds(self, index: int, stage: StagePlan) -> tuple[StepKind, ...]:
+        """The kinds of steps of a stage."""
+        marks = self.model.denoiser_marks(stage.levels[0])
+        layers = [name for each in marks if not each.local for name in each.names]
+        return step_kinds(self.method, self.facts, self.spec.seed, index, stage, layers)
+
+    def step(
+        self,
+        stage: StagePlan,
+        rank: int,
+        kind: StepKind,
+        windows: AttentionModifier | None,
+        meter: Meter,
+    ) -> None:
+        """One step of a kind on the rank that draws this band, while `meter` counts."""
+        band = stage.bands[rank]
+        with conv_shape(kind.shape), treated(kind.alike):
+            comm = _phantom(rank, self.mesh.world_size, meter)
+            comms = axis_comms(comm, self.mesh)
+            pair = comm.group(self.mesh.group(rank, "guidance"))
+            with meter.part("state"):
+                x, history, halves = self.state(stage, band)
+                edits = [self._text() for _ in stage.edits]
+                told = RegionalPrompts(stage.prompts, _shares(stage))
+            index = min(self.solver.num_history, stage.num_steps - 1)
+            level = stage.levels[index]
+
+            def x0() -> Tensor:
+                place = BandPlace(band, stage.canvas, self.positions)
+                texts = [halves[0], *edits]
+                asked = [(told.joined(texts), told.place(place, texts))]
+                asked += [(tensors, place) for tensors in halves[1:]]
+                clean = []
+                for tensors, where in asked[: 1 if pair.size > 1 else None]:
+                    modifier = windows or (Unmodified() if where.texts else None)
+                    with (
+                        band_mode(comms, stage.bands, canvas=stage.canvas, modifier=modifier),
+                        free_u(self.method.skips, comms.world, stage.bands),
+                    ):
+                        each = self.model.denoised(x, level, tensors, where, self.guidance)
+                    clean.append(each)
+                if pair.size > 1:
+                    clean = pair.all_gather(clean[0])
+                if len(clean) == 1:
+                    return clean[0]
+                return self.model.guided(x, level, clean[0], clean[1], self.guidance)
+
+            draw = (lambda: torch.empty_like(x)) if self.solver.needs_noise else None
+            self.solver.step(index, stage.levels, x, x0(), history, draw)
+
+    def pieces(
+        self, stage: StagePlan, rows_per_block: int, rank: int, meter: Meter
+    ) -> Iterator[Piece]:
+        """A share's pixels, decoded piece by piece while `meter` counts."""
+        with meter.part("state"):
+            state = self.state(stage, stage.shares[rank])
+        comm = _phantom(rank, len(stage.shares), meter)
+        work = (self.model, state[0], stage.shares, stage.canvas, comm)
+        yield from decode(*work, rows_per_block=rows_per_block)
+
+    def encoding(self, stage: StagePlan, rank: int, num_frames: int | None, meter: Meter) -> None:
+        """A share's encoding of so many frames, or of a first one, while `meter` counts."""
+        share, comm = stage.shares[rank], _phantom(rank, len(stage.shares), meter)
+        pixels = self._pixels(stage, share, num_frames or 1)
+        with band_mode(comm, stage.shares, canvas=stage.canvas):
+            if num_frames:
+                self.model.encoded(pixels)
+            else:
+                self.model.image_condition(pixels, BandPlace(share, stage.canvas, self.positions))
+
+    def state(
+        self, stage: StagePlan, band: Band
+    ) -> tuple[Tensor, tuple[Tensor, ...], list[dict[str, Tensor]]]:
+        """Latents, the solver's memory, and the conditioning of every half."""
+        canvas = stage.canvas
+        shape = (1, self.facts.latent.channels, canvas.frames, band.rows, canvas.width)
+        x = torch.empty(shape, device=META)
+        history = tuple(torch.empty_like(x) for _ in range(self.solver.num_history))
+        image = {name: torch.empty_like(x) for name, x in self._image(stage, band).items()}
+        halves = [self._text() for _ in range(self.guidance.num_halves)]
+        return x, history, [half | image for half in halves]
+
+    def _text(self) -> dict[str, Tensor]:
+        """What one encoded prompt is."""
+        shapes = load_family(self.facts.family).text_shapes(self.facts, self.spec)
+        dtype = getattr(torch, self.spec.dtype)
+        return {n: torch.empty(shape, dtype=dtype, device=META) for n, shape in shapes.items()}
+
+    def _image(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
+        """What a first frame adds for a band; its making is not counted here."""
+        if not self.animates:
+            return {}
+        place = BandPlace(band, stage.canvas, self.positions)
+        with _disable_current_modes(), tracing(self.kind):
+            return self.model.image_condition(self._pixels(stage, band, 1), place)
+
+    def _pixels(self, stage: StagePlan, band: Band, num_frames: int) -> Tensor:
+        downscale = self.facts.latent.downscale
+        rows, columns = band.rows * downscale, stage.canvas.width * downscale
+        return torch.empty((1, 3, num_frames, rows, columns), device=META)
+
+    def num_frames(self, stage: StagePlan) -> int:
+        """Of a stage's clip."""
+        return (stage.canvas.frames - 1) * self.facts.latent.temporal + 1
+
+
+def _phantom(rank: int, size: int, meter: Meter) -> Comm:
+    """A rank alone, whose messages `meter` counts."""
+    return phantom(rank, size, receiving=lambda: meter.part("in flight"), sending=count_sent)
+
+
+def _shares(stage: StagePlan) -> Tensor:
+    """Those of each prompt in each latent cell; a single prompt needs none."""
+    sides = (stage.canvas.height, stage.canvas.width) if stage.edits else (0, 0)
+    return torch.empty((len(stage.prompts), *sides), dtype=torch.float64, device=META)
+
+
+_SKELETONS: dict[tuple[Any, ...], tuple[Model, list[Skeleton]]] = {}
+
+
+def skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton]]:
+    """The model and its parts, the last one asked for at hand."""
+    weights = (spec.dtype, spec.variant, spec.quantization, spec.storage_dtype)
+    entries = lora.parse(spec.lora + spec.lora_2)
+    files = [*Path(facts.folder).glob("*/config.json"), *(each.path for each in entries)]
+    times = tuple((file, file.stat().st_mtime_ns) for file in sorted(files))
+    key = (facts.family, facts.folder, spec.lora, spec.lora_2, *weights, times)
+    found = _SKELETONS.get(key)
+    if found is None:
+        loading.libraries(facts)
+        with skeletons() as parts:
+            model = load_family(facts.family).load(facts, spec, META)
+        for part in parts:
+            shorten(part.module)
+        found = (model, parts)
+        _SKELETONS.clear()  # other threads may be here as well
+        _SKELETONS[key] = found
+    return found
