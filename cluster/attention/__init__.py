@@ -2,6 +2,8 @@
 
 from .entropy import canvas_entropy as canvas_entropy
 from .entropy import pooled_entropy as pooled_entropy
+from .key_turns import KeyTurns as KeyTurns
+from .key_turns import turned_attention as turned_attention
 from .modifier import AttentionChange as AttentionChange
 from .modifier import AttentionModifier as AttentionModifier
 from .modifier import Unmodified as Unmodified

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from frieze.kernels.decay import Decay
 
+from .key_turns import KeyTurns
 from .scale_fusion import AttentionShape
 
 
@@ -40,11 +41,13 @@ class AttentionChange:
     # layer's tokens make on it. It does not go with decay, and the probe is still of the canvas,
     # through what is pooled of it.
     shape: Callable[[int, int], AttentionShape | None] | None = None
+    # Where the image's keys stand for each tile of its queries. It goes with none of the three.
+    turns: KeyTurns | None = None
 
     @property
     def keeps_logits(self) -> bool:
         """Whether the plain function, of these queries and keys and this scale, is all of it."""
-        return self.decay is None
+        return self.decay is None and self.turns is None
 
     def scaled(self, scale: float | None) -> float | None:
         """The scale of the logits, from the call's own; None stands for D ** -0.5."""

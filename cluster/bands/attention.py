@@ -20,6 +20,7 @@ from ..attention import (
     AttentionModifier,
     AttentionShape,
     Context,
+    KeyTurns,
     Regions,
     canvas_attention,
     canvas_entropy,
@@ -30,6 +31,7 @@ from ..attention import (
     regional_cross_attention,
     regional_text_attention,
     shaped_attention,
+    turned_attention,
 )
 from ..comm import AxisComms
 from ..layout import LayoutError, TokenGrid
@@ -96,6 +98,8 @@ class BandAttention:
             change.probe(self._entropy(function, query, key, call, change, shape, scale))
         if shape is not None:
             return self._shaped(function, (query, key, value), call, shape, scale)
+        if change.turns is not None:
+            return self._turned(function, (query, key, value), call, change.turns, scale)
         if _regions(call) is not None:
             return self._by_region(function, (query, key, value), call, change, scale)
         if self.is_whole and change.keeps_logits:  # all tokens are here
@@ -189,6 +193,23 @@ class BandAttention:
             context=call.context,
             share_PS=regions.of_band(grid, self.comm.rank, qkv[0]),
             share_P=regions.means(qkv[0]),
+        )
+
+    def _turned(
+        self,
+        function: Any,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        call: Call,
+        turns: KeyTurns,
+        scale: float | None,
+    ) -> Tensor:
+        """Attention over the canvas whose keys stand elsewhere for each tile of queries."""
+        if _regions(call) is not None:
+            raise refusal(function, qkv, "regions ask their texts of keys that stand as they are")
+        self._token_counts(function, qkv, call)
+        grid = self._grid(function, qkv[0], call)
+        return turned_attention(
+            *qkv, comms=self.comms, grid=grid, turns=turns, scale=scale, context=call.context
         )
 
     def _by_region(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..sampling.timestep_shift import shifted
 from .method import Stage
 
 if TYPE_CHECKING:
@@ -35,8 +36,55 @@ def doubling(spec: RenderSpec, facts: ModelFacts, starts: Sequence[float]) -> tu
 
 def growing(spec: RenderSpec, facts: ModelFacts) -> tuple[float, ...]:
     """Scales of stages that grow evenly, by two at most, from the trained area to the picture's."""
-    ratio, levels = _ratio(spec, facts), doublings(spec, facts)
-    return tuple(ratio ** ((i - levels) / max(1, levels)) for i in range(levels + 1))
+    return evenly(1 / _ratio(spec, facts), doublings(spec, facts))
+
+
+def evenly(first: float, levels: int) -> tuple[float, ...]:
+    """Scales of a first stage, and of so many more, each as many times the one before it."""
+    return tuple(first ** ((levels - i) / max(1, levels)) for i in range(levels + 1))
+
+
+def is_beyond(spec: RenderSpec, facts: ModelFacts, scale: float = 1.0) -> bool:
+    """Whether a stage's sides are longer than those of the trained area by a token or more.
+
+    Trained sizes are rounded to tokens, so that the area alone does not tell.
+    """
+    side = scale * math.sqrt(spec.height * spec.width)
+    return side >= facts.training_size + facts.latent.unit
+
+
+def token_length(side: int, scale: float, facts: ModelFacts) -> int:
+    """Tokens along a side of a stage, of so many pixels in the picture."""
+    return max(1, round(side * scale / facts.latent.unit))
+
+
+def from_known(spec: RenderSpec, facts: ModelFacts, first: float | None) -> tuple[float, ...]:
+    """Scales that grow evenly, by two at most, from `first` or from the trained area."""
+    known = facts.training_size / math.sqrt(spec.height * spec.width)
+    slack = 1.0 if first is not None else 1 + facts.latent.unit / facts.training_size
+    first = known if first is None else first
+    return evenly(first, max(first < 1, math.ceil(-math.log2(first * slack) - 1e-9)))
+
+
+def restarted(
+    scales: Sequence[float],
+    num_steps: int,
+    restart: float,
+    shifts: Sequence[float | None] | None = None,
+) -> tuple[Stage, ...]:
+    """Later stages take the last of as many steps as the first, from where these are so noisy.
+
+    `restart` is the part of the steps that they leave out (FreeScale, CineScale: int(0.3 N) of N).
+    Of flow a stage has its timestep shift, under which its first noise level lies.
+    """
+    steps = num_steps - int(restart * num_steps)
+    left = steps / num_steps
+    stages = [Stage(scale=scales[0], shift=shifts[0] if shifts else None)]
+    for index, scale in enumerate(scales[1:], 1):
+        shift = shifts[index] if shifts else None
+        start = left if shift is None else shifted(left, shift)
+        stages.append(Stage(scale=scale, start=start, steps=steps, shift=shift))
+    return tuple(stages)
 
 
 def doublings(spec: RenderSpec, facts: ModelFacts) -> int:

@@ -17,6 +17,8 @@ from .method_options import Index, MethodOptions, Number
 if TYPE_CHECKING:
     from torch import Tensor
 
+WAN_TOKENS, STEP_TOKENS = 45 * 80, 10_000  # of a latent frame as trained; between two scales
+
 
 class ConcentrationOptions(MethodOptions):
     """How strongly heads are concentrated, and over what their entropies are measured."""
@@ -72,6 +74,21 @@ def concentration(
 def proportional(tokens: int, trained_tokens: int) -> float:
     """sqrt(ln N / ln N0): keeps entropy as tokens grow (Jin et al. 2023, arXiv 2306.08645)."""
     return math.sqrt(max(1.0, math.log(tokens) / math.log(trained_tokens)))
+
+
+def stepped(tokens: int, ratios: tuple[float, ...] = (1.5, 2.0)) -> float:
+    """CineScale's scale as released for Wan, from the image tokens of one latent frame.
+
+    ln(c N0) / ln N0 of N0 = 45 x 80, those of 720 x 1280; c is the first ratio past 10,000 tokens,
+    the second past 20,000 and so on, 1 up to and at 10,000.
+    """
+    passed = min((tokens - 1) // STEP_TOKENS, len(ratios))
+    return logarithmic(ratios[passed - 1], WAN_TOKENS) if passed > 0 else 1.0
+
+
+def by_tokens(tokens: int, known: int) -> float:
+    """ln N / ln N0: the law whose steps CineScale released, from tokens and known ones."""
+    return logarithmic(tokens / known, known)
 
 
 def logarithmic(ratio: float, trained_tokens: int) -> float:

@@ -9,7 +9,7 @@ Shape suffixes: S tokens, F frequencies of one axis.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING
 
 from ..models.positions import PositionPolicy, frequencies, trained
@@ -52,6 +52,24 @@ def policy(
         like = position_S.new_empty(0, device="cpu") if position_S.is_meta else position_S
         omega_F = asked(axis, frequencies(axis, like), sigma).to(position_S.device)
         return position_S.double()[:, None] * omega_F[None, :]
+
+    return positions
+
+
+def by_length(
+    factors: Mapping[tuple[str, int], float], beyond: Mapping[str, float]
+) -> PositionPolicy:
+    """Bases multiplied by the factor of an axis' name and length, whatever length is known.
+
+    Where none is stated it is that of `beyond`, by name, on axes that are longer than trained.
+    """
+
+    def positions(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
+        longer = beyond.get(axis.name, 1.0) if axis.length > axis.trained else 1.0
+        factor = factors.get((axis.name, axis.length), longer)
+        if factor == 1:
+            return trained(axis, position_S, sigma)
+        return position_S.double()[:, None] * ntk(frequencies(axis, position_S), factor)[None, :]
 
     return positions
 

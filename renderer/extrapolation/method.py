@@ -16,13 +16,14 @@ from ..models.positions import AbsolutePolicy, PositionPolicy, RotaryAxis, train
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from frieze.cluster.attention import AttentionShape
+    from frieze.cluster.attention import AttentionShape, KeyTurns
     from frieze.cluster.bands import BlockPool, ConvShape
     from frieze.cluster.layout import Canvas
     from frieze.kernels.decay import Decay
 
     from ..checkpoints.facts import ModelFacts
-    from ..sampling.noise_levels import NoiseLevel
+    from ..sampling.noise_levels import NoiseLevel, Spacing
+    from ..spec.render_spec import Enlargement
     from .guides import Guide
     from .method_options import SizeTold
     from .skip_filter import FreeU
@@ -33,17 +34,20 @@ class Stage:
     """One resolution of a cascade: size relative to the picture, and the sigma it starts from.
 
     `enlarge` says in which space the stage before is enlarged: `pixels` (decoded, bicubic,
-    encoded again) keeps edges clean; `latents` spares the decoder. `prompt` and `guidance_scale`
-    are the stage's own, None the picture's.
+    encoded again) keeps edges clean; `latents` spares the decoder, and `latents_linear` is the
+    same by linear interpolation. `prompt` and `guidance_scale` are the stage's own, None the
+    picture's. `spacing` are the times of flow's steps before the shift: the checkpoint's, or
+    `even`, which leaves out both ends' neighbours: 1, 1 - 1/n, ... 1/n.
     """
 
     scale: float = 1.0
     start: float = 1.0
     steps: int | None = None
     shift: float | None = None
-    enlarge: Literal["latents", "pixels"] = "pixels"
+    enlarge: Enlargement = "pixels"
     prompt: str | None = None
     guidance_scale: float | None = None
+    spacing: Spacing = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class Spectrum:
 GainPolicy = Callable[["RotaryAxis", float, "Spectrum | None"], "Tensor | float"]
 
 
+# rotary axes -> where the canvas' keys stand for each tile of queries; None as they are.
+KeyPolicy = Callable[[Sequence["RotaryAxis"]], "KeyTurns | None"]
+
+
 # (frame axis, longer than trained) -> how logits decay with the distance between its frames.
 DecayPolicy = Callable[["RotaryAxis"], "Decay"]
 
@@ -70,11 +78,13 @@ class Focus:
 
     `scale` makes factors on the logits, one for each head [layers, heads], from the entropies of
     the first step in nats; `pooled` is the side of the blocks that these are pooled over, if they
-    are. `constant` makes one factor for all from (tokens, trained tokens).
+    are. `constant` makes one factor for all from (tokens, trained tokens), `of_frame` from the
+    image tokens of one latent frame, 1 up to the trained ones.
     """
 
     scale: Callable[[Tensor], Tensor] | None = None
     constant: Callable[[int, int], float] | None = None
+    of_frame: Callable[[int], float] | None = None
     pooled: int | None = None
 
 
@@ -164,10 +174,13 @@ class Method:
     focus: Focus | None = None
     decay: DecayPolicy | None = None
     windows: WindowPolicy | None = None
+    key_positions: KeyPolicy | None = None
     convolutions: Convolutions | None = None
     guide: Guide | None = None  # of every stage but the first, by the one before it
     detection: Detection | None = None
     skips: FreeU | None = None
+    # What goes from one noise level of flow to the next: the checkpoint's solver, or Euler's.
+    solver: Literal["checkpoint", "euler"] = "checkpoint"
     # Whose size SDXL's network is told at every stage: the stage's own, or the first one's.
     micro_conditioning: SizeTold = "canvas"
     note: str = ""

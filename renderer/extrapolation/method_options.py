@@ -41,6 +41,7 @@ Index = Annotated[int, Field(ge=0, le=MOST_NUMBER)]
 Several = Annotated[tuple[T, ...], Field(max_length=MOST_ITEMS)]
 # Of options that what a method is made of takes too.
 StepOrder = Literal["published", "aggressive", "progressive"]
+Jitter = Literal["separable", "released", "none"]
 OddMap = Literal["cut", "resize"]
 SizeTold = Literal["first", "canvas"]
 

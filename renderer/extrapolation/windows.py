@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from frieze.cluster.attention import AttentionShape, Edge, FusionAxes, ScaleFusion, Window, Windows
 
-from .method_options import OddMap
+from .method import StepContext, WindowPolicy
+from .method_options import Jitter, OddMap
 
 # (lowest, highest) -> a whole number between them, both possible: by how much a window moves.
 Draw = Callable[[int, int], int]
@@ -101,21 +102,44 @@ def fused_shape(
     axes: FusionAxes = "hwc",
     fast: bool = False,
     separable: bool = True,
+    zeros: bool = True,
 ) -> AttentionShape:
     """FreeScale's scale fusion on a canvas that is `scale` times the trained size.
 
     Windows have the canvas' aspect, and their longer side is the trained one. The Gaussian spans
     2 s - 1 tokens, s being the larger scale in whole numbers, as in the authors' code. `fast` asks
-    interleaved grids of the trained size instead of the canvas.
+    interleaved grids of the trained size instead of the canvas. Where windows move each for itself
+    their tokens beyond the canvas are `zeros`, which mean nothing to biased or normed keys.
     """
     largest = max(1.0, *scale)
     window = (max(1, round(rows / largest)), max(1, round(columns / largest)))
-    edge: Edge = "cut" if separable else "zeros"
+    edge: Edge = "cut" if separable or not zeros else "zeros"
     local = trained_windows(rows, columns, window, draw, edge=edge, separable=separable)
     down, across = (min(max(1, round(s)), n) for s, n in zip(scale, (rows, columns), strict=True))
     coarse = interleaved_windows(rows, columns, (down, across)) if fast else None
     size = 2 * math.ceil(largest - 1e-9) - 1
     return AttentionShape(local, ScaleFusion(size, axes=axes, coarse=coarse))
+
+
+def fusing(axes: FusionAxes, *, fast: bool, jitter: Jitter, zeros: bool) -> WindowPolicy:
+    """Fusion in every stage after the first, with windows that the seed, step and layer move."""
+
+    def windows(context: StepContext, layer: str, rows: int, columns: int) -> AttentionShape | None:
+        if not context.stage:
+            return None
+        draw = seeded(f"{context.seed}/{context.stage}/{context.step}/{layer}")
+        return fused_shape(
+            rows,
+            columns,
+            context.scale,
+            None if jitter == "none" else draw,
+            axes=axes,
+            fast=fast,
+            separable=jitter != "released",
+            zeros=zeros,
+        )
+
+    return windows
 
 
 def seeded(key: str) -> Draw:

@@ -1,63 +1,45 @@
-"""CineScale's U-Net half, FreeScale (arXiv 2412.09626, 2508.15774): a cascade that fuses scales.
+"""CineScale (arXiv 2508.15774; its U-Net half is FreeScale, 2412.09626): a cascade that restarts.
 
-For Stable Diffusion's U-Nets. The picture is drawn at the trained size, enlarged in pixels, noised
-again for the last 70 % of the steps, and so on up to its own size. In later stages self-attention
-fuses windows of the trained size, which are right in the coarse, with the whole canvas, which is
-right in the fine; the deepest convolutions are dilated at first; and the enlarged picture holds the
-latents for as long as the detail factor says, in regions if there is a mask.
+A picture is drawn at the trained size, enlarged, noised again for the last 70 % of the steps, and
+so on up to its own size. With the U-Nets of Stable Diffusion self-attention of later stages fuses
+windows of the trained size, which are right in the coarse, with the whole canvas, which is right in
+the fine; the deepest convolutions are dilated at first; and the enlarged picture holds the latents
+for as long as the detail factor says, in regions if there is a mask.
+
+With transformers the base of rotary positions grows (NTK), attention is scaled by the tokens of a
+latent frame, and the timestep shift by 4/7 of the first stage's for each time its side: 7, 9, 11 at
+1088 x 1920, 1632 x 2880 and 2176 x 3840, as released for Wan 2.1 with a LoRA. Pictures are enlarged
+in pixels, clips in latents, linearly. The form of 2026, which needs no LoRA, draws keys in instead
+(`positions=rectified`). A picture or clip to redraw stands for the first stage.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from ..checkpoints.facts import ModelFacts
-from ..extrapolation.cascade import growing, stages_of
-from ..extrapolation.guides import Detail
+from ..extrapolation.cascade import growing, restarted, stages_of
 from ..extrapolation.method import Convolutions, Method, Stage, StepContext
-from ..extrapolation.method_options import MethodOptions, Positive, SizeTold, Switch
+from ..extrapolation.method_options import Positive, SizeTold, Switch
+from ..extrapolation.transformer_cascade import (
+    OF_TRANSFORMERS,
+    TransformerOptions,
+    refuse,
+    transformer_cascade,
+)
 from ..extrapolation.unet_layouts import Model, published_unet
 from ..spec.render_spec import RenderSpec
 
 if TYPE_CHECKING:
-    from frieze.cluster.attention import AttentionShape
     from frieze.cluster.bands import ConvShape
 
-    from ..extrapolation.method import WindowPolicy
 
+class Options(TransformerOptions):
+    """Of the cascade; and of a U-Net its dilation and FreeU."""
 
-class Options(MethodOptions):
-    """Of the cascade, the detail factor, the fusion, the dilation and FreeU."""
-
-    restart: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="part of the steps that a later stage leaves out; default: 0.3, Turbo 0.5",
-    )
-    detail: Positive = Field(
-        default=2.0,
-        description="detail factor: how soon the enlarged picture lets go; 1 to 2, at 8192 up to 1",
-    )
-    inside: Positive = Field(
-        default=3.0, description="the same where --mask is not black, if there is one"
-    )
-    outside: Positive = Field(default=0.5, description="the same where --mask is black")
-    fusion: Literal["hwc", "hw", "wc", "none"] = Field(
-        default="hwc",
-        description="what the Gaussian between windows and canvas runs over: as released, as the "
-        "paper writes it, as released at first; or the canvas alone",
-    )
-    fast: Switch = Field(
-        default=False, description="let interleaved grids of the trained size stand for the canvas"
-    )
-    jitter: Literal["separable", "released", "none"] = Field(
-        default="separable",
-        description="how windows move: rows and columns of them together, each for itself, not",
-    )
     dilation: Switch = Field(default=True, description="dilate the deepest convolutions")
     dilated: float | None = Field(
         default=None,
@@ -77,68 +59,44 @@ class Options(MethodOptions):
     )
 
 
+# Options that only U-Nets have a use for.
+OF_UNETS = frozenset(Options.model_fields) - TransformerOptions.model_fields.keys()
+
+
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """A cascade of doubling sizes or less; the plain model up to the trained area.
 
-    Raises `PlanError` for a model whose network is none of Stable Diffusion's.
+    Raises `PlanError` for a U-Net that is none of Stable Diffusion's, and for what the network has
+    no use for.
     """
-    model, options = published_unet(spec, facts), Options.read(spec)
-    stages = stages_of(spec, _stages(spec, facts, model, options))
-    if len(stages) == 1:
-        return Method(stages=stages, guide=_detail(options))
-    from ..extrapolation.skip_filter import FreeU
-
-    factors = FreeU(options.b1, options.b2, options.s1, options.s2)
-    return Method(
-        stages=stages,
-        windows=_window_policy(options),
-        convolutions=_convolutions(spec, model, options, stages) if options.dilation else None,
-        guide=_detail(options),
-        skips=factors if options.free_u else None,
-        micro_conditioning=options.size_told,
-    )
+    options = Options.read(spec)
+    if facts.attentions:
+        return _of_unet(spec, facts, options)
+    refuse(OF_UNETS, options, f"U-Nets, and {facts.family} has none")
+    return transformer_cascade(spec, facts, options)
 
 
-def _stages(
-    spec: RenderSpec, facts: ModelFacts, model: Model, options: Options
-) -> tuple[Stage, ...]:
-    """Later stages take the last of as many steps as the first, from where these are so noisy."""
+def _of_unet(spec: RenderSpec, facts: ModelFacts, options: Options) -> Method:
+    model = published_unet(spec, facts)
+    refuse(OF_TRANSFORMERS, options, "transformers, and this is a U-Net")
     restart = options.restart
     if restart is None:
         restart = 0.5 if model == "sdxl_turbo" else 0.3
-    num_steps = spec.num_inference_steps
-    steps = num_steps - int(restart * num_steps)
-    scales = growing(spec, facts)
-    later = (Stage(scale=scale, start=steps / num_steps, steps=steps) for scale in scales[1:])
-    return (Stage(scale=scales[0]), *later)
+    stages = stages_of(spec, restarted(growing(spec, facts), spec.num_inference_steps, restart))
+    if len(stages) == 1:
+        return Method(stages=stages, guide=options.hold)
+    from ..extrapolation.skip_filter import FreeU
 
-
-def _detail(options: Options) -> Detail:
-    return Detail(options.detail, options.inside, options.outside)
-
-
-def _window_policy(options: Options) -> WindowPolicy | None:
-    """Every self-attention of the stages after the first in fusion; moved by the seed and step."""
-    from ..extrapolation.windows import fused_shape, seeded
-
-    if (axes := options.fusion) == "none":
-        return None
-
-    def windows(context: StepContext, layer: str, rows: int, columns: int) -> AttentionShape | None:
-        if not context.stage:
-            return None
-        draw = seeded(f"{context.seed}/{context.stage}/{context.step}/{layer}")
-        return fused_shape(
-            rows,
-            columns,
-            context.scale,
-            None if options.jitter == "none" else draw,
-            axes=axes,
-            fast=options.fast,
-            separable=options.jitter != "released",
-        )
-
-    return windows
+    factors = FreeU(options.b1, options.b2, options.s1, options.s2)
+    fusion = options.fusion or "hwc"
+    return Method(
+        stages=stages,
+        windows=options.windows(fusion),
+        convolutions=_convolutions(spec, model, options, stages) if options.dilation else None,
+        guide=options.hold,
+        skips=factors if options.free_u else None,
+        micro_conditioning=options.size_told,
+    )
 
 
 def _convolutions(

@@ -94,11 +94,13 @@ def check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
     """A method that moves or weighs rotary positions does nothing where there are none."""
     if facts.rotary:
         return
-    weighs = method.gains is not None or method.focus is not None
+    focus = method.focus
+    measures = focus is not None and (focus.scale is not None or focus.constant is not None)
+    weighs = method.gains is not None or measures
     if weighs or (method.positions is not trained and method.absolute is None):
         raise PlanError(
             f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
-            "none, auto, pi, imax and hiflow work with it, with a U-Net hidiffusion and cinescale"
+            "none, auto, pi, imax, hiflow and cinescale work with it, with a U-Net hidiffusion too"
         )
 
 

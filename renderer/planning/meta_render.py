@@ -39,7 +39,7 @@ from ..models.meta_models import Skeleton, shorten, skeletons, treated
 from ..models.positions import RotaryAxis
 from ..models.regional_prompts import RegionalPrompts
 from ..sampling import solvers
-from .step_kinds import StepKind, step_kinds
+from .step_kinds import StepKind, TurnedKeys, step_kinds
 
 if TYPE_CHECKING:
     from frieze.cluster.attention.modifier import AttentionModifier
@@ -110,6 +110,7 @@ class MetaRender:
                 told = RegionalPrompts(stage.prompts, _shares(stage))
             index = min(self.solver.num_history, stage.num_steps - 1)
             level = stage.levels[index]
+            turned = self._turned(BandPlace(band, stage.canvas, self.positions))
 
             def x0() -> Tensor:
                 place = BandPlace(band, stage.canvas, self.positions)
@@ -118,7 +119,7 @@ class MetaRender:
                 asked += [(tensors, place) for tensors in halves[1:]]
                 clean = []
                 for tensors, where in asked[: 1 if pair.size > 1 else None]:
-                    modifier = windows or (Unmodified() if where.texts else None)
+                    modifier = windows or turned or (Unmodified() if where.texts else None)
                     with (
                         band_mode(comms, stage.bands, canvas=stage.canvas, modifier=modifier),
                         free_u(self.method.skips, comms.world, stage.bands),
@@ -133,6 +134,12 @@ class MetaRender:
 
             draw = (lambda: torch.empty_like(x)) if self.solver.needs_noise else None
             self.solver.step(index, stage.levels, x, x0(), history, draw)
+
+    def _turned(self, place: BandPlace) -> AttentionModifier | None:
+        """What turns the keys of a canvas, if the method does."""
+        policy = self.method.key_positions
+        turns = None if policy is None else policy(self.model.axes(place))
+        return None if turns is None else TurnedKeys(turns)
 
     def pieces(
         self, stage: StagePlan, rows_per_block: int, rank: int, meter: Meter

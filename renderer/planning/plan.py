@@ -6,6 +6,7 @@ What cannot be drawn is refused here, before any work, with what would work inst
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 from frieze.cluster.layout import Canvas, Mesh, cut
@@ -97,6 +98,8 @@ def _made(
     asked, spec = spec, decoder_plan.drawn(spec, facts)
     method = _settled(load_method(spec, facts), detected)
     checks.check_method(spec, facts, method)
+    if method.solver == "euler":
+        facts = replace(facts, schedule=facts.schedule.by_euler())
     grids = [_grid(index, method, spec, facts) for index in range(len(method.stages))]
     unit = grids[-1].unit
     checks.check_sides(unit, spec, facts)
@@ -314,6 +317,7 @@ def _levels(index: int, stage: Stage, spec: RenderSpec, facts: ModelFacts, canva
         shift=stage.shift or spec.shift,
         start=stage.start,
         strength=redrawn,
+        spacing=stage.spacing,
     )
 
 

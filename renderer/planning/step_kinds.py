@@ -18,7 +18,7 @@ from ..extrapolation.method import Method, StepContext
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from frieze.cluster.attention import AttentionChange, AttentionShape
+    from frieze.cluster.attention import AttentionChange, AttentionShape, KeyTurns
     from frieze.cluster.bands import ConvShape
 
     from ..checkpoints.facts import ModelFacts
@@ -124,6 +124,19 @@ def _attention(method: Method, context: StepContext, layer: str) -> WindowKind |
     fusion = shape.fusion
     fused = (fusion.size, fusion.axes, fusion.coarse is None) if fusion else None
     return WindowKind(len(shape.windows.windows), fused)
+
+
+@dataclass(frozen=True)
+class TurnedKeys:
+    """An attention modifier that gives every layer the same turns of keys."""
+
+    turns: KeyTurns
+
+    def change(self, layer: str, q_BHSD: Tensor, k_BHSD: Tensor) -> AttentionChange:
+        """Queries and keys as they are, and the turns."""
+        from frieze.cluster.attention import AttentionChange
+
+        return AttentionChange(q_BHSD, k_BHSD, turns=self.turns)
 
 
 @dataclass

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+
+
+# Times of a flow's steps before the shift: the checkpoint's, or 1, 1 - 1/n, ... 1/n.
+Spacing = Literal["checkpoint", "even"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,14 @@ class NoiseSchedule:
         if self.flow:
             return level.sigma
         return level.timestep / int(self.options.get("num_train_timesteps", 1000))
+
+    def by_euler(self) -> NoiseSchedule:
+        """The same rectified flow stepped by Euler, as diffusers' own scheduler of flows does."""
+        options = {name: value for name, value in self.options.items() if name not in SPACINGS}
+        if "flow_shift" in options:
+            options["shift"] = options.pop("flow_shift")
+        options["_class_name"] = "FlowMatchEulerDiscreteScheduler"
+        return replace(self, solver="euler", options=options)
 
 
 @dataclass(frozen=True)

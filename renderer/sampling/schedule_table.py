@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import ModelError, PlanError
 from ..files.library_errors import as_model_error
-from .noise_levels import SPACINGS, NoiseLevel, NoiseSchedule, Table
+from .noise_levels import SPACINGS, NoiseLevel, NoiseSchedule, Spacing, Table
 from .timestep_shift import alpha_for, even_sigmas, flow_sigmas
 
 # How galleries call the steps of each scheduler class; DPM-Solver's are called by their order.
@@ -53,18 +53,19 @@ def table(
     shift: float | None = None,
     start: float = 1.0,
     strength: float = 1.0,
+    spacing: Spacing = "checkpoint",
 ) -> Table:
     """The noise levels of a stage of `num_steps` steps on a canvas of so many tokens.
 
     `shift` overrides the timestep shift of flow models, which else is `timestep_shift`'s.
     `start`, of a stage that begins from an enlarged picture: num_steps steps remain, from that
     sigma (flow) or that fraction of the timesteps (others). `strength`, of drawing over a
-    picture: the last steps that the stock pipeline would keep. PLMS evaluates one level twice,
-    so it has a step more. Raises `PlanError` for what is out of range.
+    picture: the last steps that the stock pipeline would keep. `spacing` is for flow alone. PLMS
+    evaluates one level twice, so it has a step more. Raises `PlanError` for what is out of range.
     """
     _check_request(schedule, num_steps, shift, start, strength)
     alpha = flow_shift(schedule, num_steps, shift, tokens=tokens, training_tokens=training_tokens)
-    levels, scale = levels_from(schedule, num_steps, alpha, start)
+    levels, scale = levels_from(schedule, num_steps, alpha, start, spacing)
     levels = levels[-kept_steps(schedule, num_steps, strength) - 1 :]
     if start < 1 or strength < 1:  # noise is added to a picture
         scale = levels[0].sigma
@@ -92,12 +93,19 @@ def flow_shift(
 
 
 def levels_from(
-    schedule: NoiseSchedule, num_steps: int, alpha: float | None, start: float
+    schedule: NoiseSchedule,
+    num_steps: int,
+    alpha: float | None,
+    start: float,
+    spacing: Spacing = "checkpoint",
 ) -> tuple[list[NoiseLevel], float]:
     """The levels of so many steps from `start` on, and what initial noise is multiplied by.
 
     Of plain flow they are ours, else the last ones of diffusers' own with that many steps more.
     """
+    if alpha is not None and spacing == "even":
+        times = [1 - index / num_steps for index in range(num_steps)]
+        return flow_levels(schedule, num_steps, alpha, start, times), 1.0
     if alpha is not None and not any(schedule.options.get(key) for key in SPACINGS):
         return flow_levels(schedule, num_steps, alpha, start), 1.0
     levels, scale = stock_levels(schedule, max(num_steps, round(num_steps / start)), alpha)
@@ -164,12 +172,19 @@ def _check_levels(schedule: NoiseSchedule, num_steps: int, levels: Sequence[Nois
 
 
 def flow_levels(
-    schedule: NoiseSchedule, num_steps: int, alpha: float, start: float
+    schedule: NoiseSchedule,
+    num_steps: int,
+    alpha: float,
+    start: float,
+    times: Sequence[float] | None = None,
 ) -> list[NoiseLevel]:
-    """Levels of rectified flow, their sigmas rounded to float32 as diffusers keeps them."""
+    """Levels of rectified flow, their sigmas rounded to float32 as diffusers keeps them.
+
+    `times` are those before the shift, the checkpoint's by default.
+    """
     import numpy as np
 
-    sigmas = flow_sigmas(even_sigmas(schedule, num_steps), alpha, start)
+    sigmas = flow_sigmas(times or even_sigmas(schedule, num_steps), alpha, start)
     terminal = schedule.options.get("shift_terminal")
     if terminal and max(terminal, sigmas[-1]) < sigmas[0]:
         # The first sigma stays and the last becomes the terminal one; the rest in proportion.

@@ -44,13 +44,16 @@ MOST_EDITS = 100
 CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
+Enlargement = Literal["latents", "latents_linear", "pixels"]
+
+
 class StageSpec(BaseModel):
     """One resolution of a cascade.
 
     `scale` is the stage's size relative to the picture; `start` the noise level (sigma) it
     is restarted from: 1 is pure noise, less continues the stage before, which is enlarged as
-    `pixels` or as `latents`; `prompt` and `guidance_scale` the stage's own, if they are not the
-    picture's.
+    `pixels`, as `latents` or as `latents_linear`; `prompt` and `guidance_scale` the stage's own, if
+    they are not the picture's.
     """
 
     model_config = CONFIG
@@ -59,7 +62,7 @@ class StageSpec(BaseModel):
     start: float = Field(default=1.0, ge=0.001, le=1)
     steps: int | None = Field(default=None, ge=1, le=1000)
     shift: float | None = Field(default=None, ge=LEAST_SHIFT, le=MOST_SHIFT)
-    enlarge: Literal["latents", "pixels"] = "pixels"
+    enlarge: Enlargement = "pixels"
     prompt: str | None = None
     guidance_scale: float | None = Field(default=None, ge=0, le=MOST_GUIDANCE)
 

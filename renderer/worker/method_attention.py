@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from frieze.cluster.attention import AttentionChange, AttentionShape
+from frieze.cluster.attention import AttentionChange, AttentionShape, KeyTurns
 from frieze.cluster.bands import HookSites
 from frieze.cluster.comm import Comm, Like
 from frieze.cluster.thread_value import ThreadValue
@@ -67,6 +67,7 @@ class MethodAttention:
     def __init__(self, method: Method, num_trained: int) -> None:
         self.method, self.num_trained = method, num_trained
         self._measured: dict[str, Tensor] = {}
+        self._turns: dict[tuple[RotaryAxis, ...], KeyTurns | None] = {}
         self._scale_H: dict[str, Tensor] = {}
         self._gains: list[Tensor | float] = []
         self._gain_D: Tensor | None = None
@@ -89,7 +90,8 @@ class MethodAttention:
         """Whether attention is left as it is: then no mode is entered for it."""
         changes = self.method.gains is not None or self.method.focus is not None
         is_plain = self.decay is None and self.shape("") is None and not self.step.texts
-        return is_plain and not (changes and self.is_beyond)
+        is_scaled = self._of_frame != 1 or self.turns is not None
+        return is_plain and not is_scaled and not (changes and self.is_beyond)
 
     @property
     def decay(self) -> Decay | None:
@@ -104,6 +106,16 @@ class MethodAttention:
         if windows is None or context is None or not context.is_beyond:
             return None
         return functools.partial(windows, context, layer)
+
+    @property
+    def turns(self) -> KeyTurns | None:
+        """Where keys of a canvas that is larger than trained stand for each tile of queries."""
+        policy, axes = self.method.key_positions, self.step.axes
+        if policy is None:
+            return None
+        if axes not in self._turns:
+            self._turns = {axes: policy(axes)}
+        return self._turns[axes]
 
     @property
     def is_measuring(self) -> bool:
@@ -176,6 +188,7 @@ class MethodAttention:
             probe=functools.partial(self._keep, layer) if self.is_measuring else None,
             pooled=focus.pooled if focus else None,
             shape=self.shape(layer),
+            turns=self.turns,
         )
 
     def _weight(self, layer: str, like: Tensor) -> Tensor | None:
@@ -189,11 +202,19 @@ class MethodAttention:
             return None
         return math.prod(parts[1:], start=parts[0]).to(like)
 
+    @property
+    def _of_frame(self) -> float:
+        """One factor for all heads, from the image tokens of one latent frame."""
+        focus, context = self.method.focus, self.step.context
+        if focus is None or focus.of_frame is None:
+            return 1.0
+        return focus.of_frame(self.step.num_tokens // (context.canvas.frames if context else 1))
+
     def _factor(self, num_tokens: int) -> float:
         """One factor for all heads, from the number of tokens, text included."""
         focus = self.method.focus
         if focus is None or focus.constant is None or not self.is_beyond:
-            return 1.0
+            return self._of_frame
         num_text = num_tokens - self.step.num_own
         if num_text >= sum(self.step.texts) > 0:  # nobody asks more than one of them
             num_text += max(self.step.texts) - sum(self.step.texts)

@@ -41,7 +41,13 @@ class StageRows:
         return self.store.save_latents(array, slot, rows, rows_CTHW)
 
     def read(
-        self, array: int, source_index: int, slot: int, rows: Band, factor: int | None = None
+        self,
+        array: int,
+        source_index: int,
+        slot: int,
+        rows: Band,
+        factor: int | None = None,
+        mode: upsampling.Interpolation = "bicubic",
     ) -> Tensor:
         """Rows of this stage from an array over an earlier one's canvas, enlarged where smaller.
 
@@ -52,10 +58,12 @@ class StageRows:
             (canvas.height * factor, canvas.width * factor)
             for canvas in (self.plan.stages[i].canvas for i in (source_index, self.stage_index))
         )
-        held = rows if source == target else upsampling.source_rows(rows, source[0], target[0])
+        held = rows
+        if source != target:
+            held = upsampling.source_rows(rows, source[0], target[0], mode)
         found = self._rows(array, slot, held)
         if source != target:
-            found = upsampling.enlarge(found, held, source, rows, target)
+            found = upsampling.enlarge(found, held, source, rows, target, mode)
         return self._to_device(found)
 
     def anchor(self) -> Anchor | None:

@@ -26,6 +26,7 @@ from ..planning.canvas_plan import CanvasPlan
 from ..sampling.solvers import stage_seed
 from . import guidance_pair
 from .stage_rows import StageRows
+from .upsampling import Interpolation
 
 
 class Noise:
@@ -74,9 +75,11 @@ class StageStart:
         assert slot is not None
         if isinstance(plan.method.guide, View):
             return saved.placed(plan.method.guide, slot)
-        if plan.stages[saved.stage_index].enlarge == "pixels":
+        enlarge = plan.stages[saved.stage_index].enlarge
+        if enlarge == "pixels":
             return self._encoded(f"{index}-picture", index)
-        latents = saved.read(index, index, slot, saved.band, 1)
+        mode: Interpolation = "bilinear" if enlarge == "latents_linear" else "bicubic"
+        latents = saved.read(index, index, slot, saved.band, 1, mode)
         return latents[:, : plan.facts.latent.channels]
 
     def image_condition(self, place: BandPlace) -> Mapping[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Bicubic enlargement of latents, row band by row band, equal to enlarging the whole canvas.
+"""Bicubic or linear enlargement of latents, band by band, equal to enlarging the whole canvas.
 
 Interpolation along an axis is a matrix; a band needs only the matrix rows it owns and the few
 source rows on which those are not zero.
@@ -8,6 +8,7 @@ Shape suffixes: C channels, T frames, H rows, W columns.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,25 +16,33 @@ from torch import Tensor
 
 from frieze.cluster.layout import Band
 
+Interpolation = Literal["bicubic", "bilinear"]
+
 
 @lru_cache(maxsize=16)
-def weights(source: int, target: int) -> Tensor:
-    """The [target, source] matrix of bicubic interpolation along one axis, float32."""
+def weights(source: int, target: int, mode: Interpolation = "bicubic") -> Tensor:
+    """The [target, source] matrix of interpolation along one axis, float32."""
     eye = torch.eye(source)[None, None]
-    full = F.interpolate(eye, size=(target, source), mode="bicubic", align_corners=False)
+    full = F.interpolate(eye, size=(target, source), mode=mode, align_corners=False)
     return full[0, 0]
 
 
-def source_rows(band: Band, source: int, target: int) -> Band:
+def source_rows(band: Band, source: int, target: int, mode: Interpolation = "bicubic") -> Band:
     """The source rows on which a band of target rows depends."""
-    used = weights(source, target)[band.start : band.stop].ne(0).any(dim=0).nonzero()
+    used = weights(source, target, mode)[band.start : band.stop].ne(0).any(dim=0).nonzero()
     return Band(int(used.min()), int(used.max()) + 1)
 
 
 def enlarge(
-    rows_CTHW: Tensor, held: Band, source: tuple[int, int], band: Band, target: tuple[int, int]
+    rows_CTHW: Tensor,
+    held: Band,
+    source: tuple[int, int],
+    band: Band,
+    target: tuple[int, int],
+    mode: Interpolation = "bicubic",
 ) -> Tensor:
     """Target rows `band` of the enlarged canvas from the source rows `held` of the small one."""
-    row_weights = weights(source[0], target[0])[band.start : band.stop, held.start : held.stop]
-    column_weights = weights(source[1], target[1])
+    whole = weights(source[0], target[0], mode)
+    row_weights = whole[band.start : band.stop, held.start : held.stop]
+    column_weights = weights(source[1], target[1], mode)
     return torch.einsum("cthw,yh,xw->ctyx", rows_CTHW.float(), row_weights, column_weights)

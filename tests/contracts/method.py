@@ -22,7 +22,7 @@ from support.shared import kept
 
 NAMES = ("frame", "row", "column", "text")
 SIGMAS = (1.0, 0.5, 0.01, 0.0)
-UNET_METHODS = {"hidiffusion", "cinescale"}  # those that serve U-Nets alone
+UNET_METHODS = {"hidiffusion"}  # those that serve U-Nets alone
 LENGTHS = st.integers(1, 400)
 
 

@@ -34,9 +34,10 @@ def loaded(folder: Path, dtype: torch.dtype) -> Any:
     spec = RenderSpec(prompt="x", model=str(folder), dtype="float32")
     facts = plan(spec.model_copy(update={"height": 128, "width": 128})).facts
     model: Any = load_family(facts.family).load(facts, spec, torch.device("cpu"))
-    for part in vars(model).values():
-        if isinstance(part, nn.Module):
-            part.to(dtype)
+    for held in vars(model).values():
+        for part in held if isinstance(held, list) else [held]:
+            if isinstance(part, nn.Module):
+                part.to(dtype)
     return model
 
 
@@ -69,7 +70,9 @@ def estimate(comm: Comm, made: CanvasPlan, step: int, x: Tensor, folder: Path) -
         axis_comms(comm, made.mesh),
         None,
         conditioning={
-            stage.prompt: Conditioning((_tensors(made, dtype, 2), _tensors(made, dtype, 3)))
+            stage.prompt: Conditioning(
+                tuple(_tensors(made, dtype, 2 + half) for half in range(made.guidance.num_halves))
+            )
         },
         image={},
         edits=RegionalPrompts.of(stage.prompts, None),

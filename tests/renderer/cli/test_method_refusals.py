@@ -28,12 +28,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CASES = {
     # Of a family without these layers, and of another U-Net.
     "--method hidiffusion": (ONLY, "is flux, which has none; use one of these models"),
-    "--method cinescale": (ONLY, "is flux, which has none; use one of these models"),
     "--method cinescale --model sdxl": (ONLY, "is another U-Net"),
     "--method rdfc --model sdxl-deep": (
         "is for rotary positions, and unet has none",
-        "none, auto, pi, imax and hiflow work with it",
-        "hidiffusion and cinescale",
+        "none, auto, pi, imax, hiflow and cinescale work with it",
+        "hidiffusion too",
     ),
     # Sizes; the one that is named works in all respects, the method's too.
     "--method hidiffusion --model sd15-deep --size 440x512": (

@@ -193,7 +193,6 @@ def test_up_to_the_trained_size_it_is_the_plain_model(folders: dict[str, Path]) 
 @pytest.mark.parametrize(
     ("name", "fields", "words"),
     [
-        ("demo", {}, "method 'cinescale' changes the U-Net of Stable Diffusion 1.5, 2.1, SDXL"),
         ("sdxl", {}, "is another U-Net"),
         ("sdxl-deep", {"height": 250}, "height 250 is no multiple of 32"),
         (
