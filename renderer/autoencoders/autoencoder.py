@@ -18,6 +18,7 @@ from ..checkpoints.configs import index_of
 from ..errors import ModelError
 from ..models import loading
 from .decoding import decode
+from .patch_vae import PatchVAE
 from .picture_vae import PictureVAE
 from .video_vae import CausalVAE
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # By the class that model_index.json names.
 KINDS: dict[str, type] = {
     "AutoencoderKL": PictureVAE,
+    "AutoencoderKLFlux2": PatchVAE,
     "AutoencoderKLQwenImage": CausalVAE,
     "AutoencoderKLWan": CausalVAE,
 }

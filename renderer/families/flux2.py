@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..autoencoders.picture_vae import PictureVAE
+from ..autoencoders.patch_vae import CELLS, PatchVAE
 from ..checkpoints.configs import Count, Heads, Index, PictureVae, Size, hints, index_of, read
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 pipelines = ("Flux2KleinPipeline", "Flux2Pipeline")
 training_sizes = (2048,)  # pixels a side, unless a checkpoint says otherwise
-# Cells of the autoencoder on a side of one cell here.
-CELLS = 2
 
 
 class Transformer(Heads):
@@ -136,7 +134,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux2:
     return Flux2(facts, transformer.to(device).eval(), vae.to(device).eval())
 
 
-class Flux2(PictureVAE):
+class Flux2(PatchVAE):
     """A loaded FLUX.2 checkpoint."""
 
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
@@ -211,25 +209,6 @@ class Flux2(PictureVAE):
         """Classifier-free guidance."""
         return linear_guided(positive, negative, guidance.scale)
 
-    def features(self, x_BCTHW: Tensor) -> Tensor:
-        """The decoder up to its tail, from cells of 8 pixels: [B, C, H, W]."""
-        mean, std = self._statistics(x_BCTHW)
-        return self.raw_features(to_cells(x_BCTHW.squeeze(2) * std + mean))
-
-    def encoded(self, pixels_BCTHW: Tensor) -> Tensor:
-        """The posterior's mode [B, 4 c, 1, H, W], as patches, normalised."""
-        patches_BCHW = to_patches(self.raw_encoded(pixels_BCTHW.squeeze(2)))
-        mean, std = self._statistics(patches_BCHW)
-        return ((patches_BCHW - mean) / std).unsqueeze(2)
-
-    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel, [1, C, 1, 1]."""
-        import torch
-
-        norm: Any = self.vae.bn
-        std = torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps)
-        return norm.running_mean.view(1, -1, 1, 1).to(like), std.view(1, -1, 1, 1).to(like)
-
     def _angles(self, place: BandPlace, sigma: float, device: torch.device) -> Tensor:
         """Rotary angles of this band's tokens, float64 [S, A]; 0 on the axis of the text."""
         import torch
@@ -247,15 +226,3 @@ class Flux2(PictureVAE):
         position_L = torch.cat([torch.arange(count, device=device) for count in texts])
         text_LF = trained(axis, position_L, 0.0)
         return torch.cat([text_LF.new_zeros(sum(texts), sum(self.dims[:3]) // 2), text_LF], dim=1)
-
-
-def to_patches(x_BCHW: Tensor) -> Tensor:
-    """Cells of 8 pixels to patches of 2 x 2: [B, 4 C, H / 2, W / 2]."""
-    x = x_BCHW.unflatten(3, (-1, CELLS)).unflatten(2, (-1, CELLS))
-    return x.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
-
-
-def to_cells(x_BCHW: Tensor) -> Tensor:
-    """The inverse of `to_patches`."""
-    x = x_BCHW.unflatten(1, (-1, CELLS, CELLS))
-    return x.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
+from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.checkpoints.shipped import SHIPPED
 
 TINY: dict[str, Any] = {
@@ -40,8 +41,8 @@ def saved(folder: Path, model: Path = SHIPPED["demo"], **options: Any) -> Path:
     """The folder of one for the latents of a model."""
     vae = json.loads((model / "vae" / "config.json").read_text(encoding="utf-8"))
     latents = {
-        "latent_channels": vae["latent_channels"],
-        "scaling_factor": vae["scaling_factor"],
+        "latent_channels": describe(str(model)).latent.channels,
+        "scaling_factor": vae.get("scaling_factor", 1.0),
         "shift_factor": vae.get("shift_factor") or 0.0,
     }
     decoder(torch.float32, **latents | options).save_pretrained(folder)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from frieze.cluster.layout import Band, Canvas
+from frieze.renderer.autoencoders.patch_vae import to_cells, to_patches
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.families import flux2
 from frieze.renderer.models.family import BandPlace, Guidance
@@ -184,8 +185,8 @@ def test_bands_are_decoded_and_encoded_as_one(klein: Studio, bands: tuple[Band, 
 
 def test_cells_and_patches_are_each_other_s_inverse(klein: Studio) -> None:
     x = noise(1, 8, 6, 4)
-    assert torch.equal(flux2.to_patches(x), pipeline_class(klein)._patchify_latents(x))
-    assert torch.equal(flux2.to_cells(flux2.to_patches(x)), x)
+    assert torch.equal(to_patches(x), pipeline_class(klein)._patchify_latents(x))
+    assert torch.equal(to_cells(to_patches(x)), x)
 
 
 # ---- checkpoints and prompts

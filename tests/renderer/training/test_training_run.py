@@ -14,11 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from frieze.renderer import RenderCancelledError
+from checkpoints import build
+from frieze.renderer import ModelError, RenderCancelledError, RenderSpec
+from frieze.renderer.autoencoders import autoencoder
+from frieze.renderer.checkpoints.checkpoint import describe, load_family
 from frieze.renderer.events import Event
 from support.command_line import frieze, refused
+from support.decoders import saved
 from support.trainings import SIZES, apart, make, sheet, train, weights, words
 from tolerances import AMPLE, CONTROL, TRAINED_APART
 
@@ -159,6 +164,26 @@ def test_stages_follow_each_other_and_are_gone_on_with(
     assert apart(out, tmp_path / "whole") == 0
     train(made, tmp_path / "flow", steps=4)  # the control: without the second stage
     assert apart(tmp_path / "flow", tmp_path / "whole") > 0
+
+
+def test_patches_of_cells_are_learned_from_too(tmp_path: Path, made: dict[str, Any]) -> None:
+    """FLUX.2's latents: 16 pixels a cell. The control is a decoder for other latents."""
+    model = build("flux2", tmp_path / "model")
+    (model / "frieze.json").write_text('{"training_size": 128}')
+    start = saved(tmp_path / "start", model)
+    train(made | {"model": str(model), "start": str(start)}, tmp_path / "out", steps=1)
+    assert apart(tmp_path / "out", start) > 0
+    facts = describe(str(model))
+    vae = autoencoder.load(facts, RenderSpec(model=str(model)), torch.device("cpu"))
+    pixels = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    z = vae.encoded(pixels)
+    assert z.shape == (1, 32, 4, 6)
+    studio = load_family("flux2").load(facts, RenderSpec(model=str(model)), torch.device("cpu"))
+    with torch.no_grad():
+        assert torch.equal(studio.encoded(pixels.unsqueeze(2)).squeeze(2), z)
+    assert vae.decoded(z).shape == pixels.shape
+    with pytest.raises(ModelError, match="is for latents of 4 channels"):
+        train(made | {"model": str(model)}, tmp_path / "other", steps=1)
 
 
 @pytest.mark.slow
