@@ -153,6 +153,9 @@ def sheet(shelves: Sequence[Shelf], source: Source) -> Image.Image:
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--decoder", type=Path, default=SHIPPED["demo"] / "infgen")
+    parser.add_argument(
+        "--liif", type=Path, help="what quality_liif.py trained; default: no such row"
+    )
     parser.add_argument("--steps", default="0,1", help="with commas; 0: the decoder's own number")
     parser.add_argument("--pictures", type=int, default=64, help="of each row and source")
     parser.add_argument("--pictures-slow", type=int, default=16, help="of rows of minutes each")
@@ -171,7 +174,8 @@ def chosen(asked: argparse.Namespace) -> list[Row]:
     """The rows that are asked for; Real-ESRGAN's are of 1024 pixels alone."""
     steps = dict.fromkeys(int(number) or None for number in asked.steps.split(","))
     kinds = {kind for kind in asked.rows.split(",") if kind}
-    found = [row for row in rows(asked.decoder, tuple(steps)) if not kinds or row.kind in kinds]
+    known = rows(asked.decoder, tuple(steps), asked.liif)
+    found = [row for row in known if not kinds or row.kind in kinds]
     if asked.side != 1024:
         found = [row for row in found if row.kind != "realesrgan"]
     return [row for row in found if not (asked.quick and row.slow)]
@@ -185,7 +189,9 @@ def main() -> None:
     shelves = [Shelf(asked.work, row, asked.side, Settings()) for row in chosen(asked)]
     until = time.monotonic() + 60 * asked.minutes
     run(work, tasks(shelves, number, asked.pictures_slow), asked.jobs, until)
-    found = judged(shelves, number)
+    if not (found := judged(shelves, number)):
+        print("no row has two pictures of a source; nothing is reported")
+        return
     write(asked.out, found, "python tests/bench/quality_decoder.py " + " ".join(sys.argv[1:]))
     if asked.sheets:
         for source in SOURCES:

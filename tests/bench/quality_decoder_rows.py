@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from bench import quality_decoder_latents as latents
-from bench import quality_realesrgan, quality_rows, quality_tiles
+from bench import quality_liif, quality_realesrgan, quality_rows, quality_tiles
 from bench.quality_decoder_latents import SOURCES, Small, Source
 from bench.quality_rows import NATIVE, Cell, Pixels, Settings
 from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
@@ -29,18 +29,20 @@ from frieze.renderer.demo import scenes
 
 # Enlarges what is known of a seed to so many pixels a side.
 Enlarge = Callable[[Small, int, int], Pixels]
-Kind = Literal["scenes", "bicubic", "vae", "infgen", "realesrgan", "tiles", "auto", "staged"]
+Kind = Literal[
+    "scenes", "bicubic", "vae", "liif", "infgen", "realesrgan", "tiles", "auto", "staged"
+]
 BLOCK = 256  # rows that InfGen draws at once
 # Rows that are drawn at other sizes than four times the latent's too, by what is known of it.
-ANY_SIZE = ("scenes", "bicubic", "vae", "infgen")
+ANY_SIZE = ("scenes", "bicubic", "vae", "liif", "infgen")
 
 
 @dataclass(frozen=True)
 class Row:
     """One way to a large picture.
 
-    `model` is a decoder's folder or the name of Real-ESRGAN's network; `staged` draws with `auto`
-    to twice the trained side first. `slow` rows have fewer pictures.
+    `model` is a decoder's folder, LIIF's file or the name of Real-ESRGAN's network; `staged` draws
+    with `auto` to twice the trained side first. `slow` rows have fewer pictures.
     """
 
     name: str
@@ -58,16 +60,18 @@ class Row:
     def digest(self) -> str:
         """What decides its pictures, a decoder's weights included, as a few letters."""
         files = sorted(Path(self.model).glob("*.*")) if self.kind in ("infgen", "staged") else []
+        files += [Path(self.model)] if self.kind == "liif" else []
         about = repr((self.name, self.kind, self.model, self.steps)).encode()
         return hashlib.sha256(about + b"".join(f.read_bytes() for f in files)).hexdigest()[:8]
 
 
-def rows(decoder: Path, steps: tuple[int | None, ...]) -> list[Row]:
+def rows(decoder: Path, steps: tuple[int | None, ...], liif: Path | None = None) -> list[Row]:
     """Reference, controls, the decoder in so many steps, what people use, and `auto`."""
     found = [
         Row("scenes", "scenes"),
         Row("bicubic of the exact decode", "bicubic"),
         Row("exact decode of the enlarged latent", "vae"),
+        *([Row("LIIF", "liif", str(liif))] if liif else []),
         *(Row(f"InfGen, {_steps(number)}", "infgen", str(decoder), number) for number in steps),
         Row("Real-ESRGAN animevideov3", "realesrgan", "animevideov3"),
         Row("Real-ESRGAN x4plus", "realesrgan", "x4plus", slow=True),
@@ -127,6 +131,8 @@ def enlarge_of(row: Row, settings: Settings) -> Enlarge:
             return bicubic
         case "vae":
             return of_enlarged_latent
+        case "liif":
+            return lambda small, side, seed: quality_liif.enlarged(row.model, small, side)
         case "infgen":
             return infgen(row.model, row.steps)
         case "realesrgan":
