@@ -4,13 +4,12 @@ A picture is drawn at the trained size, enlarged, noised again for the last 70 %
 so on up to its own size. With the U-Nets of Stable Diffusion self-attention of later stages fuses
 windows of the trained size, which are right in the coarse, with the whole canvas, which is right in
 the fine; the deepest convolutions are dilated at first; and the enlarged picture holds the latents
-for as long as the detail factor says, in regions if there is a mask.
-
-With transformers the base of rotary positions grows (NTK), attention is scaled by the tokens of a
-latent frame, and the timestep shift by 4/7 of the first stage's for each time its side: 7, 9, 11 at
-1088 x 1920, 1632 x 2880 and 2176 x 3840, as released for Wan 2.1 with a LoRA. Pictures are enlarged
-in pixels, clips in latents, linearly. The form of 2026, which needs no LoRA, draws keys in instead
-(`positions=rectified`). A picture or clip to redraw stands for the first stage.
+for as long as the detail factor says, in regions if there is a mask. With transformers the base of
+rotary positions grows (NTK), attention is scaled by the tokens of a latent frame, and the timestep
+shift grows by 4/7 of the first stage's for each time its side: 7, 9, 11 at 1088 x 1920, 1632 x 2880
+and 2176 x 3840, as released for Wan 2.1 with a LoRA. Pictures are enlarged in pixels, clips in
+latents, linearly. The form of 2026, which needs no LoRA, draws keys in instead. A picture or clip
+to redraw stands for the first stage.
 """
 
 from __future__ import annotations

@@ -176,6 +176,23 @@ def test_a_picture_is_the_same_on_three_ranks(gallery: Gallery) -> None:
     differ(gallery.fresh("flux", **fields | {"method": "none", "method_options": {}}), whole)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "source"),
+    [("wan", "init"), ("flux", "init"), ("wan-i2v", "image"), ("wan22", "init")],
+)
+def test_a_clip_is_redrawn_and_a_frame_animated(gallery: Gallery, family: str, source: str) -> None:
+    """Video to video begins at the second stage, on noised latents of what is handed in."""
+    (gallery.checkpoint(family) / "frieze.json").write_text(json.dumps(TRAINED))
+    fields = CASCADED | {"height": 112, "width": 64, source: gallery.picture("wan")}
+    fields |= {"num_frames": 5} if "wan" in family else {}
+    made = plan(gallery.spec(family, **fields))
+    assert len(made.stages) == (1 if source == "init" else 2)
+    whole = gallery.fresh(family, **fields)
+    equal(gallery.fresh(family, **fields, workers=2), whole)
+    differ(gallery.fresh(family, **fields | {"seed": 9}), whole)
+
+
 @pytest.mark.parametrize("family", ["flux", "wan"])
 def test_at_the_trained_size_the_picture_is_the_plain_models(gallery: Gallery, family: str) -> None:
     fields = CASCADED | {"height": 32, "num_inference_steps": 2}

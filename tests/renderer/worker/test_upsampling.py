@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frieze.cluster.layout import Band, cut
-from frieze.renderer.worker.upsampling import enlarge, source_rows
+from frieze.renderer.worker.upsampling import Interpolation, enlarge, source_rows
 from tolerances import CONTROL
 
 
@@ -18,19 +18,26 @@ from tolerances import CONTROL
     columns=st.integers(3, 9),
     factor=st.sampled_from([(2, 1), (3, 2), (4, 1)]),
     parts=st.integers(1, 4),
+    is_linear=st.booleans(),
 )
 def test_bands_equal_the_whole_canvas(
-    rows: int, columns: int, factor: tuple[int, int], parts: int
+    rows: int, columns: int, factor: tuple[int, int], parts: int, is_linear: bool
 ) -> None:
+    """By linear interpolation a clip's as CineScale's over frames, rows and columns."""
     torch.manual_seed(rows * columns)
-    small_CTHW = torch.randn(3, 1, rows, columns)
+    mode: Interpolation = "bilinear" if is_linear else "bicubic"
+    small_CTHW = torch.randn(3, 2 if is_linear else 1, rows, columns)
     target = (rows * factor[0] // factor[1], columns * factor[0] // factor[1])
-    whole = F.interpolate(small_CTHW.transpose(0, 1), size=target, mode="bicubic").transpose(0, 1)
+    if is_linear:
+        whole = F.interpolate(small_CTHW[None], size=(2, *target), mode="trilinear")[0]
+    else:
+        whole = F.interpolate(small_CTHW.transpose(0, 1), size=target, mode="bicubic")
+        whole = whole.transpose(0, 1)
     pieces = []
     for band in cut(target[0], parts):
-        held = source_rows(band, rows, target[0])
+        held = source_rows(band, rows, target[0], mode)
         source = small_CTHW[:, :, held.start : held.stop]
-        pieces.append(enlarge(source, held, (rows, columns), band, target))
+        pieces.append(enlarge(source, held, (rows, columns), band, target, mode))
     torch.testing.assert_close(torch.cat(pieces, dim=2), whole, atol=1e-5, rtol=1e-5)
 
 
