@@ -47,7 +47,7 @@ class AdversarialPlan(FlowPlan):
 
     rate: float = 1e-4
     perceptual: float = 0.1
-    adversarial: float = 1.0
+    adversarial: float = 0.5
     most_ratio: float = 10.0
     width: int = 48
     discriminator_rate: float = 1e-3
