@@ -8,13 +8,15 @@ import re
 import signal
 import threading
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from frieze.cluster.fleet import Fleet, FleetError
+from frieze.cluster.fleet import Fleet, FleetError, SoloFleet
 from frieze.renderer import (
     ItemEvent,
     ItemResult,
@@ -25,6 +27,7 @@ from frieze.renderer import (
     batch,
     render,
 )
+from frieze.renderer.batches import batch as batches
 from frieze.renderer.batches import warm_workers
 from frieze.renderer.driver import workers
 from frieze.renderer.families import flux
@@ -260,10 +263,36 @@ def test_a_killed_batch_goes_on_and_what_is_done_stays(
         assert np.array_equal(pixels(out / f"{name}.zarr"), expected), name
 
 
-@pytest.mark.ray
+@pytest.fixture
+def _threads_for_actors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a batch does on Ray, with workers that are threads of this process."""
+    monkeypatch.setattr(batches, "session", SimpleNamespace(session=lambda *_: nullcontext()))
+    monkeypatch.setattr(batches, "check_room", lambda plan: None)
+    monkeypatch.setattr(
+        warm_workers, "on_actors", lambda worker, spec, beside: SoloFleet.launch(worker)
+    )
+    monkeypatch.setattr(
+        warm_workers,
+        "launch",
+        lambda plan, targets, ray, beside: workers.launch(plan, targets, ray=False),
+    )
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "_threads_for_actors",
+        pytest.param("ray_cluster", marks=[pytest.mark.ray, pytest.mark.slow]),
+    ],
+)
 def test_side_by_side_on_workers_that_stay_though_one_never_comes(
-    tmp_path: Path, alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, ray_cluster: int
+    tmp_path: Path,
+    alone: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    where: str,
 ) -> None:
+    request.getfixturevalue(where)
     launch, turns = warm_workers.launch, itertools.count()
 
     def launched(*args: Any, **options: Any) -> Fleet:
@@ -273,18 +302,20 @@ def test_side_by_side_on_workers_that_stay_though_one_never_comes(
 
     monkeypatch.setattr(warm_workers, "launch", launched)
     more = [{**SMALL, "name": f"seed-{seed}", "seed": seed} for seed in (10, 11)]
-    places: dict[str, str] = {}
+    places: dict[str, tuple[str, str]] = {}  # who draws an item: a lane, and a process
 
     def listen(event: ItemEvent) -> None:
         if event.event and "pid" in event.event.message and event.event.kind != "plan":
-            places[event.name] = event.event.message
+            places[event.name] = threading.current_thread().name, event.event.message
 
     results = drawn([*ITEMS[:3], *more], tmp_path, local=False, workers=3, on_event=listen)
     assert [result.error for result in results.values()] == [None] * 5
     for name in ("plain", "seeded", "moon"):
         assert np.array_equal(pixels(tmp_path / f"{name}.zarr"), alone[name]), name
-    assert len(set(places.values())) == 2  # five items, two workers of three
     assert len(places) == 5
+    lanes, processes = map(set, zip(*places.values(), strict=True))
+    assert len(lanes) == 2  # five items, two workers of three
+    assert len(processes) == (2 if where == "ray_cluster" else 1)
 
 
 def test_without_any_worker_the_items_fail_and_say_why(

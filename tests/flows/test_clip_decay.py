@@ -37,7 +37,12 @@ def drawn(gallery: Gallery, frames: int, **changes: Any) -> Drawn:
 
 
 @pytest.mark.parametrize(
-    "spread", [{"workers": 3}, {"workers": 2, "ulysses": 2}, {"workers": 4, "guidance_ranks": 2}]
+    "spread",
+    [
+        {"workers": 3},
+        pytest.param({"workers": 2, "ulysses": 2}, marks=pytest.mark.slow),
+        {"workers": 4, "guidance_ranks": 2},
+    ],
 )
 def test_a_decaying_clip_does_not_depend_on_the_ranks(
     gallery: Gallery, alone: Drawn, spread: dict[str, int]

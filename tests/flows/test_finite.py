@@ -106,7 +106,7 @@ def with_one(value: float) -> Callable[[Tensor], Tensor]:
     return change
 
 
-@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("value", [NAN, pytest.param(INF, marks=pytest.mark.slow)])
 def test_a_step_that_is_not_finite_ends_the_render_and_the_store_resumes(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:

@@ -51,8 +51,8 @@ def test_any_number_of_workers_makes_the_same(
     tmp_path: Path, folder: Path, source: Path, whole: Path
 ) -> None:
     assert pixels(whole).shape == (368, 256, 3)
-    wishes: list[dict[str, Any]] = [{"workers": 2}, {"workers": 3}, {"workers": 5}]
-    for number, fields in enumerate([*wishes, {"workers": 3, "park": "host"}]):
+    wishes: list[dict[str, Any]] = [{"workers": 5}, {"workers": 3, "park": "host"}]
+    for number, fields in enumerate(wishes):  # on two workers its rounds are drawn, below
         path = tmp_path / f"{number}.zarr"
         render(spec(path, folder, source, **fields))
         assert grey_levels(pixels(path), pixels(whole)) <= GREY_LEVELS

@@ -43,6 +43,7 @@ def test_its_process_is_its_own_and_has_ended(ray_cluster: int) -> None:
         assert tensors[name].dtype == tensor.dtype
 
 
+@pytest.mark.slow  # as any verb's, which `test_fleet.py` has
 @pytest.mark.ray
 def test_its_error_arrives_with_type_message_and_place(ray_cluster: int) -> None:
     with pytest.raises(KeyError, match="no such encoder") as caught:
@@ -52,6 +53,7 @@ def test_its_error_arrives_with_type_message_and_place(ray_cluster: int) -> None
     assert "errands.py" in notes
 
 
+@pytest.mark.slow  # as any rank's, which `test_mending.py` has
 @pytest.mark.ray
 def test_its_death_arrives_as_a_lost_worker(ray_cluster: int) -> None:
     with pytest.raises(WorkerLostError, match="was lost"):
@@ -79,6 +81,7 @@ def _interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow  # a fleet is interrupted in `test_fleet.py`, and leaves no process there
 @pytest.mark.usefixtures("_interruptible")
 @pytest.mark.ray
 def test_ctrl_c_ends_it_at_once(ray_cluster: int, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from frieze.cluster.fleet import LocalFleet
 from frieze.renderer import Event, RenderFailedError, StoreError, render, resume
-from frieze.renderer.driver import verb_timeouts
+from frieze.renderer.driver import verb_timeouts, workers
 from frieze.renderer.driver.recovery import MOST_FAILURES
 from frieze.renderer.store.store import Store
 from frieze.renderer.worker import shard
@@ -73,9 +73,17 @@ def test_ray_workers_draw_what_threads_draw(
     "deaths", [1, pytest.param(2, marks=pytest.mark.slow)], ids=["in a step", "and in a decode"]
 )
 def test_lost_workers_are_replaced_and_the_bytes_are_those_of_undisturbed_threads(
-    tmp_path: Path, undisturbed: np.ndarray, ray_cluster: int, deaths: int
+    tmp_path: Path,
+    undisturbed: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    ray_cluster: int,
+    deaths: int,
 ) -> None:
     """One dies in a step, the other while it decodes: each time the one that is left goes on."""
+    # What encodes the prompts is a worker like them, and has tests of its own.
+    monkeypatch.setattr(
+        workers, "run_isolated", lambda plan, call, *words: LocalFleet.run_isolated(call, *words)
+    )
     events: list[Event] = []
     crews: list[list[int]] = []
 

@@ -64,17 +64,32 @@ def test_a_whole_store_is_whole(store: Store) -> None:
     assert "block" not in str(found)
 
 
+DAMAGED = {
+    "0/c/0/0/0": "block 0/0 is drawn again",
+    "0/c/0/1/0": "block 1/0 is drawn again",
+    "1/c/0/0/0": "the pyramid is built again",
+    "frieze/latents/0/c/1/0/0/2/0": "the picture is whole, and it is needed no more",
+    "zarr.json": "it is written anew",
+    "0/zarr.json": "it is written anew",
+    "frieze/latents/zarr.json": "it is written anew",
+}
+# What a name means is the same wherever it lies: in a bucket a chunk and a document stand for all.
+IN_BUCKETS = ("0/c/0/1/0", "zarr.json")
+
+
 @pytest.mark.parametrize(
-    ("name", "again"),
+    ("store", "name", "again"),
     [
-        ("0/c/0/0/0", "block 0/0 is drawn again"),
-        ("0/c/0/1/0", "block 1/0 is drawn again"),
-        ("1/c/0/0/0", "the pyramid is built again"),
-        ("frieze/latents/0/c/1/0/0/2/0", "the picture is whole, and it is needed no more"),
-        ("zarr.json", "it is written anew"),
-        ("0/zarr.json", "it is written anew"),
-        ("frieze/latents/zarr.json", "it is written anew"),
+        pytest.param(
+            where,
+            name,
+            again,
+            marks=pytest.mark.slow if where == "bucket" and name not in IN_BUCKETS else [],
+        )
+        for where in ("folder", "bucket")
+        for name, again in DAMAGED.items()
     ],
+    indirect=["store"],
 )
 def test_damage_is_told_by_name_and_a_mended_store_is_whole(
     store: Store, name: str, again: str
