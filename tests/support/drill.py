@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,19 +163,19 @@ def dropped_link(story: Story, path: Path, chance: random.Random) -> None:
 
 def failing_store(story: Story, path: Path, chance: random.Random) -> None:
     """The driver's own writes: the journal's next line fails once."""
-    real = FileJournal._write
+    real = FileJournal.append
 
-    def once(self: FileJournal, line: bytes) -> None:
-        FileJournal._write = real  # type: ignore[method-assign]
-        raise OSError(5, "Input/output error")
+    def once(self: FileJournal, event: Mapping[str, Any]) -> None:
+        FileJournal.append = real  # type: ignore[method-assign]
+        raise StoreError(f"{self.path} cannot be written: Input/output error")
 
     def strike(crew: list[int]) -> None:
-        FileJournal._write = once  # type: ignore[method-assign]
+        FileJournal.append = once  # type: ignore[method-assign]
 
     try:
         struck(story, path, strike)
     finally:
-        FileJournal._write = real  # type: ignore[method-assign]
+        FileJournal.append = real  # type: ignore[method-assign]
 
 
 def full_disk(story: Story, path: Path, chance: random.Random) -> None:
