@@ -75,13 +75,19 @@ def _forgetful(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if not {"monkeypatch", "nan_memory"} & set(request.fixturenames):
         return
-    ours = [module for name, module in sys.modules.items() if name.startswith("frieze.")]
-    for value in [value for module in ours for value in vars(module).values()]:
-        if hasattr(value, "cache_clear"):
-            value.cache_clear()
+    ours = [name for name in list(sys.modules) if name.startswith("frieze.")]
+    for value in _caches(tuple(ours)):
+        value.cache_clear()
     for kept in _models():
         for key in set(kept) - before.get(id(kept), set()):
             del kept[key]
+
+
+@functools.lru_cache(1)
+def _caches(modules: tuple[str, ...]) -> list[Any]:
+    """What these modules have that remembers results: some thousand names are looked at."""
+    values = [value for name in modules for value in list(vars(sys.modules[name]).values())]
+    return [value for value in values if hasattr(value, "cache_clear")]
 
 
 def _models() -> Iterator[dict[Any, Any]]:

@@ -69,7 +69,7 @@ def test_control_seed_guidance_and_prompts_show(gallery: Gallery, name: str) -> 
     contract.notices_seed_guidance_and_prompts(gallery, name)
 
 
-@whole
+@single
 def test_a_long_prompt_unguided_equals_diffusers(gallery: Gallery, name: str) -> None:
     contract.equals_diffusers_unguided_of_a_long_prompt(gallery, name)
 

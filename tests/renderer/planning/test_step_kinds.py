@@ -66,7 +66,7 @@ def in_windows(made: CanvasPlan, windows: WindowPolicy | None) -> CanvasPlan:
         ("sdxl-deep", "strided, then pooled", 1),
         ("sdxl-deep", "windows", 2),
         ("sdxl-deep", "fused", 1),
-        ("sdxl-deep", "fused grids", 1),
+        pytest.param("sdxl-deep", "fused grids", 1, marks=pytest.mark.slow),
         pytest.param("sd15-deep", "both, in windows", 2, marks=pytest.mark.slow),
         pytest.param("sdxl-deep", "fused grids", 2, marks=pytest.mark.slow),
     ],
