@@ -1,4 +1,4 @@
-"""LoRA files (low-rank changes of weights, arXiv 2106.09685): what was asked, and whether it fits.
+"""LoRA files (low-rank changes of weights, arXiv 2106.09685): what they change, whether they fit.
 
 A LoRA adds up down to a weight W [out, in, ...]: down is [rank, in, ...], up [out, rank, ...].
 Files name what they change as diffusers does, with dots between modules, or as trainers such as
@@ -8,16 +8,14 @@ kohya's do, in names of their own. Only headers are read here; `loading` applies
 from __future__ import annotations
 
 import hashlib
-import math
-import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError, SpecError, shown
+from ..errors import ModelError, shown
 from ..input_files import fault
+from ..spec.lora_refs import LoraRef
 from . import weight_files
 from .configs import read_json
 
@@ -54,42 +52,12 @@ TRAINERS = "lora_unet"
 FACTOR = re.compile(r"^(.+?)\.(?:lora(?:_linear_layer)?[._])(A|B|down|up)\.(?:\w+\.)?weight$")
 
 
-@dataclass(frozen=True)
-class Lora:
-    """A LoRA file and how strongly it is applied."""
-
-    path: Path
-    weight: float = 1.0
-
-
-def parse(entries: Iterable[str]) -> tuple[Lora, ...]:
-    """LoRAs from "path" or "path=0.8"; raises `SpecError` for a weight that is no number."""
-    return tuple(map(_parse_one, entries))
-
-
-def _parse_one(entry: str) -> Lora:
-    path, equals, tail = entry.rpartition("=")
-    if not equals or tail.endswith(".safetensors"):
-        return Lora(_path(entry))
-    try:
-        weight = float(tail)
-    except ValueError:
-        weight = math.nan
-    if not path or not math.isfinite(weight):
-        raise SpecError(f"lora {shown(entry)}: {shown(tail)} is no weight; FILE or FILE=0.8 works")
-    return Lora(_path(path), weight)
-
-
-def _path(name: str) -> Path:
-    return Path(os.path.expanduser(name))  # which leaves a home that nobody has as it is
-
-
-def identity(loras: Iterable[Lora]) -> list[dict[str, Any]]:
+def identity(loras: Iterable[LoraRef]) -> list[dict[str, Any]]:
     """What decides a picture about its LoRAs, for the store's fingerprint: JSON values."""
     return [{"digest": _digest(lora.path), "weight": lora.weight} for lora in loras]
 
 
-def summary(loras: Iterable[Lora]) -> list[str]:
+def summary(loras: Iterable[LoraRef]) -> list[str]:
     """For people: each file's name, its weight, and how many layers it changes, all or none."""
     lines = []
     for each in loras:
@@ -107,7 +75,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check(loras: Iterable[Lora], facts: ModelFacts) -> None:
+def check(loras: Iterable[LoraRef], facts: ModelFacts) -> None:
     """Whether each file changes weights that the model has, in their shapes.
 
     Raises `ModelError` that names the file, what it was made for where its names tell, and the
@@ -146,7 +114,7 @@ def _networks(folder: Path) -> tuple[dict[str, Shapes], set[str]]:
 
 
 def _check_one(
-    lora: Lora,
+    lora: LoraRef,
     facts: ModelFacts,
     changes: Shapes,
     weights: Mapping[str, Shapes],

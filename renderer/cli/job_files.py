@@ -15,7 +15,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..checkpoints import decoder, lora
+from ..checkpoints import decoder
 from ..checkpoints.shipped import SHIPPED
 from ..errors import SpecError
 from ..files.scratch import scratch
@@ -57,8 +57,8 @@ def files_of(spec: RenderSpec, preset: str | None = None) -> list[tuple[str, str
     named += [("--init", spec.init), ("--image", spec.image), ("--mask", spec.mask)]
     named += [("PICTURE", spec.upscale), ("--decoder", None if own else spec.decoder)]
     named += [("--edit", each.mask) for each in spec.edit]
-    named += [("--lora", str(each.path)) for each in lora.parse(spec.lora)]
-    named += [("--lora-2", str(each.path)) for each in lora.parse(spec.lora_2)]
+    named += [("--lora", str(each.path)) for each in spec.lora]
+    named += [("--lora-2", str(each.path)) for each in spec.lora_2]
     if spec.model not in SHIPPED and (os.path.exists(spec.model) or spec.model.startswith(".")):
         named.append(("--model", spec.model))
     return [(flag, name) for flag, name in named if name]

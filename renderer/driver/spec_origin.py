@@ -26,8 +26,8 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
         return spec
     model = Path(spec.model).expanduser()
     changes: dict[str, Any] = {
-        "lora": tuple(map(_whole, spec.lora)),
-        "lora_2": tuple(map(_whole, spec.lora_2)),
+        "lora": tuple(each.absolute() for each in spec.lora),
+        "lora_2": tuple(each.absolute() for each in spec.lora_2),
         "decoder": spec.decoder if spec.decoder in (None, OWN) else _whole(spec.decoder),
         "init": None if spec.init is None else _whole(spec.init),
         "upscale": None if spec.upscale is None else _whole(spec.upscale),
@@ -41,7 +41,7 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
 
 
 def _whole(name: str) -> str:
-    """A file's name, which a weight may follow, as an absolute path."""
+    """A file's name as an absolute path."""
     return str(Path(name).expanduser().absolute())
 
 

@@ -143,7 +143,7 @@ def _text_pipeline(
         if name.startswith("tokenizer") and part is not None:
             truncation.check_vocabulary(part, folder / name)
             truncation.tell(getattr(part, "tokenizer", part), name)
-    lora_loading.add_to_encoders(pipeline, lora.parse(spec.lora), folder)
+    lora_loading.add_to_encoders(pipeline, spec.lora, folder)
     return pipeline
 
 
@@ -161,7 +161,7 @@ def add_loras(
     nothing; quantised and float8 weights, which would lose them in rounding, keep them beside.
     Raises `ModelError` for a file that does not fit, or of which anything would be left out.
     """
-    loras = lora.parse(spec.lora_2 if second else spec.lora)
+    loras = spec.lora_2 if second else spec.lora
     if not loras:
         return
     lora.check(loras, facts)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from ..checkpoints.lora import Lora
+    from ..spec.lora_refs import LoraRef
 
 # Of libraries over a file that nobody's trainer wrote; they assert that names are all of one kind.
 FAILURES = (
@@ -34,7 +34,7 @@ FAILURES = (
 )
 
 
-def add_to_denoiser(denoiser: Any, pipeline_class: Any, loras: Sequence[Lora]) -> bool:
+def add_to_denoiser(denoiser: Any, pipeline_class: Any, loras: Sequence[LoraRef]) -> bool:
     """Adds what the files say of a denoiser, with their weights; False where that is nothing.
 
     Raises `ModelError`.
@@ -57,7 +57,7 @@ def add_to_denoiser(denoiser: Any, pipeline_class: Any, loras: Sequence[Lora]) -
     return bool(added)
 
 
-def check(denoiser: Any, pipeline_class: Any, loras: Sequence[Lora], folder: Path) -> None:
+def check(denoiser: Any, pipeline_class: Any, loras: Sequence[LoraRef], folder: Path) -> None:
     """Raise `ModelError` for files that do not fit a denoiser, which may be without weights.
 
     All of a file is read: also whether its numbers are finite.
@@ -189,7 +189,7 @@ def _several() -> Iterator[None]:
         yield
 
 
-def add_to_encoders(pipeline: Any, loras: Sequence[Lora], folder: Path) -> None:
+def add_to_encoders(pipeline: Any, loras: Sequence[LoraRef], folder: Path) -> None:
     """Adds what the files say of a pipeline's text encoders, with their weights.
 
     Raises `ModelError`, also where an encoder that a file changes was left out.
@@ -233,7 +233,7 @@ def _encoders(pipeline: Any) -> list[str]:
     return [part for part in pipeline._lora_loadable_modules if part.startswith("text_encoder")]
 
 
-def _set_weights(encoder: Any, loras: Sequence[Lora]) -> None:
+def _set_weights(encoder: Any, loras: Sequence[LoraRef]) -> None:
     """Makes all LoRAs of an encoder act; only the last to be loaded does by itself."""
     from diffusers.loaders.lora_base import set_adapters_for_text_encoder
 

@@ -22,7 +22,6 @@ from frieze.cluster.thread_value import ThreadValue
 from frieze.kernels.flop_count import add_work, current_work
 from frieze.kernels.work import Work
 
-from ..checkpoints import lora
 from ..checkpoints.configs import read_json
 from ..files.library_errors import as_model_error
 from . import quantization
@@ -80,8 +79,8 @@ def build(kind: Any, folder: Path, spec: RenderSpec, dtype: torch.dtype, denoise
         quantization.store_as(module, spec.storage_dtype, compute=dtype)
         size = weight_bytes(module)
     if denoiser and (spec.quantization or spec.storage_dtype):  # LoRAs stay beside the weights
-        entries = spec.lora_2 if folder.name == "transformer_2" else spec.lora
-        size += sum(each.path.stat().st_size for each in lora.parse(entries))
+        loras = spec.lora_2 if folder.name == "transformer_2" else spec.lora
+        size += sum(each.path.stat().st_size for each in loras)
     parts.append(Skeleton(folder.name, module, size, shapes, cast))
     return module.eval().requires_grad_(False)
 

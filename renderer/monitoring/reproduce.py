@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..checkpoints import lora
 from ..checkpoints.decoder import OWN
+from ..spec.lora_refs import LoraRef
 from ..spec.render_spec import RenderSpec, StageSpec
 from ..spec.roles import OF_AN_UPSCALE
 
@@ -59,8 +59,8 @@ def _placeless(name: str, entry: Any) -> str:
     """An entry of a list: FILE, FILE=WEIGHT, or a mask and its prompt."""
     if isinstance(entry, Mapping):
         return f"{FILES[name]}={entry.get('prompt', '')}"
-    (each,) = lora.parse((str(entry),))
-    return FILES[name] if each.weight == 1 else f"{FILES[name]}={each.weight!r}"
+    lora = LoraRef.parse(str(entry))
+    return FILES[name] if lora.weight == 1 else f"{FILES[name]}={lora.weight!r}"
 
 
 def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> tuple[str, str]:

@@ -237,7 +237,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         f"model     {plan.facts.family}, trained at {plan.facts.training_size} px "
         f"({plan.facts.folder})",
         *([method] if plan.num_steps else ()),
-        *(f"lora      {line}" for line in lora.summary(lora.parse(spec.lora + spec.lora_2))),
+        *(f"lora      {line}" for line in lora.summary(spec.lora + spec.lora_2)),
         *(f"edit      {each.mask}: {each.prompt}{_from(spec)}" for each in spec.edit),
         *_decoder(plan),
         *_warning(plan),

@@ -146,7 +146,7 @@ def check_experts(spec: RenderSpec, facts: ModelFacts) -> None:
     for name in ("guidance_scale_2", "lora_2"):
         given = getattr(spec, name)
         if given not in (None, ()) and not facts.num_experts > 1:
-            shown = f"{given:g}" if isinstance(given, float) else " ".join(given)
+            shown = f"{given:g}" if isinstance(given, float) else " ".join(map(str, given))
             raise PlanError(
                 f"{name} {shown}: {facts.pipeline} here has one expert; use {name[:-2]}"
             )

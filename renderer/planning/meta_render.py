@@ -27,7 +27,6 @@ from frieze.kernels.meta_attention import tracing
 from frieze.kernels.meta_results import MetaResults
 
 from ..autoencoders.decoding import Piece, decode
-from ..checkpoints import lora
 from ..checkpoints.checkpoint import load_family
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.network_hooks import hook_method
@@ -214,8 +213,8 @@ _SKELETONS: dict[tuple[Any, ...], tuple[Model, list[Skeleton]]] = {}
 def skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton]]:
     """The model and its parts, the last one asked for at hand."""
     weights = (spec.dtype, spec.variant, spec.quantization, spec.storage_dtype)
-    entries = lora.parse(spec.lora + spec.lora_2)
-    files = [*Path(facts.folder).glob("*/config.json"), *(each.path for each in entries)]
+    loras = (each.path for each in spec.lora + spec.lora_2)
+    files = [*Path(facts.folder).glob("*/config.json"), *loras]
     times = tuple((file, file.stat().st_mtime_ns) for file in sorted(files))
     key = (facts.family, facts.folder, spec.lora, spec.lora_2, *weights, times)
     found = _SKELETONS.get(key)

@@ -105,7 +105,7 @@ def _made(
     checks.check_sides(unit, spec, facts)
     checks.check_model(spec, facts)
     checks.check_variant(spec, facts)
-    lora.check(lora.parse(spec.lora + spec.lora_2), facts)
+    lora.check(spec.lora + spec.lora_2, facts)
     checks.check_guidance(spec, facts)
     checks.check_experts(spec, facts)
     guidance = guidance_scales(spec, facts)

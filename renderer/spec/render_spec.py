@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..errors import SpecError, shown
 from .edits import Edit
+from .lora_refs import LoraText
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
 from .values import checked, is_text, texts
 
@@ -89,10 +90,10 @@ class RenderSpec(BaseModel):
     variant: Annotated[str | None, IN_MODEL] = Field(
         default=None, description="weight files' variant, as fp16; default: the plain files"
     )
-    lora: Annotated[tuple[str, ...], IN_MODEL] = Field(
+    lora: Annotated[tuple[LoraText, ...], IN_MODEL] = Field(
         default=(), description="LoRA file, or FILE=WEIGHT; repeatable; default: none"
     )
-    lora_2: Annotated[tuple[str, ...], IN_MODEL] = Field(
+    lora_2: Annotated[tuple[LoraText, ...], IN_MODEL] = Field(
         default=(), description="the same for Wan 2.2's low-noise expert; default: none"
     )
     decoder: Annotated[str | None, Role("Model", came_later=True)] = Field(
@@ -355,6 +356,8 @@ def _explain(error: ValidationError) -> str:
 
 
 def _explain_one(item: dict[str, Any]) -> str:
+    if isinstance(cause := item.get("ctx", {}).get("error"), SpecError):
+        return str(cause)  # of a value that says all itself
     field = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         record = _RECORDS.get(str(item["loc"][0]), RenderSpec) if item["loc"][1:] else RenderSpec

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from ..errors import printable, reason, shown
 from ..input_files import fault
+from .lora_refs import LoraRef
 
 MOST_BYTES = 2**26  # of a file
 MOST_VALUES = 1_000_000  # of a text, aliases unfolded
@@ -109,8 +110,8 @@ def is_text(text: str) -> bool:
 
 def texts(value: Any) -> Iterator[str]:
     """The texts of a field, those of records and lists in it too."""
-    if isinstance(value, str):
-        yield value
+    if isinstance(value, str | LoraRef):
+        yield str(value)
     elif isinstance(value, BaseModel):
         for _, inner in value:
             yield from texts(inner)

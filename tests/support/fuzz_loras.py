@@ -17,6 +17,7 @@ from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.checkpoints.facts import ModelFacts
 from frieze.renderer.models import lora_loading
 from frieze.renderer.planning import meta_render
+from frieze.renderer.spec.lora_refs import LoraRef
 from frieze.renderer.spec.render_spec import RenderSpec
 from support.fuzz_models import originals
 from support.fuzz_values import seldom, texts
@@ -123,7 +124,7 @@ def on_lora(folder: Path) -> Callable[[tuple[str, str, bytes]], object]:
         facts, denoiser, pipeline_class = networks(folder)[name]
         path = folder / "a.safetensors"
         path.write_bytes(content)
-        loras = lora.parse([f"{path}{weight}"])
+        loras = [LoraRef.parse(f"{path}{weight}")]
         lora.check(loras, facts)
         lora_loading.check(denoiser, pipeline_class, loras, Path(facts.folder))
         return lora.summary(loras)

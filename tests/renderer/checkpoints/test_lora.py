@@ -1,4 +1,4 @@
-"""LoRA files: what an entry means, and which files are refused from their headers alone."""
+"""LoRA files: which are refused from their headers alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from frieze.renderer.checkpoints import lora
-from frieze.renderer.checkpoints.lora import Lora
-from frieze.renderer.errors import ModelError, SpecError
+from frieze.renderer.errors import ModelError
+from frieze.renderer.spec.lora_refs import LoraRef
 
 RANK = 2
 
@@ -59,27 +59,7 @@ def unet(tmp_path: Path) -> Any:
 
 
 def check(path: Path, facts: Any) -> None:
-    lora.check([Lora(path)], facts)
-
-
-@pytest.mark.parametrize(
-    ("entry", "expected"),
-    [
-        ("a.safetensors", Lora(Path("a.safetensors"))),
-        ("a.safetensors=0.8", Lora(Path("a.safetensors"), 0.8)),
-        ("a.safetensors=-1", Lora(Path("a.safetensors"), -1.0)),
-        ("x=1/a.safetensors", Lora(Path("x=1/a.safetensors"))),
-        ("x=1/a=2.safetensors=.5", Lora(Path("x=1/a=2.safetensors"), 0.5)),
-    ],
-)
-def test_an_entry_is_a_path_and_perhaps_a_weight(entry: str, expected: Lora) -> None:
-    assert lora.parse([entry]) == (expected,)
-
-
-@pytest.mark.parametrize("entry", ["a.safetensors=much", "a.safetensors=nan", "=0.5", "a="])
-def test_a_weight_that_is_no_number_is_refused(entry: str) -> None:
-    with pytest.raises(SpecError, match=r"FILE=0\.8 works"):
-        lora.parse([entry])
+    lora.check([LoraRef(str(path), str(path))], facts)
 
 
 def test_a_lora_that_fits_is_taken(flux: Any, tmp_path: Path) -> None:
@@ -185,7 +165,7 @@ def test_identity_is_of_bytes_and_weights_not_of_paths(tmp_path: Path) -> None:
     other = write(tmp_path / "c.safetensors", factors("transformer.x", 8, 9))
 
     def digest(path: Path, weight: float = 1.0) -> list[dict[str, Any]]:
-        return lora.identity([Lora(path, weight)])
+        return lora.identity([LoraRef("", str(path), weight)])
 
     assert digest(first) == digest(same)
     assert digest(first) != digest(other)

@@ -19,6 +19,7 @@ from frieze.renderer.checkpoints.checkpoint import describe, load_family
 from frieze.renderer.errors import ModelError
 from frieze.renderer.models import loading
 from frieze.renderer.planning import meta_render
+from frieze.renderer.spec.lora_refs import LoraRef
 from support.parts import Layout, error, facts, spec
 from support.shared import Once
 from tolerances import CONTROL, LORA
@@ -292,7 +293,7 @@ def test_differences_of_weights_and_biases_are_added_as_by_hand(
     for ours in changes.values():
         assert not torch.equal(other.get_parameter(ours), by_hand.get_parameter(ours)), ours
         assert not torch.equal(plain.get_parameter(ours), by_hand.get_parameter(ours)), ours
-    told = lora.summary(lora.parse([file]))
+    told = lora.summary([LoraRef.parse(file)])
     assert told == [f"'a.safetensors' at 1: 16 layers, {len(changes)} weights by their differences"]
 
 
@@ -332,7 +333,7 @@ def test_names_of_several_kinds_in_one_file_are_one_line(folders: Asked, tmp_pat
 
 def test_what_is_applied_is_told(tmp_path: Path) -> None:
     path = wan_file(tmp_path / "a.safetensors", **ALPHA)
-    assert lora.summary(lora.parse([f"{path}=0.5"])) == ["'a.safetensors' at 0.5: 16 layers"]
+    assert lora.summary([LoraRef.parse(f"{path}=0.5")]) == ["'a.safetensors' at 0.5: 16 layers"]
 
 
 def test_a_trainers_lora_of_another_width_names_the_layer_and_both_widths(
