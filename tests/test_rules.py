@@ -95,7 +95,7 @@ COMMANDS = {
         *("out", "overwrite", "workers", "local", "park", "address", "device", "device_memory"),
         *("chunk", "timeout", "wait", "trace_digests", "dpi"),
     ],
-    "plan": ["prompt", "preset", "size", "cost", "json"],
+    "plan": ["prompt", "preset", "size", "cost", "device_kind", "json"],
     "config": ["prompt", "preset", "size", "full"],
     "resume": [
         *("store", "also", "overwrite", "json", "quiet"),
@@ -111,7 +111,7 @@ COMMANDS = {
     "report": ["store", "out", "overwrite", "json"],
     "digests": ["store", "other", "json"],
     "doctor": [
-        *("model", "size", "prompt", "detector", "json"),
+        *("model", "size", "prompt", "detector", "calibrate", "json"),
         *("seed", "dtype", "workers", "local", "address", "device"),
     ],
     "train decoder": [

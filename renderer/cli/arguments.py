@@ -51,6 +51,16 @@ Cost = Annotated[
         rich_help_panel="Output",
     ),
 ]
+DeviceKindName = Annotated[
+    str | None,
+    typer.Option(
+        "--device-kind",
+        metavar="NAME",
+        help="tell the seconds on devices of this kind, as nvidia-h200; default: those here",
+        rich_help_panel="Output",
+        autocompletion=completions.device_kinds,
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="replace files that are there", rich_help_panel="Output")
 ]

@@ -35,6 +35,13 @@ def presets(incomplete: str) -> list[str]:
     return [*preset_names(), *_ending(incomplete, PRESETS)]
 
 
+def device_kinds() -> list[str]:
+    """Kinds of devices that there are figures of."""
+    from ..costs.device_kinds import names
+
+    return list(names())
+
+
 def methods() -> list[str]:
     """Methods, those of other packages too."""
     return list(plugins.names("methods"))

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..api import render as draw
@@ -25,6 +26,7 @@ from .arguments import (
     Also,
     Continue,
     Cost,
+    DeviceKindName,
     DryRun,
     Json,
     Overwrite,
@@ -73,6 +75,7 @@ def plan(
     preset: Preset = None,
     size: Size = None,
     cost: Cost = False,
+    device_kind: DeviceKindName = None,
     json: Json = False,
     **fields: Any,
 ) -> None:
@@ -80,7 +83,7 @@ def plan(
 
     Takes the options of `frieze render`.
     """
-    print_plan(merge(preset, prompt, size, fields), json, is_costed=cost)
+    print_plan(merge(preset, prompt, size, fields), json, is_costed=cost, kind=device_kind)
 
 
 @takes_fields(
@@ -133,17 +136,24 @@ def begin(
     _show(work, store_of(spec.out), {}, json=json, quiet=quiet)
 
 
-def print_plan(spec: RenderSpec, json: bool, is_costed: bool = False) -> None:
+def print_plan(
+    spec: RenderSpec, json: bool, *, is_costed: bool = False, kind: str | None = None
+) -> None:
     """Print a plan; bytes and work are counted, in seconds, for JSON and where bytes may be short.
 
-    Work is counted where that `is_costed` too, or a method changes the network.
+    Work is counted where that `is_costed` too, or a method changes the network; its seconds are
+    those of devices of a `kind`.
     """
+    from ..costs import device_kinds
     from ..planning import memory_check
     from ..planning.plan import plan as planned
     from ..spec.units import GIB
 
     plan = planned(spec)
-    if is_costed or plan.changes_network:
+    if kind is not None:
+        device_kinds.device_kind(kind)  # refused before what takes seconds
+        plan = replace(plan, kind_name=kind)
+    if is_costed or kind or plan.changes_network:
         _ = plan.cost  # from here on the plan's text says it too
     # What is encoded to be enlarged again may cost more than all else, which is to be told.
     is_counted = json or plan.is_estimated or spec.lora or spec.lora_2 or plan.num_encoded
@@ -161,7 +171,8 @@ def print_plan(spec: RenderSpec, json: bool, is_costed: bool = False) -> None:
         remark(f"warning: {text}")
     estimate = plan.estimate  # this too
     _ = plan.cost
-    result(as_json({**vars(plan), "estimate": estimate}, event="plan") if json else plan)
+    values = {**vars(plan), "estimate": estimate, "predicted": plan.predicted}
+    result(as_json(values, event="plan") if json else plan)
 
 
 def _show(

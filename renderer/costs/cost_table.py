@@ -7,21 +7,33 @@ from collections.abc import Sequence
 from frieze.kernels.work import Work
 
 from ..spec.units import scaled
+from .prediction import Prediction
 from .stage_costs import RenderCost
 
 HEADS = ("cost", "attention", "linear", "autoencoder", "between ranks")
 
 
-def cost_table(cost: RenderCost) -> list[str]:
-    """A line for each stage, one for decoding and one for all.
+def cost_table(cost: RenderCost, predicted: Prediction | None = None) -> list[str]:
+    """A line for each stage, one for decoding and one for all; seconds where they are predicted.
 
     Linear are products of matrices and convolutions of the network that denoises; what pictures
     between stages and the last one take is the autoencoder's, or the decoder's in its place.
     """
-    rows = [(what, steps, pixels) for what, steps, pixels in cost.rows if (steps + pixels).calls]
-    total = sum((steps for _, steps, _ in rows), start=Work())
-    rows.append(("all", total, sum((pixels for *_, pixels in rows), start=Work())))
-    return _aligned([HEADS, *(_row(*row) for row in rows)])
+    rows = [_row(*row) for row in cost.rows]
+    rows.append(
+        _row(
+            "all",
+            sum((steps for _, steps, _ in cost.rows), start=Work()),
+            sum((pixels for *_, pixels in cost.rows), start=Work()),
+        )
+    )
+    if predicted is None:
+        return _aligned([HEADS, *rows])
+    seconds = [stage.total for stage in predicted.stages]
+    seconds += [predicted.decode, predicted.total]
+    head = "seconds, at least" if predicted.is_limit else "seconds"
+    timed = [(*row, f"{each:.3g}") for row, each in zip(rows, seconds, strict=True)]
+    return _aligned([(*HEADS, head), *timed])
 
 
 def _row(what: str, steps: Work, pixels: Work) -> tuple[str, ...]:

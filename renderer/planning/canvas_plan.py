@@ -12,13 +12,18 @@ from frieze.cluster.layout import Band, Mesh
 from ..checkpoints import lora
 from ..checkpoints.decoder import DecoderFacts
 from ..checkpoints.facts import ModelFacts
+from ..costs import device_kinds
 from ..costs.cost_table import cost_table
+from ..costs.device_kinds import DeviceKind
+from ..costs.prediction import Placement, Prediction, predict
 from ..costs.stage_costs import RankCost, RenderCost
 from ..extrapolation.method import Method
 from ..inputs.sources import Source
+from ..models.device import device_type, has_cuda
 from ..models.family import Guidance
 from ..spec.render_spec import RenderSpec
 from ..spec.units import GIB
+from .devices import on_cluster
 from .estimate import Estimate
 from .stage_plan import StagePlan
 
@@ -59,6 +64,8 @@ class CanvasPlan:
     # have another size, and `decoded` are the picture's rows of each worker, in pixels.
     decoder: DecoderFacts | None = None
     decoded: tuple[Band, ...] = ()
+    # Of the devices that its seconds are told for; None: of those here.
+    kind_name: str | None = None
 
     @cached_property
     def estimate(self) -> Estimate:
@@ -212,9 +219,35 @@ class CanvasPlan:
         canvas, downscale = self.stages[stage_index].canvas, self.facts.latent.downscale
         return canvas.height * downscale, canvas.width * downscale
 
+    @property
+    def device_kind(self) -> DeviceKind | None:
+        """Figures of the kind named, or of the devices here; None where there are none.
+
+        Raises `SpecError` for a name without figures.
+        """
+        if self.kind_name is not None:
+            return device_kinds.device_kind(self.kind_name)
+        if on_cluster(self.spec):
+            return None
+        kind = device_type(self.spec.device)
+        if kind != "cpu" and not has_cuda():
+            return None
+        return device_kinds.known(device_kinds.kind_here(kind))
+
+    @property
+    def predicted(self) -> Prediction | None:
+        """Seconds on those devices, without the start; None where there are no figures."""
+        if (kind := self.device_kind) is None:
+            return None
+        placement: Placement = "cores" if kind.is_processor else "apart"
+        return predict(self.cost, kind, self.spec.dtype, "turns" if self.spec.local else placement)
+
     def cost_lines(self) -> list[str]:
-        """What the plan says of its cost, which is counted if it was not."""
-        lines = cost_table(self.cost)
+        """What the plan says of its cost, which is counted if it was not, on devices of a kind."""
+        kind = self.device_kind
+        lines = cost_table(self.cost, self.predicted)
+        told = f"no figures of these devices; --device-kind names some, and {device_kinds.MEASURE}"
+        lines.append(f"seconds   {kind.told(self.spec.dtype) if kind else told}")
         if self.num_steps:
             lines.append(
                 f"work      {self.cost.relative:.2f} of the FLOPs of drawing {self.spec.width} x "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 GIB = 2**30
 BYTES_OF = {"uint8": 1, "uint16": 2, "bfloat16": 2, "float16": 2, "float32": 4}
-PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def scaled(amount: float, unit: str) -> str:
-    """An amount with three digits and the prefix that suits it, of thousands: 48.3 PFLOP."""
+    """An amount with three digits, and the prefix that suits it, of thousands to peta: 48.3 PFLOP."""
     power = 0
     while amount >= 999.5 and power < len(PREFIXES) - 1:
         amount, power = amount / 1000, power + 1
-    return f"{amount:.3g} {PREFIXES[power]}{unit}"
+    number = f"{amount:.3g}" if amount < 999.5 else f"{amount:,.0f}"
+    return f"{number} {PREFIXES[power]}{unit}"

@@ -108,6 +108,16 @@ def test_a_plan_that_clearly_fits_is_said_without_a_model() -> None:
         assert re.search(r"all +[\d.]+ GFLOP +[\d.]+ GFLOP +[\d.]+ GFLOP", shown.stdout)
 
 
+def test_a_plan_tells_seconds_of_a_device_kind_or_how_to_have_them() -> None:
+    small = ("plan", "--size", "256x256", "--device", "cpu", "--device-memory", "24")
+    shown = frieze(*small, "--device-kind", "nvidia-h200")
+    assert "seconds, at least" in shown.stdout
+    assert "calibrate" in shown.stdout
+    refused = frieze(*small, "--device-kind", "nvidia-h300")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert re.fullmatch(r".*no figures of device kind 'nvidia-h300'.*calibrate.*\n", refused.stderr)
+
+
 def test_help_groups_the_options() -> None:
     shown = frieze("render", "--help")
     assert shown.exit_code == 0
@@ -194,7 +204,7 @@ def test_a_dry_run_prints_the_plan_and_draws_nothing(
     drawn: list[tuple[RenderSpec, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Plan(str):
-        estimate = cost = "asked for"
+        estimate = cost = predicted = "asked for"
         is_estimated, changes_network, facts, spec = True, False, None, None
 
     module = importlib.import_module("frieze.renderer.planning.plan")

@@ -1,0 +1,76 @@
+"""Seconds are work over rates: in turns, on the cores of a processor, and on devices apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from frieze.kernels.work import Work
+from frieze.renderer.costs.cost_table import cost_table
+from frieze.renderer.costs.device_kinds import DeviceKind, Limits, Rates
+from frieze.renderer.costs.prediction import predict
+from frieze.renderer.costs.stage_costs import RankCost, RenderCost, StageCost, StepCost
+
+RATES = Rates(
+    dtype="float32",
+    matmul=100,
+    conv=50,
+    attention=25,
+    copied=10,
+    call=0.5,
+    banded_call=2,
+    link=5,
+    message=3,
+)
+KIND = DeviceKind(kind="x", measured=(RATES,), limits=None)
+# 1 + 2 + 4 + 10 + 2 seconds that cores share, and by 3 calls and 1 message others.
+WORK = Work(matmul=100, conv=100, attention=100, touched=100, calls=3, sent=10, messages=1)
+
+
+def cost(num_ranks: int) -> RenderCost:
+    ranks = (RankCost(num_ranks, WORK),)
+    light = StepCost((1, 3), 1, 1.0, ranks=(RankCost(num_ranks, Work(matmul=100)),))
+    stage = StageCost(1, (light, StepCost((2,), 1, 1.0, ranks=ranks)), begin=(ranks,))
+    return RenderCost((stage,), ranks)
+
+
+@pytest.mark.parametrize(
+    ("placement", "num_ranks", "heavy", "light"),
+    [
+        ("apart", 1, 19 + 1.5 + 3, 1),
+        ("apart", 4, 19 + 6 + 3, 1),
+        ("cores", 4, 4 * 19 + 6 + 3, 4),
+        ("turns", 4, 4 * (19 + 6 + 3), 4),
+    ],
+)
+def test_seconds_by_placement(placement: str, num_ranks: int, heavy: float, light: float) -> None:
+    found = predict(cost(num_ranks), KIND, "float32", placement)  # type: ignore[arg-type]
+    assert found is not None
+    (stage,) = found.stages
+    assert stage.steps == pytest.approx((light, heavy, light))
+    assert (stage.begin, found.decode) == pytest.approx((heavy, heavy))
+    assert found.total == pytest.approx(3 * heavy + 2 * light)
+    assert not found.is_limit
+    heads, first, *_, last = cost_table(cost(num_ranks), found)
+    assert heads.endswith("seconds")
+    assert float(first.split()[-1]) == pytest.approx(stage.total, rel=0.01)
+    assert float(last.split()[-1]) == pytest.approx(found.total, rel=0.01)
+
+
+def test_limits_are_at_least_and_other_precisions_nothing() -> None:
+    limits = Limits(source="a sheet", flops={"bfloat16": 100}, memory=1)
+    kind = DeviceKind(kind="x", limits=limits)
+    found = predict(cost(2), kind, "bfloat16", "apart")
+    assert found is not None
+    assert found.is_limit
+    assert found.stages[0].steps == (1, 3, 1)
+    assert cost_table(cost(2), found)[0].endswith("seconds, at least")
+    assert predict(cost(2), kind, "float32", "apart") is None
+    assert predict(cost(2), KIND, "bfloat16", "apart") is None
+
+
+def test_a_calibration_finds_rates_of_this_machine() -> None:
+    from frieze.renderer.costs.calibration import rates
+
+    found = rates("cpu", "float32", 0.01)
+    figures = (found.matmul, found.conv, found.attention, found.copied, found.link)
+    assert min(*figures, found.call, found.banded_call, found.message) > 0
