@@ -8,7 +8,7 @@ PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def scaled(amount: float, unit: str) -> str:
-    """An amount with three digits, and the prefix that suits it, of thousands to peta: 48.3 PFLOP."""
+    """An amount with three digits and the prefix that suits it, at most peta: 48.3 PFLOP."""
     power = 0
     while amount >= 999.5 and power < len(PREFIXES) - 1:
         amount, power = amount / 1000, power + 1
