@@ -29,6 +29,7 @@ from ..files.location import Location, output
 from ..inputs.sources import Source
 from ..monitoring import observers
 from ..monitoring.observers import EventFanout
+from ..monitoring.prediction import PredictionThread
 from ..outputs import targets as outputs
 from ..outputs.background_exports import BackgroundExports
 from ..planning import devices
@@ -161,6 +162,7 @@ class Driver:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
         about = observers.of_plan(plan, resumes=begun is not None)
         self.say("plan", message=str(plan), facts=about)
+        predicting = PredictionThread(plan, self.watch.predict)
         with (
             self._stoppable(plan, begun),
             BackgroundExports(targets, plan.spec.dpi) as self.deliveries,
@@ -188,6 +190,9 @@ class Driver:
                             )
                             keep_sources(plan, store)
                             peak = RenderLoop(fleet, plan, store, prompts, self.caller).run()
+                    predicting.wait()
+                    if (accuracy := self.watch.accuracy()) is not None:
+                        self.say("note", message=str(accuracy), facts=accuracy.facts())
                 store.finish()
                 outputs.finish_live(targets)
             return self._deliver(plan, targets, peak)

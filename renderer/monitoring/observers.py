@@ -9,7 +9,7 @@ import os
 import platform
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from types import TracebackType
@@ -19,6 +19,7 @@ from ..errors import RenderCancelledError, reason
 from ..events import Event, StepReport
 from ..files.location import Location
 from .metrics import METRICS, Meter
+from .prediction import Accuracy
 from .run_log import RunLog
 from .time_left import TimeLeft, decoding_cost, stages
 
@@ -41,10 +42,12 @@ class EventFanout:
         self._left = TimeLeft()
         self._meter: Meter | None = None
         self._turn = threading.RLock()
+        self._has_ended = False
 
     def __call__(self, event: Event) -> None:
         """Tell the caller last: what it raises must not hide what happened."""
         with self._turn:
+            self._has_ended = event.kind in ("done", "ended")
             if (left := self._left(event)) is not None:
                 event = replace(event, facts={**event.facts, **left.facts()})
             is_private = event.kind == "plan" or "cut" in event.facts  # has words of the prompt
@@ -70,6 +73,21 @@ class EventFanout:
         from frieze.cluster.ray.metrics import RayMetrics
 
         self._meter = Meter(RayMetrics(METRICS, render))
+
+    def predict(self, predicted: Mapping[str, Any]) -> None:
+        """The seconds are predicted: the log has them, and the time that is left follows them."""
+        with self._turn:
+            if self._has_ended:
+                return
+            self._left.predict(predicted)
+            left = self._left.left()
+            facts = {"predicted": predicted, **(left.facts() if left else {})}
+            self._log.write(Event("note", facts=facts).as_json())
+
+    def accuracy(self) -> Accuracy | None:
+        """How the prediction of the seconds was; None where there was none."""
+        with self._turn:
+            return self._left.accuracy()
 
     def __enter__(self) -> EventFanout:
         return self

@@ -22,7 +22,7 @@ from ..spec.units import GIB
 from ..store.provenance import software, source
 from ..store.store import Store
 from ..store.thumbnail import thumbnail
-from . import run_log
+from . import prediction, run_log
 from .charts import Chart, bars, shares
 from .durations import clock, span
 from .reproduce import command, placeless
@@ -91,6 +91,10 @@ def _headline(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[tuple[s
         rows.append(("wall time", span(sum(run_seconds(run) for run in runs(lines)))))
     if found.left is not None:
         rows.append(("time left", str(Left(found.left, found.left_is)).removesuffix(" left")))
+    accuracies = filter(None, map(prediction.of_facts, reversed(lines)))
+    if (accuracy := next(accuracies, None)) is not None:
+        took = f"{span(accuracy.predicted)}, and took {span(accuracy.took)}"
+        rows.append(("steps and decoding predicted", f"{took} ({accuracy.off:+.0%})"))
     if found.workers:
         rows.append(("workers", str(len(found.workers))))
     rows.append(("blocks", f"{found.blocks} of {found.num_blocks}"))

@@ -7,7 +7,9 @@ diffusion (arXiv 2112.10752) with C channels at full size, some 300 C^2 a pixel,
 of that. Seconds are those of the last steps, in proportion: for stages to come, and for decoding
 until blocks come. Where two stages were measured, what a step takes whatever it computes is seen.
 What decoding needs before its first blocks does not come again, so that it is not in the pace of
-the rest. Start-up, and exports that end after the last block, are not counted.
+the rest. Where the rates of the devices are known, all this is not weighed but predicted, step by
+step, and is in proportion to how the last steps were beside that. Start-up, and exports that end
+after the last block, are not counted.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..events import Event
 from .durations import span
+from .prediction import Accuracy, Remaining
 
 if TYPE_CHECKING:
     from ..planning.canvas_plan import CanvasPlan
@@ -110,6 +113,9 @@ class TimeLeft:
         self._measured: dict[float, float] = {}  # seconds of steps by their operations
         self._newest = 0.0  # operations of the steps that were measured last; 0: none were
         self._blocks: _Blocks | None = None  # once decoding has begun
+        self._remaining: Remaining | None = None  # once the seconds are predicted
+        self._first: tuple[int, int, float] | None = None  # where this run began its work, and when
+        self._last = 0.0  # when its last block came
 
     def __call__(self, event: Event) -> Left | None:
         """The time left after an event; None where it tells nothing new of that."""
@@ -118,6 +124,7 @@ class TimeLeft:
         elif event.kind in ("stage", "step", "recovered", "resized"):
             self._hear_step(event)
         elif event.kind in ("decode", "block"):
+            self._last = self._clock()
             if self._blocks is None or event.kind == "decode":
                 self._blocks = _Blocks(event, self._clock())
             else:
@@ -130,22 +137,44 @@ class TimeLeft:
         """As things stand; None before anything was measured."""
         if self._blocks is not None and (measured := self._blocks.left()) is not None:
             return measured
+        share = 1.0 if self._blocks is None else self._blocks.share
+        if self._remaining is not None:
+            left = self._remaining.predicted(*self._at, share)
+            return Left(self._remaining.ratio * left, "about")
         if not self._newest:
             return None
-        share = 1.0 if self._blocks is None else self._blocks.share
         steps = self._steps_left() if self._blocks is None else 0.0
         seconds = steps + share * self._decoding * self._rate
         return Left(seconds, "about" if self._decoding else "at least")
+
+    def predict(self, predicted: Mapping[str, Any]) -> None:
+        """From now on it follows this prediction, as `Prediction.facts` tells it."""
+        self._remaining = Remaining(predicted)
+
+    def accuracy(self) -> Accuracy | None:
+        """How the prediction was, once all is drawn; None without one, or a step to begin with."""
+        if self._remaining is None or self._first is None or not self._last:
+            return None
+        *at, began = self._first
+        predicted, took = self._remaining.predicted(*at), self._last - began
+        return Accuracy(predicted, took) if predicted > 0 and took > 0 else None
 
     def _hear_step(self, event: Event) -> None:
         at, before = (event.stage - 1, event.step), self._at
         if not 0 <= at[0] < len(self._stages):
             return
         self._at, self._blocks = at, None
+        if self._first is None:
+            seconds = event.seconds if event.kind == "step" else 0.0
+            self._first = (at[0], at[1] - (event.kind == "step"), self._clock() - seconds)
         if at[0] != before[0] or event.kind == "resized":
             self._steps.clear()
+        if event.kind == "resized" and self._remaining is not None:
+            self._remaining = None  # it was of as many workers as there were
         if event.kind == "step":
             self._steps.append(event.seconds + event.facts.get("driver", 0.0))
+            if self._remaining is not None:
+                self._remaining.measure(at[0], at[1] - 1, self._steps[-1])
             self._newest = self._cost(at[0])
             self._measured[self._newest] = statistics.median(self._steps)
         elif event.kind == "resized":  # what other workers took is no measure beside new steps
