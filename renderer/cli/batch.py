@@ -24,7 +24,8 @@ from .spec_options import takes_fields
 
 
 @takes_fields(
-    *("workers", "local", "park", "address", "device", "device_memory", "timeout", "wait")
+    *("workers", "local", "park", "address", "device", "device_memory", "timeout", "wait"),
+    descriptions={"workers": "how many there are for all items together; default 1"},
 )
 def batch(
     jobs: Annotated[

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from types import NoneType, UnionType
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
@@ -19,14 +19,18 @@ ALSO_CALLED = {"num_frames": "--frames", "method_options": "--option"}
 
 
 def takes_fields(
-    *names: str, left_out: str | None = None, in_panels: bool = False
+    *names: str,
+    left_out: str | None = None,
+    in_panels: bool = False,
+    descriptions: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Replace a command's `**fields` by one option per field; no names mean every field.
 
     Those that are named are in no panel of the help, unless `in_panels`.
 
     An option that is not given arrives as None: the preset decides, then the default; or it means
-    what the help shall say of it, `left_out`.
+    what the help shall say of it, `left_out`. `descriptions` say what fields are to this command,
+    where that is not what they are to a render.
     """
 
     def replace(command: Callable[..., None]) -> Callable[..., None]:
@@ -36,7 +40,10 @@ def takes_fields(
             for p in signature.parameters.values()
             if p.kind is not p.VAR_KEYWORD
         ]
-        new = [_parameter(name, panel, left_out) for name, panel in _fields(names, in_panels)]
+        new = [
+            _parameter(name, panel, left_out, descriptions.get(name))
+            for name, panel in _fields(names, in_panels)
+        ]
         # Within a panel the preset and the size come before the fields, --also and --json after.
         first = [p for p in own if _panel(p) == "Picture"]
         parameters = sorted(first + new + [p for p in own if p not in first], key=_place)
@@ -59,7 +66,9 @@ def _fields(names: tuple[str, ...], in_panels: bool) -> list[tuple[str, str | No
     return sorted(panels.items(), key=lambda item: PANELS.index(item[1]))
 
 
-def _parameter(name: str, panel: str | None, left_out: str | None) -> inspect.Parameter:
+def _parameter(
+    name: str, panel: str | None, left_out: str | None, description: str | None
+) -> inspect.Parameter:
     field = RenderSpec.model_fields[name]
     kind = _without_none(field.annotation)
     flag = "--" + name.replace("_", "-")
@@ -69,7 +78,7 @@ def _parameter(name: str, panel: str | None, left_out: str | None) -> inspect.Pa
     option = typer.Option(
         *also,
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-        help=_help(field, left_out),
+        help=description or _help(field, left_out),
         rich_help_panel=panel,
         autocompletion=of_field(name),
         # Text stays text: the spec reads numbers, and names the value that is none.

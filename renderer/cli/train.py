@@ -21,6 +21,10 @@ from .spec_options import takes_fields
 
 train = typer.Typer(add_completion=False, help="Train what a model lacks, on pictures of your own.")
 PLACE = ("workers", "local", "address", "device", "timeout", "wait")
+DESCRIPTIONS = {
+    "seed": "decides crops, noise and the network's first weights; default 0",
+    "workers": "how many make a step together, each of some of its crops; default 1",
+}
 
 
 @train.callback()
@@ -29,7 +33,7 @@ def _group() -> None:
 
 
 @train.command()
-@takes_fields("model", "revision", "variant", "seed", *PLACE)
+@takes_fields("model", "revision", "variant", "seed", *PLACE, descriptions=DESCRIPTIONS)
 def decoder(
     data: Annotated[
         str, typer.Option(show_default=False, help="a folder of pictures, or 'scenes'; no default")

@@ -15,6 +15,7 @@ Shape suffixes: B batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,8 @@ from ..errors import ModelError
 
 INSTALL = "pip install 'frieze[train]'"
 # Of each stage: blocks, kernel, stride of the first, times that channels grow inside, channels.
-STAGES = (
+Stages = tuple[tuple[int, int, int, int, int], ...]
+STAGES: Stages = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
     (2, 5, 2, 6, 40),
@@ -78,34 +80,43 @@ class MBConv(nn.Module):
         return x_BCHW + hidden if self.is_beside else hidden
 
 
-class EfficientNetLite0(nn.Module):
-    """The classifier up to its fifth stage; no weight of it learns, and no statistic moves."""
+class EfficientNetLite(nn.Module):
+    """Stem and stages of a classifier; no weight of it learns, and no statistic moves."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Stages) -> None:
         super().__init__()
         channels = 32
         self.conv_stem = SameConv(3, channels, 3, 2, bias=False)
         self.bn0 = _norm(channels)
         self.blocks = nn.ModuleList()
         self.ends: list[int] = []  # the last block of each stage
-        for num_blocks, kernel, stride, growth, out in STAGES:
+        for num_blocks, kernel, stride, growth, out in stages:
             for index in range(num_blocks):
                 block = MBConv(channels, out, kernel, stride if index == 0 else 1, growth)
                 self.blocks.append(block)
                 channels = out
             self.ends.append(len(self.blocks) - 1)
+        self.channels = channels  # of the last stage
         self.eval().requires_grad_(False)
+
+    def stages(self, picture_B3HW: Tensor) -> Iterator[Tensor]:
+        """Features [B, C, H, W] of pictures in [-1, 1] after each stage."""
+        x_BCHW = F.relu6(self.bn0(self.conv_stem(picture_B3HW)))
+        for number, block in enumerate(self.blocks):
+            x_BCHW = block(x_BCHW)
+            if number in self.ends:
+                yield x_BCHW
+
+
+class EfficientNetLite0(EfficientNetLite):
+    """The classifier up to its fifth stage."""
+
+    def __init__(self) -> None:
+        super().__init__(STAGES)
 
     def forward(self, picture_B3HW: Tensor) -> list[Tensor]:
         """Features [B, C, H, W] at each of `DEPTHS` of pictures in [-1, 1], as it was trained."""
-        x_BCHW = F.relu6(self.bn0(self.conv_stem(picture_B3HW)))
-        ends = {self.ends[depth] for depth in DEPTHS}
-        found = []
-        for number, block in enumerate(self.blocks):
-            x_BCHW = block(x_BCHW)
-            if number in ends:
-                found.append(x_BCHW)
-        return found
+        return [x for depth, x in enumerate(self.stages(picture_B3HW)) if depth in DEPTHS]
 
 
 def load() -> EfficientNetLite0:

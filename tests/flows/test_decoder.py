@@ -39,7 +39,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
     "fields",
     [
         {"workers": 3},
-        {"workers": 2, "park": "host"},
+        # Parked ones enlarge in `test_upscale.py`.
+        pytest.param({"workers": 2, "park": "host"}, marks=pytest.mark.slow),
         pytest.param({"workers": 2}, marks=pytest.mark.slow),
         pytest.param({"workers": 5}, marks=pytest.mark.slow),
     ],
@@ -66,6 +67,7 @@ def test_two_ranks_of_one_band_decode_rows_of_their_own(tmp_path: Path) -> None:
     assert grey_levels(pixels(tmp_path / "a.zarr"), pixels(tmp_path / "b.zarr")) <= GREY_LEVELS
 
 
+@pytest.mark.slow  # as one that was killed, below
 def test_one_that_was_stopped_while_decoding_goes_on_to_the_same_bytes(
     tmp_path: Path, folder: Path, whole: Path
 ) -> None:

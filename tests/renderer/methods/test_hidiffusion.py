@@ -61,7 +61,14 @@ def drawn(vector: dict[str, Any], bands: tuple[Band, ...], quarters: dict[str, i
     return torch.cat(run_threads(rank, len(bands), timeout=AMPLE), 2)
 
 
-@pytest.mark.parametrize("vector", vectors("windows_unet"))
+# One of each network; the third is the second at another step.
+@pytest.mark.parametrize(
+    "vector",
+    [
+        pytest.param(vector, marks=pytest.mark.slow if index == 2 else [])
+        for index, vector in enumerate(vectors("windows_unet"))
+    ],
+)
 def test_windows_in_whole_unets_are_hidiffusions(vector: dict[str, Any]) -> None:
     quarters = dict(map(tuple, vector["shift_of_block_in_order"]))
     kind = "sd15" if vector["model"] == "sd15" else "sdxl"
