@@ -136,7 +136,7 @@ def _run(
     recipe, workers = recipes.of(values), parse(place)
     folder = TrainingFolder(out)
     words = tuple(
-        w for n in ("workers", "address") if n in place for w in (f"--{n}", str(place[n]))
+        w for n in PLACE if n in place and n != "local" for w in (f"--{n}", str(place[n]))
     )
     words += ("--local",) if place.get("local") else ()
     shown = progress.choose(json=json, quiet=quiet)
