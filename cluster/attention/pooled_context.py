@@ -7,6 +7,7 @@ counted as often as the block has tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -110,6 +111,12 @@ class PooledContext:
     def num_blocks(self) -> int:
         """Of the canvas, in one frame."""
         return len(self.rows.sizes) * len(self.columns.sizes)
+
+    @property
+    def num_outside(self) -> int:
+        """The most blocks that there are outside a window."""
+        least = [min(map(len, dim.spans)) for dim in (self.rows, self.columns)]
+        return self.num_blocks - math.prod(least)
 
     @property
     def is_whole(self) -> bool:

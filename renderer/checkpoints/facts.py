@@ -61,7 +61,8 @@ class GuidanceFacts:
 class ModelFacts:
     """Everything known of a checkpoint without loading it.
 
-    `training_size` is pixels, `training_frames` frames; `square`: no other shape is known.
+    `training_size` is pixels, `training_frames` frames; `square`: no other shape is known;
+    `long_side`: of how many training sizes the longest side is that positions are known for.
     `takes_image`: it animates a first frame, and without one if that is `image_optional`.
     `num_experts`: networks that take turns. `rotary`: its positions are angles. `float32_noise`:
     its pipeline draws noise in float32 whatever the weights' precision. `fixed_sequence_length`:
@@ -83,6 +84,7 @@ class ModelFacts:
     image_optional: bool = False
     rotary: bool = True
     square: bool = False
+    long_side: float = 1.0
     num_experts: int = 1
     float32_noise: bool = False
     fixed_sequence_length: bool = False

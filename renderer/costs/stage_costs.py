@@ -22,8 +22,9 @@ class WindowCost:
     """Windows that the layers of one size of map attend in; the largest has so many queries, keys.
 
     `rows` and `columns` are the map's. `fusion` names the axes along which their answers are fused
-    with the canvas', or with those of so many `grids` of it; None where they are not. `share` is
-    of the pairs of queries and keys that full attention has.
+    with the canvas', or with those of so many `grids` of it; None where they are not. `pooled` are
+    blocks of the rest of the canvas that each query asks too. `share` is of the pairs
+    of queries and keys that full attention has.
     """
 
     rows: int
@@ -35,17 +36,23 @@ class WindowCost:
     share: float
     fusion: str | None = None
     grids: int = 0
+    pooled: int = 0
 
     def __str__(self) -> str:
         layers = f"{self.num_layers} layers" if self.num_layers > 1 else "1 layer"
         text = (
             f"{layers} of {self.rows} x {self.columns} tokens: {self.num_windows} windows of "
-            f"{self.queries} queries x {self.keys} keys, {self.share:.2f} of full attention"
+            f"{self.queries} queries x {self.keys} keys{self._pooled}, {self.share:.2g} of full "
+            "attention"
         )
         if self.fusion:
             text += f"; fused with {f'{self.grids} grids of ' if self.grids else ''}the canvas"
             text += f" along {self.fusion}"
         return text
+
+    @property
+    def _pooled(self) -> str:
+        return f" and {self.pooled} blocks of the rest" if self.pooled else ""
 
 
 @dataclass(frozen=True)

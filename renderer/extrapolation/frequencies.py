@@ -48,9 +48,7 @@ def policy(
     def positions(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
         if axis.length <= axis.trained or (names is not None and axis.name not in names):
             return trained(axis, position_S, sigma)
-        # Rules look at frequencies, which the meta device, where memory is counted, does not hold.
-        like = position_S.new_empty(0, device="cpu") if position_S.is_meta else position_S
-        omega_F = asked(axis, frequencies(axis, like), sigma).to(position_S.device)
+        omega_F = asked(axis, known_frequencies(axis, position_S), sigma).to(position_S.device)
         return position_S.double()[:, None] * omega_F[None, :]
 
     return positions
@@ -72,6 +70,15 @@ def by_length(
         return position_S.double()[:, None] * ntk(frequencies(axis, position_S), factor)[None, :]
 
     return positions
+
+
+def known_frequencies(axis: RotaryAxis, position_S: Tensor) -> Tensor:
+    """The trained frequencies for rules to look at: of positions on the meta device on the CPU.
+
+    Memory is counted there, and no value is held.
+    """
+    like = position_S.new_empty(0, device="cpu") if position_S.is_meta else position_S
+    return frequencies(axis, like)
 
 
 class _Once:

@@ -36,8 +36,9 @@ class Stage:
     `enlarge` says in which space the stage before is enlarged: `pixels` (decoded, bicubic,
     encoded again) keeps edges clean; `latents` spares the decoder, and `latents_linear` is the
     same by linear interpolation. `prompt` and `guidance_scale` are the stage's own, None the
-    picture's. `spacing` are the times of flow's steps before the shift: the checkpoint's, or
-    `even`, which leaves out both ends' neighbours: 1, 1 - 1/n, ... 1/n.
+    picture's; so is what it attends to (spec/attend.py). `spacing` are the times of flow's steps
+    before the shift: the checkpoint's, or `even`, which leaves out both ends' neighbours: 1,
+    1 - 1/n, ... 1/n.
     """
 
     scale: float = 1.0
@@ -48,6 +49,7 @@ class Stage:
     prompt: str | None = None
     guidance_scale: float | None = None
     spacing: Spacing = "checkpoint"
+    attend: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class StepContext:
     canvas: Canvas
     scale: tuple[float, float]
     seed: int = 0
+    long_side: float = 1.0  # of the training size, that positions are known for
 
     @staticmethod
     def of(
@@ -117,17 +120,29 @@ class StepContext:
         """Of one step of a stage with these noise levels."""
         trained = facts.training_size / facts.latent.downscale
         scale = (canvas.height / trained, canvas.width / trained)
-        return StepContext(stage, step, len(levels) - 1, levels[step], canvas, scale, seed)
+        return StepContext(
+            stage, step, len(levels) - 1, levels[step], canvas, scale, seed, facts.long_side
+        )
 
     @property
     def is_beyond(self) -> bool:
         """Whether the canvas is larger than the model was trained on; else nothing is changed."""
         return max(self.scale) > 1
 
+    @property
+    def interpolated(self) -> tuple[float, float]:
+        """The spacing of positions that are divided by how much longer than trained an axis is."""
+        down, across = (max(1.0, scale / self.long_side) for scale in self.scale)
+        return down, across
+
 
 # (step, layer, rows and columns of its tokens on the canvas) -> what its queries ask; None for
 # the whole canvas.
 WindowPolicy = Callable[["StepContext", str, int, int], "AttentionShape | None"]
+
+
+# step -> how many rows, and columns, of tokens turn as far as one did in training; never below 1.
+TokenSpacing = Callable[["StepContext"], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -175,6 +190,7 @@ class Method:
     decay: DecayPolicy | None = None
     windows: WindowPolicy | None = None
     key_positions: KeyPolicy | None = None
+    token_spacing: TokenSpacing | None = None  # of positions that are interpolated, of no others
     convolutions: Convolutions | None = None
     guide: Guide | None = None  # of every stage but the first, by the one before it
     detection: Detection | None = None

@@ -6,13 +6,26 @@ DemoFusion (arXiv 2311.16973) for windows of the trained size and interleaved su
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from frieze.cluster.attention import AttentionShape, Edge, FusionAxes, ScaleFusion, Window, Windows
+from frieze.cluster.attention import (
+    AttentionShape,
+    Edge,
+    FusionAxes,
+    PooledContext,
+    PooledDim,
+    ScaleFusion,
+    Window,
+    Windows,
+)
 
-from .method import StepContext, WindowPolicy
+from ..checkpoints.facts import ModelFacts
+from ..spec.attend import Attend, Schedule
+from .method import Method, StepContext, TokenSpacing, WindowPolicy
 from .method_options import Jitter, OddMap
 
 # (lowest, highest) -> a whole number between them, both possible: by how much a window moves.
@@ -142,6 +155,33 @@ def fusing(axes: FusionAxes, *, fast: bool, jitter: Jitter, zeros: bool) -> Wind
     return windows
 
 
+@functools.lru_cache(256)
+def pooled_shape(
+    rows: int, columns: int, scale: tuple[float, float], spacing: tuple[float, float]
+) -> AttentionShape | None:
+    """Windows of the trained size, `scale` times smaller than the canvas, and its rest pooled.
+
+    Blocks are as wide as the `spacing`, how many tokens turn as far as one did in training, so
+    that keys within a block turn by less than one radian.  None where nothing is pooled.
+    """
+    down, across = (
+        PooledDim.even(
+            length, math.ceil(length / max(1.0, apart) - 1e-9), max(1, round(length / larger))
+        )
+        for length, larger, apart in zip((rows, columns), scale, spacing, strict=True)
+    )
+    return AttentionShape.of_pooled(PooledContext(down, across))
+
+
+def pooled_windows(spacing: TokenSpacing) -> WindowPolicy:
+    """Windows of the trained size and the rest of the canvas pooled, as positions are spaced."""
+
+    def windows(context: StepContext, layer: str, rows: int, columns: int) -> AttentionShape | None:
+        return pooled_shape(rows, columns, context.scale, spacing(context))
+
+    return windows
+
+
 def seeded(key: str) -> Draw:
     """Draws that `key` alone decides: the same on every machine, rank and resumption.
 
@@ -184,3 +224,67 @@ def _moved(span: range, length: int, draw: Draw | None) -> range:
         return span
     by = draw(0 if at_end else -most, 0 if at_start else most)
     return range(span.start + by, span.stop + by)
+
+
+def attending(method: Method, schedules: Sequence[Schedule | None], facts: ModelFacts) -> Method:
+    """The method, its attention in each stage by a schedule, where there is one.
+
+    `full` is the whole canvas.  `pooled` is a window of the trained size, and the rest of the
+    canvas as means of keys and values over blocks, each as wide as a token was in training.
+    `shifted` are HiDiffusion's windows, `windows` those of the trained size every half of them,
+    averaged, and `fused` these for the coarse with the canvas for the fine (FreeScale).
+    """
+
+    def windows(context: StepContext, layer: str, rows: int, columns: int) -> AttentionShape | None:
+        if (schedule := schedules[context.stage]) is None:
+            own = method.windows
+            return own(context, layer, rows, columns) if own else None
+        kind = _kind(schedule, facts.schedule.time(context.level))
+        policy = _policy(kind, method, facts)
+        return policy(context, layer, rows, columns) if policy else None
+
+    return replace(method, windows=windows)
+
+
+def _kind(schedule: Schedule, time: float) -> Attend:
+    """The last whose noise level is not below this one."""
+    return [each for each in schedule if each.start >= time][-1].kind
+
+
+def _policy(kind: Attend, method: Method, facts: ModelFacts) -> WindowPolicy | None:
+    if kind == "pooled":
+        assert method.token_spacing is not None
+        return pooled_windows(method.token_spacing)
+    policies: dict[str, WindowPolicy] = {
+        "shifted": functools.partial(_shifted, facts),
+        "windows": _trained,
+        "fused": functools.partial(_fused, facts),
+    }
+    return policies.get(kind)
+
+
+def _shifted(
+    facts: ModelFacts, context: StepContext, layer: str, rows: int, columns: int
+) -> AttentionShape | None:
+    """Of a U-Net the largest maps alone, as HiDiffusion has it."""
+    if facts.attentions:
+        blocks = WINDOWED["sdxl" if not facts.attentions[0] else "sd15"]
+        if not layer.startswith(blocks):
+            return None
+    key = f"{context.seed}/{context.stage}/{layer}"
+    return shifted_shape(rows, columns, shifts(key, context.step))
+
+
+def _trained(context: StepContext, layer: str, rows: int, columns: int) -> AttentionShape:
+    down, across = (max(1.0, scale) for scale in context.scale)
+    window = (math.ceil(rows / down), math.ceil(columns / across))
+    return AttentionShape(trained_windows(rows, columns, window))
+
+
+def _fused(
+    facts: ModelFacts, context: StepContext, layer: str, rows: int, columns: int
+) -> AttentionShape:
+    """Where text is joined to the image's tokens features cannot be fused, rows and columns can."""
+    draw = seeded(f"{context.seed}/{context.stage}/{context.step}/{layer}")
+    axes: FusionAxes = "hwc" if facts.attentions else "hw"
+    return fused_shape(rows, columns, context.scale, draw, axes=axes)

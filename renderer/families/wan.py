@@ -86,6 +86,7 @@ def describe(folder: Path) -> ModelFacts:
         pipeline=index.pipeline,
         latent=_latent(vae, transformer),
         schedule=read_schedule(folder),
+        long_side=LONG_SIDE,
         training_size=told.training_size or (LARGE if hidden > 1536 else SMALL),
         training_frames=told.training_frames or (121 if expands else 81),
         max_sequence_length=told.max_sequence_length or NUM_TEXT,
@@ -338,7 +339,7 @@ class Wan(CausalVAE):
         facts, canvas, latent = self.facts, place.canvas, self.facts.latent
         side = 2 * (self.head_dim // 6)
         frames = latent.frames(facts.training_frames)
-        known = round(facts.training_size * LONG_SIDE) // latent.unit
+        known = round(facts.training_size * facts.long_side) // latent.unit
         return (
             RotaryAxis("frame", self.head_dim - 2 * side, THETA, frames, canvas.frames),
             RotaryAxis("row", side, THETA, known, canvas.height // latent.patch),

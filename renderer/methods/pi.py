@@ -33,4 +33,9 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """
     cascade = Options.read(spec).cascade
     stages = stages_of(spec, doubling(spec, facts, STARTS) if cascade else (Stage(),))
-    return Method(stages=stages, positions=interpolated, absolute=squeeze)
+    return Method(
+        stages=stages,
+        positions=interpolated,
+        absolute=squeeze,
+        token_spacing=lambda context: context.interpolated,
+    )

@@ -16,6 +16,7 @@ from ..errors import ModelError, PlanError
 from ..extrapolation.guides import Detail, Flow, Resolution, View
 from ..extrapolation.method import Convolutions, Method, StepContext
 from ..models.positions import trained
+from ..spec.attend import KINDS, Attend
 from ..spec.render_spec import RenderSpec
 from .guidance_scales import guidance_scales
 
@@ -101,6 +102,39 @@ def check_method(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
         raise PlanError(
             f"method {spec.method!r} is for rotary positions, and {facts.family} has none; "
             "none, auto, pi, imax, hiflow and cinescale work with it, with a U-Net hidiffusion too"
+        )
+
+
+def check_attention(kind: Attend, spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
+    """Refuses what would draw something else than it says."""
+    if kind == "full":
+        return
+    others = ", ".join(each for each in KINDS if each != "pooled")
+    if method.decay is not None:
+        raise PlanError(
+            f"attend {kind}: method {spec.method!r} lets logits fade along the whole clip; use full"
+        )
+    if method.key_positions is not None:
+        raise PlanError(
+            f"attend {kind}: method {spec.method!r} counts the positions of keys for each tile of "
+            "the canvas; use full"
+        )
+    if kind != "pooled":
+        return
+    if facts.attentions:
+        raise PlanError(
+            f"attend pooled: a U-Net ({facts.family}) has no positions, which pooling follows; use "
+            f"{others}, or method hidiffusion or cinescale"
+        )
+    if not facts.rotary:
+        raise PlanError(
+            f"attend pooled: how far to pool follows from rotary positions, and {facts.family} "
+            f"has learnt ones; use {others}"
+        )
+    if method.token_spacing is None:
+        raise PlanError(
+            f"attend pooled: method {spec.method!r} keeps neighbours as far apart as in training, "
+            f"so that the keys of a block would cancel; use method auto or pi, or attend {others}"
         )
 
 

@@ -246,7 +246,7 @@ def _summary(kind: StepKind, windows: _Windows | None) -> tuple[WindowCost, ...]
     for layer in (layer for layer, each in kind.layers.items() if each):
         like = max(windows.asked, key=functools.partial(_kinship, layer))
         one = _window_cost(*windows.asked[like])
-        key = (one.rows, one.columns, one.num_windows, one.fusion, one.grids)
+        key = (one.rows, one.columns, one.num_windows, one.fusion, one.grids, one.pooled)
         found.setdefault(key, []).append(one)
     return tuple(
         replace(max(group, key=lambda each: each.share), num_layers=len(group))
@@ -268,6 +268,10 @@ def _window_cost(rows: int, columns: int, shape: AttentionShape) -> WindowCost:
         for each in windows.windows
     )
     coarse = fusion.coarse if fusion else None
+    pairs, pooled = windows.num_pairs(Band(0, rows), rows, columns), 0
+    if shape.pooled is not None:
+        pairs = shape.pooled.num_pairs(Band(0, rows))
+        pooled = shape.pooled.num_outside
     return WindowCost(
         rows,
         columns,
@@ -275,7 +279,8 @@ def _window_cost(rows: int, columns: int, shape: AttentionShape) -> WindowCost:
         num_windows=len(windows.windows),
         queries=tokens,
         keys=tokens,
-        share=windows.num_pairs(Band(0, rows), rows, columns) / (rows * columns) ** 2,
+        share=pairs / (rows * columns) ** 2,
         fusion=fusion.axes if fusion else None,
         grids=len(coarse.windows) if coarse else 0,
+        pooled=pooled,
     )

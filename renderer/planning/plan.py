@@ -24,6 +24,7 @@ from ..inputs.sources import Source, look
 from ..models.family import Guidance
 from ..sampling.noise_levels import Table
 from ..sampling.schedule_table import table
+from ..spec.attend import attend_schedule
 from ..spec.render_spec import RenderSpec
 from . import checks, decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
@@ -98,6 +99,7 @@ def _made(
     asked, spec = spec, decoder_plan.drawn(spec, facts)
     method = _settled(load_method(spec, facts), detected)
     checks.check_method(spec, facts, method)
+    method = _attending(method, spec, facts)
     if method.solver == "euler":
         facts = replace(facts, schedule=facts.schedule.by_euler())
     grids = [_grid(index, method, spec, facts) for index in range(len(method.stages))]
@@ -178,6 +180,26 @@ def _settled(method: Method, detected: Sequence[int] | None) -> Method:
     if detected is None or method.detection is None:
         return method
     return method.detection.settled(detected)
+
+
+def _attending(method: Method, spec: RenderSpec, facts: ModelFacts) -> Method:
+    """The method, its attention as the spec says, or as its stages do.
+
+    What the spec says is of every stage but the first, or of the only one.
+    """
+    own = [
+        spec.attend if index or len(method.stages) == 1 else None
+        for index in range(len(method.stages))
+    ]
+    texts = [stage.attend or text for stage, text in zip(method.stages, own, strict=True)]
+    if not any(texts):
+        return method
+    schedules = [attend_schedule(text) if text else None for text in texts]
+    for kind in dict.fromkeys(each.kind for schedule in schedules for each in schedule or ()):
+        checks.check_attention(kind, spec, facts, method)
+    from ..extrapolation.windows import attending
+
+    return attending(method, schedules, facts)
 
 
 def _sources(spec: RenderSpec, facts: ModelFacts, method: Method) -> dict[str, Source]:

@@ -10,9 +10,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ..errors import SpecError, shown
+from .attend import attend_schedule
 from .edits import Edit
 from .lora_refs import LoraText
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
@@ -48,13 +57,21 @@ CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_buil
 Enlargement = Literal["latents", "latents_linear", "pixels"]
 
 
+def _attending(text: str) -> str:
+    attend_schedule(text)
+    return text
+
+
+Attending = Annotated[str, AfterValidator(_attending)]
+
+
 class StageSpec(BaseModel):
     """One resolution of a cascade.
 
     `scale` is the stage's size relative to the picture; `start` the noise level (sigma) it
     is restarted from: 1 is pure noise, less continues the stage before, which is enlarged as
     `pixels`, as `latents` or as `latents_linear`; `prompt` and `guidance_scale` the stage's own, if
-    they are not the picture's.
+    they are not the picture's; `attend` what it attends to.
     """
 
     model_config = CONFIG
@@ -66,6 +83,7 @@ class StageSpec(BaseModel):
     enlarge: Enlargement = "pixels"
     prompt: str | None = None
     guidance_scale: float | None = Field(default=None, ge=0, le=MOST_GUIDANCE)
+    attend: Attending | None = None
 
 
 class RenderSpec(BaseModel):
@@ -179,6 +197,11 @@ class RenderSpec(BaseModel):
     )
     method_options: Annotated[dict[str, Any], IN_MODEL] = Field(
         default_factory=dict, description="NAME=VALUE of the method; repeatable; default: its own"
+    )
+    attend: Annotated[Attending | None, Role("Model", came_later=True)] = Field(
+        default=None,
+        description="what later stages attend to: full, pooled, shifted, windows, fused; by noise "
+        "level full,pooled@0.5; default: the method's",
     )
     stages: Annotated[tuple[StageSpec, ...] | None, Role(None)] = Field(
         default=None, min_length=1, max_length=100, description="cascade; preset only"

@@ -11,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frieze.cluster.layout import Canvas
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.checkpoints.facts import LatentSpec, ModelFacts
 from frieze.renderer.errors import PlanError, SpecError
-from frieze.renderer.extrapolation.method import Method, Spectrum
+from frieze.renderer.extrapolation.method import Method, Spectrum, StepContext
 from frieze.renderer.models.positions import RotaryAxis, trained
 from frieze.renderer.planning.plan import load_method
+from frieze.renderer.sampling.noise_levels import NoiseLevel
 from frieze.renderer.spec.render_spec import RenderSpec
 from support.shared import kept
 
@@ -151,6 +153,22 @@ class MethodContract:
             assert bool(angles.isfinite().all())
             same = torch.equal(angles, trained(axis, torch.arange(length), 0.5))
             assert same or length > known
+
+    def test_its_spacing_is_that_of_its_positions(self) -> None:
+        """Blocks of pooled context turn as far as a token did; others' keys would cancel."""
+        made = self.method(1024)
+        axis = RotaryAxis("row", 32, 10000.0, trained=16, length=64)
+        fastest = {
+            sigma: float(made.positions(axis, torch.arange(64), sigma).diff(dim=0).abs().max())
+            for sigma in SIGMAS
+        }
+        if made.token_spacing is None:
+            assert max(fastest.values()) > 0.9, "interpolated, and does not say so"
+            return
+        for sigma, angle in fastest.items():
+            level = NoiseLevel(sigma, 1 - sigma, sigma)
+            context = StepContext(1, 0, 1, level, Canvas(1, 128, 128), (4.0, 4.0))
+            assert made.token_spacing(context)[0] * angle == pytest.approx(1)
 
     def test_a_spec_may_state_its_own_cascade(self) -> None:
         made = self.method(512, stages=({"scale": 0.5}, {"scale": 1.0, "start": 0.3, "steps": 2}))
