@@ -30,6 +30,7 @@ from ..inputs.sources import Source
 from ..monitoring import observers
 from ..monitoring.observers import EventFanout
 from ..monitoring.prediction import PredictionThread
+from ..monitoring.time_left import whole_cost
 from ..outputs import targets as outputs
 from ..outputs.background_exports import BackgroundExports
 from ..planning import devices
@@ -162,7 +163,7 @@ class Driver:
         """Prompts and workers first, then the store: what cannot start leaves nothing behind."""
         about = observers.of_plan(plan, resumes=begun is not None)
         self.say("plan", message=str(plan), facts=about)
-        predicting = PredictionThread(plan, self.watch.predict)
+        predicting = PredictionThread(plan, whole_cost(plan), self.watch.predict)
         with (
             self._stoppable(plan, begun),
             BackgroundExports(targets, plan.spec.dpi) as self.deliveries,
@@ -190,7 +191,7 @@ class Driver:
                             )
                             keep_sources(plan, store)
                             peak = RenderLoop(fleet, plan, store, prompts, self.caller).run()
-                    predicting.wait()
+                    predicting.finish()
                     if (accuracy := self.watch.accuracy()) is not None:
                         self.say("note", message=str(accuracy), facts=accuracy.facts())
                 store.finish()

@@ -14,12 +14,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FriezeError
+from ..planning.devices import uses_ray
 from .durations import span
 
 if TYPE_CHECKING:
     from ..planning.canvas_plan import CanvasPlan
 
 RECENT = 8  # steps whose median counts, so that one stall does not
+QUICK = 60.0  # seconds of a render that counting, which takes about one, would disturb
 MOST_WAIT = 20.0  # seconds that the end of a render waits for what is not worked out yet
 
 
@@ -56,20 +58,33 @@ def of_facts(facts: Mapping[str, Any]) -> Accuracy | None:
 
 
 class PredictionThread:
-    """Predicts a plan's seconds beside its start; `tell` hears of them from there."""
+    """Predicts a plan's seconds beside its start; `tell` hears of them from there.
 
-    def __init__(self, plan: CanvasPlan, tell: Callable[[Mapping[str, Any]], None]) -> None:
+    A quick render in this very process would be slower for it: it is predicted when it is drawn.
+    """
+
+    def __init__(
+        self, plan: CanvasPlan, work: float, tell: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        """`work` are the plan's FLOPs, roughly."""
         self._plan, self._tell = plan, tell
         self._thread: threading.Thread | None = None
+        self._is_late = False
         with contextlib.suppress(FriezeError):  # figures that are damaged stop no render
-            if (kind := plan.device_kind) is not None and kind.rates(plan.spec.dtype):
+            kind = plan.device_kind
+            if kind is None or (rates := kind.rates(plan.spec.dtype)) is None:
+                return
+            self._is_late = not uses_ray(plan.spec) and work / rates.matmul < QUICK
+            if not self._is_late:
                 self._thread = threading.Thread(target=self._predict, daemon=True)
                 self._thread.start()
 
-    def wait(self) -> None:
-        """Until it has told, or for a moment."""
+    def finish(self) -> None:
+        """All is drawn: it tells now, if it has not."""
         if self._thread is not None:
             self._thread.join(MOST_WAIT)
+        elif self._is_late:
+            self._predict()
 
     def _predict(self) -> None:
         with contextlib.suppress(FriezeError):
