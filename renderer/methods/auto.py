@@ -37,8 +37,8 @@ drew 1024 x 1024 within 0.9 (0.7 to 1.1, of 5 pictures) grey levels of full atte
 160 pixels, with the same crops, layout and detail, and 2048 x 2048 within 1.2 (one picture);
 windows alone differ by 5 to 9 and leave steps in the sky. At twice the side it is 1.4 (1.0 to 1.8,
 of 6), and the mean step at upright borders of windows exceeded full attention's by 0.34 (0.20 to
-0.50, of 15); what it saves there is half of a cheap stage, so that one keeps full attention. Other
-models were not measured.
+0.50, of 15); what it saves there is half of a cheap stage, and no time on a processor, so that one
+keeps full attention. Other models were not measured.
 """
 
 from __future__ import annotations

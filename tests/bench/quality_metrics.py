@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Floats = NDArray[np.floating]
 Pixels = NDArray[np.uint8]
@@ -21,6 +22,8 @@ CELL = 8  # pixels: the step of lags
 THETA, AXIS_DIM = 10000.0, 32
 OVERLAP = 1.5  # a lag leaves at least a third of the picture to compare
 DRAWS = 1000
+REDUCED = 160  # pixels of the shorter side that pictures are compared at
+SKY = 0.4
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,40 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+def rms(picture_HWC: Pixels, other_HWC: Pixels, side: int = REDUCED) -> float:
+    """Root mean square of what two pictures differ by in grey levels, where reduced.
+
+    To so many pixels of the shorter side: what is the same there is the same picture to the eye.
+    """
+    a_HWC, b_HWC = (_reduced(picture, side) for picture in (picture_HWC, other_HWC))
+    return float(np.sqrt(((a_HWC - b_HWC) ** 2).mean()))
+
+
+def _reduced(picture_HWC: Pixels, side: int) -> NDArray[np.float64]:
+    height, width = picture_HWC.shape[:2]
+    size = tuple(round(side * x / min(height, width)) for x in (width, height))
+    small = Image.fromarray(picture_HWC).resize(size, Image.Resampling.BOX)
+    return np.asarray(small, np.float64)
+
+
+def border_step(picture_HWC: Pixels, every: int = NATIVE // TOKEN // 2) -> float:
+    """By how much more the sky steps at borders of windows than elsewhere, grey levels.
+
+    Cells are as large as tokens, borders those of windows of half the trained size, and so of all
+    larger ones; of both directions the larger mean, in the upper 40 % of the picture.
+    """
+    height, width = (length // TOKEN for length in picture_HWC.shape[:2])
+    boxes = picture_HWC[: height * TOKEN, : width * TOKEN].reshape(height, TOKEN, width, TOKEN, 3)
+    sky_HW = boxes.mean((1, 3, 4))[: max(2, int(SKY * height))]
+    found = []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(sky_HW, axis=axis)).mean(1 - axis)
+        is_border = (np.arange(len(steps)) + 1) % every == 0
+        if is_border.any() and not is_border.all():
+            found.append(float(steps[is_border].mean() - steps[~is_border].mean()))
+    return max(found, default=float("nan"))
 
 
 def dominant_period(trained: int = NATIVE // TOKEN) -> float:

@@ -22,7 +22,8 @@ from bench.quality_store import Measures, Shelf
 
 SHARES = ("one sun", "right colour", "sky above")
 SMALLER_IS_BETTER = ("repeats across", "repeats down", "layout KID", "crop KID")
-COLUMNS = (*SHARES, *SMALLER_IS_BETTER, "detail", "entropy", "seconds")
+TO_FULL = ("RMS to full", "border step")  # what distances of features do not see
+COLUMNS = (*SHARES, *SMALLER_IS_BETTER, "detail", "entropy", *TO_FULL, "seconds")
 TODAY = ("enlarged", "tiles")
 THUMB, LABEL, SEEDS = 128, 150, 6
 LEAST = 4  # pictures of a row, below which it is not said to beat another
@@ -36,6 +37,9 @@ Each figure is followed by its 95 % interval (bootstrap over pictures; of shares
 of crops of the trained size, in features of `tests/bench/features.py`.
 *detail*: energy above 1/4 cycle per pixel, real scenes = 1.
 *entropy*: of attention on the second step, nats, mean over layers and heads.
+*RMS to full*: grey levels between a picture of `auto` and the same seed's with full attention, both
+reduced to {reduced} pixels; *border step*: how much more the sky steps where windows may end than
+elsewhere, grey levels.
 *seconds*: a picture, wall time of a process of one thread, beside those of the other `--jobs`."""
 
 
@@ -67,8 +71,9 @@ def judged(work: Path, cell: Cell, shelves: Sequence[Shelf], number: int) -> Jud
     kept = {shelf.row.name: [s for s in range(number) if shelf.has(s)] for shelf in shelves}
     most = max(max(seeds, default=-1) for seeds in kept.values()) + 1
     real = quality_store.real(work, cell, shelves[0].settings, most)
+    full = next((shelf for shelf in shelves if shelf.row.name == quality_rows.FULL), None)
     lines = [
-        line(shelf, kept[shelf.row.name], real, shelf.entropies(number))
+        line(shelf, kept[shelf.row.name], real, shelf.entropies(number), full)
         for shelf in shelves
         if len(kept[shelf.row.name]) > 1
     ]
@@ -80,10 +85,11 @@ def line(
     seeds: Sequence[int],
     real: Sequence[Sequence[Measures]],
     entropies: Sequence[float],
+    full: Shelf | None = None,
 ) -> Line:
     """One row's figures; every row's intervals are drawn with the same numbers.
 
-    `real` has the real scenes of every seed.
+    `real` has the real scenes of every seed, `full` the pictures of `auto` with full attention.
     """
     rng = np.random.default_rng(0)
     found, beside = [shelf.measures(seed) for seed in seeds], [real[seed] for seed in seeds]
@@ -104,6 +110,8 @@ def line(
             rng,
         ),
         "entropy": metrics.mean(entropies, rng),
+        "RMS to full": metrics.mean(_distances(shelf, seeds, full), rng),
+        "border step": metrics.mean([float(m.border_step) for m in found], rng),
         "seconds": metrics.mean([float(m.seconds) for m in found], rng),
     }
     worst = max(
@@ -115,6 +123,14 @@ def line(
         default=(0.0, ""),
     )
     return Line(shelf, len(found), figures, worst[1])
+
+
+def _distances(shelf: Shelf, seeds: Sequence[int], full: Shelf | None) -> list[float]:
+    """Of the pictures of `auto` that full attention has drawn too; of others nothing is asked."""
+    if full is None or shelf.row.method != "auto":
+        return []
+    both = [seed for seed in seeds if full.has(seed)]
+    return [metrics.rms(shelf.picture(seed), full.picture(seed)) for seed in both]
 
 
 def _repetition(
@@ -223,7 +239,7 @@ def write(folder: Path, found: Sequence[Judged], command: str, settings: Setting
     """quality.md, quality.csv and a contact sheet for each cell."""
     folder.mkdir(parents=True, exist_ok=True)
     head = f"# Extrapolation on the demo model\n\n{_header(command, settings)}\n\n"
-    legend = LEGEND.format(period=metrics.dominant_period())
+    legend = LEGEND.format(period=metrics.dominant_period(), reduced=metrics.REDUCED)
     text = head + legend + "\n" + "".join(_section(cell) for cell in found)
     text += "\n" + NOTES.read_text(encoding="utf-8")
     (folder / "quality.md").write_text(text, encoding="utf-8")

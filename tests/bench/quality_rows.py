@@ -37,7 +37,7 @@ REALS = 2  # real scenes for each prompt
 REPEAT = 320  # pixels: the control's period, the model's own dominant one in whole tokens
 SINGLE = ({"scale": 1.0, "start": 1.0},)
 # Modules that methods import and that hold no formulas.
-RECORDS = {"errors", "family", "method", "options", "spec"}
+RECORDS = {"errors", "facts", "method", "method_options", "render_spec"}
 Kind = Literal["scenes", "reference", "repeated", "enlarged", "tiles", "method"]
 
 # Rows beside each method's plain one: label -> (method, options, whether it keeps its own stages).
@@ -52,6 +52,15 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {
     "rdfc of all": ("rdfc", {"mode": "all"}, False),
     "ultraimage, guided resolution": ("ultraimage", {"mode": "resolution"}, True),
     "ultraimage, guided view": ("ultraimage", {"mode": "view"}, True),
+}
+# What later stages of `auto` attend to, beside what it does by itself, held to full attention.
+FULL = "auto, full attention"
+ATTENTION: Mapping[str, str] = {
+    FULL: "full",
+    "auto, pooled context": "pooled",
+    "auto, shifted windows": "shifted",
+    "auto, trained windows": "windows",
+    "auto, fused windows": "fused",
 }
 
 
@@ -91,6 +100,7 @@ class Row:
     method: str = "none"
     options: Mapping[str, Any] = field(default_factory=dict)
     cascade: bool = False
+    attend: str | None = None
 
     @property
     def is_direct(self) -> bool:
@@ -99,7 +109,8 @@ class Row:
 
     def digest(self, cell: Cell, settings: Settings) -> str:
         """What decides the pictures, the method's own file included, as a few letters."""
-        about = json.dumps([asdict(self), asdict(cell), asdict(settings)], sort_keys=True)
+        own = {name: value for name, value in asdict(self).items() if value is not None}
+        about = json.dumps([own, asdict(cell), asdict(settings)], sort_keys=True)
         code = b"" if self.kind in ("scenes", "reference", "repeated") else _code(self.method)
         return hashlib.sha256(about.encode() + code).hexdigest()[:8]
 
@@ -113,7 +124,8 @@ def _code(method: str) -> bytes:
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.ImportFrom) and node.level == 2
     ]
-    beside = [file.parents[1] / f"{name}.py" for name in sorted({*names} - RECORDS)]
+    used = sorted(name for name in {*names} if name.split(".")[-1] not in RECORDS)
+    beside = [file.parents[1] / f"{name.replace('.', '/')}.py" for name in used]
     return b"".join(path.read_bytes() for path in (file, *beside) if path.exists())
 
 
@@ -135,6 +147,8 @@ def rows(cell: Cell, settings: Settings, wanted: tuple[str, ...] = ()) -> list[R
     for name, (method, options, cascade) in VARIANTS.items():
         if method in names:
             found.append(Row(name, "method", method, options, cascade))
+    for name, attend in ATTENTION.items():
+        found.append(Row(name, "method", "auto", cascade=True, attend=attend))
     kept = [row for row in found if not wanted or row.method == "none" or row.method in wanted]
     return [row for row in kept if _is_possible(row, cell, settings)]
 
@@ -243,6 +257,7 @@ def spec_of(row: Row, cell: Cell, settings: Settings, seed: int) -> RenderSpec:
         method_options=dict(row.options),
         stages=None if row.cascade else SINGLE,
         num_inference_steps=settings.steps,
+        attend=row.attend,
         shift=settings.shift,
         local=True,
     )

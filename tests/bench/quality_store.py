@@ -33,6 +33,7 @@ class Measures:
     colour: bool
     upright: bool
     detail: float
+    border_step: float
     across_T: NDArray[np.float64]
     down_T: NDArray[np.float64]
     layout_KF: NDArray[np.float32]
@@ -50,6 +51,7 @@ def measure(picture: Pixels, prompt: str, cell: Cell, seconds: float) -> Measure
         colour=set(verdict.colours) == {scenes.parse(prompt).sun},
         upright=verdict.upright,
         detail=verdict.detail,
+        border_step=metrics.border_step(picture),
         across_T=metrics.lag_profile(picture, 1),
         down_T=metrics.lag_profile(picture, 0),
         layout_KF=features.features(network, [np.asarray(small)]),

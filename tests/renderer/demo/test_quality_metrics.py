@@ -182,3 +182,16 @@ def test_tiles_of_one_picture_blend_into_that_picture():
     assert np.array_equal(tiles.blended(parts, corners, 384, 384), picture)
     parts[0] += 1.0
     assert not np.array_equal(tiles.blended(parts, corners, 384, 384), picture)
+
+
+def test_a_step_at_a_windows_border_is_seen_where_one_elsewhere_is_not() -> None:
+    """Three grey levels across the sky: at a border of windows, and four tokens beside it."""
+    sky = np.full((512, 512, 3), 100, np.uint8)
+    stepped, beside = sky.copy(), sky.copy()
+    stepped[:, 256:] += 3
+    beside[:, 320:] += 3
+    assert metrics.border_step(sky) == 0
+    assert metrics.border_step(stepped) == pytest.approx(1)  # one of three borders
+    assert metrics.border_step(beside) <= 0
+    assert metrics.rms(sky, stepped) == pytest.approx(3 / 2**0.5)
+    assert metrics.rms(sky, sky) == 0
