@@ -55,23 +55,24 @@ class LIIF(nn.Module):
             )
             for _ in range(depth)
         )
-        sizes = (9 * channels + 4, hidden, hidden, hidden)
-        layers = [
-            layer for a, b in itertools.pairwise(sizes) for layer in (nn.Conv2d(a, b, 1), nn.ReLU())
-        ]
+        # The first layer, in two parts: of features it is the same wherever they are asked for.
+        self.features_out = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.place_in = nn.Conv2d(4, hidden, 1)
+        layers = [layer for _ in range(2) for layer in (nn.ReLU(), nn.Conv2d(hidden, hidden, 1))]
         last = nn.Conv2d(hidden, 3, 1)
         nn.init.zeros_(last.weight)
         assert last.bias is not None
         nn.init.zeros_(last.bias)
-        self.asked = nn.Sequential(*layers, last)
+        self.asked = nn.Sequential(*layers, nn.ReLU(), last)
 
     def features(self, z_BCHW: Tensor, picture_B3HW: Tensor) -> Tensor:
-        """[B, 9 C, H, W], as large as the decode."""
+        """What the first layer makes of 3 x 3 of them, [B, C, H, W], as large as the decode."""
         z = F.interpolate(z_BCHW, picture_B3HW.shape[-2:], mode="bilinear")
         x_BCHW = self.features_in(torch.cat([picture_B3HW, z], dim=1))
         for block in self.blocks:
             x_BCHW = x_BCHW + block(x_BCHW)
-        return F.unfold(x_BCHW, 3, padding=1).unflatten(-1, x_BCHW.shape[-2:])
+        out: Tensor = self.features_out(x_BCHW)
+        return out
 
     def forward(self, features_BCHW: Tensor, picture_B3HW: Tensor, window: Window) -> Tensor:
         """Pixels [B, 3, h, w] of a window of an enlarged picture."""
@@ -89,7 +90,7 @@ class LIIF(nn.Module):
             own = [far_h[:, None].expand(-1, len(far_w)), far_w.expand(len(far_h), -1)]
             own += [torch.full_like(own[0], a / b) for a, b in zip(size, window.size, strict=True)]
             told = torch.stack(own).float().expand(len(near_BChw), -1, -1, -1)
-            answers.append(self.asked(torch.cat([near_BChw, told], dim=1)))
+            answers.append(self.asked(near_BChw + self.place_in(told)))
             areas.append((own[0] * own[1]).abs().float() + AREA)
         total = torch.stack(areas).sum(dim=0)
         # Each answer counts by the area across the place from it.
