@@ -44,7 +44,7 @@ def test_the_example_holds_what_it_says(root: Path) -> None:
     poster = made[-1]
     assert (poster.priority, poster.workers, poster.main) == (5, None, root / "posters/poster.tif")
     assert poster.also == (root / "posters/poster.png",)
-    assert len(poster.spec.stages or ()) == 3
+    assert (poster.spec.decoder, poster.spec.stages) == ("infgen", None)
     assert all(item.spec.local for item in made)
 
 
@@ -67,7 +67,7 @@ def test_the_nearer_layer_wins(root: Path) -> None:
       - {prompt: own preset, preset: demo, name: third}
     """
     far, near, third = (item.spec for item in from_text(root, text))
-    assert (far.height, far.width, far.seed, far.method) == (64, 64, 3, "pi")
+    assert (far.height, far.width, far.seed, far.decoder) == (64, 64, 3, "infgen")
     assert (near.height, near.width, near.seed) == (32, 48, 4)
     assert (third.height, third.width, third.seed) == (1024, 1024, 3)
 

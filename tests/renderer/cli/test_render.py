@@ -216,7 +216,7 @@ def test_a_dry_run_prints_the_plan_and_draws_nothing(
 
 
 def test_a_plan_is_told_to_machines_by_value() -> None:
-    shown = frieze("plan", "--preset", "demo", "--size", "512x256", "--json")
+    shown = frieze("plan", "--preset", "demo-cascade", "--size", "512x256", "--json")
     made = json.loads(shown.stdout)
     assert (made["event"], made["spec"]["width"], made["spec"]["height"]) == ("plan", 512, 256)
     assert [len(stage["bands"]) for stage in made["stages"]] == [2, 2, 2]

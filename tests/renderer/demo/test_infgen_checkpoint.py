@@ -21,6 +21,8 @@ from frieze.renderer.checkpoints.shipped import SHIPPED
 from frieze.renderer.demo import train
 from frieze.renderer.driver.fingerprint import weights_digest
 from frieze.renderer.planning.plan import plan
+from frieze.renderer.spec.presets import preset
+from frieze.renderer.spec.render_spec import parse
 from support.decoders import saved
 from support.drawing import small_spec
 from tolerances import GREY_LEVELS
@@ -81,8 +83,10 @@ def test_it_is_found_and_its_model_is_the_one_that_it_was(tmp_path: Path, model:
     assert weights_digest(model) != before
 
 
-@pytest.mark.skipif(not (SHIPPED["demo"] / OWN).is_dir(), reason="none is shipped")
-def test_the_shipped_one_is_small_and_for_the_shipped_model() -> None:
+def test_the_shipped_one_is_small_and_draws_the_poster_of_the_shipped_model() -> None:
     known = described(OWN, describe("demo"))
     assert known.weight_bytes < MOST_BYTES
     infgen.load(known, torch.float32, torch.device("cpu"))
+    made = plan(parse(preset("demo")))
+    assert (made.decoder, made.size(-1)) == (known, (256, 256))
+    assert "InfGen from 256 x 256 px" in str(made)

@@ -166,6 +166,7 @@ OTHER: dict[str, Any] = {
     "dtype": "bfloat16",
     "bits": 16,
     "strategy": "other",
+    "attend": "full,pooled@0.3",
     "stages": ({"scale": 0.5, "steps": 3}, {"prompt": NASTY}),
 }
 TOLD: dict[str, Any] = {

@@ -40,7 +40,7 @@ def test_bands_cover_every_stage_and_end_on_block_borders() -> None:
 
 
 def test_the_table_says_bands_steps_shift_and_memory() -> None:
-    made = plan(parse({**preset("demo"), "prompt": "x"}))
+    made = plan(parse({**preset("demo-cascade"), "prompt": "x"}))
     assert "memory" not in str(made)  # nobody has asked yet
     assert made.estimate.bytes_per_device > made.estimate.weights > 0
     for part in ("1024 x 1024 px", "stage 3", "shift", "GiB on each device: text", "bands of"):

@@ -90,7 +90,7 @@ def test_there_are_presets_for_both_models(folders: dict[str, Path]) -> None:
         *("flux-ultraimage", "flux-ultraimage-resolution", "flux-ultraimage-view"),
         "qwen-ultraimage",
     ]
-    for name in ("demo", *published):
+    for name in ("demo-cascade", *published):
         made = planned(name, folders)
         assert made.size(len(made.stages) - 1) == (made.spec.height, made.spec.width)
 
