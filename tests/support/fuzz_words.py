@@ -124,8 +124,8 @@ def _resume(store: str, exports: Sequence[str] = (), **_: Any) -> NoReturn:
 DOORS: list[tuple[Any, str, Any]] = [
     (render, "draw", _render),
     (render, "finish", _resume),
-    (render, "print_plan", lambda found, json: planned_if_ours(found)),
-    (upscale, "print_plan", lambda found, json: planned_if_ours(found)),
+    (render, "print_plan", lambda found, json, **_: planned_if_ours(found)),
+    (upscale, "print_plan", lambda found, json, **_: planned_if_ours(found)),
     (doctor, "_print_repetition", lambda found, detector, json: planned_if_ours(found)),
     (batch, "_run", _batch),
     (machine, "examine", lambda: ()),

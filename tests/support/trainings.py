@@ -60,9 +60,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def apart(one: Path, other: Path) -> float:
-    """How far two decoders' weights are apart at most, by the largest of each tensor."""
+    """How far two decoders' weights are apart: of each tensor the difference's length by its own.
+
+    By length, for in Adam's first steps a weight whose gradient is all but nothing goes either way.
+    """
     pairs = zip(weights(one).values(), weights(other).values(), strict=True)
-    return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-6)) for a, b in pairs)
+    return max(float((a - b).norm() / a.norm().clamp(min=1e-12)) for a, b in pairs)
 
 
 def sheet(folder: Path) -> np.ndarray:

@@ -43,12 +43,19 @@ STAGE = st.fixed_dictionaries(
     },
 )
 WORDS = TEXT.filter(bool)
+
+
+def _is_file(text: str) -> bool:
+    """Whether it names a LoRA without a weight."""
+    return "=" not in text
+
+
 FIELDS: dict[str, Any] = {
     **dict.fromkeys(("prompt", "negative_prompt", "model", "revision", "variant"), TEXT),
     **dict.fromkeys(("quantization", "init", "upscale", "image", "mask", "method"), TEXT),
     **dict.fromkeys(("strategy", "decoder"), TEXT),
     **dict.fromkeys(("out", "device"), TEXT),
-    **dict.fromkeys(("lora", "lora_2"), st.lists(TEXT, max_size=3)),
+    **dict.fromkeys(("lora", "lora_2"), st.lists(WORDS.filter(_is_file), max_size=3)),
     **dict.fromkeys(("guidance_scale", "guidance_scale_2", "shift"), SCALE),
     **dict.fromkeys(("fps", "device_memory", "timeout", "wait", "dpi"), st.floats(1.0, 1000)),
     **dict.fromkeys(("height", "width", "num_frames"), st.integers(16, 4096)),
@@ -61,6 +68,7 @@ FIELDS: dict[str, Any] = {
     "true_cfg_scale": st.floats(1, 900),
     "seed": st.integers(0, 2**63 - 1),
     "method_options": st.dictionaries(TEXT, PLAIN, max_size=4),
+    "attend": st.sampled_from(["pooled", "full,windows@0.5"]),
     "stages": st.lists(STAGE, min_size=1, max_size=3),
     "dtype": st.sampled_from(["float32", "bfloat16", "float16"]),
     "bits": st.sampled_from([8, 16]),
@@ -88,6 +96,9 @@ ODD += [
 ]
 
 
+FILES = [*filter(_is_file, ODD), "a=b=0.5"]
+
+
 def test_every_field_is_tried() -> None:
     assert FIELDS.keys() == RenderSpec.model_fields.keys()
 
@@ -100,7 +111,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(deadline=None, max_examples=40, database=None, phases=(Phase.explicit, Phase.generate))
 @given(values=st.fixed_dictionaries({}, optional=FIELDS), full=st.booleans(), ascii=st.booleans())
 @example(values={"prompt": "x", "method_options": dict.fromkeys(ODD, ODD[::3])}, full=0, ascii=0)
-@example(values={"prompt": "\n".join(ODD), "lora": ODD, "out": "=a.tif"}, full=1, ascii=1)
+@example(values={"prompt": "\n".join(ODD), "lora": FILES, "out": "=a.tif"}, full=1, ascii=1)
 def test_what_is_printed_reads_back_as_the_same_spec(
     file: Path, values: dict[str, Any], full: bool, ascii: bool
 ) -> None:

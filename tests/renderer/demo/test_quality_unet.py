@@ -47,7 +47,7 @@ def shelves(tmp_path: Path) -> Mapping[int, list[Shelf]]:
 def test_every_row_is_planned_and_has_pictures_of_its_own(scale: int, tmp_path: Path):
     shelves = [Shelf.of(tmp_path, row, scale, STEPS) for row in rows(scale)]
     assert len({shelf.folder for shelf in shelves}) == len(shelves)
-    assert {shelf.row.method for shelf in shelves} == {"none", *UNET_METHODS}
+    assert {shelf.row.method for shelf in shelves} == {"none", "cinescale", *UNET_METHODS}
     names = {shelf.row.name for shelf in shelves}
     assert {name for pair in quality_unet.PAIRS for name in pair} <= names
     for shelf in shelves:

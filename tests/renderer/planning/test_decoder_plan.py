@@ -196,7 +196,8 @@ def test_what_cannot_be_drawn_with_it_is_refused(
 def test_a_models_own_is_found(tmp_path: Path, folder: Path) -> None:
     model = Path(describe("demo").folder)
     for part in model.iterdir():
-        (tmp_path / part.name).symlink_to(part)
+        if part.name != "infgen":
+            (tmp_path / part.name).symlink_to(part)
     (tmp_path / "infgen").symlink_to(folder)
     spec = small_spec("x.zarr", model=str(tmp_path), decoder="infgen", width=512, height=512)
     made = plan(spec)

@@ -264,7 +264,6 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
             {"stages": "distillation,flow"},
             ("stages distillation,flow in that order", "adversarial"),
         ),
-        ({"stages": "distillation"}, ("of a new network", "use start", "flow,distillation")),
         ({"stages": "flow,sharp"}, ("stages", "'adversarial'")),
         ({"rate": "nan"}, ("rate = nan",)),
         ({"batch": "x"}, ("'--batch'", "valid integer")),
@@ -292,6 +291,9 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
         given += [f"--{name}" for name, value in fields.items() if value is None]
         refused(frieze(*given), *parts)
         assert not out.exists(), fields
+    new = {name: value for name, value in made.items() if name != "start"}
+    untrained = frieze(*words(new, out, stages="distillation"))
+    refused(untrained, "of a new network", "use start", "flow,distillation")
     changed = frieze(*words(made, whole, seed=3, batch=4), "--continue")
     refused(changed, "was begun otherwise (batch: 2, now 4; seed: 0, now 3)")
 
