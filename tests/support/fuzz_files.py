@@ -102,7 +102,9 @@ def batch_texts() -> SearchStrategy[tuple[str, bytes]]:
     )
     lists = st.lists(item, max_size=3)
     lines = lists.map(lambda rows: _encoded("\n".join(map(json.dumps, rows))))
+    good = st.integers(1, 3).map(lambda number: [GOOD_ITEM | {"seed": n} for n in range(number)])
     return st.one_of(
+        st.tuples(st.sampled_from([".yaml", ".json"]), good.map(json.dumps).map(_encoded)),
         st.tuples(st.just(".yaml"), st.one_of(sections, lists).map(_dumped).map(_encoded)),
         st.tuples(st.just(".json"), st.one_of(sections, lists).map(json.dumps).map(_encoded)),
         st.tuples(st.just(".jsonl"), lines),
