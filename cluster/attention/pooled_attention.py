@@ -27,7 +27,6 @@ from frieze.kernels.reference import wide
 from ..comm import AxisComms, Comm, Like, select
 from ..layout import Band
 from .pooled_context import PooledContext, PooledStack, straddling
-from .sequence_parallel import Context, TokenLayout
 from .windowed_attention import STACKED_QUERIES, Grids
 
 # (queries, what there is of the keys: themselves, and their values) -> attention over them.
@@ -55,7 +54,7 @@ def pooled_context_attention(
     def ask(q: Tensor, kv: Sequence[Tensor]) -> AttentionPartial:
         return attend(q, kv[0], kv[1], scale=scale)
 
-    place = _place(q_BHSD, comms, bands, width, num_frames)
+    place = Grids.of(q_BHSD, comms, bands, width, num_frames)
     found = pooled_partial(q_BHSD, (k_BHSD, v_BHSD), text, place=place, pooled=pooled, ask=ask)
     return place.to_tokens(found.out_BHSD.to(q_BHSD.dtype))
 
@@ -78,7 +77,7 @@ def pooled_mean_logits(
     log n; so the entropy is the log-sum-exp less this.
     """
     text = (k_text,) if k_text.shape[2] else None
-    place = _place(q_BHSD, comms, bands, width, num_frames)
+    place = Grids.of(q_BHSD, comms, bands, width, num_frames)
     return pooled_partial(q_BHSD, (k_BHSD,), text, place=place, pooled=pooled, ask=ask)
 
 
@@ -103,13 +102,6 @@ def pooled_partial(
         if wanted[ring.rank]:
             asker.visit(row, rows)
     return asker.found()
-
-
-def _place(
-    q_BHSD: Tensor, comms: AxisComms, bands: Sequence[Band], width: int, num_frames: int
-) -> Grids:
-    tokens = [num_frames * band.rows * width for band in bands]
-    return Grids(TokenLayout.of(q_BHSD, comms, tokens, Context(0), num_frames), bands, width)
 
 
 def _of_heads(text: Sequence[Tensor] | None, place: Grids) -> Sequence[Tensor] | None:

@@ -49,8 +49,7 @@ def window_attention(
     defaults to D ** -0.5.  The mean is taken in float32 or wider; the result has q's dtype.
     LayoutError if a token lies in no window, ValueError if the tokens do not add up.
     """
-    tokens = [num_frames * band.rows * width for band in bands]
-    grids = Grids(TokenLayout.of(q_BHSD, comms, tokens, Context(0), num_frames), bands, width)
+    grids = Grids.of(q_BHSD, comms, bands, width, num_frames)
     # Keys and values are stacked along the batch; nobody else holds the stack.
     kv = grids.of_tokens(torch.cat((k_BHSD, v_BHSD)))
     answers = _Answers(grids, grids.of_tokens(q_BHSD), scale, text)
@@ -64,6 +63,14 @@ def window_attention(
 
 class Grids:
     """Tokens as frames of rows and columns: [B, H, T, R, C, D] of this rank's Ulysses group."""
+
+    @staticmethod
+    def of(
+        q_BHSD: Tensor, comms: AxisComms, bands: Sequence[Band], width: int, num_frames: int
+    ) -> Grids:
+        """Those of an attention's image tokens; ValueError if the tokens do not add up."""
+        tokens = [num_frames * band.rows * width for band in bands]
+        return Grids(TokenLayout.of(q_BHSD, comms, tokens, Context(0), num_frames), bands, width)
 
     def __init__(self, layout: TokenLayout, bands: Sequence[Band], width: int) -> None:
         step, ring = layout.comms.ulysses.size, layout.comms.ring
