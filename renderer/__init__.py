@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .planning.canvas_plan import CanvasPlan
     from .planning.plan import plan
     from .spec.edits import Edit
-    from .spec.render_spec import RenderSpec, StageSpec
+    from .spec.render_spec import RenderSpec
+    from .spec.stage_spec import StageSpec
 
 __all__ = [
     "CanvasPlan",
@@ -66,7 +67,7 @@ _MODULES = {
     "RenderHandle": "driver.caller",
     "RenderResult": "driver.caller",
     "RenderSpec": "spec.render_spec",
-    "StageSpec": "spec.render_spec",
+    "StageSpec": "spec.stage_spec",
     "batch": "api",
     "plan": "planning.plan",
     "render": "api",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..checkpoints.facts import ModelFacts
     from ..sampling.noise_levels import NoiseLevel, Spacing
-    from ..spec.render_spec import Enlargement
+    from ..spec.stage_spec import Enlargement
     from .guides import Guide
     from .method_options import SizeTold
     from .skip_filter import FreeU

@@ -17,7 +17,8 @@ from ..checkpoints.facts import ModelFacts
 from ..errors import PlanError
 from ..models.positions import PositionPolicy, squeeze, trained
 from ..sampling.timestep_shift import alpha_for
-from ..spec.render_spec import Enlargement, RenderSpec
+from ..spec.render_spec import RenderSpec
+from ..spec.stage_spec import Enlargement
 from .cascade import from_known, is_beyond, restarted, stages_of, token_length
 from .concentration import by_tokens, stepped
 from .frequencies import by_length

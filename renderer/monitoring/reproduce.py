@@ -9,8 +9,9 @@ from typing import Any
 
 from ..checkpoints.decoder import OWN
 from ..spec.lora_refs import LoraRef
-from ..spec.render_spec import RenderSpec, StageSpec
+from ..spec.render_spec import RenderSpec
 from ..spec.roles import OF_AN_UPSCALE
+from ..spec.stage_spec import StageSpec
 
 # What a render reads beside its model. Where that lies is told to nobody: these names stand for it.
 FILES = {

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -21,69 +19,19 @@ from pydantic import (
 )
 
 from ..errors import SpecError, shown
-from .attend import attend_schedule
 from .edits import Edit
 from .lora_refs import LoraText
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
+from .stage_spec import CONFIG, LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, StageSpec
 from .values import checked, is_text, texts
 
 # Bounds of what is asked for: wide enough for any picture, and what they let through can be counted
 # with. More pixels than this a side are a wall 88 m wide at 300 dpi.
 MOST_PIXELS, MOST_FRAMES = 2**20, 2**20
-
-
 MOST_WORKERS = 4096
-
-
 MOST_SECONDS = 2e6  # 23 days; poll(2) takes no more
-
-
 LEAST_DPI, MOST_DPI = 1.0, 1e5
-
-
-LEAST_SHIFT, MOST_SHIFT = 0.01, 1000.0
-
-
-MOST_GUIDANCE = 1000.0  # numbers much larger end in infinities
-
-
 MOST_EDITS = 100
-
-
-# Validators are built when the first spec is made: `--help` makes none.
-CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
-
-
-Enlargement = Literal["latents", "latents_linear", "pixels"]
-
-
-def _attending(text: str) -> str:
-    attend_schedule(text)
-    return text
-
-
-Attending = Annotated[str, AfterValidator(_attending)]
-
-
-class StageSpec(BaseModel):
-    """One resolution of a cascade.
-
-    `scale` is the stage's size relative to the picture; `start` the noise level (sigma) it
-    is restarted from: 1 is pure noise, less continues the stage before, which is enlarged as
-    `pixels`, as `latents` or as `latents_linear`; `prompt` and `guidance_scale` the stage's own, if
-    they are not the picture's; `attend` what it attends to.
-    """
-
-    model_config = CONFIG
-
-    scale: float = Field(default=1.0, gt=0, le=1)
-    start: float = Field(default=1.0, ge=0.001, le=1)
-    steps: int | None = Field(default=None, ge=1, le=1000)
-    shift: float | None = Field(default=None, ge=LEAST_SHIFT, le=MOST_SHIFT)
-    enlarge: Enlargement = "pixels"
-    prompt: str | None = None
-    guidance_scale: float | None = Field(default=None, ge=0, le=MOST_GUIDANCE)
-    attend: Attending | None = None
 
 
 class RenderSpec(BaseModel):

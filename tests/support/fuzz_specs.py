@@ -13,7 +13,7 @@ from frieze.renderer.checkpoints.checkpoint import find
 from frieze.renderer.extrapolation.method_options import MethodOptions
 from frieze.renderer.outputs import targets
 from frieze.renderer.planning.plan import _made
-from frieze.renderer.spec import render_spec
+from frieze.renderer.spec import render_spec, stage_spec
 from frieze.renderer.spec.render_spec import RenderSpec
 from support.fuzz_values import changes, seldom, texts, values
 from support.shared import kept
@@ -30,7 +30,7 @@ def planned(found: RenderSpec) -> object:
 def specs() -> SearchStrategy[dict[str, Any]]:
     """A spec that is good but for a few fields."""
     stages = st.lists(
-        seldom(changes(render_spec.StageSpec), st.builds(dict, scale=st.floats(0.1, 1))), max_size=3
+        seldom(changes(stage_spec.StageSpec), st.builds(dict, scale=st.floats(0.1, 1))), max_size=3
     ).map(lambda found: [*found, {"scale": 1.0}])
     sizes = st.sampled_from([16, 64, 256, 272, 512, 4096, 2**20, 17])
     names = st.sampled_from(sorted(plugins.names("methods")))
