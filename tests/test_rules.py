@@ -92,6 +92,10 @@ COMMANDS = {
     "upscale": [
         *("picture", "size", "enlarger", "num_frames", "fps", "also", "continued", "dry_run"),
         *("json", "quiet", "model", "revision", "variant", "decoder", "dtype", "seed", "bits"),
+        *("creativity", "guide", "prompt", "negative_prompt", "num_inference_steps", "lora"),
+        *("lora_2", "guidance_scale", "guidance_scale_2", "true_cfg_scale", "strategy", "method"),
+        *("max_sequence_length", "quantization", "storage_dtype", "method_options", "attend"),
+        *("shift", "guidance_ranks", "ulysses", "save_every"),
         *("out", "overwrite", "workers", "local", "park", "address", "device", "device_memory"),
         *("chunk", "timeout", "wait", "trace_digests", "dpi"),
     ],

@@ -129,7 +129,7 @@ def upscale_request(words: Sequence[str], given: Mapping[str, Any]) -> JobReques
     """The request of `frieze upscale`; raises `SpecError` as `render_request` does."""
     own = ("picture", "size", "enlarger", "also", "continued", "dry_run", "json", "quiet")
     fields = {name: value for name, value in given.items() if name not in own}
-    spec = upscale.spec_of(given["picture"], given["size"], fields)
+    spec = upscale.spec_of(given["picture"], given["size"], fields, given["enlarger"])
     return _begun(words, given, spec, None, f"upscale {PurePosixPath(given['picture']).name}")
 
 

@@ -1,4 +1,4 @@
-"""`frieze upscale`: a picture or clip that is there already, made larger."""
+"""`frieze upscale`: a picture or clip that is there already, made larger or redrawn larger."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 from ..checkpoints.decoder import OWN
 from ..errors import SpecError
 from ..spec.merging import merge
-from ..spec.roles import OF_AN_UPSCALE
+from ..spec.roles import OF_A_REDRAW, OF_AN_UPSCALE
 from . import completions
 from .arguments import Also, Continue, DryRun, Json, Quiet
 from .render import begin, print_plan
-from .spec_options import takes_fields
+from .spec_options import ALSO_CALLED, takes_fields
 
 if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec
@@ -24,7 +24,10 @@ FIELDS = (
     *(*OF_AN_UPSCALE, "out", "overwrite"),
     *("workers", "local", "park", "address", "device", "device_memory", "chunk", "timeout"),
     *("wait", "trace_digests", "dpi"),
+    *(each for each in OF_A_REDRAW if each not in ("prompt", "creativity", "guide")),
+    *("guidance_ranks", "ulysses", "save_every"),
 )
+CREATIVITY = 0.3  # of --with render
 Picture = Annotated[
     str,
     typer.Argument(
@@ -43,16 +46,41 @@ Size = Annotated[
 Decoder = Annotated[
     str | None,
     typer.Option(
-        help="folder of an InfGen decoder for the model's latents; default: the model's own",
+        help="folder of an InfGen decoder for the model's latents; default: the model's own, with "
+        "render the autoencoder's",
         rich_help_panel="Model",
     ),
 ]
 With = Annotated[
-    Literal["infgen"],
+    Literal["infgen", "render"],
     typer.Option(
         "--with",
-        help="what makes it larger: infgen, which decodes its latents at any size, is the default",
+        help="what makes it larger: infgen decodes its latents at any size and is the default, "
+        "render redraws it with the model at growing sizes",
         rich_help_panel="Model",
+    ),
+]
+Creativity = Annotated[
+    str | None,
+    typer.Option(
+        help=f"how freely render redraws it: 0 is held most, 1 freest; default {CREATIVITY:g}",
+        rich_help_panel="Picture",
+    ),
+]
+Guide = Annotated[
+    str | None,
+    typer.Option(
+        help="what holds a redrawn picture: hiflow, low-band, detail or none; default: low-band",
+        rich_help_panel="Model",
+        autocompletion=completions.of_field("guide"),
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt",
+        help="what the picture shows, for render; default: nothing is said of it",
+        rich_help_panel="Picture",
     ),
 ]
 Frames = Annotated[
@@ -76,6 +104,9 @@ def upscale(
     size: Size = None,
     enlarger: With = "infgen",
     decoder: Decoder = None,
+    creativity: Creativity = None,
+    guide: Guide = None,
+    prompt: Prompt = None,
     num_frames: Frames = None,
     fps: Fps = None,
     also: Also = None,
@@ -87,23 +118,37 @@ def upscale(
 ) -> None:
     """Make a picture or clip larger.
 
-    It is enlarged as it is, by bicubic interpolation, and detail is added to that: nothing of it
-    goes through the autoencoder and back. --size has its shape, in multiples of 8.
+    With infgen it is enlarged as it is, by bicubic interpolation, and detail is added to that:
+    nothing of it goes through the autoencoder and back. With render the model redraws it at
+    growing sizes, as freely as --creativity says. --size has its shape, in multiples of 8, of
+    render in those of the model.
     """
     own = {"decoder": decoder, "num_frames": num_frames, "fps": fps}
-    spec = with_frames(spec_of(picture, size, fields | own))
+    own |= {"creativity": creativity, "guide": guide, "prompt": prompt}
+    spec = with_frames(spec_of(picture, size, fields | own, enlarger))
     if dry_run:
         print_plan(spec, json)
         return
     begin(spec, also, continued, json=json, quiet=quiet)
 
 
-def spec_of(picture: str, size: str | None, fields: Mapping[str, Any]) -> RenderSpec:
+def spec_of(
+    picture: str, size: str | None, fields: Mapping[str, Any], enlarger: str = "infgen"
+) -> RenderSpec:
     """The spec of these words, the picture not yet looked at; raises `SpecError`."""
     if size is None:
         raise SpecError("no size; give one of the picture's shape, as --size 4096x3072")
-    decoder = fields.get("decoder") or OWN
-    return merge(None, None, size, {**fields, "upscale": picture, "decoder": decoder})
+    given = {name: value for name, value in fields.items() if value is not None}
+    if enlarger == "render":
+        return merge(None, None, size, {"creativity": CREATIVITY, **given, "upscale": picture})
+    if told := [name for name in OF_A_REDRAW if given.get(name)]:
+        flag = "--" + ALSO_CALLED.get(told[0], told[0]).removeprefix("--").replace("_", "-")
+        raise SpecError(
+            f"{flag} is for what is redrawn, and infgen redraws nothing; add --with render, or "
+            "leave it out"
+        )
+    decoder = given.pop("decoder", OWN)
+    return merge(None, None, size, {**given, "upscale": picture, "decoder": decoder})
 
 
 def with_frames(spec: RenderSpec) -> RenderSpec:

@@ -54,7 +54,7 @@ def _latents(plan: CanvasPlan, index: int) -> LatentArray:
     """Slots of a stage's latents and of what steps remember: one is whole at any time."""
     stage = plan.stages[index]
     canvas = stage.canvas
-    guide = plan.method.guide if index and stage.num_steps else None
+    guide = plan.method.guide if plan.is_guided(index) else None
     num_memory = solver(plan.facts.schedule).num_history + (guide.num_memory if guide else 0)
     channels = plan.facts.latent.channels * (1 + num_memory)
     shape = (NUM_SLOTS, channels, canvas.frames, canvas.height, canvas.width)

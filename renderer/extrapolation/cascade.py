@@ -12,6 +12,12 @@ from .method import Stage
 if TYPE_CHECKING:
     from ..checkpoints.facts import ModelFacts
     from ..spec.render_spec import RenderSpec
+    from ..spec.stage_spec import StageSpec
+
+# Of the sigma at which a picture is first redrawn, that of all larger stages after it.
+LATER = 0.75
+# Fewest steps of a stage that redraws, where as many were asked for.
+FEWEST = 4
 
 
 def stages_of(spec: RenderSpec, default: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -19,6 +25,38 @@ def stages_of(spec: RenderSpec, default: tuple[Stage, ...]) -> tuple[Stage, ...]
     if spec.stages is None:
         return default
     return tuple(Stage(**stage.model_dump()) for stage in spec.stages)
+
+
+def redrawing(spec: RenderSpec, size: tuple[int, int], facts: ModelFacts) -> tuple[StageSpec, ...]:
+    """Stages that redraw a picture of so many rows and columns at growing sizes, up to the spec's.
+
+    Sides double at most, and none is drawn smaller than trained. The picture takes the place of
+    the stage before the first; `start_of` the creativity is where that restarts, and later ones
+    at 0.75 of it. A stage takes the share of all steps that its sigma is of 1, but 4 at least.
+    """
+    from ..spec.stage_spec import StageSpec
+
+    side = math.sqrt(spec.height * spec.width)
+    first = min(1.0, math.sqrt(size[0] * size[1]) / side)
+    levels = max(1, math.ceil(-math.log2(first) - 1e-9))
+    least = (facts.training_size - facts.latent.unit) / side
+    scales = [scale for scale in evenly(first, levels)[1:-1] if scale > least] + [1.0]
+    begins = [start_of(spec.creativity or 0.0) * (LATER if i else 1) for i in range(len(scales))]
+    asked = spec.num_inference_steps
+    return tuple(
+        StageSpec(scale=scale, start=start, steps=max(min(FEWEST, asked), math.ceil(asked * start)))
+        for scale, start in zip(scales, begins, strict=True)
+    )
+
+
+def start_of(creativity: float) -> float:
+    """The sigma (of flow; else the part of the schedule) from which so free a redraw starts."""
+    return 0.15 + 0.75 * creativity
+
+
+def first_enlarged(spec: RenderSpec) -> int:
+    """The first stage that draws over an enlarged picture: 0 where one was handed in for that."""
+    return 0 if spec.redraws else 1
 
 
 def from_trained_size(spec: RenderSpec, facts: ModelFacts) -> tuple[Stage, ...]:

@@ -17,6 +17,8 @@ from ..errors import PlanError
 if TYPE_CHECKING:
     from frieze.cluster.layout import Canvas
 
+    from ..spec.render_spec import HeldBy
+
 
 WeightCurve = Literal["cosine_decay", "cosine_shift", "constant", "off"]
 
@@ -177,3 +179,23 @@ class Detail:
 
 
 Guide = Resolution | View | Flow | Detail
+
+
+HELD_BY: HeldBy = "low-band"  # of those the default
+
+
+def held_by(name: HeldBy, creativity: float) -> Guide | None:
+    """What holds a picture that is redrawn so freely; None where nothing does.
+
+    With k = 1 - creativity: `low-band` is `Resolution` at strength k; `hiflow` is `Flow` that
+    aligns by k and accelerates by k / 2, the picture itself being the first x0 at all times;
+    `detail` is `Detail` with the factor 4 (1 - k) / k. All are nothing at creativity 1.
+    """
+    hold = 1 - creativity
+    if name == "none" or hold <= 0:
+        return None
+    if name == "hiflow":
+        return Flow(align=(hold,), accelerate=hold / 2)
+    if name == "detail":
+        return Detail(factor=4 * creativity / hold)
+    return Resolution(strength=hold, half_token=False)

@@ -19,7 +19,7 @@ from ..models.positions import PositionPolicy, squeeze, trained
 from ..sampling.timestep_shift import alpha_for
 from ..spec.render_spec import RenderSpec
 from ..spec.stage_spec import Enlargement
-from .cascade import from_known, is_beyond, restarted, stages_of, token_length
+from .cascade import first_enlarged, from_known, is_beyond, restarted, stages_of, token_length
 from .concentration import by_tokens, stepped
 from .frequencies import by_length
 from .guides import Detail
@@ -114,13 +114,13 @@ class TransformerOptions(MethodOptions):
         """The detail factor's."""
         return Detail(2.0 if self.detail is None else self.detail, self.inside, self.outside)
 
-    def windows(self, axes: Fusion, *, zeros: bool = True) -> WindowPolicy | None:
-        """Every self-attention of the stages after the first in fusion."""
+    def windows(self, axes: Fusion, *, first: int, zeros: bool = True) -> WindowPolicy | None:
+        """Every self-attention of the stages from `first` on in fusion."""
         from .windows import fusing
 
         if axes == "none":
             return None
-        return fusing(axes, fast=self.fast, jitter=self.jitter, zeros=zeros)
+        return fusing(axes, fast=self.fast, jitter=self.jitter, zeros=zeros, first=first)
 
 
 # Options that only rotary networks have a use for, and those that only transformers have.
@@ -148,7 +148,7 @@ def transformer_cascade(spec: RenderSpec, facts: ModelFacts, options: Transforme
         absolute=None if facts.rotary else squeeze,
         key_positions=None if is_ntk else rectified(known, options.tile, options.keep),
         focus=_focus(facts, options),
-        windows=options.windows(options.fusion or "none", zeros=False),
+        windows=options.windows(options.fusion or "none", first=first_enlarged(spec), zeros=False),
         guide=guide,
         solver="euler" if released and facts.schedule.flow else "checkpoint",
         note=_note(stages, facts, options),

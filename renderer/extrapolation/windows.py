@@ -134,11 +134,13 @@ def fused_shape(
     return AttentionShape(local, ScaleFusion(size, axes=axes, coarse=coarse))
 
 
-def fusing(axes: FusionAxes, *, fast: bool, jitter: Jitter, zeros: bool) -> WindowPolicy:
-    """Fusion in every stage after the first, with windows that the seed, step and layer move."""
+def fusing(
+    axes: FusionAxes, *, fast: bool, jitter: Jitter, zeros: bool, first: int = 1
+) -> WindowPolicy:
+    """Fusion in every stage from `first` on, with windows that the seed, step and layer move."""
 
     def windows(context: StepContext, layer: str, rows: int, columns: int) -> AttentionShape | None:
-        if not context.stage:
+        if context.stage < first:
             return None
         draw = seeded(f"{context.seed}/{context.stage}/{context.step}/{layer}")
         return fused_shape(

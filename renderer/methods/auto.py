@@ -49,7 +49,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..checkpoints.facts import ModelFacts
-from ..extrapolation.cascade import begun, stages_of
+from ..extrapolation.cascade import begun, first_enlarged, stages_of
 from ..extrapolation.concentration import concentration
 from ..extrapolation.frequencies import known_frequencies
 from ..extrapolation.frequency_correction import candidates, corrected
@@ -223,7 +223,7 @@ def _spacing(spec: RenderSpec, facts: ModelFacts) -> TokenSpacing:
 def _context(spec: RenderSpec, facts: ModelFacts, stages: tuple[Stage, ...]) -> WindowPolicy | None:
     """Pooled, in stages that are more than twice as long as the first, whose layout stands."""
     times = [_ratio(spec, facts) * stage.scale for stage in stages]
-    begins = 0 if spec.init is not None else 1
+    begins = 0 if spec.init is not None else first_enlarged(spec)
     pooled = {i for i, each in enumerate(times) if i >= begins and each > FULL + 1e-6}
     if not (facts.rotary and pooled):
         return None

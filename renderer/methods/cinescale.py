@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ..checkpoints.facts import ModelFacts
-from ..extrapolation.cascade import growing, restarted, stages_of
+from ..extrapolation.cascade import first_enlarged, growing, restarted, stages_of
 from ..extrapolation.method import Convolutions, Method, Stage, StepContext
 from ..extrapolation.method_options import Positive, SizeTold, Switch
 from ..extrapolation.transformer_cascade import (
@@ -82,7 +82,7 @@ def _of_unet(spec: RenderSpec, facts: ModelFacts, options: Options) -> Method:
     if restart is None:
         restart = 0.5 if model == "sdxl_turbo" else 0.3
     stages = stages_of(spec, restarted(growing(spec, facts), spec.num_inference_steps, restart))
-    if len(stages) == 1:
+    if len(stages) == first_enlarged(spec):
         return Method(stages=stages, guide=options.hold)
     from ..extrapolation.skip_filter import FreeU
 
@@ -90,7 +90,7 @@ def _of_unet(spec: RenderSpec, facts: ModelFacts, options: Options) -> Method:
     fusion = options.fusion or "hwc"
     return Method(
         stages=stages,
-        windows=options.windows(fusion),
+        windows=options.windows(fusion, first=first_enlarged(spec)),
         convolutions=_convolutions(spec, model, options, stages) if options.dilation else None,
         guide=options.hold,
         skips=factors if options.free_u else None,
@@ -107,7 +107,7 @@ def _convolutions(
     """
     from ..extrapolation.convolutions import dilated, dilated_layers
 
-    share, unit = options.dilated, 1
+    share, unit, first = options.dilated, 1, first_enlarged(spec)
     if model == "sdxl_turbo":  # dilated at every step as released, and by pixels of SDXL's size
         share, unit = 1.0 if share is None else share, 2
 
@@ -117,7 +117,7 @@ def _convolutions(
         all_steps = max(steps, round(steps / stage.start))
         last = int((0.7 if share is None else share) * all_steps)
         dilation = math.floor(max(context.scale) / unit + 1e-9)
-        if not context.stage or dilation < 2 or all_steps - steps + context.step >= last:
+        if context.stage < first or dilation < 2 or all_steps - steps + context.step >= last:
             return None
         return dilated(dilation, model)
 

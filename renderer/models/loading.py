@@ -57,13 +57,13 @@ def component(
     """One part of a model on the CPU in eval mode, in `spec.dtype` unless `options` say otherwise.
 
     `options` go to the part's `from_pretrained`. With `denoiser` the spec's `quantization` and
-    `storage_dtype` are applied; that of an upscale is not loaded, for nothing is asked of it.
+    `storage_dtype` are applied; where nothing is denoised it is not loaded, for nothing asks it.
     Raises `ModelError` for what is missing, corrupt or foreign.
     """
     folder = Path(facts.folder) / subfolder
     check_part(folder)
     options = {"dtype": dtype_of(spec.dtype), **options}
-    if denoiser and spec.upscale is not None and not meta_models.wanted():
+    if denoiser and not spec.denoises and not meta_models.wanted():
         return meta_models.absent(kind, folder, spec)
     if meta_models.wanted():
         return meta_models.build(kind, folder, spec, options["dtype"], denoiser)

@@ -10,7 +10,7 @@ from typing import Any
 from ..checkpoints.decoder import OWN
 from ..spec.lora_refs import LoraRef
 from ..spec.render_spec import RenderSpec
-from ..spec.roles import OF_AN_UPSCALE
+from ..spec.roles import OF_A_REDRAW, OF_AN_UPSCALE
 from ..spec.stage_spec import StageSpec
 
 # What a render reads beside its model. Where that lies is told to nobody: these names stand for it.
@@ -77,8 +77,11 @@ def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> tupl
     words = ["frieze", "render", *([] if is_flag_like else [prompt])]
     upscale = given.pop("upscale", None)
     if upscale is not None:
-        given = {field: value for field, value in given.items() if field in OF_ENLARGING}
+        redraws = given.get("creativity") is not None
+        kept = (*OF_ENLARGING, *OF_A_REDRAW) if redraws else OF_ENLARGING
+        given = {field: value for field, value in given.items() if field in kept}
         words, is_flag_like = ["frieze", "upscale", str(upscale)], False
+        words += ["--with", "render", *(["--prompt", prompt] if prompt else [])] if redraws else []
     stages = given.pop("stages", None)
     if stages:
         words += ["--preset", f"{name}.yaml"]

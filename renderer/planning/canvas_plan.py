@@ -17,6 +17,7 @@ from ..costs.cost_table import cost_table
 from ..costs.device_kinds import DeviceKind
 from ..costs.prediction import Placement, Prediction, predict
 from ..costs.stage_costs import RankCost, RenderCost
+from ..extrapolation.guides import HELD_BY
 from ..extrapolation.method import Method
 from ..inputs.sources import Source
 from ..models.device import device_type, has_cuda
@@ -37,13 +38,17 @@ def at_step(plan: CanvasPlan, stage_index: int, step: int) -> str:
     return f"{of_step if step else 'the start'} of stage {stage_index + 1} of {len(plan.stages)}"
 
 
-def arrays(method: Method, num_stages: int) -> tuple[str, ...]:
-    """Names of what is kept for guidance: guiding latents, or every step's x0 of a stage."""
+def arrays(method: Method, num_stages: int, *, redraws: bool = False) -> tuple[str, ...]:
+    """Names of what is kept for guidance: guiding latents, or every step's x0 of a stage.
+
+    Where a picture is redrawn, its latents guide the first stage.
+    """
     guide = method.guide
     if guide is None:
         return ()
+    first = ("0-guide",) if redraws else ()
     guided = range(1, num_stages)
-    return tuple(f"{i if guide.array == 'guide' else i - 1}-{guide.array}" for i in guided)
+    return first + tuple(f"{i if guide.array == 'guide' else i - 1}-{guide.array}" for i in guided)
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,15 @@ class CanvasPlan:
         """Whether a stage has no steps: it encodes a picture, which the decoder enlarges."""
         return stage_index < len(self.stages) and not self.stages[stage_index].num_steps
 
+    def redraws(self, stage_index: int) -> bool:
+        """Whether a stage draws over the picture that was handed in to be made larger."""
+        return not stage_index and "upscale" in self.sources and not self.enlarges(0)
+
+    def is_guided(self, stage_index: int) -> bool:
+        """Whether the method guides a stage, by the one before it or by what it redraws."""
+        follows = stage_index > 0 or self.redraws(0)
+        return follows and self.method.guide is not None and not self.enlarges(stage_index)
+
     def anchor(self, stage_index: int) -> tuple[str, tuple[int, int]] | None:
         """The array that holds such a stage's picture, and its height and width in pixels."""
         if not self.enlarges(stage_index):
@@ -206,7 +220,7 @@ class CanvasPlan:
         frames = ("image", *(f"{i}-image" for i in drawn)) if "image" in self.sources else ()
         masks = (f"{i}-mask" for i in drawn[1:]) if "mask" in self.sources else ()
         edits = (f"{i}-edits" for i in stages if self.stages[i].edits)
-        kept = arrays(self.method, len(drawn))
+        kept = arrays(self.method, len(drawn), redraws=self.redraws(0))
         pictures = (f"{i}-picture" for i in self.painted)
         return (*map(str, stages), *pictures, *first, *frames, *masks, *edits, *kept)
 
@@ -272,6 +286,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         *([method] if plan.num_steps else ()),
         *(f"lora      {line}" for line in lora.summary(spec.lora + spec.lora_2)),
         *(f"edit      {each.mask}: {each.prompt}{_from(spec)}" for each in spec.edit),
+        *_redrawn(plan),
         *_decoder(plan),
         *_warning(plan),
         f"workers   {spec.workers} (ring {plan.mesh.ring} x ulysses {plan.mesh.ulysses}"
@@ -321,6 +336,18 @@ def _decoder(plan: CanvasPlan) -> list[str]:
     way = ", then from ".join(f"{width} x {height}" for height, width in sizes)
     return [
         f"decoder   InfGen from {way} px, {steps}, {config.mode} attention ({plan.decoder.folder})"
+    ]
+
+
+def _redrawn(plan: CanvasPlan) -> list[str]:
+    """What is redrawn, how freely, and by what it is held."""
+    if not plan.redraws(0):
+        return []
+    source, creativity = plan.sources["upscale"], plan.spec.creativity
+    held = plan.spec.guide or HELD_BY
+    return [
+        f"redraws   {source.path}, {source.width} x {source.height} px, creativity "
+        f"{creativity:g}, " + ("held by nothing" if held == "none" else f"held by {held}")
     ]
 
 

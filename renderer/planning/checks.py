@@ -220,8 +220,15 @@ def check_block(size: int, spec: RenderSpec, unit: int) -> None:
         )
 
 
-def check(method: Method, stages: Sequence[StagePlan], patch: int, *, animates: bool) -> None:
-    """Raises `PlanError` for a guide that these stages cannot have.
+def check(
+    method: Method,
+    stages: Sequence[StagePlan],
+    guided: Sequence[StagePlan],
+    patch: int,
+    *,
+    animates: bool,
+) -> None:
+    """Raises `PlanError` for a guide that these stages, some of which it guides, cannot have.
 
     `animates`: there is a first frame, whose conditioning lies on the grid of whole tokens.
     """
@@ -231,6 +238,7 @@ def check(method: Method, stages: Sequence[StagePlan], patch: int, *, animates: 
     for before, stage in itertools.pairwise(stages):
         if isinstance(guide, View):
             guide.region(before.canvas, stage.canvas, patch)
+    for stage in guided:
         most = stage.canvas.width // 2 + 1
         if isinstance(guide, Flow) and len(stage.bands) > most:
             raise PlanError(

@@ -27,23 +27,26 @@ def described(spec: RenderSpec, facts: ModelFacts) -> DecoderFacts | None:
     """The spec's decoder of any size, None where the autoencoder decodes; raises `ModelError`."""
     if spec.decoder is not None:
         return decoder.describe(spec.decoder, facts)
-    if spec.upscale is not None:
+    if not spec.denoises:
         raise PlanError(
             f"upscale {spec.upscale!r}: what enlarges it is missing; give a decoder, a folder or "
-            f"{OWN!r} for the model's own"
+            f"{OWN!r} for the model's own, or a creativity to redraw it"
         )
     return None
 
 
-def drawn(spec: RenderSpec, facts: ModelFacts) -> RenderSpec:
+def drawn(spec: RenderSpec, facts: ModelFacts, size: tuple[int, int] = (0, 0)) -> RenderSpec:
     """The spec of what is denoised: the same shape at the trained size, or smaller if asked.
+
+    What redraws a picture of a larger `size` has its area.
 
     Sides are whole units of the model, so the shape is the asked one's as nearly as they allow.
     """
     if spec.decoder is None:
         return spec
     unit = facts.latent.unit
-    scale = min(1.0, facts.training_size / math.sqrt(spec.height * spec.width))
+    side = max(facts.training_size, math.sqrt(math.prod(size)))
+    scale = min(1.0, side / math.sqrt(spec.height * spec.width))
     height, width = (
         max(1, round(side * scale / unit)) * unit for side in (spec.height, spec.width)
     )
@@ -75,6 +78,40 @@ def _check_tokens(asked: RenderSpec) -> None:
             )
 
 
+def check_redraw(spec: RenderSpec, source: Source, facts: ModelFacts) -> None:
+    """A redraw starts from its own picture alone, in a size that is one for it and the model.
+
+    `PlanError` names what would work.
+    """
+    for name in ("init", "image", "mask", "edit", "stages"):
+        if getattr(spec, name):
+            raise PlanError(
+                f"{name} does not go with upscale {spec.upscale!r}, which is redrawn whole and "
+                "from itself; leave it out"
+            )
+    if facts.takes_image and not facts.image_optional:
+        raise PlanError(
+            f"upscale {spec.upscale!r}: {facts.pipeline} animates a first frame and redraws "
+            "nothing; use a model without one"
+        )
+    if spec.num_frames > 1 and not facts.video:
+        raise PlanError(
+            f"upscale {spec.upscale!r} is a clip, and {facts.family} would redraw its frames one "
+            "by one, each otherwise; use a model of clips, --with infgen, or --frames 1"
+        )
+    unit = PIXELS_A_TOKEN if spec.decoder is not None else facts.latent.unit
+    check_enlargement(spec, source, facts, unit)
+
+
+def check_given(spec: RenderSpec) -> None:
+    """What says how a picture is redrawn has one to be redrawn; raises `PlanError`."""
+    for name in ("creativity", "guide"):
+        value = getattr(spec, name)
+        if value is not None and not spec.redraws:
+            needed = "upscale" if spec.upscale is None else "creativity"
+            raise PlanError(f"{name} {value}: nothing is redrawn; give {needed}, or leave it out")
+
+
 def check_upscale(spec: RenderSpec) -> None:
     """An upscale starts from its own picture, and nothing of it is denoised."""
     for name in ("init", "image", "mask", "edit", "lora", "lora_2", "stages"):
@@ -85,14 +122,19 @@ def check_upscale(spec: RenderSpec) -> None:
             )
 
 
-def check_enlargement(spec: RenderSpec, source: Source, facts: ModelFacts) -> None:
+def check_enlargement(
+    spec: RenderSpec, source: Source, facts: ModelFacts, unit: int = PIXELS_A_TOKEN
+) -> None:
     """The size asked for is of whole tokens, no smaller than the picture, and of its shape.
 
-    `PlanError` names what would work.
+    A token is of `unit` pixels. `PlanError` names what would work.
     """
     if facts.video:  # other autoencoders take a clip picture by picture
         checks.check_frames(spec, facts)
-    _check_tokens(spec)
+    if unit == PIXELS_A_TOKEN:
+        _check_tokens(spec)
+    else:
+        checks.check_sides(unit, spec, facts)
     rows, columns, what = source.height, source.width, f"upscale {source.path!r}"
     if min(rows, columns) < facts.latent.downscale:
         least = facts.latent.downscale
@@ -102,24 +144,24 @@ def check_enlargement(spec: RenderSpec, source: Source, facts: ModelFacts) -> No
     if spec.height < rows or spec.width < columns:
         raise PlanError(
             f"{what} is {columns}x{rows} pixels, and {spec.width}x{spec.height} would be smaller; "
-            f"a larger size works, as {_of_shape(2 * min(rows, columns), source)}"
+            f"a larger size works, as {_of_shape(2 * min(rows, columns), source, unit)}"
         )
     # The longer side may be rounded to whole tokens, up or down.
     apart = abs(spec.height * columns - spec.width * rows)
-    if apart >= PIXELS_A_TOKEN * min(rows, columns):
+    if apart >= unit * min(rows, columns):
         side = min(spec.height, spec.width)
         larger = side if side > min(rows, columns) else 2 * min(rows, columns)
         raise PlanError(
             f"{what} is {columns}x{rows} pixels, and {spec.width}x{spec.height} has another shape, "
-            f"which nothing is cut off for; {_of_shape(larger, source)} works"
+            f"which nothing is cut off for; {_of_shape(larger, source, unit)} works"
         )
 
 
-def _of_shape(side: int, source: Source) -> str:
+def _of_shape(side: int, source: Source, unit: int) -> str:
     """A size of the picture's shape, its shorter side about so many pixels, as WIDTHxHEIGHT."""
     least, most = sorted(source.size)
-    shorter = -(-max(side, least) // PIXELS_A_TOKEN) * PIXELS_A_TOKEN
-    longer = -(-shorter * most // (least * PIXELS_A_TOKEN)) * PIXELS_A_TOKEN
+    shorter = -(-max(side, least) // unit) * unit
+    longer = -(-shorter * most // (least * unit)) * unit
     wide = source.width > source.height
     return f"{longer}x{shorter}" if wide else f"{shorter}x{longer}"
 

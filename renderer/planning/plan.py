@@ -18,6 +18,8 @@ from ..checkpoints.checkpoint import describe
 from ..checkpoints.decoder import PIXELS_A_TOKEN, DecoderFacts
 from ..checkpoints.facts import LatentSpec, ModelFacts
 from ..errors import PlanError
+from ..extrapolation.cascade import redrawing
+from ..extrapolation.guides import HELD_BY, held_by
 from ..extrapolation.method import Method, Stage, StepContext
 from ..inputs import masks
 from ..inputs.sources import Source, look
@@ -94,10 +96,17 @@ def _made(
     facts = describe(spec.model, spec.revision, spec.variant)
     plugins.check("strategies", spec.strategy)
     decoder = decoder_plan.described(spec, facts)
-    if decoder is not None and spec.upscale is not None:
+    decoder_plan.check_given(spec)
+    if decoder is not None and not spec.denoises:
         return _upscaled(spec, facts, decoder, block, sources)
-    asked, spec = spec, decoder_plan.drawn(spec, facts)
+    asked, given = spec, _given(spec, sources)
+    spec = decoder_plan.drawn(spec, facts, given.size) if given else decoder_plan.drawn(spec, facts)
+    if given is not None:
+        decoder_plan.check_redraw(asked, given, facts)
+        spec = spec.model_copy(update={"stages": redrawing(spec, given.size, facts)})
     method = _settled(load_method(spec, facts), detected)
+    if given is not None:
+        method = replace(method, guide=held_by(spec.guide or HELD_BY, spec.creativity or 0.0))
     checks.check_method(spec, facts, method)
     method = _attending(method, spec, facts)
     if method.solver == "euler":
@@ -119,12 +128,13 @@ def _made(
     size = block or asked.chunk or _block_size(asked, least)
     checks.check_block(size, asked, least)
     checks.check_edits(spec, len(method.stages))
-    found = _sources(asked, facts, method) if sources is None else sources
+    found = _sources(asked, facts, method, given) if sources is None else sources
     stages = tuple(
         _stage(index, grid, method, spec, facts, mesh, None if decoder else size)
         for index, grid in enumerate(grids)
     )
-    checks.check(method, stages, facts.latent.patch, animates="image" in found)
+    guided = stages if given else stages[1:]
+    checks.check(method, stages, guided, facts.latent.patch, animates="image" in found)
     checks.check_bands(spec, facts, method, stages)
     if decoder is not None:
         stages += decoder_plan.enlarging((spec.height, spec.width), asked, facts, decoder, mesh)
@@ -185,10 +195,10 @@ def _settled(method: Method, detected: Sequence[int] | None) -> Method:
 def _attending(method: Method, spec: RenderSpec, facts: ModelFacts) -> Method:
     """The method, its attention as the spec says, or as its stages do.
 
-    What the spec says is of every stage but the first, or of the only one.
+    What the spec says is of every stage that draws over something, or of the only one.
     """
     own = [
-        spec.attend if index or len(method.stages) == 1 else None
+        spec.attend if index or spec.redraws or len(method.stages) == 1 else None
         for index in range(len(method.stages))
     ]
     texts = [stage.attend or text for stage, text in zip(method.stages, own, strict=True)]
@@ -202,7 +212,18 @@ def _attending(method: Method, spec: RenderSpec, facts: ModelFacts) -> Method:
     return attending(method, schedules, facts)
 
 
-def _sources(spec: RenderSpec, facts: ModelFacts, method: Method) -> dict[str, Source]:
+def _given(spec: RenderSpec, sources: Mapping[str, Source] | None) -> Source | None:
+    """The picture or clip that is redrawn larger, if one is."""
+    if not spec.redraws:
+        return None
+    if sources is not None:
+        return sources["upscale"]
+    return look(str(spec.upscale), "upscale", num_frames=spec.num_frames)
+
+
+def _sources(
+    spec: RenderSpec, facts: ModelFacts, method: Method, given: Source | None
+) -> dict[str, Source]:
     """The picture or clip to redraw, the frame to animate, masks of a guide and of edits."""
     checks.check_mask(spec, method)
     if facts.takes_image and not facts.image_optional and spec.image is None:
@@ -211,7 +232,7 @@ def _sources(spec: RenderSpec, facts: ModelFacts, method: Method) -> dict[str, S
         raise PlanError(
             f"image {spec.image!r}: {facts.pipeline} starts from no frame; init redraws a picture"
         )
-    found = {}
+    found = {} if given is None else {"upscale": given}
     if spec.init is not None:
         found["init"] = look(spec.init, "init", num_frames=spec.num_frames)
     if spec.image is not None:

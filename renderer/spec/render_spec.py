@@ -33,6 +33,9 @@ MOST_SECONDS = 2e6  # 23 days; poll(2) takes no more
 LEAST_DPI, MOST_DPI = 1.0, 1e5
 MOST_EDITS = 100
 
+# What holds a picture that is redrawn to what it was (extrapolation/guides.py).
+HeldBy = Literal["hiflow", "low-band", "detail", "none"]
+
 
 class RenderSpec(BaseModel):
     """What to draw, with which model, how large, and where to put it.
@@ -97,7 +100,14 @@ class RenderSpec(BaseModel):
     upscale: Annotated[str | None, Role(None, came_later=True)] = Field(
         default=None,
         min_length=1,
-        description="picture or clip that the decoder enlarges; nothing is denoised then",
+        description="picture or clip that the decoder enlarges, nothing is denoised then; or that "
+        "is redrawn larger, with creativity",
+    )
+    creativity: Annotated[float | None, Role(None, came_later=True)] = Field(
+        default=None, ge=0, le=1, description="how freely upscale's picture is redrawn"
+    )
+    guide: Annotated[HeldBy | None, Role(None, came_later=True)] = Field(
+        default=None, description="what holds a redrawn picture; default: low-band"
     )
     image: Annotated[str | None, IN_PICTURE] = Field(
         default=None, min_length=1, description="first frame to animate; default: none"
@@ -267,6 +277,16 @@ class RenderSpec(BaseModel):
         if self.local:
             raise ValueError(f"workers {self.workers}..{self.max_workers} come and go on Ray only")
         return self
+
+    @property
+    def redraws(self) -> bool:
+        """Whether a picture that is handed in is redrawn larger."""
+        return self.upscale is not None and self.creativity is not None
+
+    @property
+    def denoises(self) -> bool:
+        """Whether anything is: a decoder alone enlarges without."""
+        return self.upscale is None or self.redraws
 
     @property
     def most_workers(self) -> int:

@@ -29,6 +29,12 @@ class Role:
 # Of fields that decide pixels those with which an upscale is begun, beside its picture, its size,
 # its frames and its decoder; all others are about what is denoised.
 OF_AN_UPSCALE = ("model", "revision", "variant", "dtype", "seed", "bits")
+# Of these others those with which a picture is redrawn (`--with render`).
+OF_A_REDRAW = (
+    *("prompt", "negative_prompt", "creativity", "guide", "num_inference_steps", "guidance_scale"),
+    *("guidance_scale_2", "true_cfg_scale", "max_sequence_length", "lora", "lora_2"),
+    *("quantization", "storage_dtype", "method", "method_options", "attend", "shift", "strategy"),
+)
 
 IN_PICTURE, IN_MODEL = Role("Picture"), Role("Model")
 IN_WORK = Role("Work", decides_pixels=False)

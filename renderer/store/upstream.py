@@ -29,8 +29,9 @@ def needed_beside(
         match kind:
             case "init":
                 slots = [0] if state is None else []
-            case "upscale":  # what is enlarged, until the first round of it is done
-                slots = [0] if stage == 0 else []
+            case "upscale":  # what is enlarged, until the first round is done; or redrawn
+                is_needed = state is None if num_steps and num_steps[0] else stage == 0
+                slots = [0] if is_needed else []
             case "picture":  # of the last round, while this one enlarges it
                 slots = [0] if 0 <= of == stage - 1 and not num_steps[stage] else []
             case "image":  # the frame to animate: as the encoder sees it, and at each stage's size
@@ -38,7 +39,7 @@ def needed_beside(
             case "mask" | "edits":  # of each stage that they act in
                 slots = [0] if of >= stage and not is_drawn else []
             case "guide":
-                slots = [0] if of == stage and not is_drawn else []
+                slots = [0] if state and of == stage and not is_drawn else []
             case "clean":
                 slots = list(range(_num_kept(of, stage, step, array.shape[0])))
                 slots = [] if is_drawn else slots

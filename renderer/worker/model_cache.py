@@ -81,6 +81,6 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def _choices(spec: RenderSpec) -> str:
-    """What of a spec decides the loaded weights; of an upscale the denoiser's are not."""
-    kept = (spec.quantization, spec.storage_dtype, spec.upscale is None)
+    """What of a spec decides the loaded weights; the denoiser's are not where none is asked."""
+    kept = (spec.quantization, spec.storage_dtype, spec.denoises)
     return repr((spec.dtype, spec.variant, spec.lora, spec.lora_2, *kept))

@@ -291,8 +291,7 @@ class Shard:
 
     def _build_guide(self, noise_BCTHW: Tensor, g_BCTHW: Tensor | None = None) -> None:
         """Put this stage's guide, if it has one, to work."""
-        is_guided = self.stage_index and self._stage.num_steps
-        if is_guided and self.plan.method.guide is not None:
+        if self.plan.is_guided(self.stage_index):
             world = self.comms.world
             self.guiding = at_work(self.plan, world, self._saved, noise_BCTHW, g_BCTHW)
 

@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, T frames, H rows of a band, W columns.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -265,6 +266,12 @@ def _ramp(start: int, length: int, whole: int, feather: int) -> Tensor:
     return 0.5 - 0.5 * torch.cos(math.pi * (inside / feather).clamp(0, 1))
 
 
+def _same(g_BCTHW: Tensor | None, _: int) -> Tensor:
+    """The latents of a picture that is redrawn, which no step made."""
+    assert g_BCTHW is not None
+    return g_BCTHW
+
+
 def at_work(
     plan: CanvasPlan,
     comm: Comm,
@@ -277,19 +284,23 @@ def at_work(
     `noise` is the stage's first, `g` the band's guiding latents, None those that were saved.
     """
     index, patch, guide = saved.stage_index, plan.facts.latent.patch, plan.method.guide
-    before, stage = plan.stages[index - 1], plan.stages[index]
+    before, stage = plan.stages[max(0, index - 1)], plan.stages[index]
     lies = (comm, Grid(stage.canvas, stage.bands), stage.levels)
+    if g_BCTHW is None and f"{index}-guide" in plan.arrays:
+        g_BCTHW = saved.latents(f"{index}-guide", index, 0)
     if isinstance(guide, Flow):
+        reference = functools.partial(saved.latents, f"{index - 1}-clean", index - 1)
+        if plan.redraws(index):  # whose x0 is what it is, at all times
+            reference = functools.partial(_same, g_BCTHW)
         return FlowGuiding(
             guide,
             *lies,
             alignment=guide.alignment(index),
             before=before.levels,
-            reference=lambda step: saved.latents(f"{index - 1}-clean", index - 1, step),
+            reference=reference,
             zeros=torch.zeros_like(noise_BCTHW),
         )
-    if g_BCTHW is None:
-        g_BCTHW = saved.latents(f"{index}-guide", index, 0)
+    assert g_BCTHW is not None
     if isinstance(guide, Resolution):
         return ResolutionGuiding(guide, *lies, g_BCTHW=g_BCTHW, margin=patch // 2)
     assert guide is not None

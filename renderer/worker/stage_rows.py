@@ -68,9 +68,17 @@ class StageRows:
 
     def anchor(self) -> Anchor | None:
         """The picture or clip that this stage encodes; None where it draws one."""
-        if (anchor := self.plan.anchor(self.stage_index)) is None:
+        anchor = self.plan.anchor(self.stage_index)
+        return None if anchor is None else self._stored(*anchor)
+
+    def redrawn(self) -> Anchor | None:
+        """The picture or clip that was handed in, where this stage draws over it."""
+        if not self.plan.redraws(self.stage_index):
             return None
-        name, size = anchor
+        return self._stored("upscale", self.plan.sources["upscale"].size)
+
+    def _stored(self, name: str, size: tuple[int, int]) -> Anchor:
+        """A picture or clip of so many rows and columns in an array, read by rows."""
         array = self.plan.array(name)
 
         def read(frame: int, rows: range) -> Tensor:

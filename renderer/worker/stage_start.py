@@ -67,7 +67,7 @@ class StageStart:
         `slot` is where the last stage's lie.
         """
         saved, plan = self.saved, self.saved.plan
-        if (anchor := saved.anchor()) is not None:
+        if (anchor := saved.anchor() or saved.redrawn()) is not None:
             return self._of_band(self._encoded_anchor(anchor))
         index = saved.stage_index - 1
         if index < 0:
@@ -96,7 +96,7 @@ class StageStart:
         return self._of_band(self._in_encoder(lambda: self.model.encoded(pixels)))
 
     def _encoded_anchor(self, anchor: Anchor) -> Tensor:
-        """The share's latents of what is enlarged; an autoencoder of pictures takes each frame."""
+        """The share's latents of what is enlarged or redrawn; of a clip each frame may be alone."""
         saved, plan = self.saved, self.saved.plan
         num_frames, size = plan.spec.num_frames, plan.size(saved.stage_index)
         share = saved.share.scaled(plan.facts.latent.downscale)

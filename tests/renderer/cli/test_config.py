@@ -65,6 +65,8 @@ FIELDS: dict[str, Any] = {
     "address": TEXT.filter(lambda text: "@" not in text),
     "storage_dtype": st.sampled_from(["float8_e4m3fn", "float8_e5m2"]),
     "strength": st.floats(0.01, 1),
+    "creativity": st.floats(0, 1),
+    "guide": st.sampled_from(["hiflow", "low-band", "detail", "none"]),
     "true_cfg_scale": st.floats(1, 900),
     "seed": st.integers(0, 2**63 - 1),
     "method_options": st.dictionaries(TEXT, PLAIN, max_size=4),

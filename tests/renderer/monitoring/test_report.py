@@ -22,6 +22,7 @@ from frieze.renderer.monitoring.report import report, run_seconds, runs, start_s
 from frieze.renderer.monitoring.reproduce import FILES, OF_ENLARGING, command, placeless
 from frieze.renderer.monitoring.run_log import read
 from frieze.renderer.spec import merging
+from frieze.renderer.spec.roles import OF_A_REDRAW
 from support.command_line import frieze, refused
 from support.drawing import draw, pixels, small_spec
 
@@ -118,10 +119,11 @@ def parsed(line: str, folder: Path, preset: str) -> RenderSpec:
         (folder / name).write_text(preset)
         words = [str(folder / name) if word == name else word for word in words]
     given = get_command(app.app).commands[verb].make_context(verb, words).params
-    own = {name: given.pop(name, None) for name in ("preset", "prompt", "size")}
+    own = {name: given.get(name) for name in ("preset", "prompt", "size")}
     fields = {name: value for name, value in given.items() if name in RenderSpec.model_fields}
     if verb == "upscale":
-        return spec_of(given["picture"], own["size"], fields)
+        told = {name: given[name] for name in ("prompt", "creativity", "guide")}
+        return spec_of(given["picture"], own["size"], fields | told, given["enlarger"])
     return merging.merge(own["preset"], own["prompt"], own["size"], fields)
 
 
@@ -150,6 +152,8 @@ OTHER: dict[str, Any] = {
     "init": "/a/i.png",
     "strength": 0.123456789,
     "upscale": "/a/u.png",
+    "creativity": 0.25,
+    "guide": "detail",
     "image": "/a/f.png",
     "mask": "/a/m.png",
     "edit": ({"mask": "/a/e.png", "prompt": "a=b"},),
@@ -181,13 +185,26 @@ TOLD: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("verb", ["render", "upscale"])
-def test_every_field_that_decides_pixels_is_in_the_command(verb: str, tmp_path: Path) -> None:
+OF_UPSCALES = ("upscale", "creativity", "guide")
+
+
+@pytest.mark.parametrize(
+    ("verb", "upscale", "unknown"),
+    [
+        ("render", {}, OF_UPSCALES),
+        ("upscale", {"upscale": "/a/u.png", "decoder": "infgen"}, OF_UPSCALES[1:]),
+        ("upscale", {"upscale": "/a/u.png", "creativity": 0.5}, ()),
+    ],
+    ids=["render", "infgen", "redraw"],
+)
+def test_every_field_that_decides_pixels_is_in_the_command(
+    verb: str, upscale: dict[str, Any], unknown: tuple[str, ...], tmp_path: Path
+) -> None:
     """Each alone, and all together; no path is. Fields that are not of an upscale are left out."""
     assert set(OTHER) == set(RenderSpec().picture())
-    upscale = {"upscale": OTHER["upscale"], "decoder": "infgen"} if verb == "upscale" else {}
-    names = [name for name in OTHER if verb == "upscale" or name != "upscale"]
-    own = [name for name in names if verb == "render" or name in (*OF_ENLARGING, "upscale")]
+    names = [name for name in OTHER if name not in unknown]
+    kept = (*OF_ENLARGING, "upscale", *(() if unknown else OF_A_REDRAW))
+    own = [name for name in names if verb == "render" or name in kept]
     wishes = [{name: OTHER[name]} for name in names if name != "edit_stage"]
     for wish in [*wishes, {name: OTHER[name] for name in names}]:
         spec = RenderSpec(**upscale | wish)

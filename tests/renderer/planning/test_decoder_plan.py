@@ -22,6 +22,7 @@ from frieze.renderer.planning import decoder_memory, memory_check
 from frieze.renderer.planning.canvas_plan import CanvasPlan
 from frieze.renderer.planning.estimate import fits
 from frieze.renderer.planning.plan import plan
+from frieze.renderer.spec.render_spec import parse
 from frieze.renderer.worker import model_cache
 from support.decoders import saved
 from support.drawing import small_spec
@@ -283,6 +284,38 @@ def test_an_upscale_that_cannot_be_is_refused(
     with pytest.raises(FriezeError, match=message) as caught:
         plan(small_spec("x.zarr", **asked | fields))
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 512, "height": 730}, "height 730 is no multiple of 16, .* works is 736"),
+        ({"width": 48, "height": 64}, "and 48x64 would be smaller; a larger size .* as 128x192"),
+        ({"width": 512, "height": 512}, "has another shape, .*; 512x736 works"),
+        ({"creativity": 1.5}, "creativity = 1.5: .* less than or equal to 1"),
+        ({"creativity": -0.1}, "creativity = -0.1: .* greater than or equal to 0"),
+        ({"guide": "strong"}, "guide = 'strong': .* 'hiflow', 'low-band', 'detail' or 'none'"),
+        ({"init": "a.png"}, "init does not go with upscale .* leave it out"),
+        ({"mask": "a.png"}, "mask does not go with upscale"),
+        ({"stages": [{}]}, "stages does not go with upscale"),
+        ({"creativity": None, "guide": "detail"}, "what enlarges it is missing; .* a creativity"),
+        (
+            {"creativity": None, "guide": "detail", "decoder": "infgen"},
+            "guide detail: nothing is redrawn; give creativity, or leave it out",
+        ),
+        ({"upscale": None}, "creativity 0.5: nothing is redrawn; give upscale, or leave it out"),
+        ({"num_frames": 5}, "is a clip, and flux would redraw its frames one by one"),
+        ({"attend": "pooled", "model": "demo-unet"}, "attend pooled: a U-Net"),
+    ],
+)
+def test_a_redraw_that_cannot_be_is_refused(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    asked = {"upscale": str(picture(tmp_path)), "creativity": 0.5, "width": 512, "height": 736}
+    with pytest.raises(FriezeError, match=message) as caught:
+        plan(parse({"out": str(tmp_path / "x.zarr"), "local": True} | asked | fields))
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "x.zarr").exists()
 
 
 def test_a_picture_without_a_cell_is_refused(tmp_path: Path, folder: Path) -> None:
