@@ -73,6 +73,7 @@ def _identity(plan: CanvasPlan) -> dict[str, Any]:
         "loras_2": lora.identity(plan.spec.lora_2),
         **({} if plan.decoder is None else {"decoder": decoder_digest(Path(plan.decoder.folder))}),
         **({} if plan.detected is None else {"detected": list(plan.detected)}),
+        **({} if plan.inpaint is None else {"outside": "stays"}),
         "starts_from": {name: source.digest for name, source in plan.sources.items()},
         "stages": [
             {

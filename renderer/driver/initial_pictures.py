@@ -50,17 +50,24 @@ def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, int, Iterator[np.ndar
     def rows(index: int) -> int:
         return plan.stages[index].align * plan.facts.latent.downscale
 
-    if "init" in plan.sources:
-        yield "init", rows(0), fitted(plan.sources["init"], *plan.size(0), plan.spec.num_frames)
+    num_frames = plan.spec.num_frames
+    if plan.inpaint is not None:
+        for index in range(plan.num_denoised):
+            yield f"{index}-init", rows(index), plan.inpaint.frames(*plan.size(index), num_frames)
+        if plan.decoder is not None:
+            size = (plan.spec.height, plan.spec.width)
+            yield plan.given, plan.block[0], plan.inpaint.frames(*size, num_frames)
+    elif "init" in plan.sources:
+        yield "init", rows(0), fitted(plan.sources["init"], *plan.size(0), num_frames)
     if "upscale" in plan.sources:
         source = plan.sources["upscale"]
-        yield "upscale", rows(0), fitted(source, *source.size, plan.spec.num_frames)
+        yield "upscale", rows(0), fitted(source, *source.size, num_frames)
     if "image" in plan.sources:
         source = plan.sources["image"]
         yield "image", source.height, fitted(source, source.height, source.width, 1)
         for index in range(plan.num_denoised):
             yield f"{index}-image", rows(index), fitted(source, *plan.size(index), 1)
-    if "mask" in plan.sources:
+    if plan.has_regions:
         for index, stage in enumerate(plan.stages[1 : plan.num_denoised], 1):
             size = (stage.canvas.height, stage.canvas.width)
             yield f"{index}-mask", stage.align, masks.nearest_cells(plan.sources["mask"], *size)

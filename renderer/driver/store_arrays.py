@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..inputs.inpaint_canvas import CHANNELS
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.solvers import solver
 from ..store.layout import LatentArray, StoreLayout
@@ -37,6 +38,9 @@ def _array(plan: CanvasPlan, name: str) -> LatentArray:
     if name == "image":
         source = plan.sources[name]
         return LatentArray(name, (1, 3, 1, source.height, source.width), source.height)
+    if name == "given":
+        shape = (1, CHANNELS, plan.spec.num_frames, plan.spec.height, plan.spec.width)
+        return LatentArray(name, shape, chunk_rows=plan.block[0], chunk_frames=1)
     stage_index = int(number) if number.isdigit() else 0
     size = plan.size(stage_index)
     if kind == "picture" and plan.enlarges(stage_index + 1):
@@ -46,7 +50,7 @@ def _array(plan: CanvasPlan, name: str) -> LatentArray:
         size = plan.sources[name].size
     rows = plan.stages[stage_index].align * plan.facts.latent.downscale
     frames = 1 if kind == "image" else plan.spec.num_frames
-    shape = (1, 3, frames, *size)
+    shape = (1, CHANNELS if kind == "init" else 3, frames, *size)
     return LatentArray(name, shape, chunk_rows=rows, chunk_frames=1)
 
 

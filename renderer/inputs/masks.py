@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ROWS = 256  # averaged at a time
+LEVELS = 65535  # of a mask that is made soft
 RED, BLUE = 0.2126, 0.0722  # their part in luma, Rec. ITU-R BT.709
 
 
@@ -54,6 +55,49 @@ def cells(source: Source, height: int, width: int) -> np.ndarray:
     """
     (frame_HWC,) = frames_of(source, 1)
     return area_means(luma(frame_HWC), height, width)[None]
+
+
+def feathered(mask_HW: np.ndarray, width: int) -> np.ndarray:
+    """The mask with soft edges around it: as it is where it is white, 0 beyond `width` pixels.
+
+    In steps of 1 / 65535, so that what is outside is exactly 0 and what is inside exactly 1.
+    """
+    import numpy as np
+
+    levels_HW = np.round(mask_HW.clip(0, 1) * LEVELS).astype(np.uint16)
+    for _ in range(2 if width else 0):  # along rows, then along columns
+        soft_HW = np.empty_like(levels_HW)
+        for left in range(0, levels_HW.shape[1], ROWS):  # few at a time, for sums are wide
+            part = _spread(levels_HW[:, left : left + ROWS], width - width // 2)
+            soft_HW[:, left : left + ROWS] = _softened(part.astype(np.int64), width // 2)
+        levels_HW = soft_HW.T
+    return np.ascontiguousarray(levels_HW, np.float32) / np.float32(LEVELS)
+
+
+def _spread(x: np.ndarray, reach: int) -> np.ndarray:
+    """The largest of each value and those up to `reach` before and after it in the first dim."""
+    import numpy as np
+
+    length, span = x.shape[0], 1
+    whole = np.pad(x, ((reach, reach), (0, 0)))
+    while span < 2 * reach + 1:
+        step = min(span, 2 * reach + 1 - span)
+        whole = np.maximum(whole[:-step], whole[step:])
+        span += step
+    return whole[:length]
+
+
+def _softened(x: np.ndarray, reach: int) -> np.ndarray:
+    """Means over a triangle of `reach` values before and after each, rounded; edges go on."""
+    import numpy as np
+
+    for half in (reach // 2, reach - reach // 2):
+        whole = np.pad(x, ((half + 1, half), (0, 0)), mode="edge")
+        whole[0] = 0
+        sums = np.cumsum(whole, axis=0)
+        num = 2 * half + 1
+        x = (2 * (sums[num:] - sums[:-num]) + num) // (2 * num)
+    return x
 
 
 def luma(rgb_HWC: np.ndarray) -> np.ndarray:

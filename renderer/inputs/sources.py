@@ -65,16 +65,27 @@ def is_there(source: Source) -> bool:
     return fault(source.path) is None and _digest(source.path) == source.digest
 
 
-def fitted(source: Source, height: int, width: int, num_frames: int) -> Iterator[np.ndarray]:
+def fitted(
+    source: Source,
+    height: int,
+    width: int,
+    num_frames: int,
+    margins: tuple[tuple[int, int], tuple[int, int]] | None = None,
+) -> Iterator[np.ndarray]:
     """Frames [3, H, W] in [-1, 1], float32, resized (Lanczos) where the size differs.
 
-    A single picture stands still for as many frames as are asked for. Raises `MediaError` where
-    the file is no longer the one that was looked at.
+    A single picture stands still for as many frames as are asked for. With `margins`, of rows and
+    of columns, its edges go on over these first. Raises `MediaError` where the file is no longer
+    the one that was looked at.
     """
+    import numpy as np
+
     last_CHW = None
     num_read = 0
     for frame_HWC in frames_of(source, num_frames):
         num_read += 1
+        if margins is not None:
+            frame_HWC = np.pad(frame_HWC, (*margins, (0, 0)), mode="edge")
         last_CHW = _latent_range(frame_HWC, height, width)
         yield last_CHW
     for _ in range(num_frames - num_read):
@@ -104,14 +115,15 @@ def _latent_range(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
     import numpy as np
 
     if frame_HWC.shape[:2] != (height, width):
-        frame_HWC = _resized(frame_HWC, height, width)
+        frame_HWC = resized(frame_HWC, height, width)
     frame_CHW = np.array(frame_HWC.transpose(2, 0, 1), np.float32, order="C")
     frame_CHW *= 2
     frame_CHW -= 1
     return frame_CHW
 
 
-def _resized(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+def resized(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A frame in [0, 1] at another size (Lanczos)."""
     import numpy as np
     from PIL import Image
 
@@ -119,6 +131,6 @@ def _resized(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
         Image.fromarray(frame_HWC[..., c].astype(np.float32), mode="F").resize(
             (width, height), Image.Resampling.LANCZOS
         )
-        for c in range(3)
+        for c in range(frame_HWC.shape[2])
     ]
     return np.clip(np.stack([np.asarray(c) for c in channels], axis=-1), 0, 1)

@@ -17,8 +17,9 @@ from ..costs.cost_table import cost_table
 from ..costs.device_kinds import DeviceKind
 from ..costs.prediction import Placement, Prediction, predict
 from ..costs.stage_costs import RankCost, RenderCost
-from ..extrapolation.guides import HELD_BY
+from ..extrapolation.guides import HELD_BY, Detail
 from ..extrapolation.method import Method
+from ..inputs.inpaint_canvas import InpaintCanvas, inpaint_canvas
 from ..inputs.sources import Source
 from ..models.device import device_type, has_cuda
 from ..models.family import Guidance
@@ -215,14 +216,31 @@ class CanvasPlan:
     def arrays(self) -> tuple[str, ...]:
         """The store's arrays besides the finished pixels, by name and in order."""
         stages = range(len(self.stages))
-        first = tuple(name for name in ("init", "upscale") if name in self.sources)
         drawn = stages[: self.num_denoised]
+        first: tuple[str, ...] = tuple(n for n in ("init", "upscale") if n in self.sources)
+        if self.inpaint is not None:
+            first = tuple(dict.fromkeys((*(f"{i}-init" for i in drawn), self.given)))
         frames = ("image", *(f"{i}-image" for i in drawn)) if "image" in self.sources else ()
-        masks = (f"{i}-mask" for i in drawn[1:]) if "mask" in self.sources else ()
+        masks = (f"{i}-mask" for i in drawn[1:]) if self.has_regions else ()
         edits = (f"{i}-edits" for i in stages if self.stages[i].edits)
         kept = arrays(self.method, len(drawn), redraws=self.redraws(0))
         pictures = (f"{i}-picture" for i in self.painted)
         return (*map(str, stages), *pictures, *first, *frames, *masks, *edits, *kept)
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the method guides what is inside the mask otherwise."""
+        return "mask" in self.sources and isinstance(self.method.guide, Detail)
+
+    @cached_property
+    def inpaint(self) -> InpaintCanvas | None:
+        """What is redrawn in part, on its canvas; None where it is nothing, or all."""
+        return inpaint_canvas(self.spec, self.sources)
+
+    @property
+    def given(self) -> str:
+        """The array with the pixels that stay, at the picture's size, where there are some."""
+        return "given" if self.decoder else f"{len(self.stages) - 1}-init"
 
     def array(self, name: str) -> int:
         """Where one of the `arrays` lies in the store."""
@@ -285,6 +303,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         f"({plan.facts.folder})",
         *([method] if plan.num_steps else ()),
         *(f"lora      {line}" for line in lora.summary(spec.lora + spec.lora_2)),
+        *([f"redraws   {plan.inpaint}"] if plan.inpaint else ()),
         *(f"edit      {each.mask}: {each.prompt}{_from(spec)}" for each in spec.edit),
         *_redrawn(plan),
         *_decoder(plan),

@@ -139,11 +139,11 @@ def check_attention(kind: Attend, spec: RenderSpec, facts: ModelFacts, method: M
 
 
 def check_mask(spec: RenderSpec, method: Method) -> None:
-    """A mask is for a method that guides its regions differently."""
-    if spec.mask is not None and not isinstance(method.guide, Detail):
+    """A mask without a picture to redraw is for a method that guides its regions differently."""
+    if spec.mask is not None and spec.init is None and not isinstance(method.guide, Detail):
         raise PlanError(
             f"mask {spec.mask!r}: method {spec.method!r} treats all regions alike; leave it out, "
-            "or use cinescale"
+            "use cinescale, or give an init to redraw there"
         )
 
 

@@ -114,7 +114,18 @@ def check_given(spec: RenderSpec) -> None:
 
 def check_upscale(spec: RenderSpec) -> None:
     """An upscale starts from its own picture, and nothing of it is denoised."""
-    for name in ("init", "image", "mask", "edit", "lora", "lora_2", "stages"):
+    for name in (
+        "init",
+        "image",
+        "mask",
+        "resize_mask",
+        "feather",
+        "place",
+        "edit",
+        "lora",
+        "lora_2",
+        "stages",
+    ):
         if getattr(spec, name):
             raise PlanError(
                 f"{name} is for what is denoised, and of upscale {spec.upscale!r} nothing is; "

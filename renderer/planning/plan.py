@@ -21,7 +21,7 @@ from ..errors import PlanError
 from ..extrapolation.cascade import redrawing
 from ..extrapolation.guides import HELD_BY, held_by
 from ..extrapolation.method import Method, Stage, StepContext
-from ..inputs import masks
+from ..inputs import inpaint_canvas, masks
 from ..inputs.sources import Source, look
 from ..models.family import Guidance
 from ..sampling.noise_levels import Table
@@ -238,8 +238,11 @@ def _sources(
     if spec.image is not None:
         found["image"] = look(spec.image, "image", num_frames=1)
     if spec.mask is not None:
-        found["mask"] = mask = look(spec.mask, "mask", num_frames=1)
-        masks.check_shape(mask, "mask", spec.height, spec.width)
+        most = 1 if spec.init is None else spec.num_frames
+        found["mask"] = mask = look(spec.mask, "mask", num_frames=most)
+        if spec.init is None:
+            masks.check_shape(mask, "mask", spec.height, spec.width)
+    inpaint_canvas.check(spec, found)
     for index, edit in enumerate(spec.edit):
         found[f"edit-{index}"] = mask = look(edit.mask, "edit", num_frames=1)
         masks.check_shape(mask, "edit", spec.height, spec.width)

@@ -21,6 +21,7 @@ from pydantic import (
 from ..errors import SpecError, shown
 from .edits import Edit
 from .lora_refs import LoraText
+from .place import Place
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
 from .stage_spec import CONFIG, LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, StageSpec
 from .values import checked, is_text, texts
@@ -115,8 +116,22 @@ class RenderSpec(BaseModel):
     mask: Annotated[str | None, Role("Picture", came_later=True)] = Field(
         default=None,
         min_length=1,
-        description="picture whose shape the region has that cinescale treats as inside: all that "
-        "is not black; default: none",
+        description="white where --init is redrawn, black where it stays; without it, not black "
+        "where cinescale treats the picture as inside; default: none",
+    )
+    resize_mask: Annotated[bool, Role("Picture", came_later=True)] = Field(
+        default=False, description="take a --mask of another size than the picture, and resize it"
+    )
+    feather: Annotated[int | None, Role("Picture", came_later=True)] = Field(
+        default=None,
+        ge=0,
+        le=4096,
+        description="pixels around what is redrawn over which it fades into --init; default: 16",
+    )
+    place: Annotated[Place | None, Role("Picture", came_later=True)] = Field(
+        default=None,
+        description="X,Y: where --init stands at its own size, the rest is drawn; default: it is "
+        "resized to fill the picture",
     )
     edit: Annotated[tuple[Edit, ...], Role("Picture", came_later=True)] = Field(
         default=(),

@@ -224,13 +224,19 @@ def _files(array: LatentArray, slot: int) -> list[File]:
     return [(f"{LATENTS}/{array.name}", key) for key in of_slot(array, slot)]
 
 
+# Arrays that hold what users handed in.
+SOURCES = ("init", "given", "upscale", "image", "mask", "edits")
+
+
 def _is_source(array: LatentArray) -> bool:
-    return array.name.rpartition("-")[2] in ("init", "upscale", "image", "mask", "edits")
+    return array.name.rpartition("-")[2] in SOURCES
 
 
 def _sources(array: LatentArray, recorded: Mapping[str, Any]) -> list[Any]:
     """What is recorded of the files that an array holds."""
-    kind = array.name.rpartition("-")[2]
+    number, _, kind = array.name.rpartition("-")
+    if kind == "given" or (kind == "init" and number):
+        return [recorded[name] for name in ("init", "mask") if name in recorded]
     if kind != "edits":
         return [recorded[kind]]
     return [recorded[f"edit-{index}"] for index in range(array.shape[2])]

@@ -23,12 +23,17 @@ def needed_beside(
     """
     stage, step = (state.stage, state.step) if state else (0, 0)
     is_drawn = is_last(num_steps, state)
+    has_given = any(array.name == "given" for array in layout.latents)
     for array in layout.latents:
         number, _, kind = array.name.rpartition("-")
         of = int(number) if number.isdigit() else -1
         match kind:
-            case "init":
+            case "init" if of < 0:
                 slots = [0] if state is None else []
+            case "init":  # redrawn in part: in each stage, and as pixels that stay
+                slots = [0] if of >= stage and not (is_drawn and has_given) else []
+            case "given":
+                slots = [0]
             case "upscale":  # what is enlarged, until the first round is done; or redrawn
                 is_needed = state is None if num_steps and num_steps[0] else stage == 0
                 slots = [0] if is_needed else []

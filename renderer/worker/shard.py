@@ -128,15 +128,13 @@ class Shard:
         """
         self._enter(stage_index)
         noise, clean = self._draw_noise(), self._stage_start.clean(from_slot)
-        if clean is None:
-            self.x_BCTHW = noise * self._stage.table.scale
-            self.trace.take("latents", self.x_BCTHW, self._band)
-            return {}, self._fault({"the encoded picture": []})
-        self.x_BCTHW = noised(clean, noise, self._stage.levels[0])
-        digests = self._keep("guide", 0, clean)
+        first, scale = self._stage.levels[0], self._stage.table.scale
+        self.x_BCTHW = noise * scale if clean is None else noised(clean, noise, first)
+        digests = {} if clean is None else self._keep("guide", 0, clean)
         self._build_guide(noise, clean)
+        self.x_BCTHW = self.guiding.left(0, self.x_BCTHW)
         self.trace.take("latents", self.x_BCTHW, self._band)
-        return digests, self._fault({"the encoded picture": [clean]})
+        return digests, self._fault({"the encoded picture": [] if clean is None else [clean]})
 
     @exactly
     def restore(self, stage_index: int, slot: int, step_index: int) -> str:
@@ -191,6 +189,7 @@ class Shard:
         self.x_BCTHW, self.history = self.solver.step(
             index, self._stage.levels, self.x_BCTHW, clean, self.history, noise
         )
+        self.x_BCTHW = self.guiding.left(index + 1, self.x_BCTHW)
         self.trace.take("latents", self.x_BCTHW, self._band)
         return clean
 
@@ -246,7 +245,7 @@ class Shard:
             return self.store.covers(done, row, frame if self.plan.frames else None)
 
         with BlockWriter(self.store, sinks=sinks(self.picture_path)) as writer:
-            for piece in self._finished(is_done):
+            for piece in self._saved.composited(self._finished(is_done)):
                 for frame, pixels_BCHW in enumerate(piece.pixels_BCTHW.unbind(2), piece.frame):
                     if not is_done(frame, piece.row):
                         pixels_HWC = quantise(pixels_BCHW, bits)
@@ -290,10 +289,12 @@ class Shard:
         return StageStart(self._saved, self.model, self.sharing, self.pair)
 
     def _build_guide(self, noise_BCTHW: Tensor, g_BCTHW: Tensor | None = None) -> None:
-        """Put this stage's guide, if it has one, to work."""
+        """Put this stage's guide, if it has one, to work, and what stays of a given picture."""
         if self.plan.is_guided(self.stage_index):
             world = self.comms.world
             self.guiding = at_work(self.plan, world, self._saved, noise_BCTHW, g_BCTHW)
+        known = None if self.stage_index else g_BCTHW
+        self.guiding.outside = self._stage_start.outside(noise_BCTHW, known)
 
     def _enter(self, stage_index: int) -> None:
         """Take up a stage: its noise from the start, no memory of steps, its first frame."""

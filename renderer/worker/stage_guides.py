@@ -19,6 +19,7 @@ from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band, Canvas, Halo
 
 from ..extrapolation.guides import CanvasRegion, Detail, Flow, Resolution, View, weight
+from ..sampling.inpainting import Outside
 from ..sampling.solvers import noised
 from .low_pass import butterworth, haar
 
@@ -75,6 +76,7 @@ class StageGuide:
     """What guides a stage: here, nothing. All ranks of a canvas call every method together."""
 
     memory: tuple[Tensor, ...] = ()  # saved with the latents, as the solver's history is
+    outside: Outside | None = None  # what stays of a picture that is redrawn in part
 
     def __init__(self, comm: Comm, grid: Grid, levels: Sequence[NoiseLevel]) -> None:
         self.comm, self.plain, self.levels = comm, grid, levels
@@ -91,6 +93,10 @@ class StageGuide:
     def corrected(self, index: int, x0_BCTHW: Tensor) -> Tensor:
         """The network's x0, on the step's grid, as the guide will have it."""
         return x0_BCTHW
+
+    def left(self, index: int, x_BCTHW: Tensor) -> Tensor:
+        """The latents at a level, as a step ends with them: noised given ones where they stay."""
+        return x_BCTHW if self.outside is None else self.outside.kept(x_BCTHW, self.levels[index])
 
 
 class ResolutionGuiding(StageGuide):
@@ -305,7 +311,7 @@ def at_work(
         return ResolutionGuiding(guide, *lies, g_BCTHW=g_BCTHW, margin=patch // 2)
     assert guide is not None
     if isinstance(guide, Detail):
-        schedule, is_masked = plan.facts.schedule, "mask" in plan.sources
+        schedule, is_masked = plan.facts.schedule, plan.has_regions
         return DetailGuiding(
             guide,
             *lies,

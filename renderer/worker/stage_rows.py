@@ -5,7 +5,8 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from frieze.cluster.layout import Band
 
+from ..autoencoders.decoding import Piece
 from ..autoencoders.infgen import Anchor
 from ..extrapolation.guides import View
 from ..planning.canvas_plan import CanvasPlan
+from ..sampling.inpainting import composited
 from ..store.numerics import KEPT
 from ..store.store import Store
 from . import upsampling
@@ -65,6 +68,20 @@ class StageRows:
         if source != target:
             found = upsampling.enlarge(found, held, source, rows, target, mode)
         return self._to_device(found)
+
+    def composited(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """Pieces of the finished picture, given pixels where they stay."""
+        plan = self.plan
+        if plan.inpaint is None:
+            yield from pieces
+            return
+        array = plan.array(plan.given)
+        for piece in pieces:
+            drawn = piece.pixels_BCTHW
+            rows, frames = piece.rows, slice(piece.frame, piece.frame + drawn.shape[2])
+            found = self.store.load_latents(array, 0, slice(rows.start, rows.stop), frames)
+            given = self._to_device(torch.from_numpy(found))
+            yield replace(piece, pixels_BCTHW=composited(drawn, given))
 
     def anchor(self) -> Anchor | None:
         """The picture or clip that this stage encodes; None where it draws one."""

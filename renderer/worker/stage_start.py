@@ -23,10 +23,13 @@ from ..autoencoders.infgen import Anchor
 from ..extrapolation.guides import View
 from ..models.family import BandPlace, Model
 from ..planning.canvas_plan import CanvasPlan
+from ..sampling.inpainting import Outside, cell_means
 from ..sampling.solvers import stage_seed
 from . import guidance_pair
 from .stage_rows import StageRows
 from .upsampling import Interpolation
+
+COLOURS = 3  # channels of a picture; one that is redrawn in part has a further one
 
 
 class Noise:
@@ -70,6 +73,8 @@ class StageStart:
         if (anchor := saved.anchor() or saved.redrawn()) is not None:
             return self._of_band(self._encoded_anchor(anchor))
         index = saved.stage_index - 1
+        if index < 0 and plan.inpaint is not None:  # all noise, where nothing of it is to count
+            return None if plan.spec.strength == 1 else self._encoded("0-init", 0)
         if index < 0:
             return self._encoded("init", 0) if "init" in plan.sources else None
         assert slot is not None
@@ -82,6 +87,20 @@ class StageStart:
         latents = saved.read(index, index, slot, saved.band, 1, mode)
         return latents[:, : plan.facts.latent.channels]
 
+    def outside(self, noise_BCTHW: Tensor, clean_BCTHW: Tensor | None) -> Outside | None:
+        """What stays in this stage of a picture that is redrawn in part; None where there is none.
+
+        `noise` is the stage's first, `clean` the picture's latents where they were made before.
+        """
+        plan, index = self.saved.plan, self.saved.stage_index
+        if plan.inpaint is None or plan.enlarges(index):
+            return None
+        latent, array = plan.facts.latent, f"{index}-init"
+        drawn_B1THW = self._pixels(array, index)[:, COLOURS:]
+        drawn_B1THW = self._of_band(cell_means(drawn_B1THW, latent.downscale, latent.temporal))
+        clean_BCTHW = self._encoded(array, index) if clean_BCTHW is None else clean_BCTHW
+        return Outside(clean_BCTHW, noise_BCTHW, drawn_B1THW)
+
     def image_condition(self, place: BandPlace) -> Mapping[str, Tensor]:
         """What the first frame adds to the conditioning of the band at `place`."""
         saved = self.saved
@@ -92,7 +111,7 @@ class StageStart:
 
     def _encoded(self, array: str, source_index: int) -> Tensor:
         """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""
-        pixels = self._pixels(array, source_index)
+        pixels = self._pixels(array, source_index)[:, :COLOURS]
         return self._of_band(self._in_encoder(lambda: self.model.encoded(pixels)))
 
     def _encoded_anchor(self, anchor: Anchor) -> Tensor:
