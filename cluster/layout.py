@@ -60,6 +60,26 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A rectangle of a canvas that is drawn at once."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> Band:
+        """Its rows of the canvas."""
+        return Band(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> Band:
+        """Its columns of the canvas."""
+        return Band(self.left, self.left + self.width)
+
+
+@dataclass(frozen=True)
 class TokenGrid:
     """Image tokens of a layer on the whole canvas: frames of rows and columns, cut into bands."""
 
@@ -203,3 +223,27 @@ def conv_rows(
     first = start * stride - above
     last = (stop - 1) * stride - above + reach
     return Band(start, stop), Halo(band.start - first, last + 1 - band.stop)
+
+
+def tile_starts(
+    length: int, size: int, overlap: int, unit: int, offset: int | None = None
+) -> tuple[int, ...]:
+    """Where tiles of `size` cells begin that cover `length`, neighbours sharing `overlap` or more.
+
+    All are multiples of `unit`. Without an `offset` they are spread evenly; with one, less than
+    size - overlap, they begin so much sooner, but for those at the edges, which stay inside.
+    """
+    step = size - overlap
+    if not 0 <= overlap < size or step % unit or (size < length and (length - size) % unit):
+        raise LayoutError(
+            f"tiles of {size} cells that overlap by {overlap} in {length}: the overlap is less "
+            f"than a tile, and all are multiples of {unit}"
+        )
+    if size >= length:
+        return (0,)
+    last = length - size
+    if offset is None:
+        gaps = -(-last // step)
+        return tuple(round(Fraction(i * last, gaps * unit)) * unit for i in range(gaps + 1))
+    starts = (i * step - offset for i in range(-(-(last + offset) // step) + 1))
+    return tuple(dict.fromkeys(min(max(start, 0), last) for start in starts))

@@ -67,7 +67,7 @@ def export(store_path, out_path, *, overwrite=False, follow=False, dpi=None):
     return out
 """
 STRATEGY = """
-def predict(denoised, x, level, comm, *, bands, marks, modifier):
+def predict(denoised, x, level, comm, *, bands, marks, modifier, step):
     return denoised(x, level)  # every rank for itself
 """
 

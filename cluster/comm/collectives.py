@@ -125,38 +125,6 @@ class Comm(ABC):
         ]
         return torch.cat(parts, dim) if len(parts) > 1 else parts[0]
 
-    def give_back(
-        self, x: Tensor, halo: Halo, dim: int, halos: Sequence[Halo] | None = None
-    ) -> Tensor:
-        """The adjoint of `borrow`: halo rows of `x` are added onto the rows of their owners."""
-        above, below = max(halo.above, 0), max(halo.below, 0)
-        rows = x.shape[dim] - above - below
-        sends, receives, like = {}, {}, Like.of(x)
-        for other, lent, borrowed in self._neighbours(halo, halos):
-            if borrowed > 0:
-                first = 0 if other < self.rank else above + rows
-                sends[other] = x.narrow(dim, first, borrowed)
-            if lent > 0:
-                receives[other] = like.with_size(dim, lent)
-        received = self.exchange(sends, receives)
-        own = torch.cat(
-            [
-                *_outside(None, x, dim, -halo.above),
-                x.narrow(dim, above, rows),
-                *_outside(None, x, dim, -halo.below),
-            ],
-            dim,
-        )
-        for other, part in sorted(received.items()):
-            lent = part.shape[dim]
-            if lent > own.shape[dim]:
-                raise CommError(
-                    f"rank {other} gives {lent} rows back to rank {self.rank}, which has "
-                    f"{own.shape[dim]}; cut taller bands or use fewer ranks"
-                )
-            own.narrow(dim, 0 if other < self.rank else own.shape[dim] - lent, lent).add_(part)
-        return own
-
     def _neighbours(self, halo: Halo, halos: Sequence[Halo] | None) -> list[tuple[int, int, int]]:
         """(rank, rows lent to it, rows borrowed from it) for the rank above and the one below."""
         every = [halo] * self.size if halos is None else halos
@@ -199,6 +167,34 @@ class Comm(ABC):
         parts = {**parts, self.rank: lent(self.rank)}
         found = [parts[source] for source in sorted(parts) if shares[self.rank][source]]
         return torch.cat(found, dim) if len(found) > 1 else (found or [parts[self.rank]])[0]
+
+    def give_back(self, x: Tensor, bands: Sequence[Band], held: Sequence[Band], dim: int) -> Tensor:
+        """The adjoint of `gather_rows`: rows of `x` are added onto the rows of their owners.
+
+        `x` are the rows `held[rank]` of the canvas; `bands` and `held` are those of every rank.
+        Every rank gets its band, summed in the order of the ranks that held a part of it.
+        CommError if `x` has other rows than it is said to hold.
+        """
+        if len(bands) != self.size or len(held) != self.size:
+            raise CommError(f"{len(bands)} bands and {len(held)} runs for {self.size} ranks")
+        own, mine, like = bands[self.rank], held[self.rank], Like.of(x)
+        if x.shape[dim] != mine.rows:
+            raise CommError(f"rank {self.rank} gives {x.shape[dim]} rows back, and held {mine}")
+
+        def shared(band: Band, run: Band) -> Band:
+            start = min(max(band.start, run.start), band.stop)
+            return Band(start, max(start, min(band.stop, run.stop)))
+
+        given = {rank: shared(band, mine) for rank, band in enumerate(bands)}
+        taken = {rank: shared(own, run) for rank, run in enumerate(held)}
+        parts = self.exchange(
+            {to: x.narrow(dim, r.start - mine.start, r.rows) for to, r in given.items() if r.rows},
+            {source: like.with_size(dim, r.rows) for source, r in taken.items() if r.rows},
+        )
+        total = x.new_zeros(like.with_size(dim, own.rows).shape)
+        for source, part in sorted(parts.items()):
+            total.narrow(dim, taken[source].start - own.start, part.shape[dim]).add_(part)
+        return total
 
     # ---- everybody
 

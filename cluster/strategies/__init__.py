@@ -4,12 +4,18 @@ A strategy is called at every step on every rank of a canvas, once for each prom
 evaluates. It decides what a rank's rows learn of all others: everything, so that they are those of
 the whole canvas (`bands`), or less. Its ranks talk through the communicators that it is given and
 through nothing else. Another distribution adds one by an entry point in `frieze.strategies`.
+
+One that takes options defines `Options`, a frozen pydantic model. One that gives the network parts
+of the canvas defines `tiling(options, canvas, cells, seed)`, the `Tiling` of a canvas, None for a
+canvas that it draws whole, and `check(options, canvas, cells)`, which raises `LayoutError` for a
+picture that it cannot draw so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +23,60 @@ if TYPE_CHECKING:
     from ..attention import AttentionModifier
     from ..bands import Marks
     from ..comm import AxisComms
-    from ..layout import Band
+    from ..layout import Band, Canvas, Tile
+
+
+class Cells(NamedTuple):
+    """A model's latent cells: so many `pixels` a side each, so many `trained` on a side.
+
+    Parts of a canvas begin and end at multiples of `unit` cells.
+    """
+
+    pixels: int
+    trained: int
+    unit: int
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The tiles of a canvas: of one size, at every top with every left, and how they are drawn.
+
+    Neighbours fade into each other over (rows, columns) of `overlap`.
+    `coarse` is the canvas that is drawn whole beside them, None where there is none; `batch` tiles
+    are drawn at a time. `is_placed`: positions are counted from the canvas' edge, else from a
+    tile's own.
+    """
+
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+    height: int
+    width: int
+    overlap: tuple[int, int]
+    coarse: Canvas | None = None
+    batch: int = 1
+    is_placed: bool = True
+
+    @property
+    def num_tiles(self) -> int:
+        """Of a step."""
+        return len(self.tops) * len(self.lefts)
+
+
+@dataclass(frozen=True)
+class StrategyStep:
+    """What else a strategy may ask at a step: the same on every rank, but for what it draws with.
+
+    `seed` is another one at every step; `noise` is how much of the latents is, 1 to 0.
+    `in_tiles(x, level, tiles, is_placed)` runs the network on some tiles [N, C, (T,) H, W] of the
+    canvas, `of_canvas(x, level, canvas)` on one of another size.
+    """
+
+    cells: Cells
+    options: Any
+    seed: int
+    noise: float
+    in_tiles: Callable[[Tensor, Any, Sequence[Tile], bool], Tensor]
+    of_canvas: Callable[[Tensor, Any, Canvas], Tensor]
 
 
 class Strategy(Protocol):
@@ -33,14 +92,15 @@ class Strategy(Protocol):
         bands: Sequence[Band],
         marks: Sequence[Marks],
         modifier: AttentionModifier | None,
+        step: StrategyStep,
     ) -> Tensor:
         """This rank's rows of the network's estimate of the whole canvas, shaped as `x`.
 
         `x` [B, C, (T,) H, W] are the rows `bands[comm.world.rank]` of the canvas, in latent
         pixels; `bands` are those of all ranks, from the top, without a gap.
-        `denoised(x, level)` runs the network on a tensor of these rows.
-        `marks` say which layers of the network mix rows, and how. `modifier` changes and measures
-        the attention of the marked layers; None: nothing is changed.
+        `denoised(x, level)` runs the network on a tensor of these rows; `step` has what runs it on
+        parts of the canvas. `marks` say which layers of the network mix rows, and how. `modifier`
+        changes and measures the attention of the marked layers; None: nothing is changed.
         All ranks of the canvas call it, in the same order. Between any two calls the render may be
         resumed or cut anew: what is kept from one to the next must not be needed.
         """

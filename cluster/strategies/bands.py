@@ -12,6 +12,7 @@ from ..attention import AttentionModifier
 from ..bands import Marks, band_mode
 from ..comm import AxisComms, Comm
 from ..layout import Band, Canvas
+from . import StrategyStep
 
 Level = TypeVar("Level")
 
@@ -25,6 +26,7 @@ def predict(
     bands: Sequence[Band] | None = None,
     marks: Sequence[Marks] = (),
     modifier: AttentionModifier | None = None,
+    step: StrategyStep | None = None,
 ) -> Tensor:
     """denoised(x, level) of the whole canvas, of which x [B, C, (T,) H, W] is this rank's band.
 

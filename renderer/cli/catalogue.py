@@ -120,7 +120,7 @@ def _line(record: Mapping[str, Any], more: Any = ()) -> str:
 
 def _page(record: Record) -> Iterator[str]:
     """A method in lines: what it does, its sources, its options."""
-    from ..extrapolation.method_options import default_text, meaning
+    from ..spec.options import default_text, meaning
 
     yield _line(record)
     if record["text"]:

@@ -15,7 +15,11 @@ from ..spec.roles import PANELS
 from .completions import of_field
 
 # Shorter words than diffusers' own; those work as well.
-ALSO_CALLED = {"num_frames": "--frames", "method_options": "--option"}
+ALSO_CALLED = {
+    "num_frames": "--frames",
+    "method_options": "--option",
+    "strategy_options": "--strategy-option",
+}
 
 
 def takes_fields(

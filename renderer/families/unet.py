@@ -264,7 +264,7 @@ class UNet(PictureVAE):
         if self.facts.pipeline != XL:
             return None
         pooled_BE, downscale = tensors["pooled"], self.facts.latent.downscale
-        canvas = place.told or place.canvas
+        canvas = place.told or place.drawn
         size = [canvas.height * downscale, canvas.width * downscale]
         ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=pooled_BE.device)
         return {"text_embeds": pooled_BE, "time_ids": ids.expand(pooled_BE.shape[0], -1)}

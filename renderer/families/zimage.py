@@ -205,7 +205,7 @@ class ZImage(PictureVAE):
         import torch
 
         latent, embeds_BLE = self.facts.latent, tensors["embeds"]
-        num_tokens = place.canvas.height * place.canvas.width // latent.patch**2
+        num_tokens = place.drawn.height * place.drawn.width // latent.patch**2
         captions = place.texts or (embeds_BLE.shape[1],)
         num_pads = padded(num_tokens) - num_tokens
         self._thread.sequences = Sequences(place, level.sigma, num_pads, captions)

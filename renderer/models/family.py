@@ -72,6 +72,7 @@ class BandPlace:
     `embeds` are then all of these, one text after the other, and each has positions as if it were
     alone. The `Context` of layers that ask text says so.
     `told` is the canvas whose size the network is told, where it is told one; None for its own.
+    `columns` are those of a tile, None for all.
     """
 
     band: Band
@@ -81,6 +82,19 @@ class BandPlace:
     texts: tuple[int, ...] = ()
     regions: Regions | None = None
     told: Canvas | None = None
+    columns: Band | None = None
+
+    @property
+    def across(self) -> Band:
+        """The columns that are drawn."""
+        return self.columns or Band(0, self.canvas.width)
+
+    @property
+    def drawn(self) -> Canvas:
+        """What tokens attend to: the canvas, or a tile of it."""
+        if self.columns is None:
+            return self.canvas
+        return Canvas(self.canvas.frames, self.band.rows, self.columns.rows)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def band_angles(
     frame: int = 0,
     centred: bool = False,
 ) -> Tensor:
-    """Angles of the band's tokens, row by row, float64 [S, A]: frame, row and column side by side.
+    """Angles of the band's or tile's tokens, row by row, float64 [S, A]: frame, row, column.
 
     Positions count from 0, or `centred` from -(length - length // 2).
     """
@@ -57,7 +57,7 @@ def band_angles(
     positions = (
         torch.full((1,), frame, device=device),
         torch.arange(place.band.start // patch, place.band.stop // patch, device=device) - top,
-        torch.arange(column.length, device=device) - left,
+        torch.arange(place.across.start // patch, place.across.stop // patch, device=device) - left,
     )
     frame_TF, row_HF, column_WF = (
         place.positions(axis, position, sigma)
@@ -102,12 +102,12 @@ def clip_angles(
 
     `axes` are frame, row and column; positions count from 0.
     """
-    frame, row, column = axes
+    frame, row, _ = axes
     patch = place.canvas.height // row.length
     spans = (
         (0, frame.length),
         (place.band.start // patch, place.band.stop // patch),
-        (0, column.length),
+        (place.across.start // patch, place.across.stop // patch),
     )
     return [
         place.positions(axis, torch.arange(*span, device=device), sigma)

@@ -40,14 +40,15 @@ class SineTable:
         height, width = place.canvas.height // patch, place.canvas.width // patch
         top, left = (size - height) // 2, (size - width) // 2
         rows = (top + place.band.start // patch, top + place.band.stop // patch)
+        columns = (left + place.across.start // patch, left + place.across.stop // patch)
         shrink = place.absolute or (lambda trained, length: 1.0)
         by_rows, by_columns = (shrink(trained, length) for length in (height, width))
         if max(height, width) <= size and by_rows == by_columns == 1.0:
-            return table_NNE[slice(*rows), left : left + width].flatten(0, 1)
+            return table_NNE[slice(*rows), slice(*columns)].flatten(0, 1)
         num_features = table_NNE.shape[-1] // 2
-        column_NF = self._sines(_indices(left, left + width, device), by_columns, num_features)
+        column_NF = self._sines(_indices(*columns, device), by_columns, num_features)
         row_NF = self._sines(_indices(*rows, device), by_rows, num_features)
-        parts = (column_NF.repeat(len(row_NF), 1), row_NF.repeat_interleave(width, dim=0))
+        parts = (column_NF.repeat(len(row_NF), 1), row_NF.repeat_interleave(len(column_NF), dim=0))
         return torch.cat(parts, dim=1).to(table_NNE.dtype)
 
     def _sines(self, index_N: Tensor, shrink: float, num_features: int) -> Tensor:

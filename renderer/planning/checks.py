@@ -138,6 +138,43 @@ def check_attention(kind: Attend, spec: RenderSpec, facts: ModelFacts, method: M
         )
 
 
+def check_tiles(spec: RenderSpec, method: Method) -> None:
+    """Refuses what a canvas that is drawn in tiles cannot have: what looks at all of it."""
+    whole = {
+        "convolutions": method.convolutions is not None,
+        "skips": method.skips is not None,
+        "gains": method.needs_spectrum,
+        "keys": method.key_positions is not None,
+    }
+    if any(whole.values()):
+        raise PlanError(
+            f"strategy {spec.strategy!r}: method {spec.method!r} changes the network by the size "
+            "of the whole canvas, which tiles do not have; use auto, pi, hiflow, imax or none"
+        )
+    stages = spec.stages or ()
+    asked = [text for text in (spec.attend, *(stage.attend for stage in stages)) if text]
+    if asked:
+        raise PlanError(
+            f"attend {asked[0]}: with strategy {spec.strategy!r} each tile attends to itself; "
+            "leave it out, or use strategy 'bands'"
+        )
+    if spec.ulysses > 1:
+        raise PlanError(
+            f"ulysses {spec.ulysses}: with strategy {spec.strategy!r} no two workers attend "
+            "together; use 1"
+        )
+    if spec.image is not None:
+        raise PlanError(
+            f"image {spec.image!r}: strategy {spec.strategy!r} gives tiles no first frame; use "
+            "strategy 'bands'"
+        )
+    if spec.edit:
+        raise PlanError(
+            f"edit {spec.edit[0].mask!r}: strategy {spec.strategy!r} blends no prompts within a "
+            "tile; use strategy 'bands'"
+        )
+
+
 def check_mask(spec: RenderSpec, method: Method) -> None:
     """A mask without a picture to redraw is for a method that guides its regions differently."""
     if spec.mask is not None and spec.init is None and not isinstance(method.guide, Detail):

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from frieze.cluster.layout import Canvas, Mesh, cut
-from frieze.cluster.strategies import Strategy
 
 from .. import plugins
 from ..checkpoints import lora
@@ -23,6 +22,7 @@ from ..extrapolation.guides import HELD_BY, held_by
 from ..extrapolation.method import Method, Stage, StepContext
 from ..inputs import inpaint_canvas, masks
 from ..inputs.sources import Source, look
+from ..models import strategies
 from ..models.family import Guidance
 from ..sampling.noise_levels import Table
 from ..sampling.schedule_table import table
@@ -94,7 +94,6 @@ def _made(
 ) -> CanvasPlan:
     """The plan of a spec, whatever memory it needs."""
     facts = describe(spec.model, spec.revision, spec.variant)
-    plugins.check("strategies", spec.strategy)
     decoder = decoder_plan.described(spec, facts)
     decoder_plan.check_given(spec)
     if decoder is not None and not spec.denoises:
@@ -108,7 +107,7 @@ def _made(
     if given is not None:
         method = replace(method, guide=held_by(spec.guide or HELD_BY, spec.creativity or 0.0))
     checks.check_method(spec, facts, method)
-    method = _attending(method, spec, facts)
+    method = _tiled(_attending(method, spec, facts), spec, facts)
     if method.solver == "euler":
         facts = replace(facts, schedule=facts.schedule.by_euler())
     grids = [_grid(index, method, spec, facts) for index in range(len(method.stages))]
@@ -210,6 +209,21 @@ def _attending(method: Method, spec: RenderSpec, facts: ModelFacts) -> Method:
     from ..extrapolation.windows import attending
 
     return attending(method, schedules, facts)
+
+
+def _tiled(method: Method, spec: RenderSpec, facts: ModelFacts) -> Method:
+    """The method, where a stage is drawn in tiles: their attention ends at their edges.
+
+    What heads concentrate by is measured on whole canvases, so that no head is concentrated.
+    """
+    canvases = [_canvas(stage, spec, facts.latent, facts.latent.unit) for stage in method.stages]
+    strategies.check(spec, facts, canvases[-1])
+    if not any(strategies.tiling(spec, facts, canvas) for canvas in canvases):
+        return method
+    checks.check_tiles(spec, method)
+    focus = method.focus
+    kept = None if focus is None or focus.scale is not None else focus
+    return replace(method, windows=None, focus=kept)
 
 
 def _given(spec: RenderSpec, sources: Mapping[str, Source] | None) -> Source | None:
@@ -372,8 +386,3 @@ def load_method(spec: RenderSpec, facts: ModelFacts) -> Method:
     method = plugins.load("methods", spec.method).method(spec, facts)
     assert isinstance(method, Method)
     return method
-
-
-def load_strategy(spec: RenderSpec) -> Strategy:
-    """The file named `spec.strategy`; raises `SpecError` that lists those there are."""
-    return cast(Strategy, plugins.load("strategies", spec.strategy))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from frieze.cluster.bands import band_mode
 from frieze.cluster.comm import axis_comms, solo
 from frieze.cluster.layout import Band
 
@@ -19,7 +20,7 @@ from ..models import finite
 from ..models.family import BandPlace
 from ..models.positions import trained
 from ..planning.canvas_plan import CanvasPlan
-from ..planning.plan import load_strategy, plan
+from ..planning.plan import plan
 from ..sampling.solvers import stage_seed
 from ..worker import model_cache, prompt_encoding
 from ..worker.precision import exactly
@@ -75,6 +76,8 @@ def _small(canvas_plan: CanvasPlan) -> CanvasPlan:
         "method": "none",
         "method_options": {},
         "stages": None,
+        "strategy": "bands",
+        "strategy_options": {},
         "workers": 1,
         "max_workers": None,
         "ulysses": 1,
@@ -95,15 +98,10 @@ def listened(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
     band = Band(0, canvas.height)
     place = BandPlace(band, canvas, trained)
     probe = AmplitudeProbe(model.axes(place))
-    x0 = load_strategy(spec).predict(
-        lambda x, at: model.denoised(x, at, prompt.halves[0], place, stage.guidance),
-        noise.to(device) * stage.table.scale,
-        level,
-        axis_comms(solo()),
-        bands=(band,),
-        marks=model.denoiser_marks(level),
-        modifier=probe,
-    )
+    marks = model.denoiser_marks(level)
+    with band_mode(axis_comms(solo()), (band,), marks=marks, canvas=canvas, modifier=probe):
+        x = noise.to(device) * stage.table.scale
+        x0 = model.denoised(x, level, prompt.halves[0], place, stage.guidance)
     if not finite.is_finite([x0]):
         raise finite.error("the model's estimate", f"a step at {spec.width}x{spec.height}", spec)
     return probe.shares()

@@ -11,6 +11,12 @@ from .presets import preset
 from .render_spec import RenderSpec, height_width, parse
 from .values import ValuesError, from_json
 
+# Fields that are told as NAME=VALUE words, by which flag, and what such a word looks like.
+OPTIONS = (
+    ("method_options", "--option", "margin=0.85"),
+    ("strategy_options", "--strategy-option", "overlap=64"),
+)
+
 
 def merge(
     name: str | None, prompt: str | None, size: str | None, fields: Mapping[str, Any]
@@ -21,9 +27,10 @@ def merge(
     """
     values = _checked_preset(name) if name else {}
     given = {field: value for field, value in fields.items() if value is not None}
-    if "method_options" in given:
-        told = name_values("--option", given["method_options"], "margin=0.85")
-        given["method_options"] = {name: _value(text) for name, text in told.items()}
+    for field, flag, example in OPTIONS:
+        if field in given:
+            told = name_values(flag, given[field], example)
+            given[field] = {name: _value(text) for name, text in told.items()}
     if size is not None:
         given |= _height_width(size, given)
     if prompt is not None:

@@ -227,7 +227,11 @@ class RenderSpec(BaseModel):
         default=1, ge=1, le=MOST_WORKERS, description="ranks that share heads; the rest ring"
     )
     strategy: Annotated[str, Role("Work", came_later=True)] = Field(
-        default="bands", description="how the canvas is spread over workers"
+        default="bands", description="how the canvas is spread over workers: bands, tiles, ..."
+    )
+    strategy_options: Annotated[dict[str, Any], Role("Work", came_later=True)] = Field(
+        default_factory=dict,
+        description="NAME=VALUE of the strategy; repeatable; default: its own",
     )
     chunk: Annotated[int | None, IN_WORK] = Field(
         default=None,
@@ -254,7 +258,7 @@ class RenderSpec(BaseModel):
         default=300.0, ge=LEAST_DPI, le=MOST_DPI, description="dots per inch written to the file"
     )
 
-    @field_validator("method_options")
+    @field_validator("method_options", "strategy_options")
     @classmethod
     def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
         return dict(checked(options, any_number=True))

@@ -13,16 +13,23 @@ from torch import Tensor
 
 from frieze.cluster.bands import conv_shape
 from frieze.cluster.comm import AxisComms, Comm
+from frieze.cluster.strategies import StrategyStep
 
 from ..extrapolation.method import StepContext
 from ..extrapolation.skip_filter import free_u
 from ..models.family import BandPlace, Conditioning, Model
 from ..models.regional_prompts import RegionalPrompts
+from ..models.strategies import (
+    CanvasParts,
+    cells,
+    load_strategy,
+    step_seed,
+    strategy_options,
+)
 from ..planning.canvas_plan import CanvasPlan
-from ..planning.plan import load_strategy
 from ..sampling.noise_levels import NoiseLevel
 from .method_attention import AttentionStep, Entropies, MethodAttention, collect_tokens, gathering
-from .stage_guides import Grid
+from .stage_guides import Grid, time
 from .tensor_trace import TensorTrace
 
 
@@ -52,7 +59,7 @@ class Network:
         self.model, self.comms, self.pair = model, comms, pair
         self.conditioning, self.image, self.edits = conditioning, image, edits
         self.trace = trace
-        self.strategy = load_strategy(plan.spec)
+        self.strategy, self.options = load_strategy(plan.spec), strategy_options(plan.spec)
         # How this stage's attention is changed, for each half of the guidance evaluated here.
         self.modifiers = tuple(
             MethodAttention(plan.method, plan.facts.training_tokens)
@@ -127,6 +134,14 @@ class Network:
     ) -> Tensor:
         """x0 for one half of the guidance, its attention as the method changes it."""
         modifier.begin(replace(step, texts=place.texts))
+        assert step.context is not None
+
+        def begin(part: BandPlace) -> None:
+            axes, drawn = self.model.axes(part), part.drawn
+            number = drawn.frames * drawn.height * drawn.width // self.plan.facts.latent.patch**2
+            modifier.begin(replace(step, axes=axes, num_tokens=number, num_own=number))
+
+        parts = CanvasParts(self.model, self.stage.guidance, tensors, place, begin)
         with collect_tokens(modifier):
             return self.strategy.predict(
                 lambda x, at: self.model.denoised(x, at, tensors, place, self.stage.guidance),
@@ -136,6 +151,14 @@ class Network:
                 bands=grid.bands,
                 marks=self.model.denoiser_marks(level),
                 modifier=None if modifier.is_idle else modifier,
+                step=StrategyStep(
+                    cells(self.plan.facts),
+                    self.options,
+                    step_seed(self.plan.spec.seed, self.stage_index, step.context.step),
+                    time(level),
+                    in_tiles=parts.in_tiles,
+                    of_canvas=parts.of_canvas,
+                ),
             )
 
     def _context(self, index: int, grid: Grid) -> StepContext:

@@ -12,7 +12,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from frieze.cluster.layout import Band, Canvas, Halo, LayoutError, Mesh, conv_rows, cut
+from frieze.cluster.layout import (
+    Band,
+    Canvas,
+    Halo,
+    LayoutError,
+    Mesh,
+    conv_rows,
+    cut,
+    tile_starts,
+)
 from tolerances import CONTROL, EXACT_FLOAT64
 
 heights = st.integers(1, 200)
@@ -206,3 +215,34 @@ def test_a_band_scales_exactly_or_is_refused(start: int, rows: int, factor: Frac
 def test_layouts_that_cannot_be_are_refused(make: object) -> None:
     with pytest.raises(LayoutError):
         make()  # type: ignore[operator]
+
+
+# ---- tiles
+
+
+@given(
+    st.integers(1, 6), st.integers(1, 8), st.integers(0, 7), st.integers(0, 60), st.integers(0, 99)
+)
+def test_tiles_cover_a_side_and_share_enough(
+    unit: int, units: int, shared: int, more: int, drawn: int
+) -> None:
+    size, overlap = units * unit, min(shared, units - 1) * unit
+    length = size + more * unit
+    for offset in (None, drawn % (units - overlap // unit) * unit):
+        starts = tile_starts(length, size, overlap, unit, offset)
+        assert starts[0] == 0
+        assert starts[-1] == length - size
+        assert all(start % unit == 0 for start in starts)
+        assert all(0 < b - a <= size - overlap for a, b in pairwise(starts))
+        # Moved tiles are at most one more.
+        assert len(starts) <= -(-more * unit // (size - overlap)) + 2
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "overlap", "unit"), [(20, 8, 8, 2), (20, 8, 3, 2), (21, 8, 2, 2)]
+)
+def test_tiles_that_do_not_fit_units_are_refused(
+    length: int, size: int, overlap: int, unit: int
+) -> None:
+    with pytest.raises(LayoutError, match="the overlap is less than a tile, and all are multiples"):
+        tile_starts(length, size, overlap, unit)

@@ -61,30 +61,30 @@ def halos_may_differ_by_rank(comm: Comm) -> None:
     assert torch.equal(got, expected)
 
 
-def giving_back_is_the_adjoint_of_borrowing(comm: Comm) -> None:
-    """<borrow(x), y> = <x, give_back(y)>, summed over ranks; unequal halos, drops included."""
-    x = own(comm, canvas())
-    every = [Halo(rank % 3 - 1, 2 - rank % 2) for rank in range(comm.size)]
-    for halos in (every, [Halo(2, 1)] * comm.size, [Halo(0, 0)] * comm.size):
-        halo = halos[comm.rank]
-        wide = comm.borrow(x, halo, -2, halos)
-        y = torch.randn(
-            wide.shape,
-            dtype=torch.float64,
-            generator=torch.Generator().manual_seed(comm.rank),
-        )
-        back = comm.give_back(y, halo, -2, halos)
-        assert back.shape == x.shape
-        products = torch.stack([(wide * y).sum(), (x * back).sum()])
-        left, right = comm.all_reduce(products)
-        assert abs(left - right) <= EXACT_FLOAT64
-    local = y[:, : x.shape[1]] if comm.size > 1 else None
-    if local is not None:  # control: keeping the halo to oneself is no adjoint
-        wide = comm.borrow(x, Halo(1, 1), -2)
-        y = torch.ones_like(wide)
-        products = torch.stack([(wide * y).sum(), (x * y[:, 1:-1]).sum()])
-        left, right = comm.all_reduce(products)
-        assert abs(left - right) > CONTROL
+def giving_back_is_the_adjoint_of_gathering(comm: Comm) -> None:
+    """<gather_rows(x), y> = <x, give_back(y)>, summed over ranks; runs of others' rows, or none."""
+    x, parts = own(comm, canvas()), bands(comm)
+    runs = [Band(3, 20), Band(0, 0), Band(0, 23), Band(22, 23), Band(6, 9)]
+    held = [runs[rank % 5] for rank in range(comm.size)]
+    wanted = [range(run.start, run.stop) for run in held]
+    rows = comm.gather_rows(x, parts, wanted, -2)
+    generator = torch.Generator().manual_seed(comm.rank)
+    y = torch.randn(rows.shape, dtype=torch.float64, generator=generator)
+    back = comm.give_back(y, parts, held, -2)
+    assert back.shape == x.shape
+    left, right = comm.all_reduce(torch.stack([(rows * y).sum(), (x * back).sum()]))
+    assert abs(left - right) <= EXACT_FLOAT64
+    counts = comm.give_back(torch.ones_like(rows), parts, held, -2)
+    band = parts[comm.rank]
+    expected = [sum(r.start <= row < r.stop for r in held) for row in range(band.start, band.stop)]
+    assert counts[0, :, 0].tolist() == expected
+    # Control: who keeps what lies on others' rows gives nothing back.
+    kept = [
+        Band(max(r.start, b.start), max(r.start, b.start)) for r, b in zip(held, parts, strict=True)
+    ]
+    nothing = comm.give_back(y[:, :0], parts, kept, -2)
+    left, right = comm.all_reduce(torch.stack([(rows * y).sum(), (x * nothing).sum()]))
+    assert abs(left - right) > CONTROL
 
 
 def gathered_rows_are_the_canvases(comm: Comm) -> None:
@@ -202,7 +202,7 @@ def what_was_received_is_not_the_senders_memory(comm: Comm) -> None:
 COLLECTIVES = [
     borrowed_rows_are_the_neighbours,
     halos_may_differ_by_rank,
-    giving_back_is_the_adjoint_of_borrowing,
+    giving_back_is_the_adjoint_of_gathering,
     gathered_rows_are_the_canvases,
     a_ring_brings_every_band_round,
     all_to_all_takes_unequal_parts,
@@ -247,7 +247,12 @@ def lend_too_much(comm: Comm) -> None:
 
 
 def give_back_too_much(comm: Comm) -> None:
-    comm.give_back(torch.zeros(1, 5, 1), Halo(3, 0), -2)
+    two = [Band(0, 2), Band(2, 4)]
+    comm.give_back(torch.zeros(1, 5, 1), two, [Band(0, 4), Band(0, 4)], -2)
+
+
+def give_back_of_fewer(comm: Comm) -> None:
+    comm.give_back(torch.zeros(1, 2, 1), [Band(0, 2), Band(2, 4)], [Band(0, 2)], -2)
 
 
 def drop_too_much(comm: Comm) -> None:
@@ -286,7 +291,8 @@ def gather_rows_of_another_band(comm: Comm) -> None:
     ("wrong", "message"),
     [
         (lend_too_much, "rank 1 needs 3 rows of rank 0, which has 2"),
-        (give_back_too_much, "gives 3 rows back to rank 0, which has 2"),
+        (give_back_too_much, "rank [01] gives 5 rows back, and held"),
+        (give_back_of_fewer, "2 bands and 1 runs for 2 ranks"),
         (drop_too_much, "cannot drop 2 . 1 rows of a band of 2"),
         (name_a_stranger, "rank 7 is not one of the 2 ranks"),
         (expect_another_shape, "rank [01] sent [23] float32 where [23] float32 was expected"),

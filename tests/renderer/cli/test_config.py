@@ -69,7 +69,9 @@ FIELDS: dict[str, Any] = {
     "guide": st.sampled_from(["hiflow", "low-band", "detail", "none"]),
     "true_cfg_scale": st.floats(1, 900),
     "seed": st.integers(0, 2**63 - 1),
-    "method_options": st.dictionaries(TEXT, PLAIN, max_size=4),
+    **dict.fromkeys(
+        ("method_options", "strategy_options"), st.dictionaries(TEXT, PLAIN, max_size=4)
+    ),
     "attend": st.sampled_from(["pooled", "full,windows@0.5"]),
     "stages": st.lists(STAGE, min_size=1, max_size=3),
     "dtype": st.sampled_from(["float32", "bfloat16", "float16"]),

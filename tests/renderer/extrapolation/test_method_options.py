@@ -18,9 +18,9 @@ from frieze.renderer.extrapolation.method_options import (
     Several,
     Switch,
     Whole,
-    meaning,
 )
 from frieze.renderer.methods import ultraimage
+from frieze.renderer.spec.options import meaning
 from frieze.renderer.spec.render_spec import RenderSpec
 
 

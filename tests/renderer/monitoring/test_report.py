@@ -173,6 +173,7 @@ OTHER: dict[str, Any] = {
     "dtype": "bfloat16",
     "bits": 16,
     "strategy": "other",
+    "strategy_options": {"overlap": 64},
     "attend": "full,pooled@0.3",
     "stages": ({"scale": 0.5, "steps": 3}, {"prompt": NASTY}),
 }
