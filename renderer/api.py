@@ -34,6 +34,7 @@ def batch(
     retries: int = 1,
     on_event: Callable[[ItemEvent], None] | None = None,
     cancel: threading.Event | None = None,
+    again: str | None = None,
 ) -> Generator[ItemResult, None, None]:
     """Draw the items of a file, or mappings of their keys, into the folder `out`; lazily.
 
@@ -44,7 +45,8 @@ def batch(
     is tried `retries` times more. With `continued` a batch that was stopped goes on: what is done
     stays, what was half drawn is finished, what failed is tried again. `out` also gets
     report.json and contact.png. Setting `cancel`, or leaving the iterator, stops at the next
-    step, and a wait for workers at once.
+    step, and a wait for workers at once. `again` is the command that messages tell to go on with,
+    where that is not `frieze batch`.
 
     Raises `SpecError` before any work for a file with unknown keys, paths that leave `out` or
     outputs of two items that meet, and `PlanError` or `ModelError` if no item can be drawn;
@@ -67,7 +69,9 @@ def batch(
     from .batches.batch import Batch
 
     title = str(source) if isinstance(source, str | Path) else None
-    made = Batch(title, root, found, workers, local=local, address=address, retries=retries)
+    made = Batch(
+        title, root, found, workers, local=local, address=address, retries=retries, again=again
+    )
     made.check(continued=continued)
     return made.results(on_event, cancel or threading.Event())
 

@@ -51,7 +51,9 @@ class Batch:
         local: bool,
         address: str | None,
         retries: int,
+        again: str | None = None,
     ) -> None:
+        """`again` is the command that goes on with it, where that is not `frieze batch`."""
         self.title = title
         self.root = root
         self.items = items
@@ -59,6 +61,7 @@ class Batch:
         self.local = local
         self.address = address
         self.retries = retries
+        self.again = again
         self.ray = devices.on_ray(workers, address, local=local)
         self.item_states = ItemStates(root, items)
         self.jobs: list[ScheduledItem] = []
@@ -118,6 +121,8 @@ class Batch:
 
     def how_to_go_on(self) -> str:
         """The end of every message about an unfinished batch."""
+        if self.again is not None:
+            return f"go on with: {self.again}"
         if self.title is None:
             return "go on with continued=True"
         again = commands.batch(

@@ -143,7 +143,7 @@ def _item(values: Any, root: Location, shared: Values, taken: set[str]) -> Item:
     fields = flat(values)
     _check_keys(fields)
     own = _own({key: fields.pop(key) for key in ItemKeys.model_fields if key in fields})
-    if "prompt" not in fields:
+    if "prompt" not in fields and fields.get("upscale") is None:
         raise SpecError("no prompt; give one")
     if own.size is not None:
         if both := [key for key in ("height", "width") if key in fields]:
@@ -183,8 +183,12 @@ def _explain(item: dict[str, Any], values: Values) -> str:
 
 
 def _name(own: ItemKeys, fields: Values, taken: set[str]) -> str:
-    """The item's own name, else the first words of its prompt; a number tells equals apart."""
-    name = (slug(str(fields.get("prompt", ""))) or "item") if own.name is None else own.name
+    """The item's own name, else the first words of its prompt, or those of what is made larger.
+
+    A number tells equals apart.
+    """
+    words = str(fields.get("prompt", "")) or Path(str(fields.get("upscale") or "")).stem
+    name = (slug(words) or "item") if own.name is None else own.name
     numbers = itertools.count(2)
     free = name
     while own.name is None and free in taken:

@@ -24,7 +24,7 @@ class Commands(ErrorLineGroup):
 
     table: ClassVar = {
         "render": _command("render", "Draw a picture."),
-        "upscale": _command("upscale", "Make a picture or clip larger."),
+        "upscale": _command("upscale", "Make a picture or clip larger, or all of a folder."),
         "plan": _command(
             "render",
             "Say how a picture would be drawn: bands, blocks, memory, time. Draws nothing.",

@@ -57,18 +57,26 @@ def batch(
     """
     folder = out or Path(jobs).stem
     options = {**checked(fields), "continued": continued, "retries": retries}
-    _run(jobs, folder, options, json=json, quiet=quiet)
+    place = {name: options[name] for name in ("workers", "local", "address") if name in options}
+    again = commands.batch(jobs, folder, **place)
+    run(jobs, folder, options, again, json=json, quiet=quiet)
 
 
-def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: bool) -> None:
-    """Draw a file of items into a folder; raises `RenderFailedError` if any failed."""
+def run(
+    source: str | list[dict[str, Any]],
+    out: str,
+    options: Mapping[str, Any],
+    again: str,
+    *,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Draw items into a folder; raises `RenderFailedError` if any failed, `again` goes on."""
     from ..api import batch as draw
     from ..files.operations import is_taken
     from ..terminal import batch_progress
 
     shown = batch_progress.choose(json=json, quiet=quiet)
-    place = {name: options[name] for name in ("workers", "local", "address") if name in options}
-    again = commands.batch(jobs, out, **place)
 
     def told() -> str:
         return f"aborted; go on with: {again}" if shown.began else "stopped before any work"
@@ -76,7 +84,8 @@ def _run(jobs: str, out: str, options: Mapping[str, Any], *, json: bool, quiet: 
     # Ray says on stdout that a worker died; stdout is for results.
     with shown, interruptible(shown, told) as cancel, redirect_stdout(sys.stderr):
         try:
-            drawn = draw(jobs, out=out, on_event=shown.item, cancel=cancel, **options)
+            told_of: dict[str, Any] = {"on_event": shown.item, "cancel": cancel, "again": again}
+            drawn = draw(source, out=out, **told_of, **options)
             with closing(drawn):
                 states = Counter(result.state for result in drawn)
         except KeyboardInterrupt:

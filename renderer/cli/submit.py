@@ -130,7 +130,21 @@ def upscale_request(words: Sequence[str], given: Mapping[str, Any]) -> JobReques
     own = ("picture", "size", "enlarger", "also", "continued", "dry_run", "json", "quiet")
     fields = {name: value for name, value in given.items() if name not in own}
     spec = upscale.spec_of(given["picture"], given["size"], fields, given["enlarger"])
+    if os.path.isdir(given["picture"]):
+        return _folder_request(words, given, spec)
     return _begun(words, given, spec, None, f"upscale {PurePosixPath(given['picture']).name}")
+
+
+def _folder_request(words: Sequence[str], given: Mapping[str, Any], spec: RenderSpec) -> JobRequest:
+    """That of a folder, which goes on with its own --out when it is sent again."""
+    _check_no_address(spec.address)
+    check_reachable("--out", spec.out)
+    return JobRequest(
+        words=(*words, *(() if given["continued"] or given["dry_run"] else ("--continue",))),
+        store=spec.out,
+        title=f"upscale {PurePosixPath(given['picture']).name}",
+        files=local_files(files_of(spec)),
+    )
 
 
 ERRANDS: Mapping[str, Callable[[Sequence[str], Mapping[str, Any]], JobRequest]] = {

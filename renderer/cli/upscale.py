@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -10,7 +14,9 @@ import typer
 from ..checkpoints.decoder import OWN
 from ..errors import SpecError
 from ..spec.merging import merge
+from ..spec.render_spec import parse
 from ..spec.roles import OF_A_REDRAW, OF_AN_UPSCALE
+from ..terminal.text import result
 from . import completions
 from .arguments import Also, Continue, DryRun, Json, Quiet
 from .render import begin, print_plan
@@ -28,11 +34,16 @@ FIELDS = (
     *("guidance_ranks", "ulysses", "save_every"),
 )
 CREATIVITY = 0.3  # of --with render
+# What a batch decides for all its items.
+OF_A_BATCH = (
+    *("upscale", "height", "width", "out", "overwrite", "workers", "max_workers", "local", "park"),
+    *("address", "device", "device_memory", "timeout", "wait"),
+)
 Picture = Annotated[
     str,
     typer.Argument(
         metavar="PICTURE",
-        help="a picture or clip, in any format that --init takes",
+        help="a picture or clip, in any format that --init takes, or a folder of them",
         autocompletion=completions.sources,
     ),
 ]
@@ -116,16 +127,20 @@ def upscale(
     quiet: Quiet = False,
     **fields: Any,
 ) -> None:
-    """Make a picture or clip larger.
+    """Make a picture or clip larger, or all of a folder.
 
     With infgen it is enlarged as it is, by bicubic interpolation, and detail is added to that:
     nothing of it goes through the autoencoder and back. With render the model redraws it at
     growing sizes, as freely as --creativity says. --size has its shape, in multiples of 8, of
-    render in those of the model.
+    render in those of the model; of a folder it is the box that each fills in its own shape.
     """
     own = {"decoder": decoder, "num_frames": num_frames, "fps": fps}
     own |= {"creativity": creativity, "guide": guide, "prompt": prompt}
-    spec = with_frames(spec_of(picture, size, fields | own, enlarger))
+    spec = spec_of(picture, size, fields | own, enlarger)
+    if os.path.isdir(picture):
+        _folder(spec, also, fields, continued=continued, dry_run=dry_run, json=json, quiet=quiet)
+        return
+    spec = with_own(spec)
     if dry_run:
         print_plan(spec, json)
         return
@@ -151,16 +166,44 @@ def spec_of(
     return merge(None, None, size, {**given, "upscale": picture, "decoder": decoder})
 
 
-def with_frames(spec: RenderSpec) -> RenderSpec:
-    """The spec with the frames of its clip, and so many a second, where it does not say."""
-    from ..inputs import media
+def with_own(spec: RenderSpec) -> RenderSpec:
+    """The spec with its clip's frames, so many a second, and its depth, where it does not say."""
+    from ..batches.picture_folder import own_fields
 
     given = spec.model_fields_set
-    if {"num_frames", "fps"} <= given:
+    if {"num_frames", "fps", "bits"} <= given:
         return spec
-    found = media.peek(str(spec.upscale))
-    own: dict[str, Any] = {"num_frames": found.frames}
-    if found.fps is not None:
-        own["fps"] = found.fps
-    changes = {name: value for name, value in own.items() if name not in given}
-    return merge(None, None, None, {**spec.model_dump(exclude_unset=True), **changes})
+    own = own_fields(str(spec.upscale), spec.model_dump(exclude_unset=True))
+    return parse({**spec.model_dump(exclude_unset=True), **own})
+
+
+def _folder(
+    spec: RenderSpec,
+    also: list[str] | None,
+    fields: Mapping[str, Any],
+    *,
+    continued: bool,
+    dry_run: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """All pictures and clips of a folder, as a batch."""
+    from ..batches import picture_folder
+    from . import batch
+
+    given = spec.model_dump(exclude_unset=True, exclude=set(OF_A_BATCH))
+    if spec.overwrite:
+        raise SpecError("--overwrite is for one picture; of a folder use another --out")
+    if spec.max_workers is not None:
+        raise SpecError(f"workers {spec.workers}..{spec.max_workers}: a folder takes one number")
+    listed = list(picture_folder.items(str(spec.upscale), spec, given, tuple(also or ())))
+    if dry_run:
+        for item in listed:
+            result(f"{item['upscale']} becomes {item['width']}x{item['height']}, {item['name']}")
+        return
+    out = spec.out if "out" in spec.model_fields_set else f"{Path(str(spec.upscale)).name}-large"
+    names = ("workers", "local", "park", "address", "device", "device_memory", "timeout", "wait")
+    told = {name: getattr(spec, name) for name in names if name in spec.model_fields_set}
+    words = [word for word in sys.argv[1:] if word != "--continue"]
+    again = shlex.join(["frieze", *words, "--continue"])
+    batch.run(listed, out, {**told, "continued": continued}, again, json=json, quiet=quiet)

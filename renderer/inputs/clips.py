@@ -49,6 +49,15 @@ def size(path: Path) -> tuple[int, int, int, float | None]:
     return _count(path), height, width, float(rate) if rate else None
 
 
+def is_deep(path: Path) -> bool:
+    """Whether samples of its first frame have more than 8 bits."""
+    with _opened(path) as (container, stream):
+        for packet in container.demux(stream):
+            for frame in packet.decode():
+                return bool(max(part.bits for part in frame.format.components) > 8)
+    return False
+
+
 def frames(path: Path, most: int | None = None) -> Iterator[np.ndarray]:
     """Its first frames, upright, RGB [H, W, 3], float32 in [0, 1]; all unless there is a `most`.
 

@@ -98,6 +98,16 @@ def peek(path: str | os.PathLike[str]) -> Size:
     return Size(1, *turned(height, width, orientation), None)
 
 
+def is_deep(path: str | os.PathLike[str]) -> bool:
+    """Whether its samples have more than 8 bits, by its header. Raises as `frames`."""
+    path = Path(path)
+    kind = _kind(path)
+    if kind == "clip":
+        return clips.is_deep(path)
+    with decoding(path), quiet():
+        return tiff.is_deep(path) if kind == "tiff" else pictures.is_deep(path, kind)
+
+
 def _kind(path: Path) -> str:
     """By the first bytes: png, jpeg, webp, avif, heif, tiff or clip."""
     if (why := fault(path)) is not None:

@@ -24,6 +24,7 @@ INSTALL_HEIF = "pip install 'frieze[heif]'"
 EXIF_ORIENTATION = 0x0112
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = 8 + 25  # of its signature and IHDR
+PNG_DEPTH = 8 + 16  # where IHDR says how many bits a sample has
 # What pixels need of a PNG beside its critical chunks; where cameras' and editors' turns stand.
 TRANSPARENCY, EXIF = b"tRNS", b"eXIf"
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -46,6 +47,16 @@ def size(path: Path, kind: str) -> tuple[int, int, int]:
             found = (opened.height, opened.width, turn)
     check_size(path, *found[:2], DECODED_BYTES)
     return found
+
+
+def is_deep(path: Path, kind: str) -> bool:
+    """Whether its samples have more than 8 bits."""
+    data = path.read_bytes()
+    if kind == "png":
+        return data[PNG_DEPTH] > 8
+    if kind == "heif":
+        return int(_open_heif(path, data).info["bit_depth"]) > 8
+    return kind == "avif" and _avif_bits(data) > 8
 
 
 def read(path: Path, kind: str) -> np.ndarray:

@@ -49,6 +49,12 @@ def size(path: Path) -> tuple[int, int, int]:
         return found.tags.height, found.tags.width, found.tags.orientation
 
 
+def is_deep(path: Path) -> bool:
+    """Whether samples have more than 8 bits; a palette's colours have 16."""
+    with _opened(path) as found:
+        return found.tags.bits > 8 or found.tags.photometric == PALETTE
+
+
 def read(path: Path) -> np.ndarray:
     """The page upright, RGB [H, W, 3], float32 in [0, 1], on white."""
     with _opened(path) as found:

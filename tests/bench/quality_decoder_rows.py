@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,16 @@ from frieze.renderer.demo import scenes
 # Enlarges what is known of a seed to so many pixels a side.
 Enlarge = Callable[[Small, int, int], Pixels]
 Kind = Literal[
-    "scenes", "bicubic", "vae", "liif", "infgen", "realesrgan", "tiles", "auto", "staged"
+    "scenes",
+    "bicubic",
+    "vae",
+    "liif",
+    "infgen",
+    "realesrgan",
+    "tiles",
+    "auto",
+    "staged",
+    "redraw",
 ]
 BLOCK = 256  # rows that InfGen draws at once
 # Rows that are drawn at other sizes than four times the latent's too, by what is known of it.
@@ -41,8 +51,9 @@ ANY_SIZE = ("scenes", "bicubic", "vae", "liif", "infgen")
 class Row:
     """One way to a large picture.
 
-    `model` is a decoder's folder, LIIF's file or the name of Real-ESRGAN's network; `staged` draws
-    with `auto` to twice the trained side first. `slow` rows have fewer pictures.
+    `model` is a decoder's folder, LIIF's file, the name of Real-ESRGAN's network or what holds a
+    redraw, and its creativity; `staged` draws with `auto` to twice the trained side first. `slow`
+    rows have fewer pictures.
     """
 
     name: str
@@ -143,10 +154,27 @@ def enlarge_of(row: Row, settings: Settings) -> Enlarge:
             )
         case "auto":
             return lambda small, side, seed: quality_rows.rendered(auto(side, settings, seed))
+        case "redraw":
+            return lambda small, side, seed: redrawn(row, small, side, settings, seed)
         case "staged":
             return lambda small, side, seed: infgen(row.model, row.steps)(
                 _with_decode(latents.drawn(auto(2 * NATIVE, settings, seed))), side, seed
             )
+
+
+def redraw(guide: str, creativity: float) -> Row:
+    """The decode redrawn larger, held by a guide."""
+    return Row(f"redrawn, {guide} {creativity:g}", "redraw", f"{guide} {creativity!r}", slow=True)
+
+
+def redrawn(row: Row, small: Small, side: int, settings: Settings, seed: int) -> Pixels:
+    """The decode as `frieze upscale --with render` makes it larger."""
+    guide, creativity = row.model.split()
+    with tempfile.TemporaryDirectory() as folder:
+        Image.fromarray(small.pixels).save(f"{folder}/small.png")
+        asked = {"upscale": f"{folder}/small.png", "guide": guide, "creativity": creativity}
+        spec = auto(side, settings, seed).model_dump(exclude_unset=True)
+        return quality_rows.rendered(quality_rows.RenderSpec.model_validate(spec | asked))
 
 
 def _with_decode(z_1CHW: torch.Tensor) -> Small:
