@@ -40,6 +40,7 @@ from .arguments import (
 from .spec_options import takes_fields
 
 if TYPE_CHECKING:
+    from ..planning.canvas_plan import CanvasPlan
     from ..spec.render_spec import RenderSpec
 
 
@@ -153,11 +154,14 @@ def print_plan(
     if kind is not None:
         device_kinds.device_kind(kind)  # refused before what takes seconds
         plan = replace(plan, kind_name=kind)
-    if is_costed or kind or plan.changes_network:
-        _ = plan.cost  # from here on the plan's text says it too
+    is_costed = is_costed or kind is not None or plan.changes_network
     # What is encoded to be enlarged again may cost more than all else, which is to be told.
     is_counted = json or plan.is_estimated or spec.lora or spec.lora_2 or plan.num_encoded
     ample = None if is_counted else memory_check.ample(plan)
+    if is_costed or ample is None:
+        _compare_weights(plan)  # quicker than counting
+    if is_costed:
+        _ = plan.cost  # from here on the plan's text says it too
     if ample is not None:
         enough, memory = (size / GIB for size in ample)
         note = f"memory    less than {enough:.2f} GiB on each device, which has {memory:.1f}"
@@ -165,14 +169,18 @@ def print_plan(
         if not plan.is_costed:
             result("cost      --cost counts FLOPs, bytes between ranks and seconds")
         return
+    estimate = plan.estimate
+    _ = plan.cost
+    values = {**vars(plan), "estimate": estimate, "predicted": plan.predicted}
+    result(as_json(values, event="plan") if json else plan)
+
+
+def _compare_weights(plan: CanvasPlan) -> None:
+    """Refuse a model whose files lack weights; warn of those that nothing uses."""
     from ..planning import weight_names
 
     for text in weight_names.check(plan.facts, plan.spec):
         remark(f"warning: {text}")
-    estimate = plan.estimate  # this too
-    _ = plan.cost
-    values = {**vars(plan), "estimate": estimate, "predicted": plan.predicted}
-    result(as_json(values, event="plan") if json else plan)
 
 
 def _show(

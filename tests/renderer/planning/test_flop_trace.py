@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 import checkpoints
+import configs_full
 from frieze.cluster.comm import Comm, run_threads
 from frieze.kernels.flop_count import flop_count
+from frieze.kernels.work import Work
 from frieze.renderer.costs.stage_costs import WindowCost
 from frieze.renderer.planning.canvas_plan import CanvasPlan
+from frieze.renderer.planning.plan import plan
 from frieze.renderer.spec.render_spec import RenderSpec
 from support.method_windows import fused
 from support.planned_memory import Measured, conditioning, planned
@@ -136,3 +139,21 @@ def test_each_rank_s_step_and_decoding_cost_what_the_plan_says(name: str, tmp_pa
         ):
             assert flops == all_flops
             assert 0 < all_sent <= sent <= all_sent + WORDS
+
+
+@pytest.mark.slow
+def test_auto_of_flux_at_8192_pixels_is_a_tenth_of_drawing_it_at_once(tmp_path: Path) -> None:
+    """A step of its last stage: a 28th of the attention, a ninth of all; the render: a tenth."""
+    folder = str(configs_full.build("flux1", tmp_path))
+    sides = {"height": 8192, "width": 8192, "workers": 8, "address": "auto", "dtype": "bfloat16"}
+    spec = RenderSpec(model=folder, num_inference_steps=28, **sides)
+    auto, full = (plan(spec.model_copy(update={"method": name})).cost for name in ("auto", "none"))
+    (whole,), last = full.stages, auto.stages[-1]
+    each, direct = (stage.steps_work.times(1 / stage.num_steps) for stage in (last, whole))
+    assert 28 * each.attention <= direct.attention
+    assert 9 * each.flops <= direct.flops
+    everything = sum((steps + rest for _, steps, rest in auto.rows), start=Work())
+    assert 10 * everything.flops <= whole.steps_work.flops
+    assert each.sent < 0.1 * direct.sent  # the control: all that is attended to went round
+    (window,) = last.kinds[0].windows
+    assert window.share < 1 / 28

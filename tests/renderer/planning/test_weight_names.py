@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from checkpoints import NAMES, build
 from frieze.renderer import RenderSpec
 from frieze.renderer.checkpoints.checkpoint import describe
+from frieze.renderer.cli.render import print_plan
 from frieze.renderer.errors import ModelError
 from frieze.renderer.models import loading
-from frieze.renderer.planning import weight_names
+from frieze.renderer.planning import flop_trace, weight_names
 from support.command_line import frieze, refused
 from support.shared import Once
 
@@ -79,6 +80,20 @@ def test_every_part_that_lacks_a_weight_or_has_a_wider_one_is_named(
         spoilt(folder, tmp_path / "wide", part, widened)
         with pytest.raises(ModelError, match=rf"wide/{part}: .* is \[.*config\.json \["):
             checked(tmp_path / "wide")
+
+
+def test_a_plan_compares_weights_before_it_counts(
+    folders: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(*_: Any, **__: Any) -> None:
+        raise AssertionError("counted")
+
+    whole, less = folders("flux"), tmp_path / "less"
+    monkeypatch.setattr(flop_trace, "cost", count)
+    spoilt(whole, less, "text_encoder", without_last)
+    for folder, error in ((less, ModelError), (whole, AssertionError)):
+        with pytest.raises(error, match=r"lacks 1 weights|counted"):
+            print_plan(RenderSpec(prompt="x", model=str(folder)), json=False, is_costed=True)
 
 
 def test_layers_that_no_config_asks_for_are_told(folders: Asked, tmp_path: Path) -> None:
