@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import SpecError, shown
 from ..input_files import fault
+from ..spec.field_errors import nearest
 from ..spec.presets import preset
-from ..spec.render_spec import nearest
 from ..spec.values import ValuesError, file_text, from_json, from_yaml
 
 # Of the whole batch, because its workers are; given on the command line.

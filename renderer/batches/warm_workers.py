@@ -125,7 +125,7 @@ def prompt_key(plan: CanvasPlan) -> tuple[object, ...]:
         plan.prompts,
         spec.negative_prompt,
         spec.max_sequence_length,
-        plan.guidance.num_halves,
+        plan.num_halves,
         image and (image.digest, plan.size(-1)),
     )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, PlanError, shown
 from ..sampling.noise_levels import SPACINGS, NoiseSchedule
 from .configs import SchedulerConfig, index_of, parse, read_json
 
@@ -18,6 +19,8 @@ SOLVER_OF = {
     "EulerAncestralDiscreteScheduler": "ancestral",
     "EulerDiscreteScheduler": "euler",
     "FlowMatchEulerDiscreteScheduler": "euler",
+    "FlowMatchLCMScheduler": "lcm",
+    "LCMScheduler": "lcm",
     "PNDMScheduler": "plms",
     "UniPCMultistepScheduler": "unipc",
 }
@@ -38,6 +41,7 @@ ALLOWED: Mapping[str, tuple[object, ...]] = {
     "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", "deis"),
     "invert_sigmas": (False, None),
     "predict_x0": (True,),
+    "scale_factors": (None, []),
     "prediction_type": tuple(PREDICTED),
     "solver_p": (None, [None, None]),
     "stochastic_sampling": (False, None),
@@ -74,10 +78,52 @@ def read_schedule(
         known = ", ".join(sorted(SOLVER_OF))
         raise ModelError(f"{path} names {name or 'no scheduler'}; Frieze knows {known}")
     flow = name.startswith("FlowMatch") or bool(options.get("use_flow_sigmas"))
-    _check_options(path, name, flow, options)
+    _check_options(str(path), name, flow, options)
     fallback = "flow_prediction" if name.startswith("FlowMatch") else "epsilon"
     prediction = PREDICTED[options.get("prediction_type", fallback)]
     return NoiseSchedule(SOLVER_OF[name], flow, prediction, options, explicit_sigmas, mu)
+
+
+def other_schedule(
+    schedule: NoiseSchedule, name: str | None, changes: Mapping[str, Any]
+) -> NoiseSchedule:
+    """What another scheduler of diffusers makes of a checkpoint's config, or this one of changes.
+
+    As `NAME.from_config(pipeline.scheduler.config, **changes)`. Raises `PlanError` for a class that
+    steps another kind of model, and for options that it has not or that nobody here knows.
+    """
+    if name is None and not changes:
+        return schedule
+    name = name or str(schedule.options["_class_name"])
+    fits = [each for each in SOLVER_OF if each.startswith("FlowMatch") == schedule.flow]
+    if name not in fits and name != schedule.options["_class_name"]:
+        kind = "a rectified flow" if schedule.flow else "no rectified flow"
+        raise PlanError(f"scheduler {shown(name)}: this model is {kind}; use {', '.join(fits)}")
+    known = _parameters(name)
+    for option, value in changes.items():
+        if option not in known or option == "prediction_type":
+            given = f"{shown(option)} = {shown(value)}"
+            raise PlanError(f"scheduler_options {given}: {name} has {', '.join(sorted(known))}")
+    options = {**schedule.options, **changes, "_class_name": name}
+    if name.startswith("FlowMatch") and "flow_shift" in options:
+        options["shift"] = options.pop("flow_shift")
+    where = "scheduler_options"
+    try:
+        parse(SchedulerConfig, changes, Path(where))
+        _check_options(where, name, schedule.flow, options)
+    except ModelError as error:
+        raise PlanError(str(error)) from None
+    return replace(schedule, solver=SOLVER_OF[name], options=options)
+
+
+def _parameters(name: str) -> set[str]:
+    """The options that a class of diffusers takes, but for what its network predicts."""
+    import inspect
+
+    import diffusers
+
+    kind = getattr(diffusers, name)
+    return set(inspect.signature(kind.__init__).parameters) - {"self", "prediction_type"}
 
 
 def _class_name(folder: Path, options: Mapping[str, Any]) -> str:
@@ -87,14 +133,15 @@ def _class_name(folder: Path, options: Mapping[str, Any]) -> str:
     return str((named and named[-1]) or options.get("_class_name", ""))
 
 
-def _check_options(path: Path, name: str, flow: bool, options: Mapping[str, Any]) -> None:
+def _check_options(path: str, name: str, flow: bool, options: Mapping[str, Any]) -> None:
     for option, allowed in ALLOWED.items():
         if option in options and options[option] not in allowed:
             known = " or ".join(json.dumps(value) for value in allowed)
             raise ModelError(f"{path}: {option} is {options[option]!r}; Frieze knows {known}")
     if name == "PNDMScheduler" and not options.get("skip_prk_steps", False):
         raise ModelError(f"{path}: skip_prk_steps is false; Frieze knows true")
-    if name == "DDIMScheduler" and options.get("clip_sample", True):
+    clips = {"DDIMScheduler": True, "LCMScheduler": False}  # unless the config says otherwise
+    if name in clips and options.get("clip_sample", clips[name]):
         raise ModelError(f"{path}: clip_sample is true, which is for pixels; Frieze knows false")
     if options.get("algorithm_type") == "sde-dpmsolver++" and options.get("solver_order", 2) > 2:
         raise ModelError(f"{path}: sde-dpmsolver++ of order 3; solver_order 1 or 2 works")

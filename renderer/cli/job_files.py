@@ -59,6 +59,7 @@ def files_of(spec: RenderSpec, preset: str | None = None) -> list[tuple[str, str
     named += [("--edit", each.mask) for each in spec.edit]
     named += [("--lora", str(each.path)) for each in spec.lora]
     named += [("--lora-2", str(each.path)) for each in spec.lora_2]
+    named += [("--stages", str(each.path)) for s in spec.stages or () for each in s.loras]
     if spec.model not in SHIPPED and (os.path.exists(spec.model) or spec.model.startswith(".")):
         named.append(("--model", spec.model))
     return [(flag, name) for flag, name in named if name]

@@ -156,7 +156,7 @@ def print_plan(
         plan = replace(plan, kind_name=kind)
     is_costed = is_costed or kind is not None or plan.changes_network
     # What is encoded to be enlarged again may cost more than all else, which is to be told.
-    is_counted = json or plan.is_estimated or spec.lora or spec.lora_2 or plan.num_encoded
+    is_counted = json or plan.is_estimated or spec.loras or plan.num_encoded
     ample = None if is_counted else memory_check.ample(plan)
     if is_costed or ample is None:
         _compare_weights(plan)  # quicker than counting

@@ -17,6 +17,7 @@ from ..outputs.targets import Targets
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.schedule_table import sampler
 from ..spec.render_spec import RenderSpec
+from ..spec.stage_spec import StageSpec
 
 FULL_DIGEST = 256 * 2**20
 
@@ -32,6 +33,12 @@ TEXTS = frozenset({".txt", ".model", ".jinja"})
 
 # What identities of earlier stores do not have.
 ADDED = frozenset({"texts"})
+
+
+# What every store names of a stage.
+STAGE_FIELDS = frozenset(
+    {"scale", "start", "steps", "shift", "enlarge", "prompt", "guidance_scale"},
+)
 
 
 FILES = frozenset({"lora", "lora_2", "decoder", "init", "upscale", "image", "mask", "edit"})
@@ -60,7 +67,22 @@ def identity(plan: CanvasPlan, like: Mapping[str, Any] | None = None) -> dict[st
     """
     about = _identity(plan)
     added_later = set() if like is None else ADDED - like.keys()
+    known = {} if like is None else like.get("picture") or {}
+    about["picture"]["stages"] = _stages(about["picture"]["stages"], known.get("stages"))
     return {name: value for name, value in about.items() if name not in added_later}
+
+
+def _stages(stages: Any, known: Any) -> Any:
+    """Fields of stages that decide pixels; those that came later where they say something.
+
+    Files count by what is in them. `known` are those of a store that does or does not name them.
+    """
+    plain = StageSpec().model_dump(mode="json")
+    named = STAGE_FIELDS.union(*(stage.keys() for stage in known or ()))
+    return stages and [
+        {name: value for name, value in stage.items() if name in named or value != plain[name]}
+        for stage in ({n: v for n, v in each.items() if n not in FILES} for each in stages)
+    ]
 
 
 def _identity(plan: CanvasPlan) -> dict[str, Any]:
@@ -71,6 +93,7 @@ def _identity(plan: CanvasPlan) -> dict[str, Any]:
         "version": metadata.version("frieze"),
         "loras": lora.identity(plan.spec.lora),
         "loras_2": lora.identity(plan.spec.lora_2),
+        **({"stage_loras": _stage_loras(plan)} if plan.spec.has_stage_loras else {}),
         **({} if plan.decoder is None else {"decoder": decoder_digest(Path(plan.decoder.folder))}),
         **({} if plan.detected is None else {"detected": list(plan.detected)}),
         **({} if plan.inpaint is None else {"outside": "stays"}),
@@ -85,6 +108,10 @@ def _identity(plan: CanvasPlan) -> dict[str, Any]:
             for stage in plan.stages
         ],
     }
+
+
+def _stage_loras(plan: CanvasPlan) -> list[list[list[dict[str, Any]]]]:
+    return [[lora.identity(each) for each in stage.loras] for stage in plan.stages]
 
 
 def _picture(spec: RenderSpec) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ..checkpoints.decoder import OWN
 from ..checkpoints.shipped import SHIPPED
 from ..errors import SpecError
 from ..spec.render_spec import RenderSpec
+from ..spec.stage_spec import StageSpec
 
 # Of an address in a store these are this machine's own, whoever wrote it.
 HERE = (None, "auto", "local")
@@ -28,6 +29,7 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
     changes: dict[str, Any] = {
         "lora": tuple(each.absolute() for each in spec.lora),
         "lora_2": tuple(each.absolute() for each in spec.lora_2),
+        "stages": spec.stages and tuple(map(_whole_stage, spec.stages)),
         "decoder": spec.decoder if spec.decoder in (None, OWN) else _whole(spec.decoder),
         "init": None if spec.init is None else _whole(spec.init),
         "upscale": None if spec.upscale is None else _whole(spec.upscale),
@@ -38,6 +40,12 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
     if spec.model not in SHIPPED and model.is_dir():
         changes["model"] = str(model.absolute())
     return spec.model_copy(update=changes)
+
+
+def _whole_stage(stage: StageSpec) -> StageSpec:
+    own = {"lora": stage.lora, "lora_2": stage.lora_2}
+    whole = {n: loras and tuple(x.absolute() for x in loras) for n, loras in own.items()}
+    return stage.model_copy(update=whole)
 
 
 def _whole(name: str) -> str:

@@ -59,7 +59,7 @@ def _latents(plan: CanvasPlan, index: int) -> LatentArray:
     stage = plan.stages[index]
     canvas = stage.canvas
     guide = plan.method.guide if plan.is_guided(index) else None
-    num_memory = solver(plan.facts.schedule).num_history + (guide.num_memory if guide else 0)
+    num_memory = solver(stage.schedule).num_history + (guide.num_memory if guide else 0)
     channels = plan.facts.latent.channels * (1 + num_memory)
     shape = (NUM_SLOTS, channels, canvas.frames, canvas.height, canvas.width)
     return LatentArray(name=str(index), shape=shape, chunk_rows=stage.align)

@@ -24,7 +24,7 @@ def stages_of(spec: RenderSpec, default: tuple[Stage, ...]) -> tuple[Stage, ...]
     """The spec's own cascade where it states one, else the recipe's."""
     if spec.stages is None:
         return default
-    return tuple(Stage(**stage.model_dump()) for stage in spec.stages)
+    return tuple(Stage(**dict(stage)) for stage in spec.stages)
 
 
 def redrawing(spec: RenderSpec, size: tuple[int, int], facts: ModelFacts) -> tuple[StageSpec, ...]:

@@ -7,9 +7,9 @@ Shape suffixes: S tokens, F frequencies of one axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..models.positions import AbsolutePolicy, PositionPolicy, RotaryAxis, trained
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from frieze.kernels.decay import Decay
 
     from ..checkpoints.facts import ModelFacts
-    from ..sampling.noise_levels import NoiseLevel, Spacing
-    from ..spec.stage_spec import Enlargement
+    from ..sampling.noise_levels import NoiseLevel
+    from ..spec.lora_refs import LoraRef
+    from ..spec.stage_spec import Enlargement, Spacing
     from .guides import Guide
     from .method_options import SizeTold
     from .skip_filter import FreeU
@@ -35,10 +36,10 @@ class Stage:
 
     `enlarge` says in which space the stage before is enlarged: `pixels` (decoded, bicubic,
     encoded again) keeps edges clean; `latents` spares the decoder, and `latents_linear` is the
-    same by linear interpolation. `prompt` and `guidance_scale` are the stage's own, None the
-    picture's; so is what it attends to (spec/attend.py). `spacing` are the times of flow's steps
-    before the shift: the checkpoint's, or `even`, which leaves out both ends' neighbours: 1,
-    1 - 1/n, ... 1/n.
+    same by linear interpolation. `prompt`, the guidance scales, the scheduler and the LoRAs are the
+    stage's own, None the picture's; so is what it attends to (spec/attend.py); `scheduler_options`
+    change the picture's. `spacing` are the times of flow's steps before the shift: the
+    checkpoint's, or `even`, which leaves out both ends' neighbours: 1, 1 - 1/n, ... 1/n.
     """
 
     scale: float = 1.0
@@ -48,7 +49,12 @@ class Stage:
     enlarge: Enlargement = "pixels"
     prompt: str | None = None
     guidance_scale: float | None = None
+    true_cfg_scale: float | None = None
     spacing: Spacing = "checkpoint"
+    scheduler: str | None = None
+    scheduler_options: Mapping[str, Any] = field(default_factory=dict)
+    lora: tuple[LoraRef, ...] | None = None
+    lora_2: tuple[LoraRef, ...] | None = None
     attend: str | None = None
 
 

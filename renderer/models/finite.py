@@ -65,7 +65,7 @@ def remedy(spec: RenderSpec) -> str:
     told = [f"{name} {scale:g}" for name, scale in scales.items() if scale is not None]
     weaker = f"a smaller {' and '.join(told)}" if told else "a smaller guidance scale"
     wider = "dtype float32, " if spec.dtype == "bfloat16" else ""
-    loras = " or weaker LoRAs" if spec.lora or spec.lora_2 else ""
+    loras = " or weaker LoRAs" if spec.loras else ""
     return f"{wider}{weaker}{loras} may work"
 
 

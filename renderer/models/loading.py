@@ -23,7 +23,7 @@ from ..checkpoints.configs import Upcast, index_of, read
 from ..checkpoints.weight_files import check_part, check_parts
 from ..errors import ModelError
 from ..files.library_errors import as_model_error
-from . import finite, lora_loading, meta_models, quantization, truncation
+from . import applied_loras, finite, lora_loading, meta_models, quantization, truncation
 from .imports import uncollected
 
 if TYPE_CHECKING:
@@ -159,21 +159,23 @@ def add_loras(
 
     A `second` denoiser has files of its own. They are added to the weights, which costs a step
     nothing; quantised and float8 weights, which would lose them in rounding, keep them beside.
+    Those of stages are looked at, and applied when these begin (applied_loras.py).
     Raises `ModelError` for a file that does not fit, or of which anything would be left out.
     """
-    loras = spec.lora_2 if second else spec.lora
-    if not loras:
+    own, every = (spec.lora_2, spec.loras_2) if second else (spec.lora, spec.loras_1)
+    if not every:
         return
-    lora.check(loras, facts)
+    lora.check(every, facts)
     quiet()
     if meta_models.wanted():
-        lora_loading.check(denoiser, pipeline_class, loras, Path(facts.folder))
+        lora_loading.check(denoiser, pipeline_class, every, Path(facts.folder))
         return
-    with quantization.as_computed(denoiser):
-        added = lora_loading.add_to_denoiser(denoiser, pipeline_class, loras)
-    if added and not spec.storage_dtype and not quantization.is_quantized(denoiser):
-        denoiser.fuse_lora()
-        denoiser.unload_lora()
+    fused = not spec.storage_dtype and not quantization.is_quantized(denoiser)
+    here = applied_loras.AppliedLoras(denoiser, pipeline_class, second, fused)
+    if spec.has_stage_loras:
+        here.keep(every)
+        applied_loras.note(here)
+    here.apply(own)
 
 
 def variant_option(folder: Path, model: Path, variant: str | None) -> dict[str, str]:

@@ -70,6 +70,21 @@ def check(denoiser: Any, pipeline_class: Any, loras: Sequence[LoraRef], folder: 
         weight_differences.named(denoiser, each.path, left)
 
 
+def changed_weights(denoiser: Any, pipeline_class: Any, loras: Sequence[LoraRef]) -> set[str]:
+    """The names of a denoiser's parameters that files change; raises `ModelError`."""
+    modules = dict(denoiser.named_modules())
+    _, part = _denoiser_of(pipeline_class)
+    found: set[str] = set()
+    for each in loras:
+        state, left = converted(each.path, pipeline_class, getattr(denoiser, "config", None))
+        factors = (key for key in state if key.startswith(f"{part}.") and ".lora_" in key)
+        names = {key.removeprefix(f"{part}.").rpartition(".lora_")[0] for key in factors}
+        for name in names & modules.keys():
+            found |= {f"{name}.{own}" for own, _ in modules[name].named_parameters(recurse=False)}
+        found |= weight_differences.named(denoiser, each.path, left).keys()
+    return found
+
+
 def _denoiser_of(pipeline_class: Any) -> tuple[Any, str]:
     """The names of a pipeline's parts, and of that which draws."""
     modules, _ = pipeline_class._get_signature_keys(pipeline_class)

@@ -79,7 +79,7 @@ def build(kind: Any, folder: Path, spec: RenderSpec, dtype: torch.dtype, denoise
         quantization.store_as(module, spec.storage_dtype, compute=dtype)
         size = weight_bytes(module)
     if denoiser and (spec.quantization or spec.storage_dtype):  # LoRAs stay beside the weights
-        loras = spec.lora_2 if folder.name == "transformer_2" else spec.lora
+        loras = spec.loras_2 if folder.name == "transformer_2" else spec.loras_1
         size += sum(each.path.stat().st_size for each in loras)
     parts.append(Skeleton(folder.name, module, size, shapes, cast))
     return module.eval().requires_grad_(False)

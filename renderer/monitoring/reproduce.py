@@ -53,6 +53,8 @@ def placeless(spec: Mapping[str, Any]) -> dict[str, Any]:
             value = FILES[name]
         if value:
             found[name] = value
+    if stages := spec.get("stages"):
+        found["stages"] = [{k: _told(k, v) for k, v in stage.items()} for stage in stages]
     return found
 
 
@@ -96,9 +98,14 @@ def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> tupl
     return " ".join(shlex.quote(word) for word in words), _preset(stages or [])
 
 
+def _told(field: str, value: Any) -> Any:
+    """A field of a stage, its files without where they lie."""
+    return [_placeless(field, each) for each in value] if field in FILES and value else value
+
+
 def _preset(stages: Sequence[Mapping[str, Any]]) -> str:
     """A cascade as YAML, of which each line here is JSON too."""
     plain = StageSpec().model_dump(mode="json")
-    kept = [{k: v for k, v in stage.items() if v != plain.get(k)} for stage in stages]
+    kept = [{k: _told(k, v) for k, v in s.items() if v != plain.get(k)} for s in stages]
     lines = [f"  - {json.dumps(stage)}" for stage in kept]
     return "\n".join(["stages:", *lines]) if lines else ""

@@ -153,6 +153,11 @@ class CanvasPlan:
         return sum(stage.num_steps for stage in self.stages)
 
     @property
+    def num_halves(self) -> int:
+        """Prompts that are encoded for each text: a negative one too where a stage follows it."""
+        return max(stage.guidance.num_halves for stage in self.stages)
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of the weights' files that are loaded: of an upscale no denoiser's."""
         sizes = self.facts.cost.weight_bytes
@@ -302,7 +307,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         f"model     {plan.facts.family}, trained at {plan.facts.training_size} px "
         f"({plan.facts.folder})",
         *([method] if plan.num_steps else ()),
-        *(f"lora      {line}" for line in lora.summary(spec.lora + spec.lora_2)),
+        *(f"lora      {line}" for line in lora.summary(spec.loras)),
         *([f"redraws   {plan.inpaint}"] if plan.inpaint else ()),
         *(f"edit      {each.mask}: {each.prompt}{_from(spec)}" for each in spec.edit),
         *_redrawn(plan),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checkpoints import lora
 from ..checkpoints.facts import ModelFacts
 from ..errors import ModelError, PlanError
 from ..extrapolation.guides import Detail, Flow, Resolution, View
@@ -199,27 +200,43 @@ def check_guidance(spec: RenderSpec, facts: ModelFacts) -> None:
         )
 
 
-def check_stage_guidance(scale: float | None, spec: RenderSpec, facts: ModelFacts) -> None:
-    """A stage's own guidance scale evaluates as many prompts as the render does."""
-    if scale is None:
+def check_stage_guidance(own: Mapping[str, float], spec: RenderSpec, facts: ModelFacts) -> None:
+    """A stage's own guidance scales are the model's; two ranks evaluate a prompt each."""
+    if not own:
         return
-    check_guidance(spec.model_copy(update={"guidance_scale": scale}), facts)
-    own, whole = (guidance_scales(spec, facts, at).num_halves for at in (scale, None))
-    if own != whole:
+    # What an unguided stage does not follow, others may.
+    followed = guidance_scales(spec, facts, own).num_halves
+    kept = {} if followed == 2 else {"negative_prompt": None}
+    check_guidance(spec.model_copy(update={**own, **kept}), facts)
+    whole = guidance_scales(spec, facts).num_halves
+    if spec.guidance_ranks > 1 and followed != whole:
+        (name, scale), *_ = own.items()
         raise PlanError(
-            f"a stage with guidance_scale {scale:g} evaluates {own} prompts and the render "
-            f"{whole}; keep both above 1, or neither"
+            f"a stage with {name} {scale:g} evaluates {followed} prompts and the render {whole}, "
+            f"and guidance_ranks is {spec.guidance_ranks}; use 1"
         )
 
 
 def check_experts(spec: RenderSpec, facts: ModelFacts) -> None:
     """What is given for a second expert has one to go to."""
     for name in ("guidance_scale_2", "lora_2"):
-        given = getattr(spec, name)
+        given = spec.loras_2 if name == "lora_2" else getattr(spec, name)
         if given not in (None, ()) and not facts.num_experts > 1:
             shown = f"{given:g}" if isinstance(given, float) else " ".join(map(str, given))
             raise PlanError(
                 f"{name} {shown}: {facts.pipeline} here has one expert; use {name[:-2]}"
+            )
+
+
+def check_stage_loras(spec: RenderSpec) -> None:
+    """Prompts are encoded once for all stages: by encoders that no stage's LoRAs change."""
+    if not spec.has_stage_loras:
+        return
+    for each in spec.loras:
+        if any(key.startswith(("text_encoder", "lora_te")) for key in lora.shapes(each.path)):
+            raise PlanError(
+                f"{each.path} changes a text encoder, and prompts are encoded once for all stages, "
+                "some of which have another lora; a LoRA without text encoders works"
             )
 
 

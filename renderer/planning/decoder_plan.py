@@ -231,6 +231,7 @@ def encoding(size: tuple[int, int], spec: RenderSpec, facts: ModelFacts, mesh: M
         enlarge="pixels",
         prompt="",
         guidance=Guidance(),
+        schedule=facts.schedule,
     )
 
 

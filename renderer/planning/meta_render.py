@@ -79,7 +79,6 @@ class MetaRender:
         self.kind, self.results = device_type(spec.device), MetaResults()
         self.model, self.parts = skeleton(facts, spec)
         hook_method(self.model, method)
-        self.solver = solvers.solver(facts.schedule)
         needs_image = facts.takes_image and not facts.image_optional
         self.animates = needs_image or spec.image is not None
 
@@ -107,7 +106,8 @@ class MetaRender:
                 x, history, halves = self.state(stage, band)
                 edits = [self._text() for _ in stage.edits]
                 told = RegionalPrompts(stage.prompts, _shares(stage))
-            index = min(self.solver.num_history, stage.num_steps - 1)
+            solver = solvers.solver(stage.schedule)
+            index = min(solver.num_history, stage.num_steps - 1)
             level = stage.levels[index]
             turned = self._turned(BandPlace(band, stage.canvas, self.positions))
 
@@ -123,16 +123,16 @@ class MetaRender:
                         band_mode(comms, stage.bands, canvas=stage.canvas, modifier=modifier),
                         free_u(self.method.skips, comms.world, stage.bands),
                     ):
-                        each = self.model.denoised(x, level, tensors, where, self.guidance)
+                        each = self.model.denoised(x, level, tensors, where, stage.guidance)
                     clean.append(each)
                 if pair.size > 1:
                     clean = pair.all_gather(clean[0])
                 if len(clean) == 1:
                     return clean[0]
-                return self.model.guided(x, level, clean[0], clean[1], self.guidance)
+                return self.model.guided(x, level, clean[0], clean[1], stage.guidance)
 
-            draw = (lambda: torch.empty_like(x)) if self.solver.needs_noise else None
-            self.solver.step(index, stage.levels, x, x0(), history, draw)
+            draw = (lambda: torch.empty_like(x)) if solver.needs_noise else None
+            solver.step(index, stage.levels, x, x0(), history, draw)
 
     def _turned(self, place: BandPlace) -> AttentionModifier | None:
         """What turns the keys of a canvas, if the method does."""
@@ -167,9 +167,10 @@ class MetaRender:
         canvas = stage.canvas
         shape = (1, self.facts.latent.channels, canvas.frames, band.rows, canvas.width)
         x = torch.empty(shape, device=META)
-        history = tuple(torch.empty_like(x) for _ in range(self.solver.num_history))
+        num_history = solvers.solver(stage.schedule).num_history
+        history = tuple(torch.empty_like(x) for _ in range(num_history))
         image = {name: torch.empty_like(x) for name, x in self._image(stage, band).items()}
-        halves = [self._text() for _ in range(self.guidance.num_halves)]
+        halves = [self._text() for _ in range(stage.guidance.num_halves)]
         return x, history, [half | image for half in halves]
 
     def _text(self) -> dict[str, Tensor]:
@@ -213,10 +214,10 @@ _SKELETONS: dict[tuple[Any, ...], tuple[Model, list[Skeleton]]] = {}
 def skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton]]:
     """The model and its parts, the last one asked for at hand."""
     weights = (spec.dtype, spec.variant, spec.quantization, spec.storage_dtype)
-    loras = (each.path for each in spec.lora + spec.lora_2)
+    loras = (each.path for each in spec.loras)
     files = [*Path(facts.folder).glob("*/config.json"), *loras]
     times = tuple((file, file.stat().st_mtime_ns) for file in sorted(files))
-    key = (facts.family, facts.folder, spec.lora, spec.lora_2, *weights, times)
+    key = (facts.family, facts.folder, spec.lora, spec.lora_2, spec.loras, *weights, times)
     found = _SKELETONS.get(key)
     if found is None:
         loading.libraries(facts)

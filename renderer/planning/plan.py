@@ -16,6 +16,7 @@ from ..checkpoints import lora
 from ..checkpoints.checkpoint import describe
 from ..checkpoints.decoder import PIXELS_A_TOKEN, DecoderFacts
 from ..checkpoints.facts import LatentSpec, ModelFacts
+from ..checkpoints.scheduler_config import other_schedule
 from ..errors import PlanError
 from ..extrapolation.cascade import redrawing
 from ..extrapolation.guides import HELD_BY, held_by
@@ -31,7 +32,7 @@ from ..spec.render_spec import RenderSpec
 from . import checks, decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
 from .guidance_scales import guidance_scales
-from .stage_plan import StagePlan, stage_bands
+from .stage_plan import StagePlan, stage_bands, stage_loras, stage_schedule
 
 BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
 
@@ -98,6 +99,8 @@ def _made(
     decoder_plan.check_given(spec)
     if decoder is not None and not spec.denoises:
         return _upscaled(spec, facts, decoder, block, sources)
+    schedule = other_schedule(facts.schedule, spec.scheduler, spec.scheduler_options)
+    facts = replace(facts, schedule=schedule)
     asked, given = spec, _given(spec, sources)
     spec = decoder_plan.drawn(spec, facts, given.size) if given else decoder_plan.drawn(spec, facts)
     if given is not None:
@@ -108,14 +111,15 @@ def _made(
         method = replace(method, guide=held_by(spec.guide or HELD_BY, spec.creativity or 0.0))
     checks.check_method(spec, facts, method)
     method = _tiled(_attending(method, spec, facts), spec, facts)
-    if method.solver == "euler":
+    if method.solver == "euler" and spec.scheduler is None:
         facts = replace(facts, schedule=facts.schedule.by_euler())
     grids = [_grid(index, method, spec, facts) for index in range(len(method.stages))]
     unit = grids[-1].unit
     checks.check_sides(unit, spec, facts)
     checks.check_model(spec, facts)
     checks.check_variant(spec, facts)
-    lora.check(spec.lora + spec.lora_2, facts)
+    lora.check(spec.loras, facts)
+    checks.check_stage_loras(spec)
     checks.check_guidance(spec, facts)
     checks.check_experts(spec, facts)
     guidance = guidance_scales(spec, facts)
@@ -357,12 +361,22 @@ def _stage(
     shares = cut(height, spec.workers, align=align)
     bands = stage_bands(shares, mesh)
     levels = grid.levels or _levels(index, stage, spec, facts, canvas)
-    prompt = spec.prompt if stage.prompt is None else stage.prompt
-    checks.check_stage_guidance(stage.guidance_scale, spec, facts)
-    scales = guidance_scales(spec, facts, stage.guidance_scale)
-    edits = spec.edit if index + 1 >= spec.edit_stage else ()
+    own = {name: getattr(stage, name) for name in ("guidance_scale", "true_cfg_scale")}
+    own = {name: scale for name, scale in own.items() if scale is not None}
+    checks.check_stage_guidance(own, spec, facts)
     return StagePlan(
-        canvas, bands, shares, align, levels, stage.start, stage.enlarge, prompt, scales, edits
+        canvas,
+        bands,
+        shares,
+        align,
+        levels,
+        stage.start,
+        stage.enlarge,
+        prompt=spec.prompt if stage.prompt is None else stage.prompt,
+        guidance=guidance_scales(spec, facts, own),
+        schedule=stage_schedule(stage, facts),
+        loras=stage_loras(stage, spec),
+        edits=spec.edit if index + 1 >= spec.edit_stage else (),
     )
 
 
@@ -370,7 +384,7 @@ def _levels(index: int, stage: Stage, spec: RenderSpec, facts: ModelFacts, canva
     redrawn = spec.strength if index == 0 and spec.init is not None else 1.0
     patch = facts.latent.patch
     return table(
-        facts.schedule,
+        stage_schedule(stage, facts),
         stage.steps or spec.num_inference_steps,
         tokens=canvas.frames * (canvas.height // patch) * (canvas.width // patch),
         training_tokens=facts.training_tokens,

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 
 from frieze.cluster.layout import Band, Canvas, Mesh
 
+from ..checkpoints.facts import ModelFacts
+from ..checkpoints.scheduler_config import other_schedule
+from ..extrapolation.method import Stage
 from ..models.family import Guidance
-from ..sampling.noise_levels import NoiseLevel, Table
+from ..sampling.noise_levels import NoiseLevel, NoiseSchedule, Table
 from ..spec.edits import Edit
+from ..spec.lora_refs import LoraRef
+from ..spec.render_spec import RenderSpec
+
+# The files of a denoiser, and of a second one.
+Loras = tuple[tuple[LoraRef, ...], tuple[LoraRef, ...]]
 
 
 def stage_bands(shares: Sequence[Band], mesh: Mesh) -> tuple[Band, ...]:
@@ -18,12 +26,24 @@ def stage_bands(shares: Sequence[Band], mesh: Mesh) -> tuple[Band, ...]:
     return tuple(Band(pair[0].start, pair[-1].stop) for pair in pairs)
 
 
+def stage_schedule(stage: Stage, facts: ModelFacts) -> NoiseSchedule:
+    """A stage's own scheduler, or the picture's."""
+    return other_schedule(facts.schedule, stage.scheduler, stage.scheduler_options)
+
+
+def stage_loras(stage: Stage, spec: RenderSpec) -> Loras:
+    """A stage's own LoRAs, or the picture's."""
+    first = spec.lora if stage.lora is None else stage.lora
+    return first, spec.lora_2 if stage.lora_2 is None else stage.lora_2
+
+
 @dataclass(frozen=True)
 class StagePlan:
     """One stage: its canvas in latent cells, who draws which rows, and its noise levels.
 
     `shares` are the rows that each worker keeps, saves and decodes; `bands` those that it
     denoises: the same, unless two workers draw one band for two prompts, and keep half of it each.
+    `schedule` is what its levels and its steps are of, `loras` those that draw it.
     """
 
     canvas: Canvas
@@ -35,6 +55,8 @@ class StagePlan:
     enlarge: str
     prompt: str
     guidance: Guidance
+    schedule: NoiseSchedule
+    loras: Loras = ((), ())
     # What is drawn otherwise in parts of it, each behind the masks of the store in this order.
     edits: tuple[Edit, ...] = ()
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
-
-
-# Times of a flow's steps before the shift: the checkpoint's, or 1, 1 - 1/n, ... 1/n.
-Spacing = Literal["checkpoint", "even"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from typing import Any
 
 from ..errors import ModelError, PlanError
 from ..files.library_errors import as_model_error
-from .noise_levels import SPACINGS, NoiseLevel, NoiseSchedule, Spacing, Table
+from ..spec.stage_spec import Spacing
+from .noise_levels import SPACINGS, NoiseLevel, NoiseSchedule, Table
 from .timestep_shift import alpha_for, even_sigmas, flow_sigmas
 
 # How galleries call the steps of each scheduler class; DPM-Solver's are called by their order.
@@ -27,6 +28,8 @@ CALLED = {
     "EulerAncestralDiscreteScheduler": "Euler a",
     "EulerDiscreteScheduler": "Euler",
     "FlowMatchEulerDiscreteScheduler": "Euler",
+    "FlowMatchLCMScheduler": "LCM",
+    "LCMScheduler": "LCM",
     "PNDMScheduler": "PLMS",
     "UniPCMultistepScheduler": "UniPC",
 }
@@ -108,6 +111,8 @@ def levels_from(
         return flow_levels(schedule, num_steps, alpha, start, times), 1.0
     if alpha is not None and not any(schedule.options.get(key) for key in SPACINGS):
         return flow_levels(schedule, num_steps, alpha, start), 1.0
+    if schedule.solver == "lcm" and alpha is None:  # of the steps it was distilled for
+        return stock_levels(schedule, num_steps, alpha, start)
     levels, scale = stock_levels(schedule, max(num_steps, round(num_steps / start)), alpha)
     return levels[-num_steps - 1 :], scale
 
@@ -151,6 +156,13 @@ def _check_request(
     most = int(schedule.options.get("num_train_timesteps", 1000) * start)
     if not schedule.flow and num_steps > most:
         raise PlanError(f"{num_steps} steps from {start:g} of the timesteps; at most {most} work")
+    if schedule.solver == "lcm" and not schedule.flow:
+        distilled = schedule.options.get("original_inference_steps", 50)
+        if num_steps > int(distilled * start):
+            raise PlanError(
+                f"{num_steps} steps of LCMScheduler from {start:g} of the timesteps, of which it "
+                f"was distilled for {distilled}; at most {int(distilled * start)} work"
+            )
 
 
 def _check_levels(schedule: NoiseSchedule, num_steps: int, levels: Sequence[NoiseLevel]) -> None:
@@ -191,7 +203,7 @@ def flow_levels(
         factor = (sigmas[0] - terminal) / (sigmas[0] - sigmas[-1])
         sigmas = [sigmas[0] - factor * (sigmas[0] - sigma) for sigma in sigmas]
     length = schedule.options.get("num_train_timesteps", 1000)
-    multistep = schedule.solver != "euler"
+    multistep = schedule.solver in ("dpm", "unipc")
     if multistep and sigmas[0] > 1 - 1e-6:
         # A multistep solver takes the logarithm of alpha.
         sigmas[0] -= 1e-6
@@ -205,19 +217,23 @@ def flow_levels(
 
 
 def stock_levels(
-    schedule: NoiseSchedule, num_steps: int, alpha: float | None
+    schedule: NoiseSchedule, num_steps: int, alpha: float | None, start: float = 1.0
 ) -> tuple[list[NoiseLevel], float]:
     """Levels and noise scale of diffusers' own scheduler, for all that is not a plain flow table.
+
+    `start` is the part of the timesteps that LCM chooses from.
 
     DDIM and PLMS go from each timestep to the next in the table. diffusers steps back by
     num_train_timesteps // N, which is the same wherever "leading" or an even N spaces them.
     """
-    scheduler = _stock_scheduler(schedule, num_steps, alpha)
+    scheduler = _stock_scheduler(schedule, num_steps, alpha, start)
     times = [float(t) for t in scheduler.timesteps]
     if not hasattr(scheduler, "sigmas"):
         distinct = list(dict.fromkeys(times))
         squares = [scheduler.alphas_cumprod[int(t)].item() for t in distinct]
-        squares.append(float(scheduler.final_alpha_cumprod))
+        # LCM's last step is to no noise, whatever its config says of the last level.
+        final = 1.0 if schedule.solver == "lcm" else float(scheduler.final_alpha_cumprod)
+        squares.append(final)
         pairs = zip([*distinct, 0.0], squares, strict=True)
         return [NoiseLevel(t, math.sqrt(a), math.sqrt(1 - a)) for t, a in pairs], 1.0
     sigmas = [float(s) for s in scheduler.sigmas]
@@ -230,7 +246,9 @@ def stock_levels(
     return levels, float(scheduler.init_noise_sigma) * levels[0].alpha if exploding else 1.0
 
 
-def _stock_scheduler(schedule: NoiseSchedule, num_steps: int, alpha: float | None) -> Any:
+def _stock_scheduler(
+    schedule: NoiseSchedule, num_steps: int, alpha: float | None, start: float
+) -> Any:
     import diffusers
 
     options, name = dict(schedule.options), schedule.options["_class_name"]
@@ -241,7 +259,9 @@ def _stock_scheduler(schedule: NoiseSchedule, num_steps: int, alpha: float | Non
             # Schedulers make arrays of tensors in a way that numpy 2 is about to forbid.
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             scheduler = getattr(diffusers, name).from_config(options)
-            if alpha is None:
+            if schedule.solver == "lcm" and alpha is None:
+                scheduler.set_timesteps(num_steps, strength=start)
+            elif alpha is None:
                 scheduler.set_timesteps(num_steps)
             else:
                 scheduler.set_shift(alpha)

@@ -102,6 +102,35 @@ def _ancestral(schedule: NoiseSchedule) -> Solver:
     return Solver(0, True, step)
 
 
+def _lcm(schedule: NoiseSchedule) -> Solver:
+    """Multistep consistency sampling: to x0, then fresh noise (LCM, arXiv 2310.04378, Algorithm 3).
+
+    x' = alpha' f + sigma' eps with f = c_skip x + c_out x0, whose boundary c_skip = 1 at t = 0:
+    c_skip = d^2 / (t^2 + d^2), c_out = t / sqrt(t^2 + d^2), d = 1/2, t ten times the timestep. Of
+    rectified flow f is x0.
+    """
+    scaling = 0.0 if schedule.flow else float(schedule.options.get("timestep_scaling", 10.0))
+
+    def step(
+        index: int,
+        levels: Sequence[NoiseLevel],
+        x: Tensor,
+        x0: Tensor,
+        history: History,
+        draw: Draw | None,
+    ) -> tuple[Tensor, History]:
+        here, there = levels[index], levels[index + 1]
+        if scaling:
+            t = here.timestep * scaling
+            x0 = t / math.hypot(t, 0.5) * x0 + 0.25 / (t**2 + 0.25) * x
+        if there.sigma == 0:
+            return there.alpha * x0, ()
+        assert draw is not None
+        return there.alpha * x0 + there.sigma * draw(), ()
+
+    return Solver(0, True, step)
+
+
 def _dpm(schedule: NoiseSchedule) -> Solver:
     """DPM-Solver++, multistep of order 1 to 3 (arXiv 2211.01095, Algorithm 2 and app. A)."""
     options = schedule.options
@@ -308,6 +337,7 @@ SOLVERS: Mapping[str, Callable[[NoiseSchedule], Solver]] = {
     "ancestral": _ancestral,
     "dpm": _dpm,
     "euler": _euler,
+    "lcm": _lcm,
     "plms": _plms,
     "unipc": _unipc,
 }

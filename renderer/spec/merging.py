@@ -15,6 +15,7 @@ from .values import ValuesError, from_json
 OPTIONS = (
     ("method_options", "--option", "margin=0.85"),
     ("strategy_options", "--strategy-option", "overlap=64"),
+    ("scheduler_options", "--scheduler-option", "timestep_spacing=trailing"),
 )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..errors import SpecError, shown
-from .render_spec import nearest
+from .field_errors import nearest
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -5,9 +5,8 @@ The CLI's flags and a preset's keys are this record's fields and nothing else.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,7 +19,8 @@ from pydantic import (
 
 from ..errors import SpecError, shown
 from .edits import Edit
-from .lora_refs import LoraText
+from .field_errors import explained
+from .lora_refs import LoraRef, LoraText
 from .place import Place
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
 from .stage_spec import CONFIG, LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, StageSpec
@@ -171,6 +171,16 @@ class RenderSpec(BaseModel):
     method_options: Annotated[dict[str, Any], IN_MODEL] = Field(
         default_factory=dict, description="NAME=VALUE of the method; repeatable; default: its own"
     )
+    scheduler: Annotated[str | None, Role("Model", came_later=True)] = Field(
+        default=None,
+        min_length=1,
+        description="diffusers' class that steps, as LCMScheduler; default: the checkpoint's",
+    )
+    scheduler_options: Annotated[dict[str, Any], Role("Model", came_later=True)] = Field(
+        default_factory=dict,
+        description="NAME=VALUE in the scheduler's config, as timestep_spacing=trailing; "
+        "repeatable; default: the checkpoint's",
+    )
     attend: Annotated[Attending | None, Role("Model", came_later=True)] = Field(
         default=None,
         description="what later stages attend to: full, pooled, shifted, windows, fused; by noise "
@@ -258,7 +268,7 @@ class RenderSpec(BaseModel):
         default=300.0, ge=LEAST_DPI, le=MOST_DPI, description="dots per inch written to the file"
     )
 
-    @field_validator("method_options", "strategy_options")
+    @field_validator("method_options", "strategy_options", "scheduler_options")
     @classmethod
     def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
         return dict(checked(options, any_number=True))
@@ -312,6 +322,29 @@ class RenderSpec(BaseModel):
         """The most workers that may draw at the same time."""
         return self.max_workers or self.workers
 
+    @property
+    def has_stage_loras(self) -> bool:
+        """Whether a stage has LoRAs of its own, or none where the picture has some."""
+        stages = self.stages or ()
+        return any(stage.lora is not None or stage.lora_2 is not None for stage in stages)
+
+    @property
+    def loras_1(self) -> tuple[LoraRef, ...]:
+        """All LoRAs of the denoiser, or of the first of two: the picture's, and those of stages."""
+        own = (ref for stage in self.stages or () for ref in stage.lora or ())
+        return tuple(dict.fromkeys((*self.lora, *own)))
+
+    @property
+    def loras_2(self) -> tuple[LoraRef, ...]:
+        """The same of the second of two."""
+        own = (ref for stage in self.stages or () for ref in stage.lora_2 or ())
+        return tuple(dict.fromkeys((*self.lora_2, *own)))
+
+    @property
+    def loras(self) -> tuple[LoraRef, ...]:
+        """All of them."""
+        return self.loras_1 + self.loras_2
+
     def picture(self) -> dict[str, Any]:
         """The fields that decide the picture's pixels, as JSON values."""
         roles = self.roles()
@@ -335,12 +368,15 @@ class RenderSpec(BaseModel):
         return {name: role(field) for name, field in cls.model_fields.items()}
 
 
+RECORDS: dict[str, type[BaseModel]] = {"stages": StageSpec, "edit": Edit}
+
+
 def parse(values: Mapping[str, Any]) -> RenderSpec:
     """RenderSpec from plain values; raises `SpecError` that names the field and what would work."""
     try:
         return RenderSpec.model_validate(dict(values))
     except ValidationError as error:
-        raise SpecError(_explain(error)) from None
+        raise SpecError(explained(error, RenderSpec, RECORDS)) from None
 
 
 def height_width(size: str, called: str = "size") -> dict[str, int]:
@@ -351,27 +387,3 @@ def height_width(size: str, called: str = "size") -> dict[str, int]:
             f"{called} {shown(size)} is not WIDTHxHEIGHT in pixels, for example 1024x768"
         )
     return {"width": int(found[1]), "height": int(found[2])}
-
-
-def nearest(word: object, known: Iterable[str]) -> str:
-    """The known word that is most like a mistyped one."""
-    return difflib.get_close_matches(str(word)[:100], list(known), n=1, cutoff=0.0)[0]
-
-
-_RECORDS: dict[str, type[BaseModel]] = {"stages": StageSpec, "edit": Edit}
-
-
-def _explain(error: ValidationError) -> str:
-    return "; ".join(_explain_one(dict(item)) for item in error.errors())
-
-
-def _explain_one(item: dict[str, Any]) -> str:
-    if isinstance(cause := item.get("ctx", {}).get("error"), SpecError):
-        return str(cause)  # of a value that says all itself
-    field = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        record = _RECORDS.get(str(item["loc"][0]), RenderSpec) if item["loc"][1:] else RenderSpec
-        known = list(record.model_fields)
-        return f"unknown field {shown(field)}; the nearest is {nearest(item['loc'][-1], known)!r}"
-    reason = item["msg"].removeprefix("Value error, ")
-    return f"{field} = {shown(item['input'])}: {reason}" if field else reason

@@ -57,6 +57,8 @@ def _placeless(name: str, value: Any) -> Any:
         return Path(str(value)).name
     if name in ("lora", "lora_2") and value:
         return [_placeless("model", file) for file in value]
+    if name == "stages" and value:
+        return [{n: _placeless(n, each) for n, each in stage.items()} for stage in value]
     if name in ("model", "lora") and str(value).startswith(("/", "~", ".")):
         return Path(str(value)).name
     return value

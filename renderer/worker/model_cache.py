@@ -13,16 +13,18 @@ from ..checkpoints.checkpoint import load_family
 from ..checkpoints.decoder import DecoderFacts
 from ..checkpoints.facts import ModelFacts
 from ..models import loading
+from ..models.applied_loras import AppliedLoras, applied
 from ..models.device import device_type
 from ..models.family import Model
 
 if TYPE_CHECKING:
     from ..autoencoders.infgen_network import InfGenDecoder
     from ..planning.canvas_plan import CanvasPlan
+    from ..planning.stage_plan import Loras
     from ..spec.render_spec import RenderSpec
 
 
-_LOADED: dict[tuple[str, ...], Model] = {}
+_LOADED: dict[tuple[str, ...], tuple[Model, list[AppliedLoras]]] = {}
 _DECODERS: dict[tuple[str, ...], InfGenDecoder] = {}
 
 
@@ -30,14 +32,39 @@ _LOADING = threading.Lock()
 
 
 def model(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Model:
-    """The model of a spec, loaded by whichever rank thread comes first; another one is let go."""
-    key = (facts.family, facts.folder, _choices(spec), str(device))
+    """The model of a spec, loaded by whichever rank thread comes first; another one is let go.
+
+    The picture's own LoRAs act on it, until a stage has others.
+    """
     with _LOADING:
-        if key not in _LOADED:
-            _LOADED.clear()
-            loading.libraries(facts)
-            _LOADED[key] = load_family(facts.family).load(facts, spec, device)
-        return _LOADED[key]
+        found, loras = _loaded(facts, spec, device)
+        for each in loras:
+            each.apply(spec.lora_2 if each.is_second else spec.lora)
+        return found
+
+
+def apply(loras: Loras, facts: ModelFacts, spec: RenderSpec, device: torch.device) -> None:
+    """Have these LoRAs act on the model of a spec, by whichever rank thread comes first.
+
+    No rank may be in a step meanwhile. The weights stay loaded.
+    """
+    if not spec.has_stage_loras:
+        return
+    with _LOADING:
+        for each in _loaded(facts, spec, device)[1]:
+            each.apply(loras[each.is_second])
+
+
+def _loaded(
+    facts: ModelFacts, spec: RenderSpec, device: torch.device
+) -> tuple[Model, list[AppliedLoras]]:
+    key = (facts.family, facts.folder, _choices(spec), str(device))
+    if key not in _LOADED:
+        _LOADED.clear()
+        loading.libraries(facts)
+        with applied() as loras:
+            _LOADED[key] = load_family(facts.family).load(facts, spec, device), loras
+    return _LOADED[key]
 
 
 def decoder(facts: DecoderFacts, spec: RenderSpec, device: torch.device) -> InfGenDecoder:
@@ -83,4 +110,5 @@ def peak_bytes(device: torch.device) -> int:
 def _choices(spec: RenderSpec) -> str:
     """What of a spec decides the loaded weights; the denoiser's are not where none is asked."""
     kept = (spec.quantization, spec.storage_dtype, spec.denoises)
-    return repr((spec.dtype, spec.variant, spec.lora, spec.lora_2, *kept))
+    loras = (spec.lora, spec.lora_2, *((spec.loras,) if spec.has_stage_loras else ()))
+    return repr((spec.dtype, spec.variant, *loras, *kept))

@@ -63,7 +63,7 @@ class Network:
         # How this stage's attention is changed, for each half of the guidance evaluated here.
         self.modifiers = tuple(
             MethodAttention(plan.method, plan.facts.training_tokens)
-            for _ in range(1 if pair else plan.guidance.num_halves)
+            for _ in range(1 if pair else self.stage.guidance.num_halves)
         )
 
     def predict(self, x_BCTHW: Tensor, index: int, grid: Grid) -> Tensor:
@@ -113,7 +113,8 @@ class Network:
         Parts of the canvas have prompts of their own, and no negative ones.
         """
         texts = [self.conditioning[prompt].halves[0] for prompt in self.edits.prompts]
-        negative = self.conditioning[self.stage.prompt].halves[1:]
+        num_halves = self.stage.guidance.num_halves
+        negative = self.conditioning[self.stage.prompt].halves[1:num_halves]
         halves = [
             (self.edits.joined(texts), self.edits.place(place, texts, grid.margin)),
             *((tensors, place) for tensors in negative),

@@ -63,7 +63,7 @@ def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioni
                 facts,
                 spec.model_copy(update={"prompt": prompt}),
                 device_of(spec),
-                plan.guidance.num_halves,
+                plan.num_halves,
                 image,
             )
         if not all(finite.is_finite(half.values()) for half in found.halves):

@@ -52,7 +52,7 @@ class Shard:
         self.store_path = store_path
         self.picture_path = picture_path
         self.device = model_cache.device_of(plan.spec)
-        self.solver = solver(plan.facts.schedule)
+        self.solver = solver(plan.stages[0].schedule)
         self.conditioning: dict[str, Conditioning] = {}
         self.stage_index = -1
         self.x_BCTHW = torch.empty(0)
@@ -299,6 +299,8 @@ class Shard:
     def _enter(self, stage_index: int) -> None:
         """Take up a stage: its noise from the start, no memory of steps, its first frame."""
         self.stage_index = stage_index
+        self.solver = solver(self._stage.schedule)
+        model_cache.apply(self._stage.loras, self.plan.facts, self.plan.spec, self.device)
         self._noise = Noise(self.plan, stage_index)
         latent, canvas = self.plan.facts.latent, self._stage.canvas
         shape = (1, latent.channels, canvas.frames, self._band.rows, canvas.width)

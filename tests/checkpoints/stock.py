@@ -82,6 +82,9 @@ def load(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
             path, _, weight = lora[0].partition("=")
             pipeline.load_lora_weights(path, adapter_name=field, **options)
             pipeline.set_adapters([field], [float(weight or 1)])
+    config = pipeline.scheduler.config
+    kind = getattr(diffusers, arguments.get("scheduler") or config["_class_name"])
+    pipeline.scheduler = kind.from_config(config, **arguments.get("scheduler_options", {}))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

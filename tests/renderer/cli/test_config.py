@@ -40,6 +40,11 @@ STAGE = st.fixed_dictionaries(
         "enlarge": st.sampled_from(["latents", "pixels"]),
         "prompt": TEXT,
         "guidance_scale": SCALE,
+        "true_cfg_scale": SCALE,
+        "spacing": st.sampled_from(["checkpoint", "even"]),
+        "scheduler": TEXT.filter(bool),
+        "scheduler_options": st.dictionaries(TEXT, PLAIN, max_size=2),
+        "lora": st.lists(st.just("a b.safetensors=0.5"), max_size=2),
     },
 )
 WORDS = TEXT.filter(bool)

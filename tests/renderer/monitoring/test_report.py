@@ -174,8 +174,13 @@ OTHER: dict[str, Any] = {
     "bits": 16,
     "strategy": "other",
     "strategy_options": {"overlap": 64},
+    "scheduler": "LCMScheduler",
+    "scheduler_options": {"timestep_spacing": "trailing", "shift_terminal": None},
     "attend": "full,pooled@0.3",
-    "stages": ({"scale": 0.5, "steps": 3}, {"prompt": NASTY}),
+    "stages": (
+        {"scale": 0.5, "steps": 3, "lora": ()},
+        {"prompt": NASTY, "lora": ("/a/b.safetensors=0.5",), "scheduler": "LCMScheduler"},
+    ),
 }
 TOLD: dict[str, Any] = {
     "lora": ["LORA=0.512345678", "LORA"],
@@ -186,6 +191,9 @@ TOLD: dict[str, Any] = {
     "mask": "MASK",
     "upscale": "PICTURE",
     "edit": [{"mask": "MASK", "prompt": "a=b"}],
+    "stages": RenderSpec(
+        stages=(OTHER["stages"][0], OTHER["stages"][1] | {"lora": ("LORA=0.5",)})
+    ).picture()["stages"],
 }
 
 

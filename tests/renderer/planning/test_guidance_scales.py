@@ -70,12 +70,14 @@ def test_the_scale_is_the_given_one_or_the_pipelines_and_1_without_guidance(
 
 def test_a_stage_has_its_own_scale() -> None:
     spec, known = asked(PLAIN)
-    check_stage_guidance(3.0, spec, known)
-    check_stage_guidance(None, spec, known)
-    assert guidance_scales(spec, known, 3.0).scale == 3.0
-    assert guidance_scales(spec, known, None) == guidance_scales(spec, known)
+    check_stage_guidance({"guidance_scale": 3.0}, spec, known)
+    check_stage_guidance({}, spec, known)
+    assert guidance_scales(spec, known, {"guidance_scale": 3.0}).scale == 3.0
+    assert guidance_scales(spec, known, {}) == guidance_scales(spec, known)
+    check_stage_guidance({"guidance_scale": 1.0}, spec, known)
+    paired = spec.model_copy(update={"guidance_ranks": 2})
     with pytest.raises(PlanError, match="guidance_scale 1 evaluates 1 prompts and the render 2"):
-        check_stage_guidance(1.0, spec, known)
+        check_stage_guidance({"guidance_scale": 1.0}, paired, known)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,15 @@ CASES: dict[str, tuple[Config, dict[str, Any]]] = {
     "Euler linspace": ({**SDXL_EULER, "timestep_spacing": "linspace"}, {}),
     "Euler to sigma_min": ({**SDXL_EULER, "final_sigmas_type": "sigma_min"}, {}),
     "SDXL-Turbo": (SDXL_TURBO, {}),
+    "LCM": (stable_diffusion("LCM", set_alpha_to_one=False), {}),
+    "LCM of 25 steps": (
+        stable_diffusion("LCM", original_inference_steps=25, prediction_type="v_prediction"),
+        {},
+    ),
+    "LCM flow": ({**SD3, "_class_name": "FlowMatchLCMScheduler"}, {}),
+    "LCM flow dynamic": ({**DYNAMIC, "_class_name": "FlowMatchLCMScheduler"}, EXPLICIT),
+    "SDXL-Lightning": ({**SDXL_EULER, "timestep_spacing": "trailing"}, {}),
+    "Hyper-SD": ({**SD15_PNDM, "_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}, {}),
     "DPM++ 2M karras": (DPM_KARRAS, {}),
     "DPM++ 2M karras to sigma_min": ({**DPM_KARRAS, "final_sigmas_type": "sigma_min"}, {}),
     # With order 3 diffusers' last step divides zero by zero.
@@ -154,7 +163,12 @@ def stock(config: Config, num_steps: int, explicit: bool) -> Tensor:
     return x.as_subclass(Tensor)
 
 
-STOCHASTIC = ("EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler")
+STOCHASTIC = (
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "FlowMatchLCMScheduler",
+    "LCMScheduler",
+)
 
 
 def run(schedule: NoiseSchedule, made: Table, x: Tensor, stop: int | None = None) -> Tensor:
@@ -192,7 +206,7 @@ def test_a_render_equals_diffusers(tmp_path: Path, name: str, num_steps: int) ->
     config, facts = CASES[name]
     if name == "Qwen-Image" and num_steps == 1:
         pytest.skip("diffusers divides by zero")
-    if name == "DDIM zero SNR" and num_steps == 3:
+    if name in ("DDIM zero SNR", "Hyper-SD") and num_steps == 3:
         pytest.skip("diffusers steps to a timestep and names the one before")
     schedule = schedule_of(tmp_path, config, **facts)
     expected = stock(config, num_steps, bool(facts))

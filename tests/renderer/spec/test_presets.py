@@ -160,11 +160,17 @@ def test_qwen_is_as_large_as_its_classes_are_documented_to_be(part: str) -> None
     assert listed.get("joint_attention_dim") != flux["joint_attention_dim"].default
 
 
-def test_a_stage_may_not_change_how_many_prompts_are_evaluated(folders: dict[str, Path]) -> None:
+def test_a_stage_may_change_how_many_prompts_are_evaluated_by_every_rank(
+    folders: dict[str, Path],
+) -> None:
     stages = [{"scale": 0.25, "guidance_scale": 1.0}, {"scale": 1.0}]
     sizes = {"height": 1024, "width": 1024, "method": "none", "method_options": {}}
     made = planned("flux-ultraimage", folders, **sizes, stages=stages)
     assert made.stages[0].guidance.num_halves == 1  # FLUX is told: it is one prompt anyway
     sdxl = configs_full.build("sdxl", folders["Qwen/Qwen-Image"].parent / "sdxl")
+    fields = {"model": str(sdxl), **sizes, "stages": stages, "address": "auto"}
+    made = plan(parse(fields))
+    assert [stage.guidance.num_halves for stage in made.stages] == [1, 2]
+    assert made.num_halves == 2
     with pytest.raises(PlanError, match=r"guidance_scale 1 evaluates 1 prompts and the render 2"):
-        plan(parse({"model": str(sdxl), **sizes, "stages": stages, "address": "auto"}))
+        plan(parse(fields | {"workers": 2, "guidance_ranks": 2}))
