@@ -78,11 +78,12 @@ def _stages(stages: Any, known: Any) -> Any:
     Files count by what is in them. `known` are those of a store that does or does not name them.
     """
     plain = StageSpec().model_dump(mode="json")
-    named = STAGE_FIELDS.union(*(stage.keys() for stage in known or ()))
-    return stages and [
-        {name: value for name, value in stage.items() if name in named or value != plain[name]}
-        for stage in ({n: v for n, v in each.items() if n not in FILES} for each in stages)
-    ]
+    found = []
+    for index, stage in enumerate(stages or ()):
+        named = STAGE_FIELDS.union(known[index] if known and index < len(known) else ())
+        own = {name: value for name, value in stage.items() if name not in FILES}
+        found.append({n: v for n, v in own.items() if n in named or v != plain[n]})
+    return found or stages
 
 
 def _identity(plan: CanvasPlan) -> dict[str, Any]:

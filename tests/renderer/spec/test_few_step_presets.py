@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ def planned(name: str, folder: Path, **changes: Any) -> CanvasPlan:
     model = folder / layout
     if not model.exists():
         checkpoints.build(layout, model)
+        if layout == "flux2":  # klein, as it is published
+            index = json.loads((model / "model_index.json").read_text())
+            (model / "model_index.json").write_text(json.dumps(index | {"is_distilled": True}))
     small = {"model": str(model), "height": 96, "width": 64, "dtype": "float32"}
     if "num_frames" in values:
         small["num_frames"] = 5
