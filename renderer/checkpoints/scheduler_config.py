@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import ModelError, PlanError, shown
 from ..sampling.noise_levels import SPACINGS, NoiseSchedule
+from ..sampling.schedule_table import options_of
 from .configs import SchedulerConfig, index_of, parse, read_json
 
 # Scheduler classes of diffusers, and the solver in sampling/solvers.py that steps as they do.
@@ -99,7 +100,7 @@ def other_schedule(
     if name not in fits and name != schedule.options["_class_name"]:
         kind = "a rectified flow" if schedule.flow else "no rectified flow"
         raise PlanError(f"scheduler {shown(name)}: this model is {kind}; use {', '.join(fits)}")
-    known = _parameters(name)
+    known = options_of(name)
     for option, value in changes.items():
         if option not in known or option == "prediction_type":
             given = f"{shown(option)} = {shown(value)}"
@@ -114,16 +115,6 @@ def other_schedule(
     except ModelError as error:
         raise PlanError(str(error)) from None
     return replace(schedule, solver=SOLVER_OF[name], options=options)
-
-
-def _parameters(name: str) -> set[str]:
-    """The options that a class of diffusers takes, but for what its network predicts."""
-    import inspect
-
-    import diffusers
-
-    kind = getattr(diffusers, name)
-    return set(inspect.signature(kind.__init__).parameters) - {"self", "prediction_type"}
 
 
 def _class_name(folder: Path, options: Mapping[str, Any]) -> str:

@@ -246,6 +246,16 @@ def stock_levels(
     return levels, float(scheduler.init_noise_sigma) * levels[0].alpha if exploding else 1.0
 
 
+def options_of(name: str) -> set[str]:
+    """The options that a scheduler class takes, but for what its network predicts."""
+    import inspect
+
+    import diffusers
+
+    kind = getattr(diffusers, name)
+    return set(inspect.signature(kind.__init__).parameters) - {"self", "prediction_type"}
+
+
 def _stock_scheduler(
     schedule: NoiseSchedule, num_steps: int, alpha: float | None, start: float
 ) -> Any:
