@@ -23,7 +23,7 @@ from ..checkpoints.configs import Upcast, index_of, read
 from ..checkpoints.weight_files import check_part, check_parts
 from ..errors import ModelError
 from ..files.library_errors import as_model_error
-from . import applied_loras, finite, lora_loading, meta_models, quantization, truncation
+from . import finite, lora_loading, meta_models, quantization, truncation
 from .imports import uncollected
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def add_loras(
 
     A `second` denoiser has files of its own. They are added to the weights, which costs a step
     nothing; quantised and float8 weights, which would lose them in rounding, keep them beside.
-    Those of stages are looked at, and applied when these begin (applied_loras.py).
+    Those of stages are looked at, and applied when these begin (`AppliedLoras`).
     Raises `ModelError` for a file that does not fit, or of which anything would be left out.
     """
     own, every = (spec.lora_2, spec.loras_2) if second else (spec.lora, spec.loras_1)
@@ -171,10 +171,10 @@ def add_loras(
         lora_loading.check(denoiser, pipeline_class, every, Path(facts.folder))
         return
     fused = not spec.storage_dtype and not quantization.is_quantized(denoiser)
-    here = applied_loras.AppliedLoras(denoiser, pipeline_class, second, fused)
+    here = lora_loading.AppliedLoras(denoiser, pipeline_class, second, fused)
     if spec.has_stage_loras:
         here.keep(every)
-        applied_loras.note(here)
+        lora_loading.note(here)
     here.apply(own)
 
 

@@ -32,7 +32,7 @@ from ..spec.render_spec import RenderSpec
 from . import checks, decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
 from .guidance_scales import guidance_scales
-from .stage_plan import StagePlan, stage_bands, stage_loras, stage_schedule
+from .stage_plan import StagePlan, stage_bands, stage_loras, stage_scales, stage_schedule
 
 BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
 
@@ -361,17 +361,11 @@ def _stage(
     shares = cut(height, spec.workers, align=align)
     bands = stage_bands(shares, mesh)
     levels = grid.levels or _levels(index, stage, spec, facts, canvas)
-    own = {name: getattr(stage, name) for name in ("guidance_scale", "true_cfg_scale")}
-    own = {name: scale for name, scale in own.items() if scale is not None}
+    own = stage_scales(stage)
     checks.check_stage_guidance(own, spec, facts)
+    drawn = (canvas, bands, shares, align, levels, stage.start, stage.enlarge)
     return StagePlan(
-        canvas,
-        bands,
-        shares,
-        align,
-        levels,
-        stage.start,
-        stage.enlarge,
+        *drawn,
         prompt=spec.prompt if stage.prompt is None else stage.prompt,
         guidance=guidance_scales(spec, facts, own),
         schedule=stage_schedule(stage, facts),

@@ -26,6 +26,12 @@ def stage_bands(shares: Sequence[Band], mesh: Mesh) -> tuple[Band, ...]:
     return tuple(Band(pair[0].start, pair[-1].stop) for pair in pairs)
 
 
+def stage_scales(stage: Stage) -> dict[str, float]:
+    """A stage's own guidance scales, by the spec's fields."""
+    scales = {"guidance_scale": stage.guidance_scale, "true_cfg_scale": stage.true_cfg_scale}
+    return {name: scale for name, scale in scales.items() if scale is not None}
+
+
 def stage_schedule(stage: Stage, facts: ModelFacts) -> NoiseSchedule:
     """A stage's own scheduler, or the picture's."""
     return other_schedule(facts.schedule, stage.scheduler, stage.scheduler_options)

@@ -13,9 +13,9 @@ from ..checkpoints.checkpoint import load_family
 from ..checkpoints.decoder import DecoderFacts
 from ..checkpoints.facts import ModelFacts
 from ..models import loading
-from ..models.applied_loras import AppliedLoras, applied
 from ..models.device import device_type
 from ..models.family import Model
+from ..models.lora_loading import AppliedLoras, applied
 
 if TYPE_CHECKING:
     from ..autoencoders.infgen_network import InfGenDecoder
