@@ -17,14 +17,16 @@ from ..costs.cost_table import cost_table
 from ..costs.device_kinds import DeviceKind
 from ..costs.prediction import Placement, Prediction, predict
 from ..costs.stage_costs import RankCost, RenderCost
-from ..extrapolation.guides import HELD_BY, Detail
+from ..extrapolation.guides import Detail
 from ..extrapolation.method import Method
 from ..inputs.inpaint_canvas import InpaintCanvas, inpaint_canvas
 from ..inputs.sources import Source
 from ..models.device import device_type, has_cuda
 from ..models.family import Guidance
+from ..sampling.frame_windows import FrameWindow, frame_windows
 from ..spec.render_spec import RenderSpec
 from ..spec.units import GIB
+from .decoder_plan import redrawn
 from .devices import on_cluster
 from .estimate import Estimate
 from .stage_plan import StagePlan
@@ -188,6 +190,13 @@ class CanvasPlan:
         """Whether a stage draws over the picture that was handed in to be made larger."""
         return not stage_index and "upscale" in self.sources and not self.enlarges(0)
 
+    @property
+    def frame_windows(self) -> tuple[FrameWindow, ...]:
+        """The latent frames that the network is given together: windows of a long clip's redraw."""
+        latent, frames = self.facts.latent, self.stages[0].canvas.frames
+        known = latent.frames(self.facts.training_frames) if self.redraws(0) else frames
+        return frame_windows(frames, known)
+
     def is_guided(self, stage_index: int) -> bool:
         """Whether the method guides a stage, by the one before it or by what it redraws."""
         follows = stage_index > 0 or self.redraws(0)
@@ -310,7 +319,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         *(f"lora      {line}" for line in lora.summary(spec.loras)),
         *([f"redraws   {plan.inpaint}"] if plan.inpaint else ()),
         *(f"edit      {each.mask}: {each.prompt}{_from(spec)}" for each in spec.edit),
-        *_redrawn(plan),
+        *(redrawn(spec, plan.sources["upscale"], plan.frame_windows) if plan.redraws(0) else ()),
         *_decoder(plan),
         *_warning(plan),
         f"workers   {spec.workers} (ring {plan.mesh.ring} x ulysses {plan.mesh.ulysses}"
@@ -360,18 +369,6 @@ def _decoder(plan: CanvasPlan) -> list[str]:
     way = ", then from ".join(f"{width} x {height}" for height, width in sizes)
     return [
         f"decoder   InfGen from {way} px, {steps}, {config.mode} attention ({plan.decoder.folder})"
-    ]
-
-
-def _redrawn(plan: CanvasPlan) -> list[str]:
-    """What is redrawn, how freely, and by what it is held."""
-    if not plan.redraws(0):
-        return []
-    source, creativity = plan.sources["upscale"], plan.spec.creativity
-    held = plan.spec.guide or HELD_BY
-    return [
-        f"redraws   {source.path}, {source.width} x {source.height} px, creativity "
-        f"{creativity:g}, " + ("held by nothing" if held == "none" else f"held by {held}")
     ]
 
 

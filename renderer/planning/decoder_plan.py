@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from frieze.cluster.layout import Band, Canvas, LayoutError, Mesh, cut
 
@@ -10,8 +11,10 @@ from ..checkpoints import decoder
 from ..checkpoints.decoder import OWN, PIXELS_A_TOKEN, DecoderFacts
 from ..checkpoints.facts import ModelFacts
 from ..errors import PlanError
+from ..extrapolation.guides import HELD_BY
 from ..inputs.sources import Source
 from ..models.family import Guidance
+from ..sampling.frame_windows import FrameWindow
 from ..sampling.noise_levels import NoiseLevel, Table
 from ..spec.render_spec import RenderSpec
 from . import checks
@@ -110,6 +113,18 @@ def check_given(spec: RenderSpec) -> None:
         if value is not None and not spec.redraws:
             needed = "upscale" if spec.upscale is None else "creativity"
             raise PlanError(f"{name} {value}: nothing is redrawn; give {needed}, or leave it out")
+
+
+def redrawn(spec: RenderSpec, source: Source, windows: Sequence[FrameWindow]) -> list[str]:
+    """What a plan says of a redraw: of what, how freely, held by what, a clip in how many parts."""
+    held = spec.guide or HELD_BY
+    lines = [
+        f"redraws   {source.path}, {source.width} x {source.height} px, creativity "
+        f"{spec.creativity:g}, held by {'nothing' if held == 'none' else held}"
+    ]
+    if len(windows) > 1:
+        lines.append(f"          in {len(windows)} windows of {windows[0].stop} latent frames")
+    return lines
 
 
 def check_upscale(spec: RenderSpec) -> None:

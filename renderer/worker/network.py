@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from frieze.cluster.bands import conv_shape
@@ -69,10 +70,24 @@ class Network:
     def predict(self, x_BCTHW: Tensor, index: int, grid: Grid) -> Tensor:
         """x0 of this rank's rows of a grid at a step, guided, from its rows of the plain canvas.
 
-        At a stage's first step methods measure the attention that they change in later ones.
+        At a stage's first step methods measure the attention that they change in later ones. A
+        clip that is redrawn and longer than trained is evaluated in windows of its frames.
         """
-        place = band_place(self.plan, grid, self.comms.world.rank)
         x = grid.into(self.comms.world, x_BCTHW)
+        if len(windows := self.plan.frame_windows) == 1:
+            return self._estimate(x, index, grid)
+        blended = torch.zeros_like(x)
+        for window in windows:
+            frames, canvas = slice(window.start, window.stop), grid.canvas
+            part = replace(grid, canvas=replace(canvas, frames=window.stop - window.start))
+            found = self._estimate(x[:, :, frames].contiguous(), index, part)
+            shares_T11 = x.new_tensor(window.shares)[:, None, None]
+            blended[:, :, frames] += shares_T11 * found
+        return blended
+
+    def _estimate(self, x: Tensor, index: int, grid: Grid) -> Tensor:
+        """The same of frames that the model knows together, on the grid itself."""
+        place = band_place(self.plan, grid, self.comms.world.rank)
         context = self._context(index, grid)
         step = self._attention_step(place, grid, context)
         convolutions = self.plan.method.convolutions
