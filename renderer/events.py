@@ -72,7 +72,8 @@ class StepReport:
     Of its seconds `waiting` were spent for other ranks, and `saving` for the state before it.
     `fault` names what is not finite any more on some rank; all ranks say the same. `state` and
     `kept` are digests of the chunks that the rank wrote, of that state and of the x0 that is kept
-    for guidance.
+    for guidance. `computed` says, where steps may reuse an earlier one, after how many of the
+    stage's steps each half of the guidance was computed last.
     """
 
     seconds: float
@@ -82,3 +83,4 @@ class StepReport:
     fault: str = ""
     state: dict[int, str] = field(default_factory=dict)
     kept: dict[int, str] = field(default_factory=dict)
+    computed: tuple[int, ...] = ()

@@ -1,6 +1,9 @@
 """Torch functions on a band: halos, merged statistics, attention where the layers are marked."""
 
 from .attention_override import AttentionOverride as AttentionOverride
+from .block_cache import BlockCache as BlockCache
+from .block_cache import BlockRun as BlockRun
+from .block_cache import hook_blocks as hook_blocks
 from .conv_geometry import BlockPool as BlockPool
 from .conv_geometry import ConvGeometry as ConvGeometry
 from .conv_geometry import ConvShape as ConvShape

@@ -141,6 +141,10 @@ class LayerGuard:
         call.close()
         self._finished.add((call.marks, call.name))
 
+    def leave_out(self, prefixes: tuple[str, ...]) -> None:
+        """Layers whose names begin so need not run this time."""
+        self._finished |= {each for each in self._expected if each[1].startswith(prefixes)}
+
     def check_all_ran(self) -> None:
         """BandError naming the marked layers that did not run."""
         missed = [name for marks, name in self._expected if (marks, name) not in self._finished]
@@ -162,6 +166,12 @@ def innermost() -> Call | None:
     """The marked layer that runs on this thread inside a mode, if one does."""
     watch = _current.watch
     return None if watch is None else watch.innermost
+
+
+def leave_out(prefixes: tuple[str, ...]) -> None:
+    """Marked layers of this thread's mode, if it is in one, that need not run this time."""
+    if _current.watch is not None:
+        _current.watch.leave_out(prefixes)
 
 
 def _enter(

@@ -67,7 +67,8 @@ class ModelFacts:
     `num_experts`: networks that take turns. `rotary`: its positions are angles. `float32_noise`:
     its pipeline draws noise in float32 whatever the weights' precision. `fixed_sequence_length`:
     its encoders read so many tokens, no more and no fewer. `attentions`: of a U-Net, how many
-    blocks attend at each level on the way down, from the largest map on.
+    blocks attend at each level on the way down, from the largest map on. `num_blocks`: of a
+    transformer whose blocks run one after the other, how many (`Model.block_run`).
     """
 
     family: str
@@ -90,6 +91,7 @@ class ModelFacts:
     fixed_sequence_length: bool = False
     training_frames: int = 1
     attentions: tuple[int, ...] = ()
+    num_blocks: int = 0
 
     @property
     def training_tokens(self) -> int:

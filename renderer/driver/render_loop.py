@@ -23,11 +23,12 @@ from ..errors import (
     TakenOverError,
 )
 from ..events import StepReport
-from ..journal.inventory import SavedState
+from ..journal.inventory import Reuse, SavedState
 from ..models import finite
 from ..monitoring import observers
 from ..planning import canvas_plan
 from ..planning.canvas_plan import CanvasPlan
+from ..planning.stage_plan import num_cached
 from ..spec.units import GIB
 from ..store.store import Store
 from ..store.upstream import is_last
@@ -68,6 +69,7 @@ class RenderLoop:
         self._shown = -1  # the stage whose beginning was told
         self._called = 0  # steps that the callback knows of
         self._now = (0, 0)  # the stage and the steps of it that are done
+        self._reuse = Reuse()
 
     def run(self) -> int:
         """Everything that is missing; returns the largest worker's peak memory in bytes."""
@@ -79,6 +81,7 @@ class RenderLoop:
                 self.plan = self._set_plan()
                 self._denoise()
                 self._decode()
+                self._tell_reuse()
                 return max(self._all("memory"))
             except Resized:
                 failed = None
@@ -151,6 +154,9 @@ class RenderLoop:
                 newest = self.slots.newest
                 slot = newest.slot if newest else None
                 begun = self._all("begin", stage_index, slot, stage=stage_index)
+                self._reuse = Reuse(
+                    (0,) * num_cached(made.spec, made.stages[stage_index]), self._reuse.reused
+                )
                 self._check([fault for _, fault in begun], stage_index, 0)
                 self._keep(f"{stage_index}-guide", 0, [kept for kept, _ in begun])
                 first_step = 0
@@ -158,7 +164,10 @@ class RenderLoop:
             self._stage(stage_index, first_step)
 
     def _restore(self, state: SavedState) -> None:
-        faults = self.fleet.all("restore", state.stage, state.slot, state.step)
+        self._reuse = self.store.journal.reuse(state)
+        stage = self.plan.stages[state.stage]
+        computed = self._reuse.computed or (0,) * num_cached(self.plan.spec, stage)
+        faults = self.fleet.all("restore", state.stage, state.slot, state.step, computed)
         self._check(faults, state.stage, state.step)
 
     def _check(self, faults: Sequence[str], stage_index: int, step: int) -> None:
@@ -196,6 +205,10 @@ class RenderLoop:
         if slot is not None:
             saving = max(report.saving for report in reports)
             self._confirm(SavedState(stage_index, step, slot), [r.state for r in reports], saving)
+        computed = reports[0].computed
+        reused = sum(after <= step for after in computed)
+        self._reuse = Reuse(computed, self._reuse.reused + reused)
+        facts |= {"reused": reused} if computed else {}
         self._check([report.fault for report in reports], stage_index, step + 1)
         self._keep(f"{stage_index}-clean", step, [r.kept for r in reports])
         self.caller.trace(self.fleet, self.plan, stage_index, step + 1)
@@ -259,7 +272,8 @@ class RenderLoop:
         `parts` are the digests of what each wrote; `seconds` those that writing took from the work.
         """
         focus = self._measures and self.store.journal.entropies(state.stage) is not None
-        self.store.confirm_state(state, parts, focus=focus)
+        reuse = self._reuse if self.plan.spec.cache else None
+        self.store.confirm_state(state, parts, focus=focus, reuse=reuse)
         self.slots.newest = state
         facts = observers.of_save(self.store.layout, state.stage)
         self.caller.say("save", self.plan, state.stage, state.step, seconds=seconds, facts=facts)
@@ -325,6 +339,21 @@ class RenderLoop:
             self.caller.say("block", made, last, blocks=len(written), facts=facts, **counts)
             self._stop_if_asked()
         self.caller.trace(self.fleet, made, *self._now)
+
+    def _tell_reuse(self) -> None:
+        """How much of the network's work the step cache saved, resumed parts included."""
+        if self.plan.spec.cache is None:
+            return
+        stages = self.plan.stages
+        counts = [num_cached(self.plan.spec, stage) * stage.num_steps for stage in stages]
+        reused, total = self._reuse.reused, sum(counts)
+        what = "steps" if total == self.plan.num_steps else "evaluations of the network"
+        self.caller.say(
+            "note",
+            message=f"cache {self.plan.spec.cache}: {reused} of {total} {what} reused all blocks "
+            "but the first",
+            facts={"reused": reused, "evaluations": total},
+        )
 
     def _stop_if_asked(self) -> None:
         if self.caller.cancel.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..inputs.inpaint_canvas import CHANNELS
 from ..planning.canvas_plan import CanvasPlan
+from ..planning.stage_plan import num_cached
 from ..sampling.solvers import solver
 from ..store.layout import LatentArray, StoreLayout
 from .state_slots import NUM_SLOTS
@@ -60,6 +61,7 @@ def _latents(plan: CanvasPlan, index: int) -> LatentArray:
     canvas = stage.canvas
     guide = plan.method.guide if plan.is_guided(index) else None
     num_memory = solver(stage.schedule).num_history + (guide.num_memory if guide else 0)
+    num_memory += num_cached(plan.spec, stage)
     channels = plan.facts.latent.channels * (1 + num_memory)
     shape = (NUM_SLOTS, channels, canvas.frames, canvas.height, canvas.width)
     return LatentArray(name=str(index), shape=shape, chunk_rows=stage.align)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import BlockRun, Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -74,6 +74,7 @@ def describe(folder: Path) -> ModelFacts:
             weight_bytes={part: weight_bytes(folder, part) for part in parts},
             decoder_channels=vae.decoder_channels,
         ),
+        num_blocks=transformer.num_layers + transformer.num_single_layers,
         guidance=GuidanceFacts(
             cfg="true_cfg_scale",
             embedded=transformer.guidance_embeds,
@@ -138,7 +139,7 @@ class Flux(PictureVAE):
     def __init__(
         self, facts: ModelFacts, transformer: FluxTransformer2DModel, vae: AutoencoderKL
     ) -> None:
-        from frieze.cluster.bands import mark
+        from frieze.cluster.bands import BlockRun, mark
 
         from ..models.rotary import AngleRope
 
@@ -150,11 +151,16 @@ class Flux(PictureVAE):
         self.embedders = (transformer.x_embedder,)
         # Rank threads share this object; each has its own number of text tokens at hand.
         self._thread = threading.local()
+        self._run = BlockRun(transformer, ("transformer_blocks", "single_transformer_blocks"))
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
 
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of the double and single blocks."""
         return self._marks
+
+    def block_run(self, level: NoiseLevel) -> BlockRun:
+        """Double blocks, then single ones, to which the text goes beside the image."""
+        return self._run
 
     def denoised(
         self,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import BlockRun, Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -61,6 +61,7 @@ def describe(folder: Path) -> ModelFacts:
             downscale=vae.downscale * CELLS,
             patch=1,
         ),
+        num_blocks=transformer.num_layers + transformer.num_single_layers,
         schedule=read_schedule(folder, explicit_sigmas=True, mu="flux2"),
         # Its publisher draws up to 4 megapixels, to which the shift was fitted.
         training_size=told.training_size or training_sizes[0],
@@ -138,7 +139,7 @@ class Flux2(PatchVAE):
     """A loaded FLUX.2 checkpoint."""
 
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
-        from frieze.cluster.bands import mark
+        from frieze.cluster.bands import BlockRun, mark
 
         from ..models.rotary import AngleRope
 
@@ -151,6 +152,7 @@ class Flux2(PatchVAE):
         self.embedders = (transformer.x_embedder,)
         # Rank threads share this object; each has its own number of text tokens at hand.
         self._thread = threading.local()
+        self._run = BlockRun(transformer, ("transformer_blocks", "single_transformer_blocks"))
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
 
     def _context(self, *_: object) -> Context:
@@ -163,6 +165,10 @@ class Flux2(PatchVAE):
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of the double and single blocks."""
         return self._marks
+
+    def block_run(self, level: NoiseLevel) -> BlockRun:
+        """Double blocks, then single ones, where the text is in front."""
+        return self._run
 
     def denoised(
         self,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import BlockRun, Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -73,6 +73,7 @@ def describe(folder: Path) -> ModelFacts:
             downscale=vae.downscale,
             patch=transformer.patch_size,
         ),
+        num_blocks=transformer.num_layers,
         schedule=read_schedule(folder, explicit_sigmas=True),
         training_size=told.training_size or training_sizes[0],
         max_sequence_length=told.max_sequence_length or 512,
@@ -139,7 +140,7 @@ class Qwen(CausalVAE):
     """A loaded Qwen-Image checkpoint."""
 
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
-        from frieze.cluster.bands import mark
+        from frieze.cluster.bands import BlockRun, mark
 
         from ..models.rotary import TurnRope
 
@@ -151,6 +152,7 @@ class Qwen(CausalVAE):
         self.embedders = (transformer.img_in,)
         # Rank threads share this object; each has its own number of text tokens at hand.
         self._thread = threading.local()
+        self._run = BlockRun(transformer, ("transformer_blocks",))
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
 
     def _context(self, *_: object) -> Context:
@@ -162,6 +164,10 @@ class Qwen(CausalVAE):
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of every block."""
         return self._marks
+
+    def block_run(self, level: NoiseLevel) -> BlockRun:
+        """All alike."""
+        return self._run
 
     def denoised(
         self,

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import BlockRun, Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -77,6 +77,7 @@ def describe(folder: Path) -> ModelFacts:
         latent=LatentSpec(
             channels=vae.latent_channels, downscale=downscale, patch=transformer.patch_size
         ),
+        num_blocks=transformer.num_layers,
         schedule=read_schedule(folder),
         training_size=told.training_size or transformer.sample_size * downscale,
         max_sequence_length=told.max_sequence_length or 512,
@@ -161,7 +162,7 @@ class SD3(PictureVAE):
     """A loaded Stable Diffusion 3 or 3.5."""
 
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
-        from frieze.cluster.bands import mark
+        from frieze.cluster.bands import BlockRun, mark
 
         from ..models.sine_positions import SineTable
 
@@ -172,6 +173,7 @@ class SD3(PictureVAE):
         transformer.pos_embed.cropped_pos_embed = self._positions
         # Rank threads share this object; each has its own place and number of text tokens.
         self._thread = threading.local()
+        self._run = BlockRun(transformer, ("transformer_blocks",))
         self._marks = [mark(transformer, lambda name, _: name.endswith(".attn"), self._context)]
         if transformer.config.dual_attention_layers:  # a second attention without the text
             self._marks.append(mark(transformer, lambda name, _: name.endswith(".attn2")))
@@ -179,6 +181,10 @@ class SD3(PictureVAE):
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of all blocks, and the picture's own of 3.5's first ones."""
         return self._marks
+
+    def block_run(self, level: NoiseLevel) -> BlockRun:
+        """All alike; the last one gives no text."""
+        return self._run
 
     def denoised(
         self,

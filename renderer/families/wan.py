@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import BlockRun, Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -85,6 +85,7 @@ def describe(folder: Path) -> ModelFacts:
         folder=str(folder),
         pipeline=index.pipeline,
         latent=_latent(vae, transformer),
+        num_blocks=transformer.num_layers,
         schedule=read_schedule(folder),
         long_side=LONG_SIDE,
         training_size=told.training_size or (LARGE if hidden > 1536 else SMALL),
@@ -230,6 +231,8 @@ class Wan(CausalVAE):
         boundary_ratio: float | None = None,
         expands: bool | None = False,
     ) -> None:
+        from frieze.cluster.bands import BlockRun
+
         from ..models.rotary import ClipRope
 
         super().__init__(vae)
@@ -243,6 +246,7 @@ class Wan(CausalVAE):
         self.head_dim: int = config.attention_head_dim
         # Rank threads share this object; each has its own place on the canvas.
         self._thread = threading.local()
+        self._runs = [BlockRun(expert, ("blocks",)) for expert in experts]
         self._marks = [_marks(expert, self._context) for expert in experts]
         for expert in experts:
             expert.rope = ClipRope(self._angles)
@@ -253,6 +257,10 @@ class Wan(CausalVAE):
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Self-attention of this level's expert, and its attention to the text, which is local."""
         return self._marks[self._expert(level)]
+
+    def block_run(self, level: NoiseLevel) -> BlockRun:
+        """Those of this level's expert."""
+        return self._runs[self._expert(level)]
 
     def denoised(
         self,

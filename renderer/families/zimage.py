@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from frieze.cluster.attention import Context
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import BlockRun, Marks
 
     from ..spec.render_spec import RenderSpec
 
@@ -68,6 +68,7 @@ def describe(folder: Path) -> ModelFacts:
             downscale=vae.downscale,
             patch=transformer.all_patch_size[0],
         ),
+        num_blocks=transformer.n_layers,
         schedule=read_schedule(folder, explicit_sigmas=True),
         # Its publisher draws up to 2048 x 2048 pixels with one shift.
         training_size=told.training_size or training_sizes[0],
@@ -150,6 +151,8 @@ class ZImage(PictureVAE):
     """A loaded Z-Image checkpoint."""
 
     def __init__(self, facts: ModelFacts, transformer: Any, vae: Any) -> None:
+        from frieze.cluster.bands import BlockRun
+
         from ..models.rotary import turns
 
         super().__init__(vae)
@@ -161,6 +164,7 @@ class ZImage(PictureVAE):
         transformer.patchify_and_embed = self._embedded
         # Rank threads share this object; each has its own sequences at hand.
         self._thread = threading.local()
+        self._run = BlockRun(transformer, ("layers",), text="rear")
         self._marks = (
             _mark(transformer, "noise_refiner", context=self._padding),
             _mark(transformer, "context_refiner", local=True, context=self._alone),
@@ -192,6 +196,10 @@ class ZImage(PictureVAE):
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """The image's refiner, the caption's, which is local, and the layers of both."""
         return self._marks
+
+    def block_run(self, level: NoiseLevel) -> BlockRun:
+        """The layers of image and text together, where the text is behind."""
+        return self._run
 
     def denoised(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 BlockId = str
 Digests = str  # of files in their order, put together
@@ -20,6 +20,17 @@ class SavedState:
     stage: int
     step: int
     slot: int
+
+
+class Reuse(NamedTuple):
+    """How a step cache stands at a state.
+
+    Each half of the guidance was `computed` last after so many of the stage's steps, and `reused`
+    evaluations of the network were none, of all stages.
+    """
+
+    computed: tuple[int, ...] = ()
+    reused: int = 0
 
 
 @dataclass
@@ -35,6 +46,7 @@ class Inventory:
     levels: dict[int, Digests] | None = None
     entropies: dict[int, list[dict[str, list[float]]]] = field(default_factory=dict)
     lost_lines: set[str] = field(default_factory=set)
+    reuse: dict[SavedState, Reuse] = field(default_factory=dict)
     _focused: set[SavedState] = field(default_factory=set)
 
     def usable(self) -> list[SavedState]:
@@ -59,6 +71,7 @@ class Inventory:
         state = SavedState(event["stage"], event["step"], event["slot"])
         self.states.pop(state, None)  # one that was saved again is the newest
         self.states[state] = event.get("sums", "")
+        self.reuse[state] = Reuse(tuple(event.get("computed", ())), event.get("reused", 0))
         if event.get("focus"):
             self._focused.add(state)
 

@@ -22,7 +22,7 @@ from typing import Any
 from ..errors import StoreError
 from ..files.regular_files import opener
 from .checksums import sealed
-from .inventory import Inventory, SavedState, inventory
+from .inventory import Inventory, Reuse, SavedState, inventory
 from .lines import event_of
 
 Event = dict[str, Any]
@@ -117,6 +117,10 @@ class Journal(ABC):
     def last_state(self) -> SavedState | None:
         """The newest of the states."""
         return next(reversed(self.states()), None)
+
+    def reuse(self, state: SavedState) -> Reuse:
+        """How the step cache stands at a state."""
+        return self.inventory().reuse.get(state, Reuse())
 
     def entropies(self, stage: int) -> list[dict[str, list[float]]] | None:
         """What a stage's first step measured, for each half of the guidance."""

@@ -38,7 +38,9 @@ class BlockEvent(Event):
 class StateEvent(Event):
     """All latents of `stage` after `step` steps are in `slot`, whose files have these digests.
 
-    With `focus` they go on from what the stage's first step measured: a "focus" event.
+    With `focus` they go on from what the stage's first step measured: a "focus" event. Where steps
+    may reuse an earlier one, each half of the guidance was `computed` last after so many steps, and
+    so many evaluations of the render were `reused` until then.
     """
 
     stage: Count
@@ -46,6 +48,8 @@ class StateEvent(Event):
     slot: Count
     sums: Sums = ""
     focus: bool = False
+    computed: list[Count] = Field(default_factory=list)
+    reused: Count = 0
 
 
 class FocusEvent(Event):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from frieze.cluster.attention import Regions
-    from frieze.cluster.bands import Marks
+    from frieze.cluster.bands import BlockRun, Marks
 
     from .truncation import Cut
 
@@ -121,6 +121,9 @@ class Model(Protocol):
 
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """The marks of the network that serves this noise level."""
+
+    def block_run(self, level: NoiseLevel) -> BlockRun:
+        """The blocks of that network, where facts count some: a step cache may leave them out."""
 
     def axes(self, place: BandPlace) -> tuple[RotaryAxis, ...]:
         """Rotary axes in the order of a head's channels; none where positions are not rotary."""

@@ -156,7 +156,7 @@ def of_step(reports: Sequence[StepReport], wall: float) -> dict[str, Any]:
         "driver": max(0.0, wall - slowest.seconds),
         "moved_bytes": sum(report.bytes_sent for report in reports),
         "ranks": [
-            {k: v for k, v in vars(r).items() if v != "" and not isinstance(v, dict)}
+            {k: v for k, v in vars(r).items() if v != "" and not isinstance(v, (dict, tuple))}
             for r in reports
         ],
     }

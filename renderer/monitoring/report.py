@@ -95,6 +95,9 @@ def _headline(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[tuple[s
     if (accuracy := next(accuracies, None)) is not None:
         took = f"{span(accuracy.predicted)}, and took {span(accuracy.took)}"
         rows.append(("steps and decoding predicted", f"{took} ({accuracy.off:+.0%})"))
+    told = [line for line in lines if "reused" in line and "evaluations" in line]
+    if told:
+        rows.append(("steps reused", "{reused} of {evaluations} evaluations".format(**told[-1])))
     if found.workers:
         rows.append(("workers", str(len(found.workers))))
     rows.append(("blocks", f"{found.blocks} of {found.num_blocks}"))

@@ -24,6 +24,7 @@ from ..inputs.sources import Source
 from ..models.device import device_type, has_cuda
 from ..models.family import Guidance
 from ..sampling.frame_windows import FrameWindow, frame_windows
+from ..spec import step_cache
 from ..spec.render_spec import RenderSpec
 from ..spec.units import GIB
 from .decoder_plan import redrawn
@@ -320,6 +321,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         *([f"redraws   {plan.inpaint}"] if plan.inpaint else ()),
         *(f"edit      {each.mask}: {each.prompt}{_from(spec)}" for each in spec.edit),
         *(redrawn(spec, plan.sources["upscale"], plan.frame_windows) if plan.redraws(0) else ()),
+        *step_cache.summary(spec.cache, plan.stages, plan.facts.num_blocks),
         *_decoder(plan),
         *_warning(plan),
         f"workers   {spec.workers} (ring {plan.mesh.ring} x ulysses {plan.mesh.ulysses}"

@@ -19,6 +19,7 @@ from ..extrapolation.method import Convolutions, Method, StepContext
 from ..models.positions import trained
 from ..spec.attend import KINDS, Attend
 from ..spec.render_spec import RenderSpec
+from ..spec.step_cache import step_cache
 from .guidance_scales import guidance_scales
 
 if TYPE_CHECKING:
@@ -173,6 +174,36 @@ def check_tiles(spec: RenderSpec, method: Method) -> None:
         raise PlanError(
             f"edit {spec.edit[0].mask!r}: strategy {spec.strategy!r} blends no prompts within a "
             "tile; use strategy 'bands'"
+        )
+
+
+def check_cache(spec: RenderSpec, facts: ModelFacts, method: Method, stages: list[int]) -> None:
+    """Refuses a step cache where there is nothing that it could reuse; `stages` count steps."""
+    if spec.cache is None:
+        return
+    asked, guide, ends = f"cache {spec.cache}", method.guide, step_cache(spec.cache).ends
+    if facts.num_blocks < 2:
+        what = "a U-Net" if facts.attentions else facts.family
+        raise PlanError(
+            f"{asked}: {what} ({facts.pipeline}) has no run of blocks behind a first one; it works "
+            "with flux, flux2, sd3, qwen, zimage and wan; leave it out"
+        )
+    if spec.strategy != "bands":
+        raise PlanError(f"{asked}: strategy {spec.strategy!r} runs the network in parts; use bands")
+    if spec.redraws and spec.num_frames > max(1, facts.training_frames):
+        raise PlanError(
+            f"{asked}: a clip of more than {facts.training_frames} frames is redrawn in windows of "
+            "frames, each of which changes otherwise; leave it out"
+        )
+    if isinstance(guide, Resolution) and guide.is_on and guide.half_token:
+        raise PlanError(
+            f"{asked}: method {spec.method!r} moves all tokens by half of one at every other step; "
+            "use half_token false, or another method"
+        )
+    if not any(steps > 2 * ends for steps in stages):
+        raise PlanError(
+            f"{asked}: of at most {max(stages, default=0)} steps a stage {ends} at each end are "
+            "computed anyway; use more steps, or leave it out"
         )
 
 

@@ -139,6 +139,7 @@ def check_upscale(spec: RenderSpec) -> None:
         "edit",
         "lora",
         "lora_2",
+        "cache",
         "stages",
     ):
         if getattr(spec, name):

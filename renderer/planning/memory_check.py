@@ -12,6 +12,7 @@ from ..spec.render_spec import RenderSpec
 from ..spec.units import BYTES_OF, GIB
 from .devices import on_cluster
 from .estimate import Estimate, fits, remedies
+from .stage_plan import num_cached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +110,9 @@ def roughly(plan: CanvasPlan) -> int:
         tokens = stage.canvas.frames * cells // latent.patch**2 + num_text if stage.num_steps else 0
         pixels = cells * latent.downscale**2 * latent.temporal
         decode = pixels * LIVE_PIXELS * cost.decoder_channels * PIXEL_BYTES
-        most = max(most, LIVE_TENSORS * tokens * cost.hidden * size, decode)
+        kept = num_cached(plan.spec, stage)
+        live = LIVE_TENSORS + (2 * kept + 1 if kept else 0)
+        most = max(most, live * tokens * cost.hidden * size, decode)
     if plan.decoder is not None:
         most = max(most, _decoder_bytes(plan, plan.decoder))
     return most + plan.weight_bytes

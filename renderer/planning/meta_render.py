@@ -104,6 +104,7 @@ class MetaRender:
             pair = comm.group(self.mesh.group(rank, "guidance"))
             with meter.part("state"):
                 x, history, halves = self.state(stage, band)
+                cached = self._cached(stage, band)
                 edits = [self._text() for _ in stage.edits]
                 told = RegionalPrompts(stage.prompts, _shares(stage))
             solver = solvers.solver(stage.schedule)
@@ -133,6 +134,7 @@ class MetaRender:
 
             draw = (lambda: torch.empty_like(x)) if solver.needs_noise else None
             solver.step(index, stage.levels, x, x0(), history, draw)
+            del cached
 
     def _turned(self, place: BandPlace) -> AttentionModifier | None:
         """What turns the keys of a canvas, if the method does."""
@@ -172,6 +174,22 @@ class MetaRender:
         image = {name: torch.empty_like(x) for name, x in self._image(stage, band).items()}
         halves = [self._text() for _ in range(stage.guidance.num_halves)]
         return x, history, [half | image for half in halves]
+
+    def _cached(self, stage: StagePlan, band: Band) -> list[Tensor]:
+        """What a step cache keeps: of each half evaluated here what the first block added and what
+        the others did, the first one's output at a step that computes, and latents of all halves.
+        """
+        if self.spec.cache is None:
+            return []
+        canvas, latent, halves = stage.canvas, self.facts.latent, stage.guidance.num_halves
+        cells = canvas.frames * band.rows * canvas.width
+        tokens = (1, cells // latent.patch**2, self.facts.cost.hidden)
+        dtype, here = getattr(torch, self.spec.dtype), max(1, halves // self.mesh.guidance)
+        inputs = (1, latent.channels, canvas.frames, band.rows, canvas.width)
+        return [
+            *(torch.empty(tokens, dtype=dtype, device=META) for _ in range(2 * here + 1)),
+            *(torch.empty(inputs, device=META) for _ in range(halves)),
+        ]
 
     def _text(self) -> dict[str, Tensor]:
         """What one encoded prompt is."""

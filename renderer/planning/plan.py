@@ -138,6 +138,7 @@ def _made(
     )
     guided = stages if given else stages[1:]
     checks.check(method, stages, guided, facts.latent.patch, animates="image" in found)
+    checks.check_cache(spec, facts, method, [stage.num_steps for stage in stages])
     checks.check_bands(spec, facts, method, stages)
     if decoder is not None:
         stages += decoder_plan.enlarging((spec.height, spec.width), asked, facts, decoder, mesh)

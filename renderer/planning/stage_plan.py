@@ -80,3 +80,8 @@ class StagePlan:
     def num_steps(self) -> int:
         """Steps of this stage: intervals between noise levels."""
         return len(self.levels) - 1
+
+
+def num_cached(spec: RenderSpec, stage: StagePlan) -> int:
+    """Evaluations of a step, for each of which a step cache has latents in the state."""
+    return stage.guidance.num_halves if spec.cache and stage.num_steps else 0

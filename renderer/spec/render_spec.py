@@ -24,6 +24,7 @@ from .lora_refs import LoraRef, LoraText
 from .place import Place
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
 from .stage_spec import CONFIG, LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, StageSpec
+from .step_cache import CacheText
 from .values import checked, is_text, texts
 
 # Bounds of what is asked for: wide enough for any picture, and what they let through can be counted
@@ -185,6 +186,11 @@ class RenderSpec(BaseModel):
         default=None,
         description="what later stages attend to: full, pooled, shifted, windows, fused; by noise "
         "level full,pooled@0.5; default: the method's",
+    )
+    cache: Annotated[CacheText | None, Role("Model", came_later=True)] = Field(
+        default=None,
+        description="steps reuse most of the network where its first block changed by less than "
+        "this share, as 0.1; default: never",
     )
     stages: Annotated[tuple[StageSpec, ...] | None, Role(None)] = Field(
         default=None, min_length=1, max_length=100, description="cascade; preset only"

@@ -25,6 +25,7 @@ from ..files.location import Location as Location
 from ..files.location import S3Path, location
 from ..files.operations import replace
 from ..journal.checksums import sealed
+from ..journal.inventory import Reuse
 from ..journal.inventory import SavedState as SavedState
 from . import arrays
 from .array_reader import ArrayReader
@@ -198,15 +199,23 @@ class Store:
         return next(reversed(self.states()), None)
 
     def confirm_state(
-        self, state: SavedState, parts: Iterable[Mapping[int, str]], *, focus: bool = False
+        self,
+        state: SavedState,
+        parts: Iterable[Mapping[int, str]],
+        *,
+        focus: bool = False,
+        reuse: Reuse | None = None,
     ) -> None:
         """Say in the journal that a state is whole: `parts` are what `save_latents` returned.
 
-        With `focus` the state is none without what its stage's first step measured.
+        With `focus` the state is none without what its stage's first step measured; `reuse` is how
+        its step cache stands.
         """
         array = self.layout.latents[state.stage]
         about = {**vars(state), "sums": self.arrays.joined(array, state.slot, parts)}
-        self.journal.append({"event": "state", **about, **({"focus": True} if focus else {})})
+        more: dict[str, Any] = {"focus": True} if focus else {}
+        more |= reuse._asdict() if reuse is not None else {}
+        self.journal.append({"event": "state", **about, **more})
 
     def confirm_kept(self, name: str, slot: int, parts: Iterable[Mapping[int, str]]) -> None:
         """Say the same of a slot of an array that is no state."""

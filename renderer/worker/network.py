@@ -7,12 +7,13 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from frieze.cluster.bands import conv_shape
+from frieze.cluster.bands import BlockCache, conv_shape, hook_blocks
 from frieze.cluster.comm import AxisComms, Comm
 from frieze.cluster.strategies import StrategyStep
 
@@ -28,7 +29,8 @@ from ..models.strategies import (
     strategy_options,
 )
 from ..planning.canvas_plan import CanvasPlan
-from ..sampling.noise_levels import NoiseLevel
+from ..planning.stage_plan import num_cached
+from ..spec.step_cache import step_cache
 from .method_attention import AttentionStep, Entropies, MethodAttention, collect_tokens, gathering
 from .stage_guides import Grid, time
 from .tensor_trace import TensorTrace
@@ -66,6 +68,19 @@ class Network:
             MethodAttention(plan.method, plan.facts.training_tokens)
             for _ in range(1 if pair else self.stage.guidance.num_halves)
         )
+        # What steps reuse: of each half that is evaluated here the blocks' part, and of all halves
+        # after how many steps it was computed last, 0 for never, and the latents that it was
+        # computed from. From these a resumed render computes it again.
+        self.cache = step_cache(plan.spec.cache) if plan.spec.cache else None
+        self.caches = [
+            BlockCache(self.cache.threshold, comms.world) if self.cache else None
+            for _ in self.modifiers
+        ]
+        self.computed = [0] * num_cached(plan.spec, self.stage)
+        self.inputs: list[Tensor] = []
+        if self.cache:
+            for level in self.stage.levels[:-1]:
+                hook_blocks(model.block_run(level))
 
     def predict(self, x_BCTHW: Tensor, index: int, grid: Grid) -> Tensor:
         """x0 of this rank's rows of a grid at a step, guided, from its rows of the plain canvas.
@@ -73,6 +88,7 @@ class Network:
         At a stage's first step methods measure the attention that they change in later ones. A
         clip that is redrawn and longer than trained is evaluated in windows of its frames.
         """
+        self._recompute(index, grid)
         x = grid.into(self.comms.world, x_BCTHW)
         if len(windows := self.plan.frame_windows) == 1:
             return self._estimate(x, index, grid)
@@ -96,11 +112,10 @@ class Network:
             free_u(self.plan.method.skips, self.comms.world, grid.bands),
         ):
             halves = [
-                self._half(x, context.level, grid, own, tensors, modifier, step)
-                for (tensors, own), modifier in zip(
-                    self._prompts(place, grid), self.modifiers, strict=True
-                )
+                self._half(number, x, grid, prompt, step)
+                for number, prompt in enumerate(self._prompts(place, grid))
             ]
+        self._note(x, index)
         if self.pair is not None:
             halves = self.pair.all_gather(halves[0])
         for index, half in enumerate(halves):
@@ -138,19 +153,56 @@ class Network:
             halves = halves[self.pair.rank : self.pair.rank + 1]
         return [({**tensors, **self.image}, where) for tensors, where in halves]
 
+    def _recompute(self, index: int, grid: Grid) -> None:
+        """What a step may reuse and nobody has, after a resume, from what it was computed of."""
+        run = self.model.block_run(self.stage.levels[index]) if self._may_reuse(index) else None
+        for number, cache in enumerate(self.caches):
+            half = number if self.pair is None else self.pair.rank
+            if run is None or cache is None or cache.is_full or not self.computed[half]:
+                continue
+            place = band_place(self.plan, grid, self.comms.world.rank)
+            context = self._context(self.computed[half] - 1, grid)
+            if self.model.block_run(context.level) is run:
+                prompt = self._prompts(place, grid)[number]
+                step = self._attention_step(place, grid, context)
+                self._half(number, self.inputs[half], grid, prompt, step)
+
+    def _may_reuse(self, index: int) -> bool:
+        """Not at a stage's ends, nor in the step before which attention changed by what the first
+        one measured."""
+        focus = self.plan.method.focus
+        measures = focus is not None and focus.scale is not None
+        is_within = self.cache is not None and self.cache.may_reuse(index, self.stage.num_steps)
+        return is_within and not (measures and index == 1)
+
+    def _note(self, x_BCTHW: Tensor, index: int) -> None:
+        """Remember which halves were computed, and of what; all ranks do."""
+        if self.cache is None:
+            return
+        own = [cache is not None and cache.is_reused for cache in self.caches]
+        if self.pair is not None:
+            told = self.pair.all_gather(torch.tensor(own, device=self.pair.device))
+            own = torch.cat(told).tolist()
+        for half, is_reused in enumerate(own):
+            if not is_reused:
+                self.computed[half], self.inputs[half] = index + 1, x_BCTHW
+        if index + 1 == self.stage.num_steps:
+            for cache in filter(None, self.caches):
+                cache.clear()
+
     def _half(
         self,
+        number: int,
         x_BCTHW: Tensor,
-        level: NoiseLevel,
         grid: Grid,
-        place: BandPlace,
-        tensors: Mapping[str, Tensor],
-        modifier: MethodAttention,
+        prompt: tuple[Mapping[str, Tensor], BandPlace],
         step: AttentionStep,
     ) -> Tensor:
         """x0 for one half of the guidance, its attention as the method changes it."""
-        modifier.begin(replace(step, texts=place.texts))
+        (tensors, place), modifier, cache = prompt, self.modifiers[number], self.caches[number]
         assert step.context is not None
+        level = step.context.level
+        modifier.begin(replace(step, texts=place.texts))
 
         def begin(part: BandPlace) -> None:
             axes, drawn = self.model.axes(part), part.drawn
@@ -158,7 +210,12 @@ class Network:
             modifier.begin(replace(step, axes=axes, num_tokens=number, num_own=number))
 
         parts = CanvasParts(self.model, self.stage.guidance, tensors, place, begin)
-        with collect_tokens(modifier):
+        reusing: AbstractContextManager[None] = nullcontext()
+        if cache is not None:
+            computes = not self._may_reuse(step.context.step)
+            run = self.model.block_run(level)
+            reusing = cache.step(run, step.num_own, computes=computes)
+        with collect_tokens(modifier), reusing:
             return self.strategy.predict(
                 lambda x, at: self.model.denoised(x, at, tensors, place, self.stage.guidance),
                 x_BCTHW,

@@ -28,7 +28,7 @@ from ..models import finite
 from ..models.family import Conditioning, Model
 from ..models.regional_prompts import RegionalPrompts
 from ..planning.canvas_plan import CanvasPlan
-from ..planning.stage_plan import StagePlan
+from ..planning.stage_plan import StagePlan, num_cached
 from ..sampling.solvers import noised, solver, stage_seed
 from ..store import numerics
 from ..store.store import Store
@@ -71,8 +71,7 @@ class Shard:
     def set_plan(self, plan: CanvasPlan) -> None:
         """Take up a plan for as many ranks as there are now; rows are restored after it.
 
-        Two ranks may have one band and a prompt each; then each keeps half of the band, and in
-        the order of these shares all ranks hold the canvas once.
+        Two ranks with one band and a prompt each keep half of it each, in order of these shares.
         """
         self.plan = plan
         self.comms = axis_comms(self.comm, plan.mesh)
@@ -101,15 +100,13 @@ class Shard:
         """
         digests: Digests = {}
         array = self.plan.array(f"{self.stage_index}-picture")
-        rows = self._stage.align * self.plan.facts.latent.downscale
-        if self.plan.enlarges(self.stage_index + 1):
-            stage = self.plan.stages[self.stage_index + 1]
-            downscale = self.plan.facts.latent.downscale
-            rows = stage.align * downscale
+        downscale, after = self.plan.facts.latent.downscale, self.stage_index + 1
+        if self.plan.enlarges(after):
+            stage = self.plan.stages[after]
             share = stage.shares[self.sharing.rank].scaled(downscale)
-            pieces = self._enlarged(self.plan.size(self.stage_index + 1), share, rows)
+            pieces = self._enlarged(self.plan.size(after), share, stage.align * downscale)
         else:
-            pieces = self._decoded(self.stage_index, rows)
+            pieces = self._decoded(self.stage_index, self._stage.align * downscale)
         for piece in pieces:
             rows_CTHW = piece.pixels_BCTHW.clamp(-1, 1)[0].float().cpu().numpy()
             span = slice(piece.row, piece.row + rows_CTHW.shape[2])
@@ -137,8 +134,10 @@ class Shard:
         return digests, self._fault({"the encoded picture": [] if clean is None else [clean]})
 
     @exactly
-    def restore(self, stage_index: int, slot: int, step_index: int) -> str:
-        """Read this band's rows of a saved state, whatever number of ranks saved it.
+    def restore(
+        self, stage_index: int, slot: int, step_index: int, computed: Sequence[int] = ()
+    ) -> str:
+        """Read this band's rows of a saved state, and when each half was `computed` last.
 
         Returns what is not finite, "" if all is.
         """
@@ -150,10 +149,11 @@ class Shard:
         rows = self.store.load_latents(stage_index, slot, slice(band.start, band.stop))
         saved = self._to_device(torch.from_numpy(rows)).unsqueeze(0)
         self.x_BCTHW, *kept = saved.split(self.plan.facts.latent.channels, dim=1)
-        self.history = tuple(kept[: self.solver.num_history])
         if step_index < self._stage.num_steps:  # else it is needed no more
             self._build_guide(noise)
-        self.guiding.memory = tuple(kept[self.solver.num_history :])
+        first, last = self.solver.num_history, len(kept) - num_cached(self.plan.spec, self._stage)
+        self.history, self.guiding.memory = tuple(kept[:first]), tuple(kept[first:last])
+        self.network.inputs, self.network.computed = kept[last:], list(computed)
         self.trace.take("latents", self.x_BCTHW, self._band)
         return self._fault({"the saved state": [saved]})
 
@@ -174,7 +174,7 @@ class Shard:
         meter.synchronize()
         with meter.saving():
             state = self.saving.settle()
-        return meter.report(fault, state, kept)
+        return meter.report(fault, state, kept, self.network.computed)
 
     def _advance(self, index: int) -> Tensor:
         """Take this band to the next noise level; x0 as it was guided."""
@@ -195,12 +195,9 @@ class Shard:
 
     def _fault(self, named: finite.Named) -> str:
         """What of this is not finite on some rank, of what is `named` or of the state; or ""."""
-        state = {
-            "the first frame's latents": self.image.values(),
-            "the latents": [self.x_BCTHW],
-            "the memory of steps": [*self.history, *self.guiding.memory],
-        }
-        return finite.first_fault(self.comm, {**named, **state})
+        image, memory = {"the first frame's latents": self.image.values()}, self._memory
+        state = {"the latents": [self.x_BCTHW], "the memory of steps": memory}
+        return finite.first_fault(self.comm, {**named, **image, **state})
 
     def traced(self) -> Mapping[str, Entry]:
         """Digests of what was taken and made since the last time, where the spec asks for them."""
@@ -228,9 +225,14 @@ class Shard:
 
     def _write_state(self, slot: int) -> None:
         """Begin to write them."""
-        parts = [self.x_BCTHW, *self.history, *self.guiding.memory]
+        parts = [self.x_BCTHW, *self._memory]
         write = functools.partial(self._saved.write, self.stage_index, slot)
         self.saving.start([self._shared(part)[0] for part in parts], write)
+
+    @property
+    def _memory(self) -> list[Tensor]:
+        """What is saved with the latents, over the same rows."""
+        return [*self.history, *self.guiding.memory, *self.network.inputs]
 
     def latents(self) -> tuple[int, Tensor]:
         """(first row, latents [C, T, H, W]) of this worker, for callbacks that ask for them."""
@@ -322,6 +324,7 @@ class Shard:
             edits=RegionalPrompts.of(self._stage.prompts, self._saved.masks()),
             trace=self.trace,
         )
+        self.network.inputs = [zeros] * num_cached(self.plan.spec, self._stage)
         self.trace.take_conditioning(self.conditioning.get(self._stage.prompt), self.image)
 
     def _draw_noise(self) -> Tensor:
@@ -361,8 +364,8 @@ class Shard:
             anchor=self._saved.anchor(),
         )
         network = model_cache.decoder(plan.decoder, plan.spec, self.device)
-        fault = self._decoding_fault(index)
-        return self._traced(infgen.enlarged(network, *self._to_decode(index), asked, fault=fault))
+        what, fault = self._to_decode(index), self._decoding_fault(index)
+        return self._traced(infgen.enlarged(network, *what, asked, fault=fault))
 
     def _decoded(self, stage_index: int, rows_per_block: int) -> Iterator[Piece]:
         """This worker's share of a stage's picture or clip, piece by piece."""

@@ -81,7 +81,9 @@ class StepMeter:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def report(self, fault: str, state: Digests, kept: Digests) -> StepReport:
+    def report(
+        self, fault: str, state: Digests, kept: Digests, computed: Sequence[int]
+    ) -> StepReport:
         """What the step cost until now, with what it found and wrote."""
         return StepReport(
             time.perf_counter() - self._began,
@@ -91,4 +93,5 @@ class StepMeter:
             fault,
             state,
             kept,
+            tuple(computed),
         )

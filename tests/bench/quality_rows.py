@@ -64,6 +64,10 @@ ATTENTION: Mapping[str, str] = {
 }
 
 
+# The first-block cache at these thresholds, held to full attention too.
+CACHED = ("0.05", "0.1", "0.2")
+
+
 @dataclass(frozen=True)
 class Cell:
     """One size, pixels."""
@@ -101,6 +105,7 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     cascade: bool = False
     attend: str | None = None
+    cache: str | None = None
 
     @property
     def is_direct(self) -> bool:
@@ -149,6 +154,9 @@ def rows(cell: Cell, settings: Settings, wanted: tuple[str, ...] = ()) -> list[R
             found.append(Row(name, "method", method, options, cascade))
     for name, attend in ATTENTION.items():
         found.append(Row(name, "method", "auto", cascade=True, attend=attend))
+    for threshold in CACHED:
+        name = f"auto, cached at {threshold}"
+        found.append(Row(name, "method", "auto", cascade=True, attend="full", cache=threshold))
     kept = [row for row in found if not wanted or row.method == "none" or row.method in wanted]
     return [row for row in kept if _is_possible(row, cell, settings)]
 
@@ -258,6 +266,7 @@ def spec_of(row: Row, cell: Cell, settings: Settings, seed: int) -> RenderSpec:
         stages=None if row.cascade else SINGLE,
         num_inference_steps=settings.steps,
         attend=row.attend,
+        cache=row.cache,
         shift=settings.shift,
         local=True,
     )

@@ -224,7 +224,7 @@ def zimage() -> DiffusionPipeline:
         transformer=spread(
             ZImageTransformer2DModel(
                 dim=32,
-                n_layers=1,
+                n_layers=2,
                 n_refiner_layers=1,
                 n_heads=2,
                 n_kv_heads=2,

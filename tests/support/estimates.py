@@ -57,13 +57,12 @@ def start(made: CanvasPlan, dtype: torch.dtype) -> Tensor:
     return noise(*shape).to(dtype)
 
 
-def estimate(comm: Comm, made: CanvasPlan, step: int, x: Tensor, folder: Path) -> Tensor:
-    """This rank's rows of x0 at a step of the last stage, guided, from the canvas x."""
-    dtype = x.dtype
+def network(comm: Comm, made: CanvasPlan, dtype: torch.dtype, folder: Path) -> Network:
+    """The last stage's network on this rank, with text that is noise."""
     model, index = loaded(folder, dtype), len(made.stages) - 1
     stage = made.stages[-1]
     hook_method(model, made.method)
-    network = Network(
+    return Network(
         made,
         index,
         model,
@@ -78,9 +77,15 @@ def estimate(comm: Comm, made: CanvasPlan, step: int, x: Tensor, folder: Path) -
         edits=RegionalPrompts.of(stage.prompts, None),
         trace=TensorTrace(),
     )
-    canvas, band = stage.canvas, stage.bands[comm.rank]
+
+
+def estimate(comm: Comm, made: CanvasPlan, step: int, x: Tensor, folder: Path) -> Tensor:
+    """This rank's rows of x0 at a step of the last stage, guided, from the canvas x."""
+    stage = made.stages[-1]
+    band, grid = stage.bands[comm.rank], Grid(stage.canvas, stage.bands)
     with torch.no_grad():
-        return network.predict(x[..., band.start : band.stop, :], step, Grid(canvas, stage.bands))
+        own = x[..., band.start : band.stop, :]
+        return network(comm, made, x.dtype, folder).predict(own, step, grid)
 
 
 def _tensors(made: CanvasPlan, dtype: torch.dtype, seed: int) -> Mapping[str, Tensor]:

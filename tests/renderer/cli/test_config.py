@@ -78,6 +78,7 @@ FIELDS: dict[str, Any] = {
         ("method_options", "strategy_options"), st.dictionaries(TEXT, PLAIN, max_size=4)
     ),
     "attend": st.sampled_from(["pooled", "full,windows@0.5"]),
+    "cache": st.sampled_from(["0.125", "0.1,ends=2"]),
     "stages": st.lists(STAGE, min_size=1, max_size=3),
     "dtype": st.sampled_from(["float32", "bfloat16", "float16"]),
     "bits": st.sampled_from([8, 16]),

@@ -177,6 +177,7 @@ OTHER: dict[str, Any] = {
     "scheduler": "LCMScheduler",
     "scheduler_options": {"timestep_spacing": "trailing", "shift_terminal": None},
     "attend": "full,pooled@0.3",
+    "cache": "0.125,ends=2",
     "stages": (
         {"scale": 0.5, "steps": 3, "lora": ()},
         {"prompt": NASTY, "lora": ("/a/b.safetensors=0.5",), "scheduler": "LCMScheduler"},
