@@ -36,6 +36,7 @@ DOORS = {
     "diffusers": (
         *("renderer/families/", "renderer/demo/"),
         *(
+            "renderer/models/lora_adapter.py",
             "renderer/models/lora_loading.py",
             "renderer/models/weight_differences.py",
             "renderer/models/loading.py",
@@ -122,6 +123,14 @@ COMMANDS = {
         *("data", "out", "start", "minutes", "steps", "batch", "crop", "scale", "rate"),
         *("pictures", "dtype", "stages", "save_every", "continued", "json", "quiet"),
         *("model", "revision", "variant", "seed"),
+        *("workers", "local", "address", "device", "timeout", "wait"),
+    ],
+    "train lora": [
+        *("data", "size", "out", "rank", "alpha", "targets", "caption", "trigger"),
+        *("caption_dropout", "timesteps", "minutes", "steps", "batch", "rate", "pictures"),
+        *("dtype", "guidance_scale", "checkpointing", "sample_prompt", "sample_steps"),
+        *("save_every", "continued", "json", "quiet", "model", "revision", "variant", "seed"),
+        *("num_frames", "method", "method_options", "shift", "max_sequence_length"),
         *("workers", "local", "address", "device", "timeout", "wait"),
     ],
     "methods": ["name", "json"],

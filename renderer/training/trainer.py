@@ -33,9 +33,9 @@ from .pictures.sources import CachedPictures, SourceWords
 from .recipe import Recipe
 from .samples import write_samples
 from .stages import stages
+from .training_folder import WORK
 
-# Of the folder of a training: what is no part of the decoder that it makes.
-WORK, LATENTS, SAMPLES = "training", "latents", "samples.png"
+LATENTS, SAMPLES = "latents", "samples.png"  # of the folder of work
 AT_ONCE = 4  # pictures of one size that are encoded together
 
 

@@ -1,7 +1,7 @@
-"""The folder of a training: a decoder that renders take, and beside it what going on needs.
+"""The folder of a training: what renders take as it is by now, and beside it what going on needs.
 
-config.json and the weights are the decoder as it is by now; `training/` holds the recipe, the
-pictures' names, states, latents, log and samples, and may be deleted when the training is over.
+That lies in `training/`, or beside a file NAME.safetensors in `NAME.training/`: the recipe, the
+pictures' names, states, latents, log and samples. It may be deleted when the training is over.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..errors import SpecError, StoreError, shown
 from ..files.atomic import check_place
 from ..files.location import S3Path, location
-from .recipe import Recipe
-from .trainer import WORK
+from .recipe import TrainingRecipe
 
+WORK = "training"
 RECIPE, PICTURES, PROGRESS, LOG, LOCK = (
     *("recipe.json", "pictures.json", "progress.json"),
     *("log.csv", "lock"),
@@ -29,39 +30,60 @@ COLUMNS = ("stage", "step", "seconds", "loss")
 
 
 class TrainingFolder:
-    """A place for a training: nothing yet, or one that was begun."""
+    """A place for a training: nothing yet, or one that was begun.
 
-    def __init__(self, out: str) -> None:
+    `suffix` is that of a file which may be asked for in the place of a folder.
+    """
+
+    def __init__(self, out: str, suffix: str | None = None) -> None:
         """Raises `SpecError` for a place in a bucket."""
         place = location(out, SpecError)
         if isinstance(place, S3Path):
             raise SpecError(f"out {out!r} is in a bucket; a folder of a file system works")
         self.path = place.absolute()
-        self.work = self.path / WORK
+        self.is_file = suffix is not None and self.path.suffix == suffix
+        self.work = self.path.with_suffix(f".{WORK}") if self.is_file else self.path / WORK
+
+    @property
+    def folder(self) -> Path:
+        """Where what is made lies, and the folder of work."""
+        return self.path.parent if self.is_file else self.path
 
     @property
     def is_begun(self) -> bool:
         """Whether a training has left its recipe here."""
         return (self.work / RECIPE).exists()
 
-    def check(self, recipe: Recipe, about: Mapping[str, Any], *, continued: bool) -> None:
+    def check(self, recipe: TrainingRecipe, about: Mapping[str, Any], *, continued: bool) -> None:
         """Raise `StoreError` unless this recipe may begin here, or go on with what was begun.
 
         `about` are digests of what the recipe names.
         """
         path = self.path
-        if not os.path.lexists(path):
+        if self.is_file and not self.is_begun:
+            self._check_file()
+        elif self.is_begun and os.path.isdir(self.work):
+            self._check_begun(recipe, about, continued)
+        elif not os.path.lexists(path):
             check_place(path, StoreError)
         elif not path.is_dir():
             raise StoreError(f"{path} is a file; use another name")
         elif not os.access(path, os.W_OK | os.X_OK):
             raise StoreError(f"{path} cannot be written; use another name")
-        elif self.is_begun:
-            self._check_begun(recipe, about, continued)
         elif any(path.iterdir()):
             raise StoreError(f"{path} holds something else than a training; use another name")
 
-    def _check_begun(self, recipe: Recipe, about: Mapping[str, Any], continued: bool) -> None:
+    def _check_file(self) -> None:
+        for path in (self.path, self.work):
+            if os.path.lexists(path):
+                raise StoreError(f"{path} is there already; use another name")
+        check_place(self.path, StoreError)
+
+    def _check_begun(
+        self, recipe: TrainingRecipe, about: Mapping[str, Any], continued: bool
+    ) -> None:
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise StoreError(f"{self.folder} cannot be written; use another name")
         if not continued:
             raise StoreError(
                 f"{self.path} has a training that was begun; --continue goes on with it, or use "
@@ -76,7 +98,7 @@ class TrainingFolder:
                 "with, or another name"
             )
 
-    def begin(self, recipe: Recipe, about: Mapping[str, Any]) -> None:
+    def begin(self, recipe: TrainingRecipe, about: Mapping[str, Any]) -> None:
         """Make the folder and write the recipe, unless it is there."""
         self.work.mkdir(parents=True, exist_ok=True)
         if not self.is_begun:

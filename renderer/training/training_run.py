@@ -1,14 +1,14 @@
-"""The driver of a decoder's training: checks, latents, stages, saves; stops where it is told to."""
+"""The driver of a training: latents, stages, saves; stops where it is told to. And a decoder's."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet
 from frieze.cluster.ray import session as ray_session
@@ -22,9 +22,9 @@ from ..events import Event, Kind
 from ..planning import devices
 from ..spec.render_spec import RenderSpec
 from .infgen_training import TOGETHER, num_groups
-from .pictures.sources import Data, data_of
+from .pictures.sources import data_of
 from .recipe import SCENES, Recipe
-from .stages import StageKind, check, stages
+from .stages import check, stages
 from .trainer import DecoderTrainer, Task
 from .training_folder import TrainingFolder
 
@@ -63,24 +63,21 @@ def train_decoder(
     data = data_of(recipe, facts)
     folder.check_pictures(data.identity)
     task = Task(recipe, workers, facts, start, data.words, str(folder.path))
-    with _session(workers):
+    with session(workers):
         folder.begin(recipe, about)
-        with folder.locked(), _launched(workers, task) as fleet:
-            run = _Run(recipe, folder, fleet, save_every, tell, cancel or threading.Event())
-            run.fill(data)
-            for index, kind in enumerate(run.stages):
+        with folder.locked(), launched(DecoderTrainer, workers, task) as fleet:
+            cancel = cancel or threading.Event()
+            run = TrainingRun(stages(recipe), folder, fleet, save_every, tell, cancel)
+            run.note(data.left_out)
+            run.fill(len(data.words), "latents", data.identity)
+            for index, kind in enumerate(stages(recipe)):
                 run.stage(index, kind)
     tell(Event("done", seconds=time.monotonic() - run.began))
     return folder.path
 
 
 def _check_workers(recipe: Recipe, workers: RenderSpec) -> None:
-    devices.check_here(workers.model_copy(update={"dtype": recipe.dtype}))
-    if workers.max_workers is not None:
-        raise PlanError(
-            f"workers {workers.workers}..{workers.max_workers}: a training keeps the workers that "
-            f"it begins with; --workers {workers.workers} works"
-        )
+    check_place_of_work(workers, recipe.dtype)
     groups = num_groups(recipe.batch)
     if workers.workers > groups:
         raise PlanError(
@@ -88,6 +85,16 @@ def _check_workers(recipe: Recipe, workers: RenderSpec) -> None:
             f"examples of a batch; --batch {TOGETHER * workers.workers} or fewer workers work"
         )
     check(recipe)
+
+
+def check_place_of_work(workers: RenderSpec, dtype: str) -> None:
+    """Raise `PlanError` where no training can be in a precision, or on workers that come and go."""
+    devices.check_here(workers.model_copy(update={"dtype": dtype}))
+    if workers.max_workers is not None:
+        raise PlanError(
+            f"workers {workers.workers}..{workers.max_workers}: a training keeps the workers that "
+            f"it begins with; --workers {workers.workers} works"
+        )
 
 
 def _check_apart(recipe: Recipe, folder: TrainingFolder) -> None:
@@ -99,7 +106,7 @@ def _check_apart(recipe: Recipe, folder: TrainingFolder) -> None:
 
 
 @contextmanager
-def _session(workers: RenderSpec) -> Iterator[None]:
+def session(workers: RenderSpec) -> Iterator[None]:
     """One Ray for all of it, where Ray is wanted; `PlanError` where it cannot be had."""
     if not devices.uses_ray(workers):
         yield
@@ -111,48 +118,67 @@ def _session(workers: RenderSpec) -> Iterator[None]:
         raise PlanError(str(error)) from error
 
 
-def _launched(workers: RenderSpec, task: Task) -> Fleet:
-    """The ranks of a training."""
+def launched(trainer: type, workers: RenderSpec, task: Any) -> Fleet:
+    """The ranks of a training, each with a trainer that was told its task."""
     if devices.uses_ray(workers):
-        return on_actors(DecoderTrainer, workers, task, beside=0)
+        return on_actors(trainer, workers, task, beside=0)
     if workers.workers == 1:
-        return SoloFleet.launch(DecoderTrainer, task)
-    return LocalFleet.launch(DecoderTrainer, workers.workers, task, timeout=workers.timeout)
+        return SoloFleet.launch(trainer, task)
+    return LocalFleet.launch(trainer, workers.workers, task, timeout=workers.timeout)
 
 
-class _Run:
-    """A training under way: who works, what was spent, whom to tell."""
+class StageProgress(Protocol):
+    """A part of a training with an end of its own; see `StageKind`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def steps(self) -> int | None: ...
+
+    @property
+    def seconds(self) -> float | None: ...
+
+
+class TrainingRun:
+    """A training under way: who works, what was spent, whom to tell.
+
+    Its fleet's workers have the verbs of `DecoderTrainer`.
+    """
 
     def __init__(
         self,
-        recipe: Recipe,
+        stages: Sequence[StageProgress],
         folder: TrainingFolder,
         fleet: Fleet,
         save_every: int,
         tell: Tell,
         cancel: threading.Event,
     ) -> None:
-        self.stages, self.folder, self.fleet = stages(recipe), folder, fleet
+        self.stages, self.folder, self.fleet = stages, folder, fleet
         self.save_every, self.tell, self.cancel = save_every, tell, cancel
         self.began = time.monotonic()
         self.spent = folder.progress()
 
-    def fill(self, data: Data) -> None:
-        """The latents of all pictures, each rank its share of them."""
-        for why in data.left_out[:MOST_TOLD]:
+    def note(self, left_out: Sequence[str]) -> None:
+        """Tell why some of the data is not learned from."""
+        for why in left_out[:MOST_TOLD]:
             self.tell(Event("note", message=f"left out: {why}"))
-        if (more := len(data.left_out) - MOST_TOLD) > 0:
+        if (more := len(left_out) - MOST_TOLD) > 0:
             self.tell(Event("note", message=f"left out for such reasons: {more} more"))
-        number, done = len(data.words), 0
-        self.say("stage", 0, 0, number, message=f"latents of {number} pictures")
+
+    def fill(self, number: int, what: str, identity: Sequence[Any]) -> None:
+        """What is made once of all of the data, each rank its share of them."""
+        done = 0
+        self.say("stage", 0, 0, number, message=f"{what} of {number} pictures")
         for _, more in self.fleet.stream("fill"):
             done += more
             if more:
                 self.say("step", 0, done, number)
             self._stop_if_asked("before any step")
-        self.folder.keep_pictures(data.identity)
+        self.folder.keep_pictures(identity)
 
-    def stage(self, index: int, kind: StageKind) -> None:
+    def stage(self, index: int, kind: StageProgress) -> None:
         """All of a stage that is left."""
         step = self.fleet.all("begin", index)[0]
         self.spent.setdefault(kind.name, 0.0)
@@ -181,16 +207,16 @@ class _Run:
         more |= {"stage": index + 1, "num_stages": len(self.stages) + 1}
         self.tell(Event(kind, step=step, num_steps=num_steps, **more))
 
-    def _progress(self, kind: StageKind) -> float | None:
+    def _progress(self, kind: StageProgress) -> float | None:
         limit = kind.seconds
         return None if limit is None else min(1.0, self.spent[kind.name] / limit)
 
-    def _is_over(self, kind: StageKind, step: int) -> bool:
+    def _is_over(self, kind: StageProgress, step: int) -> bool:
         limit, steps = kind.seconds, kind.steps
         over = limit is not None and self.spent[kind.name] >= limit
         return over or (steps is not None and step >= steps)
 
-    def _steps(self, kind: StageKind, step: int) -> int:
+    def _steps(self, kind: StageProgress, step: int) -> int:
         """The stage's steps; by the clock, as many as there will be at this pace."""
         steps = kind.steps
         if steps is not None:
@@ -198,11 +224,11 @@ class _Run:
         part = self._progress(kind) or 0.0
         return max(step, round(step / part)) if part else 0
 
-    def _left(self, kind: StageKind) -> dict[str, float]:
+    def _left(self, kind: StageProgress) -> dict[str, float]:
         limit = kind.seconds
         return {} if limit is None else {"left": max(0.0, limit - self.spent[kind.name])}
 
-    def _save(self, kind: StageKind, step: int, loss: float) -> None:
+    def _save(self, kind: StageProgress, step: int, loss: float) -> None:
         self.fleet.one("save")
         self.folder.keep_progress(self.spent)
         self.folder.log((kind.name, step, round(self.spent[kind.name]), f"{loss:.5f}"))

@@ -20,7 +20,9 @@ from .precision import exactly
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..checkpoints.facts import ModelFacts
     from ..planning.canvas_plan import CanvasPlan
+    from ..spec.render_spec import RenderSpec
 
 
 def encode_prompts(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioning]:
@@ -50,20 +52,33 @@ def encode_many(
     return found
 
 
-@exactly
 def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioning]:
-    spec, facts = plan.spec, plan.facts
+    return encoded(plan.facts, plan.spec, plan.prompts, plan.num_halves, image)
+
+
+@exactly
+def encoded(
+    facts: ModelFacts,
+    spec: RenderSpec,
+    prompts: Sequence[str],
+    halves: int,
+    image: np.ndarray | None = None,
+) -> dict[str, Conditioning]:
+    """By prompt: it and, of two halves, the spec's negative one, on the CPU.
+
+    Inside `loading.kept_encoders` the encoders are loaded once for all calls.
+    """
     loading.libraries(facts)
     remarks = weight_names.check(facts, spec)  # before any weight is read
 
-    def encoded(prompt: str) -> Conditioning:
+    def one(prompt: str) -> Conditioning:
         folder = Path(facts.folder)
         with truncation.calls() as calls, as_model_error(folder, "encode the prompt"):
             found: Conditioning = load_family(facts.family).encode(
                 facts,
                 spec.model_copy(update={"prompt": prompt}),
                 device_of(spec),
-                plan.num_halves,
+                halves,
                 image,
             )
         if not all(finite.is_finite(half.values()) for half in found.halves):
@@ -71,4 +86,4 @@ def _encoded(plan: CanvasPlan, image: np.ndarray | None) -> dict[str, Conditioni
         cuts = truncation.cuts(calls, prompt, spec.negative_prompt)
         return dataclasses.replace(found.on("cpu"), cuts=cuts, remarks=remarks)
 
-    return {prompt: encoded(prompt) for prompt in plan.prompts}
+    return {prompt: one(prompt) for prompt in prompts}

@@ -77,7 +77,7 @@ def find(folder: str, most: int, crop: int, drawn: Drawn) -> Found:
     `drawn(height, width)` gives the part of such a picture that counts, and the size of its
     decode: two sizes. Raises `SpecError` where there is no folder, or nothing to learn from.
     """
-    names = _names(folder)
+    names = file_names(folder)
     pictures: list[FilePicture] = []
     left_out: list[str] = []
     chosen = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
@@ -101,7 +101,11 @@ def find(folder: str, most: int, crop: int, drawn: Drawn) -> Found:
     return Found(tuple(pictures), tuple(left_out))
 
 
-def _names(folder: str) -> list[str]:
+def file_names(folder: str) -> list[str]:
+    """Paths of all files of a folder and those below it, sorted; hidden ones are left out.
+
+    Raises `SpecError` where there is no folder.
+    """
     if not os.path.isdir(folder):
         why = fault(folder)
         told = f"{folder} is a file" if why is None else why

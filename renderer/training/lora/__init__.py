@@ -1,0 +1,1 @@
+"""LoRAs for a model's denoiser, trained at any size with a method's attention."""

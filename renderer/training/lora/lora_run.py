@@ -1,0 +1,155 @@
+"""The driver of a LoRA's training: all that can be refused is refused before any work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...checkpoints import checkpoint
+from ...checkpoints.checkpoint import load_family
+from ...checkpoints.facts import ModelFacts
+from ...driver.fingerprint import weights_digest
+from ...errors import PlanError, SpecError
+from ...events import Event
+from ...models import loading, lora_adapter
+from ...models.meta_models import skeletons
+from ...planning.canvas_plan import CanvasPlan
+from ...planning.meta_render import META
+from ...planning.plan import plan
+from ...spec.render_spec import RenderSpec
+from ..recipe import SCENES
+from ..training_folder import TrainingFolder
+from ..training_run import (
+    SAVE_EVERY,
+    Tell,
+    TrainingRun,
+    check_place_of_work,
+    launched,
+    session,
+)
+from .captioned_folder import data_of
+from .lora_recipe import LoraRecipe
+from .lora_trainer import LoraTask, LoraTrainer
+
+FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it in a folder
+
+
+@dataclass(frozen=True)
+class LoraStage:
+    """The one stage that there is; see `StageProgress`."""
+
+    recipe: LoraRecipe
+    name: str = "lora"
+
+    @property
+    def steps(self) -> int | None:
+        """All of them; None where it ends by the clock."""
+        return self.recipe.steps
+
+    @property
+    def seconds(self) -> float | None:
+        """Its seconds; None where it ends by its steps."""
+        return None if self.recipe.minutes is None else self.recipe.minutes * 60
+
+
+def train_lora(
+    recipe: LoraRecipe,
+    out: str,
+    workers: RenderSpec,
+    *,
+    continued: bool = False,
+    save_every: int = SAVE_EVERY,
+    tell: Tell = lambda event: None,
+    cancel: threading.Event | None = None,
+) -> tuple[Path, ...]:
+    """Train a LoRA into a file or a folder, or go on with one that was begun; gives its files.
+
+    Of two experts each has a file. `workers` are the spec's fields of who works where. Raises
+    `SpecError`, `ModelError`, `PlanError` and `StoreError` before anything is written, and
+    `RenderCancelledError` where `cancel` was set, when all that was learned is on disk.
+    """
+    folder = TrainingFolder(out, recipe.suffix)
+    _check_workers(recipe, workers)
+    facts = checkpoint.describe(recipe.model, recipe.revision, recipe.variant)
+    drawn = _planned(recipe, workers, facts)
+    num_networks = _check_targets(recipe, drawn)
+    if recipe.data != SCENES and folder.path.is_relative_to(Path(recipe.data).absolute()):
+        raise SpecError(
+            f"out {folder.path} lies in the folder of pictures {recipe.data}, whose samples would "
+            "become its pictures; use a place outside of it"
+        )
+    about = {"model": weights_digest(Path(facts.folder))}
+    folder.check(recipe, about, continued=continued)
+    data = data_of(recipe, facts)
+    folder.check_pictures(data.identity)
+    files = _files(folder, num_networks)
+    task = LoraTask(recipe, drawn, data.examples, str(folder.work), tuple(map(str, files)))
+    with session(workers):
+        folder.begin(recipe, about)
+        with folder.locked(), launched(LoraTrainer, workers, task) as fleet:
+            stage = LoraStage(recipe)
+            run = TrainingRun([stage], folder, fleet, save_every, tell, cancel or threading.Event())
+            for remark in data.remarks:
+                tell(Event("note", message=remark))
+            run.note(data.left_out)
+            run.fill(len(data.examples), "latents and captions", data.identity)
+            run.stage(0, stage)
+    tell(Event("done", seconds=time.monotonic() - run.began))
+    return files
+
+
+def _check_workers(recipe: LoraRecipe, workers: RenderSpec) -> None:
+    check_place_of_work(workers, recipe.dtype)
+    if workers.workers > recipe.batch:
+        raise PlanError(
+            f"{workers.workers} workers are more than the {recipe.batch} examples of a batch; "
+            f"--batch {workers.workers} or fewer workers work"
+        )
+
+
+def _planned(recipe: LoraRecipe, workers: RenderSpec, facts: ModelFacts) -> CanvasPlan:
+    """The canvas that is trained on, with the method's positions and attention.
+
+    Raises `PlanError` for a method that looks at a picture before it changes anything.
+    """
+    if facts.takes_image and not facts.image_optional:
+        raise PlanError(
+            f"{facts.pipeline} animates a first frame, and a LoRA is trained from text alone; a "
+            "model that draws from text works"
+        )
+    if recipe.shift is not None and not facts.schedule.flow:
+        raise PlanError(f"shift {recipe.shift:g}: this model is no flow, which has none")
+    place = workers.model_dump(include={"device"})
+    found = plan(recipe.spec.model_copy(update=place))
+    method = found.method
+    measures = method.focus is not None and method.focus.scale is not None
+    if measures or method.detection is not None:
+        raise PlanError(
+            f"method {recipe.method} measures a picture before it changes its attention, and there "
+            "is none in training; ntk, yarn, pi, dype or cinescale works"
+        )
+    if method.decay is not None:
+        raise PlanError(
+            f"method {recipe.method} lets attention decay in a kernel that has no gradient; ntk, "
+            "yarn or riflex works"
+        )
+    return found
+
+
+def _check_targets(recipe: LoraRecipe, drawn: CanvasPlan) -> int:
+    """Refuse targets that a network has not, before any weight is read; how many networks."""
+    loading.libraries(drawn.facts)
+    with skeletons():
+        family = load_family(drawn.facts.family)
+        networks = lora_adapter.denoisers(family.load(drawn.facts, drawn.spec, META))
+    for network in networks:
+        lora_adapter.check_targets(network, recipe.targets)
+    return len(networks)
+
+
+def _files(folder: TrainingFolder, number: int) -> tuple[Path, ...]:
+    """One file, and for a second expert's another beside it."""
+    first = folder.path if folder.is_file else folder.path / FILE
+    return (first, first.with_name(f"{first.stem}_2{first.suffix}"))[:number]

@@ -1,0 +1,177 @@
+"""The steps of a LoRA's training: what each draws, its gradients, its state on disk.
+
+What a step draws depends on its number alone, so a training that goes on makes the weights of one
+that never stopped, and workers that share a batch make the steps of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from frieze.cluster.comm import Comm
+from frieze.cluster.comm import worlds as comms
+
+from ...models import lora_adapter
+from ...sampling.noise_levels import SPACINGS, NoiseLevel
+from ...sampling.schedule_table import levels_from
+from ..infgen_training import added_gradients
+from ..loop import cosine, read, warmed_up, write
+from ..timesteps import Shifted, sample
+from .lora_recipe import LoraRecipe
+from .method_denoiser import MethodDenoiser
+
+STATE = "training.pt"
+WARM_UP = 100  # steps at most
+
+
+class Encoded(Protocol):
+    """Examples as the network takes them."""
+
+    def latents(self, number: int) -> Tensor:
+        """[1, C, T, H, W]."""
+
+    def text(self, number: int | None) -> dict[str, Tensor]:
+        """What its caption is encoded to; None: no caption."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """An example of a step: which, at which noise level, with which noise, captioned or not."""
+
+    number: int
+    level: NoiseLevel
+    has_caption: bool
+    seed: int
+
+
+class LoraTraining:
+    """Networks with factors, their optimiser, and the number of steps that are done.
+
+    On each rank of `comm` the same, but for its own share of a step's examples, whose gradients
+    are added up over the ranks. `progress` in [0, 1] says how far a training is that ends by the
+    clock, for one that ends by its steps it is None.
+    """
+
+    def __init__(self, recipe: LoraRecipe, denoiser: MethodDenoiser) -> None:
+        self.recipe, self.denoiser, self.step_index = recipe, denoiser, 0
+        self.comm: Comm = comms.solo()
+        self.progress: float | None = None
+        self.networks = lora_adapter.denoisers(denoiser.model)
+        for index, network in enumerate(self.networks):
+            lora_adapter.add(
+                network,
+                rank=recipe.rank,
+                alpha=recipe.rank if recipe.alpha is None else recipe.alpha,
+                targets=recipe.targets,
+                seed=recipe.seed + index,
+            )
+            if recipe.checkpointing:
+                network.enable_gradient_checkpointing()  # type: ignore[operator]
+        self.factors = [f for network in self.networks for f in lora_adapter.factors(network)]
+        self.optimiser = torch.optim.AdamW(self.factors, recipe.rate, betas=(0.9, 0.99))
+        self._order: tuple[int, list[int]] = (-1, [])
+        self._levels = self._all_levels()
+
+    def step(self, examples: Encoded) -> float:
+        """Learn from one batch; the mean loss of its examples before it, on all ranks alike."""
+        recipe = self.recipe
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for item in range(self.comm.rank, recipe.batch, self.comm.size):
+            total += self._learned(self.drawn(len(examples), item), examples) / recipe.batch
+        for factor in self.factors:  # of an expert that no level asked
+            factor.grad = torch.zeros_like(factor) if factor.grad is None else factor.grad
+        total = added_gradients(nn.ModuleList(self.networks), total, self.comm)
+        nn.utils.clip_grad_norm_(self.factors, 1.0)
+        self.optimiser.step()
+        self.step_index += 1
+        return total
+
+    def _learned(self, draw: Draw, examples: Encoded) -> float:
+        x0_BCTHW = examples.latents(draw.number)
+        generator = torch.Generator().manual_seed(draw.seed)
+        noise_BCTHW = torch.randn(x0_BCTHW.shape, generator=generator).to(x0_BCTHW)
+        guidance = self.denoiser.plan.facts.guidance
+        return self.denoiser.learn(
+            x0_BCTHW,
+            noise_BCTHW,
+            draw.level,
+            examples.text(draw.number if draw.has_caption else None),
+            weight=1 / self.recipe.batch,
+            embedded=self.recipe.guidance_scale if guidance.embedded else 0.0,
+        )
+
+    def drawn(self, number: int, item: int) -> Draw:
+        """The item-th of this step's, by their numbers alone, of so many examples.
+
+        All are taken once, in an order of their own, before any is taken again.
+        """
+        index = self.step_index * self.recipe.batch + item
+        epoch, place = divmod(index, number)
+        generator = torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + index) % 2**63)
+        u = torch.rand((), generator=generator, dtype=torch.float64)
+        return Draw(
+            number=self._in_order(epoch, number)[place],
+            level=self._level(generator),
+            has_caption=float(u) >= self.recipe.caption_dropout,
+            seed=int(torch.randint(2**62, (), generator=generator)),
+        )
+
+    def _in_order(self, epoch: int, number: int) -> list[int]:
+        if self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
+            self._order = (epoch, torch.randperm(number, generator=generator).tolist())
+        return self._order[1]
+
+    def _level(self, generator: torch.Generator) -> NoiseLevel:
+        """Of rectified flow by the recipe's density, shifted as the canvas needs; else any."""
+        schedule, shift = self.denoiser.plan.facts.schedule, self.denoiser.stage.table.shift
+        if not schedule.flow:
+            index = int(torch.randint(len(self._levels), (), generator=generator))
+            return self._levels[index]
+        (time,) = sample(Shifted(self.recipe.density, shift or 1.0), 1, generator).tolist()
+        length = int(schedule.options.get("num_train_timesteps", 1000))
+        return NoiseLevel(time * length, 1 - time, time)
+
+    def _all_levels(self) -> list[NoiseLevel]:
+        """All levels that a model of no flow was trained at."""
+        schedule = self.denoiser.plan.facts.schedule
+        if schedule.flow:
+            return []
+        options = {name: value for name, value in schedule.options.items() if name not in SPACINGS}
+        even = replace(schedule, options=options)
+        levels, _ = levels_from(even, int(options.get("num_train_timesteps", 1000)), None, 1.0)
+        return [level for level in levels if level.sigma > 0 and level.alpha > 0]
+
+    @property
+    def rate(self) -> float:
+        """Rises over the first steps and falls by a cosine to a hundredth at the end."""
+        steps = self.recipe.steps
+        warm_up = WARM_UP if steps is None else max(1, min(WARM_UP, steps // 10))
+        done = self.progress if steps is None else self.step_index / steps
+        return self.recipe.rate * warmed_up(self.step_index, warm_up) * cosine(done or 0.0)
+
+    def save(self, folder: Path) -> None:
+        """Write all that going on needs, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        factors = [lora_adapter.state(network) for network in self.networks]
+        states = {"factors": factors, "optimiser": self.optimiser.state_dict()}
+        write(folder / STATE, states | {"step": self.step_index})
+
+    def restore(self, folder: Path) -> None:
+        """Go on from where `save` was called, if it was."""
+        if (saved := read(folder / STATE)) is not None:
+            for network, factors in zip(self.networks, saved["factors"], strict=True):
+                lora_adapter.load_state(network, factors)
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.step_index = saved["step"]
