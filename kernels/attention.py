@@ -158,8 +158,12 @@ def _forced(name: str, q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor) -> Backen
 
 
 def _able(q_BHSD: Tensor, k_BHKD: Tensor, v_BHKE: Tensor) -> Iterator[Backend]:
-    """Backends that say they can do this call, fastest first; the reference always comes last."""
-    for name in preferred(q_BHSD):
+    """Backends that say they can do this call, fastest first; the reference always comes last.
+
+    It is alone where gradients are wanted: others' log-sum-exp has none.
+    """
+    learned = torch.is_grad_enabled() and any(x.requires_grad for x in (q_BHSD, k_BHKD, v_BHKE))
+    for name in ("reference",) if learned else preferred(q_BHSD):
         backend = TABLE[name]
         if not q_BHSD.is_meta and _missing(name):
             continue

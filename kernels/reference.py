@@ -40,10 +40,14 @@ def attend(
 def weigh(logits_BHSK: Tensor, v_BHKE: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of the values by the softmax of the logits, still wide, and the log-sum-exp.
 
-    The logits are overwritten.
+    The logits are overwritten, unless their gradient is wanted.
     """
     lse_BHS = logits_BHSK.logsumexp(-1)
-    weight_BHSK = logits_BHSK.sub_(finite(lse_BHS)[..., None]).exp_()
+    shift_BHS1 = finite(lse_BHS)[..., None]
+    if logits_BHSK.requires_grad:
+        weight_BHSK = (logits_BHSK - shift_BHS1).exp()
+    else:
+        weight_BHSK = logits_BHSK.sub_(shift_BHS1).exp_()
     return weight_BHSK @ v_BHKE.to(weight_BHSK.dtype), lse_BHS
 
 

@@ -256,6 +256,17 @@ def options_of(name: str) -> set[str]:
     return set(inspect.signature(kind.__init__).parameters) - {"self", "prediction_type"}
 
 
+def trained_levels(schedule: NoiseSchedule) -> list[NoiseLevel]:
+    """The levels that a model of no flow was trained at, from least noise to most."""
+    import diffusers
+
+    name = schedule.options["_class_name"]
+    with as_model_error(Path(f"{name} of the checkpoint"), "use its own options"):
+        squares = getattr(diffusers, name).from_config(dict(schedule.options)).alphas_cumprod
+    pairs = enumerate(squares.tolist())
+    return [NoiseLevel(float(t), math.sqrt(a), math.sqrt(1 - a)) for t, a in pairs]
+
+
 def _stock_scheduler(
     schedule: NoiseSchedule, num_steps: int, alpha: float | None, start: float
 ) -> Any:

@@ -139,6 +139,26 @@ def test_entropy_matches_dense_softmax(
     assert (found - truth).abs().max() <= tolerance * math.log(NUM_KEYS)
 
 
+@torch.enable_grad()
+def test_gradients_of_merged_partials_are_those_of_one_call() -> None:
+    """Also through the log-sum-exps, by which parts are weighed; other backends' have none."""
+
+    def gradients(backend: str | None) -> list[Tensor]:
+        q, k, v = (x.requires_grad_() for x in qkv())
+        ends = itertools.pairwise((0, 5, 20, NUM_KEYS))
+        parts = (attend(q, k[:, :, a:b], v[:, :, a:b], backend=backend) for a, b in ends)
+        functools.reduce(operator.add, parts).out_BHSD.square().sum().backward()
+        return [x.grad for x in (q, k, v) if x.grad is not None]
+
+    q, k, v = (x.requires_grad_() for x in qkv())
+    (torch.softmax(q @ k.mT / 4, -1) @ v).square().sum().backward()
+    true = [x.grad for x in (q, k, v) if x.grad is not None]
+    for found, wanted in zip(gradients(None), true, strict=True):
+        assert float((found - wanted).abs().max()) < EXACT_FLOAT64
+    wrong = gradients("cpu_flash")[0]  # the control
+    assert float((wrong - true[0]).abs().max()) > CONTROL
+
+
 def test_entropy_of_equal_keys_is_the_logarithm_of_their_number() -> None:
     q, k, v = qkv()
     k = k[:, :, :1].expand_as(k)

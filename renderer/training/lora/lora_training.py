@@ -6,7 +6,7 @@ that never stopped, and workers that share a batch make the steps of one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +17,8 @@ from frieze.cluster.comm import Comm
 from frieze.cluster.comm import worlds as comms
 
 from ...models import lora_adapter
-from ...sampling.noise_levels import SPACINGS, NoiseLevel
-from ...sampling.schedule_table import levels_from
+from ...sampling.noise_levels import NoiseLevel
+from ...sampling.schedule_table import trained_levels
 from ..infgen_training import added_gradients
 from ..loop import cosine, read, warmed_up, write
 from ..timesteps import Shifted, sample
@@ -26,7 +26,7 @@ from .lora_recipe import LoraRecipe
 from .method_denoiser import MethodDenoiser
 
 STATE = "training.pt"
-WARM_UP = 100  # steps at most
+WARM_UP, WARM_PART = 100, 0.1  # steps at most, and of all
 
 
 class Encoded(Protocol):
@@ -148,18 +148,18 @@ class LoraTraining:
         schedule = self.denoiser.plan.facts.schedule
         if schedule.flow:
             return []
-        options = {name: value for name, value in schedule.options.items() if name not in SPACINGS}
-        even = replace(schedule, options=options)
-        levels, _ = levels_from(even, int(options.get("num_train_timesteps", 1000)), None, 1.0)
-        return [level for level in levels if level.sigma > 0 and level.alpha > 0]
+        at_noise = schedule.prediction != "epsilon"  # of which else nothing could be learned
+        return [level for level in trained_levels(schedule) if level.alpha > 0 or at_noise]
 
     @property
     def rate(self) -> float:
-        """Rises over the first steps and falls by a cosine to a hundredth at the end."""
-        steps = self.recipe.steps
-        warm_up = WARM_UP if steps is None else max(1, min(WARM_UP, steps // 10))
-        done = self.progress if steps is None else self.step_index / steps
-        return self.recipe.rate * warmed_up(self.step_index, warm_up) * cosine(done or 0.0)
+        """Rises over the first tenth, 100 steps at most, and falls by a cosine to a hundredth."""
+        index, steps = self.step_index, self.recipe.steps
+        done = (self.progress or 0.0) if steps is None else index / steps
+        rise = max(warmed_up(index, WARM_UP), min(1.0, done / WARM_PART))
+        if steps is not None:
+            rise = warmed_up(index, max(1, min(WARM_UP, int(steps * WARM_PART))))
+        return self.recipe.rate * rise * cosine(done)
 
     def save(self, folder: Path) -> None:
         """Write all that going on needs, whole or not at all."""
