@@ -7,16 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...spec.render_spec import (
-    LEAST_SHIFT,
-    MOST_FRAMES,
-    MOST_GUIDANCE,
-    MOST_PIXELS,
-    MOST_SHIFT,
-    RenderSpec,
-    StageSpec,
-    parse,
-)
+from ...spec.render_spec import MOST_FRAMES, MOST_PIXELS, RenderSpec, parse
+from ...spec.stage_spec import LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, StageSpec
 from ..recipe import TrainingRecipe, parsed
 from ..timesteps import CosMap, LogitNormal, Mode, Timesteps, Uniform
 
