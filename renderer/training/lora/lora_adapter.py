@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import SpecError, shown
-from ..files.scratch import scratch
+from ...errors import SpecError, shown
+from ...files.scratch import scratch
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from .family import Model
+    from ...models.family import Model
 
 NAME = "default"  # of the adapter on a network
 # Layers that peft gives factors to, of those that denoisers are made of.
