@@ -15,7 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..layout import Tile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from ..attention import AttentionModifier
     from ..bands import Marks
     from ..comm import AxisComms
-    from ..layout import Band, Canvas, Tile
+    from ..layout import Band, Canvas
 
 
 class Cells(NamedTuple):
@@ -60,6 +63,26 @@ class Tiling:
     def num_tiles(self) -> int:
         """Of a step."""
         return len(self.tops) * len(self.lefts)
+
+    def of_ranks(self, bands: Sequence[Band]) -> list[list[Tile]]:
+        """The tiles that each rank draws: runs of them, row by row, as long as bands are tall."""
+        sides = (self.height, self.width)
+        tiles = [Tile(top, left, *sides) for top in self.tops for left in self.lefts]
+        # The last rank draws the coarse canvas as well, if there is one.
+        parts = len(tiles) + (self.coarse is not None)
+        edges = [0, *(min(round(parts * b.stop / bands[-1].stop), len(tiles)) for b in bands)]
+        return [tiles[start:stop] for start, stop in pairwise(edges)]
+
+    def told(self, bands: Sequence[Band], pixels: int) -> str:
+        """How many there are, of which size, and how many each rank draws; `pixels` a cell."""
+        size = f"{self.width * pixels} x {self.height * pixels} px"
+        text = f"a step: at most {self.num_tiles} tiles of {size}"
+        if len(bands) > 1:
+            text += f", {' + '.join(str(len(each)) for each in self.of_ranks(bands))}"
+        if self.coarse:
+            size = f"{self.coarse.width * pixels} x {self.coarse.height * pixels} px"
+            text += f", and a canvas of {size}"
+        return text
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,8 @@ Shape suffixes: N tiles, B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import torch
@@ -31,6 +29,8 @@ from ..layout import Band, Canvas, LayoutError, Tile, tile_starts
 from . import Cells, StrategyStep, Tiling
 
 MOST_PIXELS = 2**20
+# How much of the latents is noise when a layout is made: from then on less and less is fused.
+LAYOUT = 0.3
 Side = Annotated[int, Field(ge=16, le=MOST_PIXELS)]
 
 
@@ -47,7 +47,7 @@ class Options(BaseModel):
     )
     shift: StrictBool = Field(default=True, description="tiles lie elsewhere at every step")
     fusion: float = Field(
-        default=0.5,
+        default=1.0,
         ge=0,
         le=1,
         description="frequencies up to this part of a coarse canvas' highest are of that canvas, "
@@ -149,7 +149,7 @@ def predict(
     if laid is None:
         with band_mode(comm, bands, marks=marks, canvas=canvas, modifier=modifier):
             return denoised(x, level)
-    runs = tiles_of_ranks(laid, bands)
+    runs = laid.of_ranks(bands)
     held = [_held(run) for run in runs]
     rows = world.gather_rows(x, bands, [range(run.start, run.stop) for run in held], -2)
 
@@ -164,16 +164,8 @@ def predict(
     if laid.coarse is None:
         return estimate
     whole = _drawn_whole(x, level, world, bands, laid.coarse, step)
-    return _fused(estimate, whole, world, bands, laid.coarse, options.fusion, step.noise)
-
-
-def tiles_of_ranks(laid: Tiling, bands: Sequence[Band]) -> list[list[Tile]]:
-    """The tiles that each rank draws: runs of them, row by row, as long as their bands are tall."""
-    tiles = [Tile(top, left, laid.height, laid.width) for top in laid.tops for left in laid.lefts]
-    # The last rank draws the coarse canvas as well, if there is one.
-    parts = len(tiles) + (laid.coarse is not None)
-    edges = [0, *(min(round(parts * b.stop / bands[-1].stop), len(tiles)) for b in bands)]
-    return [tiles[start:stop] for start, stop in pairwise(edges)]
+    strength = min(1.0, step.noise / LAYOUT)
+    return _fused(estimate, whole, world, bands, laid.coarse, options.fusion, strength)
 
 
 def _held(tiles: Sequence[Tile]) -> Band:
@@ -218,10 +210,12 @@ def _columns(tile: Tile) -> slice:
     return slice(tile.left, tile.left + tile.width)
 
 
-def _samples(length: int, number: int, seed: int) -> list[int]:
-    """So many cells along a side, as far apart from each other; which ones follows the seed."""
-    first = zlib.crc32(f"{seed} {length}".encode()) / 2**32
-    return [min(math.floor((i + first) * length / number), length - 1) for i in range(number)]
+def _samples(length: int, number: int) -> list[int]:
+    """So many cells along a side, as far apart from each other, the same at every step.
+
+    Their noise is then one picture's from the first step to the last.
+    """
+    return [(2 * i + 1) * length // (2 * number) for i in range(number)]
 
 
 def _drawn_whole(
@@ -238,8 +232,8 @@ def _drawn_whole(
     which has no more tiles than others, draws it.
     """
     band, drawer = bands[world.rank], world.size - 1
-    rows = _samples(bands[-1].stop, coarse.height, step.seed)
-    columns = _samples(x.shape[-1], coarse.width, step.seed)
+    rows = _samples(bands[-1].stop, coarse.height)
+    columns = _samples(x.shape[-1], coarse.width)
     wanted: list[list[int]] = [[]] * drawer + [rows]
     some = world.gather_rows(x, bands, wanted, -2)
     estimate = None

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from frieze.cluster.strategies import Cells, Strategy, Tiling
+    from frieze.cluster.strategies import Cells, Strategy, StrategyStep, Tiling
+
+    from ..sampling.noise_levels import NoiseLevel
 
 DEFAULT = RenderSpec.model_fields["strategy"].default
 
@@ -81,6 +83,21 @@ def check(spec: RenderSpec, facts: ModelFacts, canvas: Canvas) -> None:
 def step_seed(seed: int, stage: int, step: int) -> int:
     """Another number for each step of each stage of a picture, the same whenever it is asked."""
     return zlib.crc32(f"{seed} {stage} {step}".encode())
+
+
+def strategy_step(
+    facts: ModelFacts,
+    spec: RenderSpec,
+    seed: int,
+    level: NoiseLevel,
+    in_tiles: Callable[[Tensor, Any, Sequence[Tile], bool], Tensor],
+    of_canvas: Callable[[Tensor, Any, Canvas], Tensor],
+) -> StrategyStep:
+    """What a strategy may ask at a step, whose `seed` is `step_seed`'s."""
+    from frieze.cluster.strategies import StrategyStep
+
+    noise = level.sigma / (level.alpha + level.sigma)
+    return StrategyStep(cells(facts), strategy_options(spec), seed, noise, in_tiles, of_canvas)
 
 
 @dataclass(frozen=True)

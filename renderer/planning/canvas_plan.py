@@ -21,6 +21,7 @@ from ..extrapolation.guides import Detail
 from ..extrapolation.method import Method
 from ..inputs.inpaint_canvas import InpaintCanvas, inpaint_canvas
 from ..inputs.sources import Source
+from ..models import strategies
 from ..models.device import device_type, has_cuda
 from ..models.family import Guidance
 from ..sampling.frame_windows import FrameWindow, frame_windows
@@ -309,6 +310,7 @@ class CanvasPlan:
 def _table(plan: CanvasPlan) -> list[str]:
     spec, latent = plan.spec, plan.facts.latent
     kind, clip = "picture", ""
+    begin = f", from stage {spec.edit_stage}" if spec.edit_stage > 1 else ""
     if plan.frames:
         kind, clip = "clip", f", {plan.frames} frames at {spec.fps:g} a second"
     method = f"method    {spec.method}" + (f": {plan.method.note}" if plan.method.note else "")
@@ -319,7 +321,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         *([method] if plan.num_steps else ()),
         *(f"lora      {line}" for line in lora.summary(spec.loras)),
         *([f"redraws   {plan.inpaint}"] if plan.inpaint else ()),
-        *(f"edit      {each.mask}: {each.prompt}{_from(spec)}" for each in spec.edit),
+        *(f"edit      {each.mask}: {each.prompt}{begin}" for each in spec.edit),
         *(redrawn(spec, plan.sources["upscale"], plan.frame_windows) if plan.redraws(0) else ()),
         *step_cache.summary(spec.cache, plan.stages, plan.facts.num_blocks),
         *_decoder(plan),
@@ -336,6 +338,8 @@ def _table(plan: CanvasPlan) -> list[str]:
         if stage.num_steps:
             steps = f"{stage.num_steps} steps{_noise(plan.facts, stage)}"
         lines.append(f"stage {number}   {width} x {height} px, {steps}, bands of {rows} rows")
+        if tiling := stage.num_steps and strategies.tiling(spec, plan.facts, stage.canvas):
+            lines.append(f"          {tiling.told(stage.bands, latent.downscale)}")
         if plan.is_costed and plan.changes_network and stage.num_steps:
             lines += (f"          {line}" for line in plan.cost.lines(number - 1))
     if plan.is_estimated:
@@ -372,10 +376,6 @@ def _decoder(plan: CanvasPlan) -> list[str]:
     return [
         f"decoder   InfGen from {way} px, {steps}, {config.mode} attention ({plan.decoder.folder})"
     ]
-
-
-def _from(spec: RenderSpec) -> str:
-    return f", from stage {spec.edit_stage}" if spec.edit_stage > 1 else ""
 
 
 def _warning(plan: CanvasPlan) -> list[str]:

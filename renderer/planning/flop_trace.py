@@ -39,6 +39,8 @@ from .step_kinds import StepKind
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from frieze.cluster.strategies import Tiling
+
     from ..checkpoints.facts import ModelFacts
     from ..models.family import Guidance
     from ..spec.render_spec import RenderSpec
@@ -131,6 +133,8 @@ class FlopTrace:
         kinds = []
         for kind in self._traced.step_kinds(index, stage):
             flops, windows = (direct, ()) if kind.is_plain else self._flops(stage, kind)
+            if tiling := self._traced.tiling(stage):
+                flops = self._of_tiles(stage, tiling)
             numbers = tuple(step + 1 for step in kind.steps or range(stage.num_steps))
             ranks = self._ranks(
                 stage.bands,
@@ -140,6 +144,16 @@ class FlopTrace:
             )
             kinds.append(StepCost(numbers, flops, flops / direct, windows, kind.shape, ranks))
         return StageCost(direct, tuple(kinds), stage.guidance.num_halves)
+
+    def _of_tiles(self, stage: StagePlan, tiling: Tiling) -> int:
+        """FLOPs of one prompt of a step in tiles, and of its coarse canvas."""
+        sides = [(Canvas(stage.canvas.frames, tiling.height, tiling.width), tiling.num_tiles)]
+        sides += [(tiling.coarse, 1)] if tiling.coarse else []
+        plain = StepKind(Method(), ())
+        return sum(
+            number * self._flops(replace(stage, canvas=canvas), plain)[0]
+            for canvas, number in sides
+        )
 
     def begin(self, before: StagePlan | None, stage: StagePlan) -> tuple[Ranks, ...]:
         """What comes before a stage's steps: the last one's picture is made, enlarged, encoded."""
@@ -189,7 +203,14 @@ class FlopTrace:
         windows = _Windows(kind) if kind.is_windowed else None
         with self._counted() as count:
             self._traced.step(stage, rank, kind, windows, count)
-        return count.work
+        if self._traced.tiling(stage) is None:
+            return count.work
+        more = self._traced.tiles_of(stage, rank) - 1
+        if more < 1:
+            return count.work
+        with self._counted() as batch:
+            self._traced.batch(stage, rank)
+        return count.work + batch.work.times(more)
 
     def _encode(self, stage: StagePlan, is_frame: bool, rank: int) -> Work:
         traced = self._traced

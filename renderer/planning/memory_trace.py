@@ -64,7 +64,7 @@ class MemoryTrace(MetaRender):
                 self.denoise(stage, rank, kind)
                 for stage in _largest(drawn, forms)
                 for kind in kinds[id(stage)]
-                for rank in self.heaviest(stage.bands)
+                for rank in self._heaviest(stage)
             ),
             key=_size,
             default=Peak(),
@@ -96,6 +96,11 @@ class MemoryTrace(MetaRender):
             host=self._noise_bytes(stages[-1].canvas),
             parts={part.subfolder: part.weight_bytes for part in parts},
         )
+
+    def _heaviest(self, stage: StagePlan) -> set[int]:
+        """The ranks that may hold most in a step; the last one, where there are tiles, as well."""
+        found = self.heaviest(stage.bands)
+        return found | {len(stage.bands) - 1} if self.tiling(stage) else found
 
     def heaviest(self, bands: Sequence[Band]) -> set[int]:
         """The ranks that may hold most: by the rows of their band, and by their heads."""

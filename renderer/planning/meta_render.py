@@ -9,7 +9,7 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from frieze.cluster.attention import Unmodified
 from frieze.cluster.bands import band_mode, conv_shape
-from frieze.cluster.comm import Comm, axis_comms, phantom
-from frieze.cluster.layout import Band, Mesh
+from frieze.cluster.comm import AxisComms, Comm, axis_comms, phantom
+from frieze.cluster.layout import Band, Mesh, Tile
 from frieze.kernels.flop_count import count_sent
 from frieze.kernels.meta_attention import tracing
 from frieze.kernels.meta_results import MetaResults
@@ -31,7 +31,7 @@ from ..checkpoints.checkpoint import load_family
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.network_hooks import hook_method
 from ..extrapolation.skip_filter import free_u
-from ..models import loading
+from ..models import loading, strategies
 from ..models.device import device_type
 from ..models.family import BandPlace, Guidance, Model
 from ..models.meta_models import Skeleton, shorten, skeletons, treated
@@ -42,8 +42,10 @@ from .step_kinds import StepKind, TurnedKeys, step_kinds
 
 if TYPE_CHECKING:
     from frieze.cluster.attention.modifier import AttentionModifier
+    from frieze.cluster.strategies import Tiling
 
     from ..extrapolation.method import Method
+    from ..sampling.noise_levels import NoiseLevel
     from ..spec.render_spec import RenderSpec
     from .stage_plan import StagePlan
 
@@ -119,6 +121,9 @@ class MetaRender:
                 asked += [(tensors, place) for tensors in halves[1:]]
                 clean = []
                 for tensors, where in asked[: 1 if pair.size > 1 else None]:
+                    if self.tiling(stage):
+                        clean.append(self._of_tiles(x, level, tensors, where, comms, stage.bands))
+                        continue
                     modifier = windows or turned or (Unmodified() if where.texts else None)
                     with (
                         band_mode(comms, stage.bands, canvas=stage.canvas, modifier=modifier),
@@ -135,6 +140,63 @@ class MetaRender:
             draw = (lambda: torch.empty_like(x)) if solver.needs_noise else None
             solver.step(index, stage.levels, x, x0(), history, draw)
             del cached
+
+    def tiling(self, stage: StagePlan) -> Tiling | None:
+        """The tiles of a stage's step, None where the network is given the canvas."""
+        return strategies.tiling(self.spec, self.facts, stage.canvas)
+
+    def tiles_of(self, stage: StagePlan, rank: int) -> int:
+        """How many batches of tiles a rank draws in a step."""
+        tiling = self.tiling(stage)
+        assert tiling is not None
+        return -(-len(tiling.of_ranks(stage.bands)[rank]) // tiling.batch)
+
+    def _of_tiles(
+        self,
+        x: Tensor,
+        level: NoiseLevel,
+        tensors: Mapping[str, Tensor],
+        place: BandPlace,
+        comms: AxisComms,
+        bands: Sequence[Band],
+    ) -> Tensor:
+        """The strategy's own step, whose network runs on its first batch: others are like it."""
+        parts = strategies.CanvasParts(self.model, self.guidance, tensors, place, lambda part: None)
+        ran: list[bool] = []
+
+        def in_tiles(x_NCTHW: Tensor, at: Any, tiles: Sequence[Tile], is_placed: bool) -> Tensor:
+            if ran:
+                return torch.empty_like(x_NCTHW)
+            ran.append(True)
+            return parts.in_tiles(x_NCTHW, at, tiles, is_placed)
+
+        return strategies.load_strategy(self.spec).predict(
+            lambda x, at: x,
+            x,
+            level,
+            comms,
+            bands=bands,
+            marks=(),
+            modifier=None,
+            step=strategies.strategy_step(
+                self.facts, self.spec, 0, level, in_tiles, parts.of_canvas
+            ),
+        )
+
+    def batch(self, stage: StagePlan, rank: int) -> None:
+        """What each further batch of a rank's tiles asks of it, for all prompts."""
+        tiling = self.tiling(stage)
+        assert tiling is not None
+        some = tiling.of_ranks(stage.bands)[rank][: tiling.batch]
+        _, _, halves = self.state(stage, stage.bands[rank])
+        place = BandPlace(stage.bands[rank], stage.canvas, self.positions)
+        shape = (len(some), self.facts.latent.channels, stage.canvas.frames)
+        x_NCTHW = torch.empty((*shape, tiling.height, tiling.width), device=META)
+        for tensors in halves[: 1 if self.mesh.guidance > 1 else None]:
+            parts = strategies.CanvasParts(
+                self.model, self.guidance, tensors, place, lambda part: None
+            )
+            parts.in_tiles(x_NCTHW, stage.levels[0], some, tiling.is_placed)
 
     def _turned(self, place: BandPlace) -> AttentionModifier | None:
         """What turns the keys of a canvas, if the method does."""

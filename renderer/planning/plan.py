@@ -226,9 +226,10 @@ def _tiled(method: Method, spec: RenderSpec, facts: ModelFacts) -> Method:
     if not any(strategies.tiling(spec, facts, canvas) for canvas in canvases):
         return method
     checks.check_tiles(spec, method)
-    focus = method.focus
-    kept = None if focus is None or focus.scale is not None else focus
-    return replace(method, windows=None, focus=kept)
+    focus, note = method.focus, method.note
+    if focus is not None and focus.scale is not None:
+        focus, note = None, f"{len(method.stages)} stages; no head is concentrated in tiles"
+    return replace(method, windows=None, focus=focus, note=note)
 
 
 def _given(spec: RenderSpec, sources: Mapping[str, Source] | None) -> Source | None:

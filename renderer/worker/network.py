@@ -15,7 +15,6 @@ from torch import Tensor
 
 from frieze.cluster.bands import BlockCache, conv_shape, hook_blocks
 from frieze.cluster.comm import AxisComms, Comm
-from frieze.cluster.strategies import StrategyStep
 
 from ..extrapolation.method import StepContext
 from ..extrapolation.skip_filter import free_u
@@ -23,16 +22,15 @@ from ..models.family import BandPlace, Conditioning, Model
 from ..models.regional_prompts import RegionalPrompts
 from ..models.strategies import (
     CanvasParts,
-    cells,
     load_strategy,
     step_seed,
-    strategy_options,
+    strategy_step,
 )
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.stage_plan import num_cached
 from ..spec.step_cache import step_cache
 from .method_attention import AttentionStep, Entropies, MethodAttention, collect_tokens, gathering
-from .stage_guides import Grid, time
+from .stage_guides import Grid
 from .tensor_trace import TensorTrace
 
 
@@ -62,7 +60,7 @@ class Network:
         self.model, self.comms, self.pair = model, comms, pair
         self.conditioning, self.image, self.edits = conditioning, image, edits
         self.trace = trace
-        self.strategy, self.options = load_strategy(plan.spec), strategy_options(plan.spec)
+        self.strategy = load_strategy(plan.spec)
         # How this stage's attention is changed, for each half of the guidance evaluated here.
         self.modifiers = tuple(
             MethodAttention(plan.method, plan.facts.training_tokens)
@@ -224,13 +222,13 @@ class Network:
                 bands=grid.bands,
                 marks=self.model.denoiser_marks(level),
                 modifier=None if modifier.is_idle else modifier,
-                step=StrategyStep(
-                    cells(self.plan.facts),
-                    self.options,
+                step=strategy_step(
+                    self.plan.facts,
+                    self.plan.spec,
                     step_seed(self.plan.spec.seed, self.stage_index, step.context.step),
-                    time(level),
-                    in_tiles=parts.in_tiles,
-                    of_canvas=parts.of_canvas,
+                    level,
+                    parts.in_tiles,
+                    parts.of_canvas,
                 ),
             )
 
