@@ -92,6 +92,7 @@ class Driver:
         canvas_plan = plan(spec)
         devices.check_here(spec)
         targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite)
+        targets = outputs.of_plan(targets, canvas_plan)
         layout = store_layout(canvas_plan)
         outputs.check(targets, layout)
         Store.check(targets.store, layout, overwrite=spec.overwrite)
@@ -186,9 +187,7 @@ class Driver:
                         if begun is None:
                             self._take(store, at_end)
                         with self._nothing_left(plan, store, targets, begun):
-                            outputs.prepare_live(
-                                targets, plan, store.provenance, anew=begun is None
-                            )
+                            outputs.prepare_live(targets, plan, store, anew=begun is None)
                             keep_sources(plan, store)
                             peak = RenderLoop(fleet, plan, store, prompts, self.caller).run()
                     predicting.finish()

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..checkpoints import lora
 from ..checkpoints.decoder import OWN
+from ..inputs.metadata import read as metadata_of
 from ..outputs.targets import Targets
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.schedule_table import sampler
@@ -56,8 +57,17 @@ def run_record(plan: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> 
         "spec": plan.spec.model_dump(mode="json"),
         "outputs": targets.record(),
         "sources": {name: source.as_json() for name, source in plan.sources.items()},
+        **_carried(plan),
         **about,
     }
+
+
+def _carried(plan: CanvasPlan) -> dict[str, Any]:
+    """What a picture that is made larger says of itself, for files that are delivered."""
+    if "upscale" not in plan.sources or plan.frames:
+        return {}
+    found = metadata_of(plan.sources["upscale"].path).as_json()
+    return {"carried": found} if found else {}
 
 
 def identity(plan: CanvasPlan, like: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..inputs import masks
-from ..inputs.sources import fitted
+from ..inputs.sources import fitted, transparency
 from ..planning.canvas_plan import CanvasPlan
 from ..store.store import Store
 from ..store.upstream import needed_beside
@@ -62,6 +62,8 @@ def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, int, Iterator[np.ndar
     if "upscale" in plan.sources:
         source = plan.sources["upscale"]
         yield "upscale", rows(0), fitted(source, *source.size, num_frames)
+    if "alpha" in plan.sources:
+        yield "alpha", plan.sources["alpha"].height, transparency(plan.sources["alpha"])
     if "image" in plan.sources:
         source = plan.sources["image"]
         yield "image", source.height, fitted(source, source.height, source.width, 1)

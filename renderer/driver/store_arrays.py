@@ -39,6 +39,9 @@ def _array(plan: CanvasPlan, name: str) -> LatentArray:
     if name == "image":
         source = plan.sources[name]
         return LatentArray(name, (1, 3, 1, source.height, source.width), source.height)
+    if name == "alpha":
+        source = plan.sources[name]
+        return LatentArray(name, (1, 1, 1, source.height, source.width), source.height)
     if name == "given":
         shape = (1, CHANNELS, plan.spec.num_frames, plan.spec.height, plan.spec.width)
         return LatentArray(name, shape, chunk_rows=plan.block[0], chunk_frames=1)

@@ -22,9 +22,20 @@ import numpy as np
 from ..errors import ExportError
 from ..files.atomic import whole_file
 from ..files.location import Location, S3Path
+from ..inputs.transparency import with_alpha
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import as_json, check_picture, dpi_of, parameters, software, source, xmp
+from ..store.provenance import (
+    alpha_of,
+    as_json,
+    carried_by,
+    check_picture,
+    dpi_of,
+    parameters,
+    software,
+    source,
+    xmp,
+)
 from ..store.store import Store
 
 suffixes = (".png",)
@@ -37,6 +48,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER = b"\x78\x01"
 METRES_PER_INCH = 0.0254
 FILTER_SUB, FILTER_UP = 1, 2
+RGB, RGBA = 2, 6  # types of colour
 
 
 def check(out: Location, layout: StoreLayout) -> None:
@@ -67,7 +79,11 @@ def export(
     head = _head(store, dpi_of(store, dpi))
     with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
         file.write(head)
-        strips = (rows for _, rows in store.in_order(STRIP_ROWS, wait=follow))
+        layout = store.layout
+        in_order = store.in_order(STRIP_ROWS, wait=follow)
+        strips = (
+            r for _, r in with_alpha(in_order, alpha_of(store), (layout.height, layout.width))
+        )
         _write_data(file, _filtered(strips), level, workers or os.cpu_count() or 1)
         file.write(_chunk(b"IEND", b""))
     return out
@@ -76,17 +92,24 @@ def export(
 def _head(store: Store, dpi: float) -> bytes:
     """Everything before the pixels: size, resolution and what drew the picture."""
     layout = store.layout
-    bits = 8 * np.dtype(layout.dtype).itemsize
+    bits, carried = 8 * np.dtype(layout.dtype).itemsize, carried_by(store)
+    colours = RGB if alpha_of(store) is None else RGBA
+    icc = b"" if carried.icc is None else b"ICC profile\0\0" + zlib.compress(carried.icc)
     per_metre = round(dpi / METRES_PER_INCH)
     return b"".join(
         (
             SIGNATURE,
-            _chunk(b"IHDR", struct.pack(">IIBBBBB", layout.width, layout.height, bits, 2, 0, 0, 0)),
+            _chunk(
+                b"IHDR",
+                struct.pack(">IIBBBBB", layout.width, layout.height, bits, colours, 0, 0, 0),
+            ),
+            *([_chunk(b"iCCP", icc)] if icc else []),
             _chunk(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1)),
             _text("Software", software()),
             _text("parameters", parameters(store)),
             _international("frieze", as_json(store.provenance)),
-            _international("XML:com.adobe.xmp", xmp()),
+            _international("XML:com.adobe.xmp", xmp(carried.xmp)),
+            *([] if carried.exif is None else [_chunk(b"eXIf", carried.exif)]),
         )
     )
 

@@ -22,10 +22,20 @@ import tifffile
 from ..errors import ExportError
 from ..files.atomic import check_space, whole_file
 from ..files.location import Location, S3Path
+from ..inputs.metadata import NOTHING, Metadata
+from ..inputs.transparency import with_alpha
 from ..spec.units import GIB
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import DEFAULT_DPI, check_picture, dpi_of, source, tiff_tags
+from ..store.provenance import (
+    DEFAULT_DPI,
+    alpha_of,
+    carried_by,
+    check_picture,
+    dpi_of,
+    source,
+    tiff_tags,
+)
 from ..store.store import Store
 
 suffixes = (".tif", ".tiff")
@@ -62,10 +72,17 @@ def export(
     store, out = source(store_path, out_path), Path(out_path)
     layout = store.layout
     check(out, layout)
-    raw = layout.height * layout.width * layout.channels * np.dtype(layout.dtype).itemsize * 4 // 3
+    raw = (
+        layout.height
+        * layout.width
+        * num_channels(store)
+        * np.dtype(layout.dtype).itemsize
+        * 4
+        // 3
+    )
     if classic and raw > CLASSIC_BYTES:
         raise ExportError(f"{out}: {raw / GIB:.1f} GiB do not fit a classic TIFF; use BigTIFF")
-    about = tiff_tags(dpi_of(store, dpi), store.provenance) | {
+    about = tiff_tags(dpi_of(store, dpi), store.provenance, carried_by(store)) | {
         "compression": "zlib",
         "compressionargs": {"level": level},
         "predictor": True,
@@ -81,6 +98,11 @@ def export(
         for index in range(1, layout.num_levels):
             _write_level(writer, store, index, _strips(store, index), about)
     return out
+
+
+def num_channels(store: Store) -> int:
+    """The store's colours, and alpha where its picture had some."""
+    return store.layout.channels + (alpha_of(store) is not None)
 
 
 def _write_level(
@@ -100,9 +122,12 @@ def _write_level(
         }
     else:
         options = {**about, "subifds": store.layout.num_levels - 1}
+    channels = num_channels(store)
+    if channels == 4:
+        options["extrasamples"] = ["unassalpha"]
     writer.write(
-        _tiles(strips, tile[1]),
-        shape=(level.height, level.width, store.layout.channels),
+        _tiles(with_alpha(strips, alpha_of(store), (level.height, level.width)), tile[1]),
+        shape=(level.height, level.width, channels),
         dtype=store.layout.dtype,
         tile=tile,
         **options,
@@ -143,6 +168,7 @@ def create_tiled(
     bits: int = 8,
     dpi: float = DEFAULT_DPI,
     description: Mapping[str, Any] | None = None,
+    carried: Metadata = NOTHING,
     overwrite: bool = False,
 ) -> None:
     """Make an uncompressed tiled BigTIFF of full size, black until its tiles are written.
@@ -162,7 +188,7 @@ def create_tiled(
                 shape=(height, width, 3),
                 dtype=f"uint{bits}",
                 tile=(tile, tile),
-                **tiff_tags(dpi, description),
+                **tiff_tags(dpi, description, carried),
             )
 
 

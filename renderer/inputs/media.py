@@ -98,6 +98,20 @@ def peek(path: str | os.PathLike[str]) -> Size:
     return Size(1, *turned(height, width, orientation), None)
 
 
+def alpha(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """How opaque a picture is, upright [H, W], float32 in [0, 1]; None where it is all through.
+
+    Of a clip None. Raises as `frames`.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if kind == "clip":
+        return None
+    with decoding(path), quiet():
+        alpha_HW = tiff.alpha(path) if kind == "tiff" else pictures.alpha(path, kind)
+    return None if alpha_HW is None or alpha_HW.min() >= 1 else alpha_HW
+
+
 def is_deep(path: str | os.PathLike[str]) -> bool:
     """Whether its samples have more than 8 bits, by its header. Raises as `frames`."""
     path = Path(path)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import MediaError
 from .faults import check_size
-from .rgb_floats import by_rows, integers
+from .rgb_floats import by_rows, integers, unit, upright
 
 INSTALL_HEIF = "pip install 'frieze[heif]'"
 EXIF_ORIENTATION = 0x0112
@@ -62,6 +62,25 @@ def is_deep(path: Path, kind: str) -> bool:
 def read(path: Path, kind: str) -> np.ndarray:
     """The picture as RGB [H, W, 3], float32 in [0, 1]."""
     _, _, orientation = size(path, kind)
+    pixels_HWC, bits, premultiplied = _decoded(path, kind)
+
+    def rows(rows_HWC: np.ndarray, _: int) -> np.ndarray:
+        return integers(rows_HWC, bits, premultiplied=premultiplied)
+
+    return by_rows(pixels_HWC, rows, orientation)
+
+
+def alpha(path: Path, kind: str) -> np.ndarray | None:
+    """Its alpha upright, [H, W], float32 in [0, 1]; None where it has none."""
+    _, _, orientation = size(path, kind)
+    pixels_HWC, bits, _ = _decoded(path, kind)
+    if pixels_HWC.shape[2] not in (2, 4):
+        return None
+    return np.ascontiguousarray(upright(unit(pixels_HWC[..., -1], bits), orientation))
+
+
+def _decoded(path: Path, kind: str) -> tuple[np.ndarray, int, bool]:
+    """Samples as they are stored, [H, W, C], their bits, and whether alpha is multiplied in."""
     bits, premultiplied = 8, False
     data = path.read_bytes()
     if kind == "png":
@@ -76,12 +95,7 @@ def read(path: Path, kind: str) -> np.ndarray:
         with _open(data, kind) as image:
             mode = "RGBA" if image.has_transparency_data else "RGB"
             pixels = np.asarray(image.convert(mode))
-    pixels_HWC = pixels if pixels.ndim == 3 else pixels[..., None]
-
-    def rows(rows_HWC: np.ndarray, _: int) -> np.ndarray:
-        return integers(rows_HWC, bits, premultiplied=premultiplied)
-
-    return by_rows(pixels_HWC, rows, orientation)
+    return pixels if pixels.ndim == 3 else pixels[..., None], bits, premultiplied
 
 
 def _open(data: bytes, kind: str) -> Any:

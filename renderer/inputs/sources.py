@@ -60,6 +60,24 @@ def look(path: str, field: str, *, num_frames: int) -> Source:
     return Source(str(Path(path).absolute()), _digest(path), frames, height, width)
 
 
+def with_alpha(source: Source) -> dict[str, Source]:
+    """A picture or clip that is made larger as `upscale`; as `alpha` what of it is transparent."""
+    from . import media
+
+    is_transparent = source.num_frames == 1 and media.alpha(source.path) is not None
+    return {"upscale": source} | ({"alpha": source} if is_transparent else {})
+
+
+def transparency(source: Source) -> Iterator[np.ndarray]:
+    """Its alpha as a single frame [1, H, W], float32 in [0, 1]; raises as `frames_of`."""
+    from . import media
+
+    _check_same(source)
+    alpha_HW = media.alpha(source.path)
+    assert alpha_HW is not None
+    yield alpha_HW[None]
+
+
 def is_there(source: Source) -> bool:
     """Whether the file is still what the render was begun with."""
     return fault(source.path) is None and _digest(source.path) == source.digest
@@ -100,9 +118,13 @@ def frames_of(source: Source, num_frames: int) -> Iterator[np.ndarray]:
     """
     from . import media
 
+    _check_same(source)
+    yield from media.frames(source.path, num_frames)
+
+
+def _check_same(source: Source) -> None:
     if fault(source.path) is None and _digest(source.path) != source.digest:
         raise MediaError(f"{source.path} has changed since the render was planned; start it again")
-    yield from media.frames(source.path, num_frames)
 
 
 def _digest(path: str) -> str:

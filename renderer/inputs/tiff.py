@@ -68,6 +68,22 @@ def read(path: Path) -> np.ndarray:
         return by_rows(samples_HWC, rows, tags.orientation)
 
 
+def alpha(path: Path) -> np.ndarray | None:
+    """The page's alpha and mask upright, [H, W], float32 in [0, 1]; None where it has neither."""
+    with _opened(path) as found:
+        tags = found.tags
+        alpha_HW = None
+        if tags.alpha is not None:
+            samples_HWC = _samples(found.page, tags)[..., tags.alpha : tags.alpha + 1]
+            alpha_HW = _unit(samples_HWC, 0, tags, path)[..., 0]
+        if found.mask is not None:
+            mask_HW = found.mask.asarray().astype(np.float32)
+            alpha_HW = mask_HW if alpha_HW is None else alpha_HW * mask_HW
+        if alpha_HW is None:
+            return None
+        return np.ascontiguousarray(upright(alpha_HW, tags.orientation))
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Page]:
     import tifffile

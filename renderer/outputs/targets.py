@@ -21,6 +21,7 @@ from .exporting import check_apart, check_export, exporter, pure_path
 if TYPE_CHECKING:
     from ..planning.canvas_plan import CanvasPlan
     from ..store.layout import StoreLayout
+    from ..store.store import Store
 
 
 LIVE_SUFFIXES = (".tif", ".tiff")
@@ -148,17 +149,23 @@ def check(made_for: Targets, layout: StoreLayout) -> None:
         exporter(path).check(path, layout)
 
 
-def prepare_live(
-    made_for: Targets, plan: CanvasPlan, about: Mapping[str, Any], *, anew: bool
-) -> None:
+def of_plan(made_for: Targets, plan: CanvasPlan) -> Targets:
+    """The targets of a plan: a TIFF with alpha is made from the store, not live."""
+    if made_for.live is None or "alpha" not in plan.sources:
+        return made_for
+    return replace(made_for, live=None, exports=(made_for.live, *made_for.exports))
+
+
+def prepare_live(made_for: Targets, plan: CanvasPlan, store: Store, *, anew: bool) -> None:
     """Pre-size the live TIFF under its temporary name, or go on with a stopped render's.
 
-    `about` is what it says of itself: the store's provenance, as in every other file.
+    It says of itself what every other file of the store does.
     """
     part = made_for.part
     if part is None or (part.exists() and not anew):
         return
     from ..exports import tiff
+    from ..store.provenance import carried_by
 
     tiff.create_tiled(
         part,
@@ -167,7 +174,8 @@ def prepare_live(
         tile=tiff.tile_side(plan.block[0]),
         bits=plan.spec.bits,
         dpi=plan.spec.dpi,
-        description=about,
+        description=store.provenance,
+        carried=carried_by(store),
         overwrite=made_for.overwrite,
     )
 

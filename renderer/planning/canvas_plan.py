@@ -233,7 +233,7 @@ class CanvasPlan:
         """The store's arrays besides the finished pixels, by name and in order."""
         stages = range(len(self.stages))
         drawn = stages[: self.num_denoised]
-        first: tuple[str, ...] = tuple(n for n in ("init", "upscale") if n in self.sources)
+        first: tuple[str, ...] = tuple(n for n in ("init", "upscale", "alpha") if n in self.sources)
         if self.inpaint is not None:
             first = tuple(dict.fromkeys((*(f"{i}-init" for i in drawn), self.given)))
         frames = ("image", *(f"{i}-image" for i in drawn)) if "image" in self.sources else ()

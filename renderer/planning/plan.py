@@ -22,7 +22,7 @@ from ..extrapolation.cascade import redrawing
 from ..extrapolation.guides import HELD_BY, held_by
 from ..extrapolation.method import Method, Stage, StepContext
 from ..inputs import inpaint_canvas, masks
-from ..inputs.sources import Source, look
+from ..inputs.sources import Source, look, with_alpha
 from ..models import strategies
 from ..models.family import Guidance
 from ..sampling.noise_levels import Table
@@ -167,7 +167,7 @@ def _upscaled(
     """The plan of what no stage draws: a picture that is handed in is enlarged."""
     decoder_plan.check_upscale(spec)
     checks.check_variant(spec, facts)
-    found = sources or {"upscale": look(str(spec.upscale), "upscale", num_frames=spec.num_frames)}
+    found = sources or with_alpha(look(str(spec.upscale), "upscale", num_frames=spec.num_frames))
     decoder_plan.check_enlargement(spec, found["upscale"], facts)
     size = block or spec.chunk or _block_size(spec, PIXELS_A_TOKEN)
     checks.check_block(size, spec, PIXELS_A_TOKEN)
@@ -252,7 +252,7 @@ def _sources(
         raise PlanError(
             f"image {spec.image!r}: {facts.pipeline} starts from no frame; init redraws a picture"
         )
-    found = {} if given is None else {"upscale": given}
+    found = {} if given is None else with_alpha(given)
     if spec.init is not None:
         found["init"] = look(spec.init, "init", num_frames=spec.num_frames)
     if spec.image is not None:

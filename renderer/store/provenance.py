@@ -12,6 +12,8 @@ from xml.sax.saxutils import escape
 
 from ..errors import ExportError, shown
 from ..files.location import Location, S3Path
+from ..inputs.metadata import NOTHING, Metadata
+from ..inputs.transparency import Alpha
 from ..spec.render_spec import LEAST_DPI, MOST_DPI
 from .layout import StoreLayout
 from .store import Store
@@ -79,12 +81,29 @@ def software() -> str:
     return f"frieze {metadata.version('frieze')}"
 
 
-def tiff_tags(dpi: float, description: Mapping[str, Any] | None) -> dict[str, Any]:
+def alpha_of(store: Store) -> Alpha | None:
+    """What was transparent in the picture that was made larger, if anything was."""
+    names = [array.name for array in store.layout.latents]
+    if "alpha" not in names:
+        return None
+    index = names.index("alpha")
+    height = store.layout.latents[index].shape[-2]
+    return Alpha(height, lambda rows: store.load_latents(index, 0, rows)[0, 0])
+
+
+def carried_by(store: Store) -> Metadata:
+    """What the picture that was made larger said of itself; nothing where none was."""
+    return Metadata.from_json(store.run.get("carried"))
+
+
+def tiff_tags(
+    dpi: float, description: Mapping[str, Any] | None, carried: Metadata = NOTHING
+) -> dict[str, Any]:
     """Tags of a TIFF's first page, as tifffile takes them.
 
     Deterministic, so that the same picture makes the same file.
     """
-    packet = xmp().encode()
+    packet = xmp(carried.xmp).encode()
     return {
         "photometric": "rgb",
         "metadata": None,
@@ -93,6 +112,7 @@ def tiff_tags(dpi: float, description: Mapping[str, Any] | None) -> dict[str, An
         "software": software(),
         "description": as_json(description or {}),
         "extratags": [(XMP_TAG, "B", len(packet), packet, True)],
+        **({} if carried.icc is None else {"iccprofile": carried.icc}),
     }
 
 
@@ -132,16 +152,28 @@ def parameters(store: Store) -> str:
     return "\n".join(lines)
 
 
-def xmp() -> str:
-    """An XMP packet with the IPTC digital source type of pictures that a trained model made."""
+def xmp(carried: bytes | None = None) -> str:
+    """An XMP packet with the IPTC digital source type of pictures that a trained model made.
+
+    It is added to the packet that is `carried` from the picture that was made larger.
+    """
+    whole = carried.decode("utf-8", "replace") if carried else ""
+    if whole.count("</rdf:RDF>") == 1:
+        return whole.replace("</rdf:RDF>", f"{_description()}</rdf:RDF>")
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
         '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f"{_description()}"
+        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    )
+
+
+def _description() -> str:
+    return (
         '<rdf:Description rdf:about=""'
         ' xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
         ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
         f' xmp:CreatorTool="{escape(software())}"'
         f' Iptc4xmpExt:DigitalSourceType="{TRAINED_MODEL}"/>'
-        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
     )

@@ -32,7 +32,7 @@ def needed_beside(
                 slots = [0] if state is None else []
             case "init":  # redrawn in part: in each stage, and as pixels that stay
                 slots = [0] if of >= stage and not (is_drawn and has_given) else []
-            case "given":
+            case "given" | "alpha":
                 slots = [0]
             case "upscale":  # what is enlarged, until the first round is done; or redrawn
                 is_needed = state is None if num_steps and num_steps[0] else stage == 0
