@@ -27,11 +27,12 @@ from ..files.library_errors import as_model_error
 from ..models import finite
 from ..models.family import Model
 from .decoding import Fault, Piece, decode
-from .infgen_network import AROUND, PATCH, InfGenDecoder
 from .infgen_positions import Window
 
+# The network is a diffusers module, and diffusers takes seconds to import: drivers, and workers
+# without such a decoder before their model, do without.
 if TYPE_CHECKING:
-    from .infgen_network import Latent
+    from .infgen_network import InfGenDecoder, Latent
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Enlargement:
 
 def load(facts: DecoderFacts, dtype: torch.dtype, device: torch.device) -> InfGenDecoder:
     """The network in eval mode; raises `ModelError` for weights that are damaged or not its own."""
+    from .infgen_network import InfGenDecoder
+
     folder = Path(facts.folder)
     with as_model_error(folder, "be loaded"):
         network, info = InfGenDecoder.from_pretrained(
@@ -169,6 +172,8 @@ def latent(
     """What the network knows of a frame, by its latents; of a window, what drawing it asks."""
     if window is None:
         return network.latent(z_BCHW, anchor.read(frame, range(anchor.size[0])))
+    from .infgen_network import AROUND, PATCH
+
     height = anchor.size[0]
     tokens = network.asked(window)
     rows = bicubic.source_rows(tokens.times(PATCH).rows, height, window.size[0])

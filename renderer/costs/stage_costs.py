@@ -157,10 +157,17 @@ class RenderCost:
             changed = _geometry(kind.geometry)
             if not changed and not kind.windows:
                 changed = ["the network as it is"]
-            lead = ", ".join([*changed, *(["attention in windows"] if kind.windows else [])])
+            lead = ", ".join([*changed, *_attention(kind.windows)])
             share = f"{kind.relative:.3g} of the FLOPs of drawing this size directly"
             yield f"{_ranges(kind.steps)}: {lead}; {share}"
             yield from (f"  {each}" for each in kind.windows)
+
+
+def _attention(windows: Sequence[WindowCost]) -> list[str]:
+    """What layers attend to, where that is not the canvas."""
+    if any(each.pooled for each in windows):
+        return ["attention in windows and to pooled context"]
+    return ["attention in windows"] if windows else []
 
 
 def _ranges(steps: Sequence[int]) -> str:
