@@ -40,20 +40,23 @@ def context() -> ForkServerContext:
 class Program:
     """The part of `subprocess.Popen` that tests ask for, of `python -c code words`.
 
-    What it prints comes through `stdout`. Environment and folder are this process's at the start.
+    What it prints comes through `stdout`, what it is told goes through `stdin`. Environment and
+    folder are this process's at the start.
     """
 
     def __init__(self, code: str, *words: str) -> None:
         reader, writer = context().Pipe(duplex=False)
+        asked, asking = context().Pipe(duplex=False)
         place = (dict(os.environ), os.getcwd())
         self._process: Any = context().Process(
-            target=_run, args=(writer, *place, code, words), daemon=True
+            target=_run, args=(asked, writer, *place, code, words), daemon=True
         )
         self._process.start()
-        writer.close()
         self.pid: int = self._process.pid
         self.stdout: TextIO = os.fdopen(os.dup(reader.fileno()))
-        reader.close()
+        self.stdin: TextIO = os.fdopen(os.dup(asking.fileno()), "w")
+        for end in (reader, writer, asked, asking):
+            end.close()
 
     @property
     def returncode(self) -> int | None:
@@ -73,8 +76,12 @@ class Program:
     def send_signal(self, sign: signal.Signals) -> None:
         os.kill(self.pid, sign)
 
+    def kill(self) -> None:
+        self._process.kill()
+
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """What it printed and was not read yet, once it has ended."""
+        self.stdin.close()
         with self.stdout as out:
             told = out.read()
         self.wait(timeout)
@@ -90,20 +97,28 @@ class Program:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            self._process.kill()
+            self.kill()
+        self.stdin.close()
         self.stdout.close()
         self._process.join()
 
 
 def _run(
-    writer: Any, environment: dict[str, str], folder: str, code: str, words: tuple[str, ...]
+    asked: Any,
+    writer: Any,
+    environment: dict[str, str],
+    folder: str,
+    code: str,
+    words: tuple[str, ...],
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    os.dup2(asked.fileno(), 0)
     os.dup2(writer.fileno(), 1)
+    asked.close()
     writer.close()
-    sys.stdout, sys.argv = os.fdopen(1, "w"), ["-c", *words]
+    sys.stdin, sys.stdout, sys.argv = os.fdopen(0), os.fdopen(1, "w"), ["-c", *words]
     try:
         exec(compile(code, "-c", "exec"), {"__name__": "__main__"})
     finally:

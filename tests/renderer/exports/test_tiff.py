@@ -19,6 +19,7 @@ from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import tiff
 from frieze.renderer.store.layout import StoreLayout, halve
 from frieze.renderer.store.store import Store
+from support.forkserver import Program
 from tolerances import AMPLE
 
 # What a 16384 x 16384 export may hold, interpreter and libraries included.
@@ -162,13 +163,14 @@ def test_several_processes_write_live_and_lose_nothing(tmp_path: Path) -> None:
     out = tmp_path / "a.tif"
     tiff.create_tiled(out, 2048, 300, tile=64)
     code = """
+import sys
 from contracts.export import picture
 from frieze.renderer.exports import tiff
 pixels = picture(2048, 300)
 for row in range(64 * int(sys.argv[2]), 2048, 192):
     tiff.write_tiles(sys.argv[1], row, pixels[row : row + 64])
 """
-    writers = [python(code, out, rank) for rank in range(3)]
+    writers = [Program(code, str(out), str(rank)) for rank in range(3)]
     for writer in writers:
         writer.communicate(timeout=AMPLE)
         assert writer.returncode == 0

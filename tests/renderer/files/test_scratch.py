@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from frieze.renderer.errors import ExportError
 from frieze.renderer.files import scratch
 from frieze.renderer.files.atomic import whole_file
+from support.forkserver import Program
 
 HOLD = """
 import sys, time
@@ -31,12 +31,9 @@ with scratch(Path(sys.argv[1]), "a.tif") as folder:
 """
 
 
-def holder(parent: Path) -> tuple[subprocess.Popen[str], Path]:
+def holder(parent: Path) -> tuple[Program, Path]:
     """A process at work in a folder of its own, and that folder."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(parent)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
+    process = Program(HOLD, str(parent))
     return process, Path(process.stdout.readline().strip())
 
 
@@ -60,9 +57,7 @@ def test_a_killed_process_leaves_nothing_for_ever_and_a_living_one_is_left_alone
         assert left(tmp_path) == ["b.png"]
     finally:
         process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        process.communicate()
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:

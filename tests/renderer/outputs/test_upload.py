@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from frieze.renderer.files.location import S3Path
 from frieze.renderer.journal.bucket_journal import BucketJournal
 from frieze.renderer.outputs import exporting, upload
 from support.command_line import frieze, refused
+from support.forkserver import Program
 from support.s3_server import BUCKET, S3Server
 from tolerances import AMPLE
 
@@ -197,13 +196,11 @@ def test_of_two_that_send_to_one_name_the_second_is_refused(
             return put(store, key, data, **options)
         with pytest.raises(ExportError, match=r"a\.tif is being written by this"):
             upload.send_file(second, where, overwrite=False)
-        words = [sys.executable, "-c", SEND, str(second), where.bucket, where.key]
         (lease,) = (lease for name, lease in leases.held().items() if name.endswith(".sending"))
-        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        with Program(SEND, str(second), where.bucket, where.key) as other:
             while other.poll() is None:
                 lease.renew()  # as a thread does, less often
                 time.sleep(0.1)
-            assert other.stdout is not None
             told.append(other.stdout.read())
         return put(store, key, data, **options)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +14,15 @@ from contracts.export import make_store, picture
 from frieze.renderer.errors import StoreError
 from frieze.renderer.store.layout import halve
 from frieze.renderer.store.store import Store
+from support.forkserver import Program
 from tolerances import AMPLE
 
 
-def python(code: str, *arguments: object) -> subprocess.Popen[str]:
+def python(code: str, *arguments: object) -> Program:
     """Another process; `picture` is at hand there too."""
     head = "import sys, time\nfrom contracts.export import picture\n"
     head += "from frieze.renderer.store.store import Store\nstore = Store.open(sys.argv[1])\n"
-    return subprocess.Popen(
-        [sys.executable, "-c", head + code, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-    )
+    return Program(head + code, *map(str, arguments))
 
 
 def test_processes_that_write_their_own_rows_lose_nothing(tmp_path: Path) -> None:
@@ -43,10 +36,8 @@ for row in range(32 * int(sys.argv[2]), 512, 96):
     print(*store.write_rows(row, pixels[row : row + 32]), flush=True)
 """
     workers = [python(code, store.path, rank) for rank in range(3)]
-    assert [worker.stdout.readline() for worker in workers if worker.stdout] == ["ready\n"] * 3
-    outputs = []
+    assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 3
     for worker in workers:
-        assert worker.stdin
         worker.stdin.write("go\n")
         worker.stdin.flush()
     outputs = [worker.communicate(timeout=AMPLE)[0].split() for worker in workers]
@@ -72,7 +63,6 @@ for row in range(0, 2048, 64):
     shutil.copyfile(store.path / "frieze" / "lock", tmp_path / "lock")
     os.replace(tmp_path / "lock", store.path / "frieze" / "lock")
     writer = python(code, store.path)
-    assert writer.stdout
     for _ in range(3):
         writer.stdout.readline()
     writer.send_signal(signal.SIGKILL)
@@ -104,7 +94,6 @@ for row, rows in store.in_order(wait=True, poll=0.01):
     print(row, int(rows.sum()), len(store.done()), flush=True)
 """
     reader = python(code, store.path)
-    assert reader.stdout
     assert reader.stdout.readline() == f"0 {pixels_HWC[:32].sum()} 2\n"
     for row in (96, 64, 32):
         ids = store.write_rows(row, pixels_HWC[row : row + 32])
