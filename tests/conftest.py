@@ -37,6 +37,8 @@ from tolerances import AMPLE
 LONG = ("ray", "by_name", "long")
 GROUPS = "groups"  # what a process is told: the folder
 FOLDER = pytest.StashKey[str]()
+# What remembers what is installed on a path: no test changes that, and all of it is read for them.
+INSTALLED = {"_others", "_version", "_versions"}
 MANY_MODULES = 50  # imported since: what they made is worth to be passed over
 
 
@@ -87,7 +89,8 @@ def _forgetful(request: pytest.FixtureRequest) -> Iterator[None]:
 def _caches(modules: tuple[str, ...]) -> list[Any]:
     """What these modules have that remembers results: some thousand names are looked at."""
     values = [value for name in modules for value in list(vars(sys.modules[name]).values())]
-    return [value for value in values if hasattr(value, "cache_clear")]
+    remembering = [value for value in values if hasattr(value, "cache_clear")]
+    return [value for value in remembering if value.__name__ not in INSTALLED]
 
 
 def _models() -> Iterator[dict[Any, Any]]:

@@ -35,7 +35,7 @@ DRAWN: dict[str, Any] = {
     "max_sequence_length": 48,
 }
 UNET = {
-    "height": 160,
+    "height": 128,
     "max_sequence_length": None,
     "guidance_scale": 5.0,
 }  # its coarsest cell is 32 pixels

@@ -9,7 +9,7 @@ import pytest
 from support import damage
 from support.damage import CONDITIONS, ENDS, KINDS, Case, Drill, Outcome
 
-NUM_SAMPLED = 8
+NUM_SAMPLED = 6
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from support.unfinished import kill_at, stop_at
 from tolerances import CONTROL, GREY_LEVELS
 
 pytestmark = pytest.mark.usefixtures("kept_encoders")
-WISH: dict[str, Any] = {"width": 320, "height": 384, "chunk": 64, "num_inference_steps": 2}
+WISH: dict[str, Any] = {"width": 192, "height": 384, "chunk": 64, "num_inference_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
 def test_any_number_of_workers_draws_the_same(
     tmp_path: Path, folder: Path, whole: Path, fields: dict[str, Any]
 ) -> None:
-    assert pixels(whole).shape == (384, 320, 3)
+    assert pixels(whole).shape == (384, 192, 3)
     draw(tmp_path / "a.zarr", decoder=str(folder), **WISH, **fields)
     assert grey_levels(pixels(tmp_path / "a.zarr"), pixels(whole)) <= GREY_LEVELS
 
@@ -74,7 +74,7 @@ def test_one_that_was_stopped_while_decoding_goes_on_to_the_same_bytes(
     path = tmp_path / "a.zarr"
     stop_at(small_spec(path, decoder=str(folder), **WISH), "block")
     there = len(Store.open(path).done())
-    assert 0 < there < 30
+    assert 0 < there < 18
     resume(path)
     assert np.array_equal(pixels(path), pixels(whole))
 

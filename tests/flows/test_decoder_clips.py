@@ -33,7 +33,7 @@ WISH: dict[str, Any] = {
     "max_sequence_length": 48,
     "chunk": 64,
 }
-LARGE = {"height": 320, "width": 128}
+LARGE = {"height": 256, "width": 128}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def drawn(out: Path, model: Path, folder: Path | None, **fields: Any) -> np.ndar
 def test_any_number_of_workers_draws_the_same_clip(
     tmp_path: Path, model: Path, folder: Path, whole: np.ndarray
 ) -> None:
-    assert whole.shape == (FRAMES, 320, 128, 3)
+    assert whole.shape == (FRAMES, 256, 128, 3)
     made = drawn(tmp_path / "a.zarr", model, folder, workers=3)
     assert grey_levels(made, whole) <= GREY_LEVELS
     other = drawn(tmp_path / "b.zarr", model, folder, seed=8)  # the control

@@ -163,10 +163,11 @@ def test_a_stopped_render_resumes_to_the_same_bytes(
     assert np.array_equal(pixels(path), undisturbed)
 
 
+@pytest.mark.slow  # on three they are gone on with, below
 def test_cascades_do_not_depend_on_the_number_of_ranks(
     tmp_path: Path, undisturbed: np.ndarray
 ) -> None:
-    """On one what two draw; on three they are gone on with, below."""
+    """On one what two draw."""
     draw(tmp_path / "1.zarr", **(CASCADE | {"workers": 1}))
     assert grey_levels(pixels(tmp_path / "1.zarr"), undisturbed) <= GREY_LEVELS
 

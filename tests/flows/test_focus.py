@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("kept_encoders")
 DIRECT: dict[str, Any] = {
     "height": 512,
     "width": 128,
-    "num_inference_steps": 3,
+    "num_inference_steps": 2,
     "stages": [{"scale": 1.0}],
 }
 # Both sides longer than trained: `auto` leaves others alone.
@@ -71,12 +71,11 @@ def test_entropies_do_not_depend_on_the_ranks(tmp_path: Path, alone: dict[str, P
     assert len(one) == 5  # every joint attention of the demo model
     most = np.log(32 * 8 + 32)
     assert all(0 < entropy < most for heads in one.values() for entropy in heads)
-    for workers, more in ((2, {}), (4, {"ulysses": 2})):
-        path = tmp_path / f"{workers}.zarr"
-        draw(path, method="eaac", workers=workers, **more, **DIRECT)
-        (several,) = entropies(path)
-        for layer, heads in one.items():
-            assert several[layer] == pytest.approx(heads, rel=ENTROPY_FLOAT32)
+    path = tmp_path / "4.zarr"
+    draw(path, method="eaac", workers=4, ulysses=2, **DIRECT)
+    (several,) = entropies(path)
+    for layer, heads in one.items():
+        assert several[layer] == pytest.approx(heads, rel=ENTROPY_FLOAT32)
 
 
 def test_halves_of_the_guidance_have_entropies_of_their_own(tmp_path: Path) -> None:
@@ -98,11 +97,11 @@ def test_factors_of_one_change_no_bit(tmp_path: Path, alone: dict[str, Path]) ->
     assert np.array_equal(pixels(tmp_path / "a.zarr"), pixels(alone["none"]))
 
 
-@pytest.mark.parametrize("method", ["eaac", "sega", "proportional", "auto"])
-def test_at_the_trained_size_nothing_changes(tmp_path: Path, method: str) -> None:
-    draw(tmp_path / "a.zarr", num_inference_steps=2, width=64)
-    draw(tmp_path / "b.zarr", num_inference_steps=2, width=64, method=method)
-    assert np.array_equal(pixels(tmp_path / "a.zarr"), pixels(tmp_path / "b.zarr"))
+def test_at_the_trained_size_nothing_changes(tmp_path: Path) -> None:
+    draw(tmp_path / "a.zarr", num_inference_steps=1, width=64)
+    for method in ("eaac", "sega", "proportional", "auto"):
+        draw(tmp_path / f"{method}.zarr", num_inference_steps=1, width=64, method=method)
+        assert np.array_equal(*(pixels(tmp_path / f"{n}.zarr") for n in ("a", method))), method
 
 
 def test_a_resume_keeps_what_the_first_step_measured(
@@ -113,7 +112,7 @@ def test_a_resume_keeps_what_the_first_step_measured(
     cancel = threading.Event()
 
     def listen(event: Event) -> None:
-        if event.kind == "step" and event.step == 2:
+        if event.kind == "step" and event.step == 1:
             cancel.set()
 
     with pytest.raises(RenderCancelledError):

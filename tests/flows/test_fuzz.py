@@ -11,7 +11,7 @@ from frieze.renderer.errors import SpecError
 from support.fuzz_kinds import kinds
 from support.fuzzing import Kind, tally
 
-FEW, MANY = 50, 10_000
+FEW, MANY = 30, 10_000
 FEWEST = 6  # of a kind that costs much: one of them is accepted
 NAMES = (
     "fields of a spec",

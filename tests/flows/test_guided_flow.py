@@ -82,8 +82,9 @@ def latents(path: Path, name: str) -> Tensor:
     return torch.from_numpy(found[:16])
 
 
-# Each recipe once, hiflow where it goes on with another number; the others in `make test-all`.
-QUICK = {("imax", 2), ("resolution", 3), ("noisy", 2), ("feathered", 3), ("projected", 2)}
+# Each guide once, hiflow where it goes on with another number; what else is around a view, and the
+# other numbers, in `make test-all`.
+QUICK = {("imax", 2), ("resolution", 3), ("feathered", 3)}
 RANKS = [
     pytest.param(name, n, marks=[] if (name, n) in QUICK else [pytest.mark.slow])
     for name in RECIPES
@@ -154,8 +155,9 @@ def stop_after(number: int, path: Path, fields: dict[str, Any]) -> None:
         render(small_spec(path, **fields), on_event=listen, cancel=cancel)
 
 
+STOPPED = {("imax", 2), ("hiflow", 4)}  # before a guided stage, and in one that looks back
 STOPS = [
-    pytest.param(name, n, marks=[] if (name == "imax") == (n == 2) else [pytest.mark.slow])
+    pytest.param(name, n, marks=[] if (name, n) in STOPPED else [pytest.mark.slow])
     for name in ("imax", "feathered", "hiflow")
     for n in (2, 4)
 ]
@@ -193,7 +195,11 @@ def test_a_guided_render_resumes_on_another_number_of_workers(
             "direct",
             marks=pytest.mark.slow,
         ),
-        (guided("ultraimage", PLACED, mode="view", share=0.0), "direct"),
+        pytest.param(
+            guided("ultraimage", PLACED, mode="view", share=0.0),
+            "direct",
+            marks=pytest.mark.slow,
+        ),
         (guided("hiflow", RESTARTED, align=[0.0], accelerate=0.0) | SQUARE, "ntk"),
     ],
     ids=["strength", "schedule", "view", "hiflow"],

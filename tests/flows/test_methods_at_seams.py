@@ -58,17 +58,12 @@ KINDS: dict[str, tuple[str, dict[str, Any], int]] = {
 RING_2, RING_3, ULYSSES, RING_ULYSSES = MESHES
 QUICK: dict[tuple[str, str], Mesh] = {
     ("sdxl-deep", "strided and pooled"): RING_ULYSSES,
-    ("sdxl-deep", "pooled"): ULYSSES,
-    ("sdxl-deep", "strided"): RING_3,
-    ("sdxl-deep", "windows alone"): RING_2,
     ("sdxl-deep", "fused and dilated"): RING_ULYSSES,
-    ("sd15-deep", "pooled"): RING_ULYSSES,
     ("sd15-deep", "strided"): ULYSSES,
     ("sd15-deep", "windows alone"): RING_3,
     ("sd15-deep", "fused and dilated"): RING_2,
     ("sdxl-turbo-deep", "pooled"): RING_2,
     ("sdxl-turbo-deep", "dilated"): RING_3,
-    ("sd21-deep", "strided"): RING_2,
     ("sd21-deep", "fused as released"): ULYSSES,
 }
 
@@ -170,7 +165,7 @@ def test_every_method_with_every_layout_is_the_same_on_any_ranks(
 
 @pytest.mark.parametrize(
     ("layout", "kind"),
-    [("sd15-deep", "pooled"), ("sdxl-deep", "pooled"), ("sdxl-deep", "fused and dilated")],
+    [("sdxl-turbo-deep", "pooled"), ("sdxl-deep", "fused and dilated")],
 )
 def test_bands_that_know_of_no_others_are_wrong(
     folders: dict[str, Path], layout: str, kind: str
@@ -220,7 +215,7 @@ def test_a_render_is_the_same_on_workers_and_after_a_stop_in_every_kind_of_step(
     fields = RENDERED | {"model": str(folders["sdxl-deep"])}
     render(tmp_path / "one.zarr", **fields)
     one = pixels(tmp_path / "one.zarr")
-    for step in (1, 2, 3):
+    for step in (2, 3):
         store = tmp_path / f"stopped-{step}.zarr"
         stop_after(small_spec(store, **fields), step)
         resume(store)

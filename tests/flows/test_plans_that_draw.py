@@ -105,13 +105,13 @@ QUICK = settings(
 )
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=40)
 @given(fields=fields(largest=640))
 def test_refusals_name_what_works(folders: dict[str, str], fields: dict[str, Any]) -> None:
     refusals_name_what_works(folders, fields)
 
 
-@settings(QUICK, max_examples=3)
+@settings(QUICK, max_examples=2)
 @given(fields=fields(largest=256))
 def test_accepted_plans_draw(
     folders: dict[str, str], tmp_path: Path, fields: dict[str, Any]

@@ -36,7 +36,7 @@ def test_a_killed_drivers_store_is_finished_from_another_process_to_the_same_byt
 ) -> None:
     draw(tmp_path / "near.zarr", **SMALL)
     address = f"s3://{BUCKET}/killed.zarr"
-    short = "from frieze.renderer.files import lease as leases; leases.SECONDS = 4.0"
+    short = "from frieze.renderer.files import lease as leases; leases.SECONDS = 1.5"
     with stalled_render(address, before=short, **SMALL) as process:
         wait_for(process, "block")
         process.send_signal(signal.SIGKILL)

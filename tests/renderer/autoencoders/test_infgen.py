@@ -88,7 +88,15 @@ def joined(parts: list[list[Piece]]) -> Tensor:
     return torch.cat([piece.pixels_BCTHW for piece in pieces], dim=3)
 
 
-@pytest.mark.parametrize("options", [{}, {"mode": "global"}, {"num_steps": 2}], ids=str)
+# Two steps take what one takes, and their own.
+options = pytest.mark.parametrize(
+    "options",
+    [pytest.param({}, marks=pytest.mark.slow), {"mode": "global"}, {"num_steps": 2}],
+    ids=str,
+)
+
+
+@options
 def test_any_number_of_ranks_draws_the_same(options: dict[str, Any]) -> None:
     network = decoder(**options)
     picture = latents()[:, :3, 0].repeat_interleave(8, dim=2).repeat_interleave(8, dim=3) / 3
@@ -112,7 +120,7 @@ def anchor(first: int = 0) -> infgen.Anchor:
     )
 
 
-@pytest.mark.parametrize("options", [{}, {"mode": "global"}, {"num_steps": 2}], ids=str)
+@options
 def test_a_picture_that_is_read_row_by_row_is_enlarged_the_same(options: dict[str, Any]) -> None:
     """By any number of ranks, in blocks of any size; the control reads a row too far."""
     network, given = decoder(**options), anchor()

@@ -38,9 +38,9 @@ def pipeline() -> StableDiffusionPipeline:
     return loaded
 
 
-def drawn(out: Path, **given: object) -> np.ndarray:
+def drawn(out: Path, steps: int = STEPS, **given: object) -> np.ndarray:
     """A picture that Frieze draws with the UNet."""
-    spec = {"model": "demo-unet", "num_inference_steps": STEPS, "dtype": "float32", "local": True}
+    spec = {"model": "demo-unet", "num_inference_steps": steps, "dtype": "float32", "local": True}
     render(RenderSpec(**spec | given, out=str(out)))
     return np.concatenate([rows for _, rows in Store.open(str(out)).in_order()])
 
@@ -60,14 +60,15 @@ def test_frieze_draws_the_picture_of_diffusers(pipeline: StableDiffusionPipeline
         PROMPTS[0],
         height=SIDE,
         width=SIDE,
-        num_inference_steps=STEPS,
+        num_inference_steps=5,
         guidance_scale=train.GUIDANCE,
         generator=torch.Generator().manual_seed(3),
         output_type="np",
     ).images[0]
-    ours = drawn(tmp_path / "one.zarr", prompt=PROMPTS[0], seed=3, height=SIDE, width=SIDE)
+    wish = {"steps": 5, "prompt": PROMPTS[0], "height": SIDE, "width": SIDE}
+    ours = drawn(tmp_path / "one.zarr", **wish, seed=3)
     assert np.abs(ours - theirs * 255).max() <= 1
-    other = drawn(tmp_path / "two.zarr", prompt=PROMPTS[0], seed=4, height=SIDE, width=SIDE)
+    other = drawn(tmp_path / "two.zarr", **wish, seed=4)
     assert np.abs(other - theirs * 255).max() > 20
 
 

@@ -25,7 +25,10 @@ from tolerances import CASTS_TO_FLOAT32, CONTROL, EXACT_FLOAT64
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 # Tokens of each prompt's text, where a family takes any number.
 LENGTHS: dict[str, Sequence[int]] = {"wan": (9, 9, 9), "zimage": (40, 3, 33)}
-NAMES = ("flux", "flux2", "sd35", "qwen", "wan", "zimage", "sdxl", "sd15")
+NAMES = (
+    *("flux", "flux2", "sd35", "qwen", "wan", "zimage", "sdxl"),
+    pytest.param("sd15", marks=pytest.mark.slow),  # a U-Net like SDXL's
+)
 MESHES = (Mesh(ring=2), Mesh(ring=3), Mesh(ulysses=2), Mesh(ring=2, ulysses=2))
 CUTS = {2: (0, 1, 6), 3: (0, 3, 4, 6), 4: (0, 1, 2, 4, 6)}  # in whole patches
 

@@ -276,11 +276,12 @@ def alone(folders: dict[str, Path], mask: str, tmp_path_factory: pytest.TempPath
 RELEASED = {"fast": True, "fusion": "hw", "jitter": "released"}
 
 
-# One step of each layout on every mesh is `flows/test_methods_at_seams.py`'s.
+# One step of each layout on every mesh is `flows/test_methods_at_seams.py`'s, with its control;
+# below two ranks draw the whole second stage.
 @pytest.mark.parametrize(
     ("name", "options", "ranks"),
     [
-        ("sdxl-deep", {}, {"workers": 2, "ulysses": 2}),
+        pytest.param("sdxl-deep", {}, {"workers": 2, "ulysses": 2}, marks=pytest.mark.slow),
         pytest.param("sdxl-deep", {}, {"workers": 2}, marks=pytest.mark.slow),
         pytest.param("sdxl-deep", {}, {"workers": 3}, marks=pytest.mark.slow),
         # Its deepest maps have five rows: two bands of two, or three where nothing is dilated.
@@ -307,6 +308,7 @@ def test_any_number_of_ranks_draws_the_same_picture(
     assert grey_levels(pixels(tmp_path / "a.zarr"), whole) <= GREY_LEVELS
 
 
+@pytest.mark.slow  # `extrapolation/test_skip_filter.py` has the filter on bands and its control
 def test_control_a_band_that_filters_its_skips_alone_draws_another_picture(
     tmp_path: Path,
     folders: dict[str, Path],
@@ -345,7 +347,10 @@ def test_control_every_part_changes_the_picture(alone: Any, off: dict[str, Any])
 
 @pytest.mark.parametrize(
     ("number", "workers"),
-    [(4, 1), *(pytest.param(*stop, marks=pytest.mark.slow) for stop in ((5, 2), (5, 1), (6, 1)))],
+    [
+        (4, 2),
+        *(pytest.param(*stop, marks=pytest.mark.slow) for stop in ((4, 1), (5, 2), (5, 1), (6, 1))),
+    ],
 )
 def test_a_stopped_render_goes_on_to_the_same_bytes(
     tmp_path: Path, folders: dict[str, Path], alone: Any, number: int, workers: int

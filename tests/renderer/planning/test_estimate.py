@@ -111,7 +111,7 @@ SERVED = {pipeline for family in family_names() for pipeline in load_family(fami
 LAYOUTS = [name for name, pipeline in PIPELINES.items() if pipeline in SERVED]
 # One of each network and decoder. In `make test` one of each kind, on one rank or on three.
 DISTINCT = ("flux2", "qwen", "sd15", "sd3", "sdxl", "wan22-i2v", "wan", "zimage")
-QUICK = {("flux2", 1), ("sdxl", 1), ("wan22-i2v", 1), ("sd3", 3), ("wan", 3)}
+QUICK = {("flux2", 1), ("sdxl", 1), ("wan22-i2v", 1), ("wan", 3)}
 RANKS = [
     pytest.param(name, n, marks=[] if (name, n) in QUICK else [pytest.mark.slow])
     for n in (1, 3)

@@ -65,7 +65,7 @@ def in_windows(made: CanvasPlan, windows: WindowPolicy | None) -> CanvasPlan:
     [
         ("sdxl-deep", "strided, then pooled", 1),
         ("sdxl-deep", "windows", 2),
-        ("sdxl-deep", "fused", 1),
+        pytest.param("sdxl-deep", "fused", 1, marks=pytest.mark.slow),
         pytest.param("sdxl-deep", "fused grids", 1, marks=pytest.mark.slow),
         pytest.param("sd15-deep", "both, in windows", 2, marks=pytest.mark.slow),
         pytest.param("sdxl-deep", "fused grids", 2, marks=pytest.mark.slow),
@@ -79,7 +79,10 @@ def test_every_kind_of_step_needs_what_its_plan_says(
     assert estimated(made).denoise == pytest.approx(peak, rel=CLOSE)
 
 
-@pytest.mark.parametrize("change", ["overlapping", "softened"])
+# Windows alone are counted above, by ranks; what is softened is fused too.
+@pytest.mark.parametrize(
+    "change", [pytest.param("overlapping", marks=pytest.mark.slow), "softened"]
+)
 def test_windows_and_fusion_that_decide_the_peak_are_counted(
     folders: dict[str, Path], change: str
 ) -> None:
