@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from checkpoints import build
+from checkpoints import NAMES, build
 from checkpoints.stock import load
 from frieze.renderer.checkpoints.checkpoint import describe
 from support.command_line import frieze
@@ -19,6 +19,7 @@ from support.forkserver import Program
 from support.lora_trainings import apart, changes, clips, pictures, train, words
 from tolerances import AMPLE, CONTROL, TRAINED_APART
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 CAPTION = "a red sun over blue mountains at dusk"
 
 
@@ -60,14 +61,19 @@ def test_diffusers_and_render_load_what_was_trained(
     assert np.abs(drawn[0] - drawn[1]).max() > 0
 
 
-def _is_loaded_by_diffusers(model: Path, file: Path, prefix: str = "transformer") -> None:
+def _is_loaded_by_diffusers(model: Path, file: Path, *, second: bool = False) -> None:
     """A pipeline adds to its weights what the file says, all of it."""
     pipeline, plain = load(model, {}), load(model, {})
-    pipeline.load_lora_weights(str(file))
-    network = getattr(pipeline, prefix)
+    part = "unet" if hasattr(pipeline, "unet") else "transformer"
+    if second:
+        part = "transformer_2"
+        pipeline.load_lora_weights(str(file), load_into_transformer_2=True)
+    else:
+        pipeline.load_lora_weights(str(file))
+    network = getattr(pipeline, part)
     network.fuse_lora()
     network.unload_lora()
-    weights, before = network.state_dict(), getattr(plain, prefix).state_dict()
+    weights, before = network.state_dict(), getattr(plain, part).state_dict()
     told = changes(file)
     assert told
     for name, change in told.items():
@@ -84,6 +90,20 @@ def test_a_clip_is_learned_from(tmp_path: Path) -> None:
     (file,) = train(model, data, tmp_path / "out", num_frames=5, method="riflex", steps=2)
     assert file == tmp_path / "out" / "pytorch_lora_weights.safetensors"
     _is_loaded_by_diffusers(model, file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.endswith("i2v")])
+def test_diffusers_loads_what_every_family_learned(tmp_path: Path, data: Path, name: str) -> None:
+    model = build(name, tmp_path / "model")
+    is_video = name.startswith("wan")
+    seen = clips(tmp_path / "data", (5,)) if is_video else data
+    told = {"num_frames": 5 if is_video else 1, "steps": 2, "method": "none", "batch": 4}
+    first, *second = train(model, seen, tmp_path / "out", **told)
+    _is_loaded_by_diffusers(model, first)
+    assert len(second) == (name == "wan22")
+    for file in second:
+        _is_loaded_by_diffusers(model, file, second=True)
 
 
 def test_the_demo_learns_its_scenes(tmp_path: Path) -> None:
