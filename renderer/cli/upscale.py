@@ -33,7 +33,7 @@ FIELDS = (
     *(each for each in OF_A_REDRAW if each not in ("prompt", "creativity", "guide")),
     *("guidance_ranks", "ulysses", "save_every"),
 )
-CREATIVITY = 0.3  # of --with render
+CREATIVITY = 0.2  # of --with render: more multiplies the demo's ridges (extrapolation/guides.py)
 # What a batch decides for all its items.
 OF_A_BATCH = (
     *("upscale", "height", "width", "out", "overwrite", "workers", "max_workers", "local", "park"),
