@@ -167,10 +167,13 @@ def add_loras(
         return
     lora.check(every, facts)
     quiet()
+    fused = not spec.storage_dtype and not quantization.is_quantized(denoiser)
     if meta_models.wanted():
         lora_loading.check(denoiser, pipeline_class, every, Path(facts.folder))
+        if spec.has_stage_loras and fused and not spec.quantization:
+            changed = lora_loading.changed_weights(denoiser, pipeline_class, every)
+            meta_models.keep(denoiser, changed)
         return
-    fused = not spec.storage_dtype and not quantization.is_quantized(denoiser)
     here = lora_loading.AppliedLoras(denoiser, pipeline_class, second, fused)
     if spec.has_stage_loras:
         here.keep(every)

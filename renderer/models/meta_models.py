@@ -8,8 +8,8 @@ leaves out the runs of layers whose equals have told all there is to know.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,8 @@ QUANTISED = {"bnb-8bit": 1.0, "bnb-4bit": 0.5 + 4 / 64, "torchao-int8": 1.0, "to
 class Skeleton:
     """One part of a model on meta, what its weights take, and what a cast layer takes twice.
 
-    `shapes` are those of the weights that its files must have, by name.
+    `shapes` are those of the weights that its files must have, by name; `host_bytes` are
+    kept in host memory beside them.
     """
 
     subfolder: str
@@ -45,6 +46,7 @@ class Skeleton:
     weight_bytes: int
     shapes: Mapping[str, tuple[int, ...]]
     cast_bytes: int = 0
+    host_bytes: int = 0
 
 
 _built: ThreadValue[list[Skeleton]] = ThreadValue("skeletons")
@@ -83,6 +85,16 @@ def build(kind: Any, folder: Path, spec: RenderSpec, dtype: torch.dtype, denoise
         size += sum(each.path.stat().st_size for each in loras)
     parts.append(Skeleton(folder.name, module, size, shapes, cast))
     return module.eval().requires_grad_(False)
+
+
+def keep(module: nn.Module, names: Iterable[str]) -> None:
+    """Count that these weights of a part are kept in host memory too, as they are now."""
+    parts, parameters = _built.get(), dict(module.named_parameters())
+    assert parts is not None
+    size = sum(parameters[name].numel() * parameters[name].element_size() for name in names)
+    for index, part in enumerate(parts):
+        if part.module is module:
+            parts[index] = replace(part, host_bytes=size)
 
 
 def absent(kind: Any, folder: Path, spec: RenderSpec) -> Any:

@@ -25,7 +25,8 @@ class Estimate:
     `weights` stay. `denoise` is what a step holds beside them: latents, the solver's memory,
     conditioning and activations, of which `in_flight` came from other workers. `decode` and
     `encode` are the autoencoder's. `text` is the text encoders', which are gone before the rest
-    is loaded. `host` is each worker's memory on the host: the noise, drawn whole. `decoder_flops`
+    is loaded. `host` is each worker's memory on the host: the noise, drawn whole, and
+    weights as they are without the LoRAs that stages exchange. `decoder_flops`
     are the operations of a decoder of any size, of all workers together, `encoder_flops` those of
     encoding what it enlarges, of which `attention_flops` are by pairs of cells.
     """

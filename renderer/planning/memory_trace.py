@@ -93,7 +93,7 @@ class MemoryTrace(MetaRender):
             decode=max(map(_size, decode), default=0),
             encode=max(map(_size, encode), default=0),
             text=text_bytes(self.facts, self.spec) if drawn else 0,
-            host=self._noise_bytes(stages[-1].canvas),
+            host=self._noise_bytes(stages[-1].canvas) + sum(part.host_bytes for part in parts),
             parts={part.subfolder: part.weight_bytes for part in parts},
         )
 

@@ -59,8 +59,9 @@ _LAST: dict[tuple[Any, ...], DiffusionPipeline] = {}
 
 def _kept(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
     """The pipeline that drew last, if these arguments ask for it again."""
-    asked = (arguments.get(field) for field in ("dtype", "lora", "lora_2"))
-    key = (checkpoint, bool(arguments.get("init")), *asked)
+    asked = (arguments.get(field) for field in ("dtype", "lora", "lora_2", "scheduler"))
+    options = tuple(sorted(arguments.get("scheduler_options", {}).items()))
+    key = (checkpoint, bool(arguments.get("init")), *asked, options)
     if key not in _LAST:
         whole(f"the pipeline of {checkpoint.name}")
         _LAST.clear()

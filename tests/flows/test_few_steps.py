@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from checkpoints.stock import stock
 from contracts.gallery import Drawn, Gallery, differ, equal
-from frieze.renderer import Event, RenderCancelledError, render, resume
+from frieze.renderer import Event, FriezeError, RenderCancelledError, plan, render, resume
 from frieze.renderer.sampling.solvers import stage_seed
 
 pytestmark = pytest.mark.filterwarnings(
@@ -125,3 +127,30 @@ def stop_in(what: Any, stage: int) -> None:
     draw = resume if isinstance(what, Path) else render
     with pytest.raises(RenderCancelledError):
         draw(what, on_event=listen, cancel=cancel)
+
+
+def test_a_plan_counts_the_weights_that_stages_exchange(gallery: Gallery) -> None:
+    """In host memory, and none where the picture has one LoRA throughout."""
+    lora = {"lora": (gallery.lora("flux"),)}
+    stages = ({"steps": 1}, {"start": 0.5, "steps": 2, **lora})
+    fields = {"method": "none", "negative_prompt": None}
+    exchanged = plan(gallery.spec("flux", **fields, stages=stages))
+    once = plan(gallery.spec("flux", **fields, **lora, stages=plain(stages)))
+    changed = exchanged.estimate.host - once.estimate.host
+    assert 0 < changed < exchanged.estimate.parts["transformer"]
+    assert exchanged.estimate.weights == once.estimate.weights
+    half = plan(gallery.spec("flux", **fields, stages=stages, storage_dtype="float8_e4m3fn"))
+    assert half.estimate.host == once.estimate.host
+
+
+def test_a_lora_of_a_text_encoder_is_refused_where_stages_differ(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    file = tmp_path / "text.safetensors"
+    save_file({"text_encoder.a.lora_A.weight": torch.zeros(2, 4)}, file)
+    stages = ({"steps": 1}, {"start": 0.5, "lora": (str(file),)})
+    with pytest.raises(
+        FriezeError, match="changes a text encoder, and prompts are encoded once"
+    ) as told:
+        plan(gallery.spec("flux", method="none", negative_prompt=None, stages=stages))
+    assert "\n" not in str(told.value)
