@@ -18,6 +18,7 @@ from ..errors import RenderCancelledError, RenderFailedError, SpecError, StoreEr
 from ..files.location import Location, S3Path, location
 from ..spec.merging import checked, merge
 from ..spec.render_spec import parse
+from ..spec.stage_loras import all_loras
 from ..terminal.error_lines import expected
 from ..terminal.interrupts import interruptible
 from ..terminal.progress import Progress, choose
@@ -156,7 +157,7 @@ def print_plan(
         plan = replace(plan, kind_name=kind)
     is_costed = is_costed or kind is not None or plan.changes_network
     # What is encoded to be enlarged again may cost more than all else, which is to be told.
-    is_counted = json or plan.is_estimated or spec.loras or plan.num_encoded
+    is_counted = json or plan.is_estimated or all_loras(spec) or plan.num_encoded
     ample = None if is_counted else memory_check.ample(plan)
     if is_costed or ample is None:
         _compare_weights(plan)  # quicker than counting

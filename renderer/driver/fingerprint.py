@@ -11,13 +11,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import lora
+from ..checkpoints import controlnet, lora
 from ..checkpoints.decoder import OWN
 from ..inputs.metadata import read as metadata_of
 from ..outputs.targets import Targets
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.schedule_table import sampler
 from ..spec.render_spec import RenderSpec
+from ..spec.stage_loras import has_stage_loras
 from ..spec.stage_spec import StageSpec
 
 FULL_DIGEST = 256 * 2**20
@@ -42,7 +43,20 @@ STAGE_FIELDS = frozenset(
 )
 
 
-FILES = frozenset({"lora", "lora_2", "decoder", "init", "upscale", "image", "mask", "edit"})
+FILES = frozenset(
+    {
+        "lora",
+        "lora_2",
+        "decoder",
+        "init",
+        "upscale",
+        "image",
+        "mask",
+        "edit",
+        "controlnet",
+        "control",
+    }
+)
 
 
 def run_record(plan: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,8 +118,9 @@ def _identity(plan: CanvasPlan) -> dict[str, Any]:
         "version": metadata.version("frieze"),
         "loras": lora.identity(plan.spec.lora),
         "loras_2": lora.identity(plan.spec.lora_2),
-        **({"stage_loras": _stage_loras(plan)} if plan.spec.has_stage_loras else {}),
+        **({"stage_loras": _stage_loras(plan)} if has_stage_loras(plan.spec) else {}),
         **({} if plan.decoder is None else {"decoder": decoder_digest(Path(plan.decoder.folder))}),
+        **_controlnet(plan.spec),
         **({} if plan.detected is None else {"detected": list(plan.detected)}),
         **({} if plan.inpaint is None else {"outside": "stays"}),
         "starts_from": {name: source.digest for name, source in plan.sources.items()},
@@ -119,6 +134,13 @@ def _identity(plan: CanvasPlan) -> dict[str, Any]:
             for stage in plan.stages
         ],
     }
+
+
+def _controlnet(spec: RenderSpec) -> dict[str, str]:
+    """Its weights; the picture that it follows is among what the render starts from."""
+    if spec.controlnet is None:
+        return {}
+    return {"controlnet": decoder_digest(controlnet.folder_of(spec.controlnet))}
 
 
 def _stage_loras(plan: CanvasPlan) -> list[list[list[dict[str, Any]]]]:

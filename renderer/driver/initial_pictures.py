@@ -69,6 +69,13 @@ def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, int, Iterator[np.ndar
         yield "image", source.height, fitted(source, source.height, source.width, 1)
         for index in range(plan.num_denoised):
             yield f"{index}-image", rows(index), fitted(source, *plan.size(index), 1)
+    if "control" in plan.sources:
+        for index in range(plan.num_denoised):
+            yield (
+                f"{index}-control",
+                rows(index),
+                fitted(plan.sources["control"], *plan.size(index), 1),
+            )
     if plan.has_regions:
         for index, stage in enumerate(plan.stages[1 : plan.num_denoised], 1):
             size = (stage.canvas.height, stage.canvas.width)

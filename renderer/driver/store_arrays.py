@@ -53,7 +53,7 @@ def _array(plan: CanvasPlan, name: str) -> LatentArray:
     if name == "upscale":
         size = plan.sources[name].size
     rows = plan.stages[stage_index].align * plan.facts.latent.downscale
-    frames = 1 if kind == "image" else plan.spec.num_frames
+    frames = 1 if kind in ("image", "control") else plan.spec.num_frames
     shape = (1, CHANNELS if kind == "init" else 3, frames, *size)
     return LatentArray(name, shape, chunk_rows=rows, chunk_frames=1)
 

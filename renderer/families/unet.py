@@ -9,7 +9,7 @@ E features.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from pydantic import Field
 
 from ..autoencoders.picture_vae import PictureVAE
 from ..checkpoints.configs import Config, PictureVae, Size, Sizes, Upcast, hints, index_of, read
+from ..checkpoints.controlnet import folder_of as controlnet_folder
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
@@ -172,14 +173,17 @@ def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, 
 
 def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> UNet:
     """The UNet and the VAE on one device."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 
     from ..models import loading
 
     unet = loading.component(UNet2DConditionModel, facts, "unet", spec, denoiser=True)
     loading.add_loras(unet, _pipeline_class(facts), facts, spec)
     vae = loading.component(AutoencoderKL, facts, "vae", spec, dtype=_vae_dtype(facts, spec))
-    return UNet(facts, unet.to(device).eval(), vae.to(device).eval())
+    control = None
+    if spec.controlnet is not None:
+        control = ControlNet.loaded(facts, spec, ControlNetModel, device)
+    return UNet(facts, unet.to(device).eval(), vae.to(device).eval(), control)
 
 
 def _pipeline_class(facts: ModelFacts) -> type:
@@ -200,15 +204,72 @@ def _vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
     return torch.float32 if overflows else loading.vae_dtype(facts, spec)
 
 
+class ControlNet:
+    """A network that is shown a picture, and how strongly its features count.
+
+    It runs under the band mode as the network that it guides does: its convolutions read halos of
+    the picture's rows as of latents'.
+    """
+
+    def __init__(self, network: Any, scale: float) -> None:
+        self.network, self.scale = network, scale
+
+    @classmethod
+    def loaded(
+        cls, facts: ModelFacts, spec: RenderSpec, kind: type, device: torch.device
+    ) -> ControlNet:
+        """The one that a spec names, of a class of diffusers, on a device; raises `ModelError`."""
+        from ..models import loading
+
+        assert spec.controlnet is not None
+        folder = str(controlnet_folder(spec.controlnet))
+        network = loading.component(kind, facts, folder, spec)
+        return cls(network.to(device).eval(), spec.controlnet_conditioning_scale)
+
+    def marks(self, context: Callable[..., Context]) -> Sequence[Marks]:
+        """Its self-attentions, and those that ask the text; called otherwise than the network's."""
+        from torch import nn
+
+        from frieze.cluster.bands import mark
+
+        named = nn.ModuleDict({"controlnet": self.network})
+        return (
+            mark(named, lambda name, _: name.endswith(".attn1")),
+            mark(named, lambda name, _: name.endswith(".attn2"), context, local=True),
+        )
+
+    def features(
+        self, x_BCHW: Tensor, timestep: Tensor, picture_BCTHW: Tensor, told: Mapping[str, Any]
+    ) -> tuple[list[Tensor], Tensor]:
+        """What is added to the network's features on the way down, and in its middle.
+
+        The picture is in [-1, 1], and `told` what the network is told beside.
+        """
+        picture_BCHW = (picture_BCTHW.squeeze(2) / 2 + 0.5).to(x_BCHW.dtype)
+        down, middle = self.network(
+            x_BCHW,
+            timestep,
+            **told,
+            controlnet_cond=picture_BCHW,
+            conditioning_scale=self.scale,
+            return_dict=False,
+        )
+        return list(down), middle
+
+
 class UNet(PictureVAE):
     """A loaded Stable Diffusion 1, 2 or XL."""
 
-    def __init__(self, facts: ModelFacts, unet: Any, vae: Any) -> None:
+    def __init__(
+        self, facts: ModelFacts, unet: Any, vae: Any, control: ControlNet | None = None
+    ) -> None:
         from frieze.cluster.bands import mark
 
         super().__init__(vae)
         self.facts = facts
         self.unet = unet
+        self._control = control
+        self.control_marks = control.marks(self._context) if control else ()
         # Rank threads share this object; each has its own place on the canvas.
         self._thread = threading.local()
         # Every rank holds all the text, which may have as many tokens as a band.
@@ -234,11 +295,21 @@ class UNet(PictureVAE):
 
         self._thread.place = place
         embeds_BLE, device = tensors["embeds"], x_BCTHW.device
+        x_BCHW = x_BCTHW.squeeze(2).to(embeds_BLE.dtype)
+        timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
+        told = {
+            "encoder_hidden_states": embeds_BLE,
+            "added_cond_kwargs": self._added(tensors, place),
+        }
+        down, middle = None, None
+        if self._control is not None and "control" in tensors:
+            down, middle = self._control.features(x_BCHW, timestep, tensors["control"], told)
         output_BCHW = self.unet(
-            x_BCTHW.squeeze(2).to(embeds_BLE.dtype),
-            torch.tensor(level.timestep, dtype=torch.float32, device=device),
-            encoder_hidden_states=embeds_BLE,
-            added_cond_kwargs=self._added(tensors, place),
+            x_BCHW,
+            timestep,
+            **told,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
             return_dict=False,
         )[0]
         output_BCTHW = output_BCHW.to(x_BCTHW.dtype).unsqueeze(2)

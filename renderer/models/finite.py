@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from frieze.cluster.comm import Comm
 
 from ..errors import ModelError, NotFiniteError
+from ..spec.stage_loras import all_loras
 
 if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec
@@ -65,7 +66,7 @@ def remedy(spec: RenderSpec) -> str:
     told = [f"{name} {scale:g}" for name, scale in scales.items() if scale is not None]
     weaker = f"a smaller {' and '.join(told)}" if told else "a smaller guidance scale"
     wider = "dtype float32, " if spec.dtype == "bfloat16" else ""
-    loras = " or weaker LoRAs" if spec.loras else ""
+    loras = " or weaker LoRAs" if all_loras(spec) else ""
     return f"{wider}{weaker}{loras} may work"
 
 

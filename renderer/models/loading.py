@@ -23,6 +23,7 @@ from ..checkpoints.configs import Upcast, index_of, read
 from ..checkpoints.weight_files import check_part, check_parts
 from ..errors import ModelError
 from ..files.library_errors import as_model_error
+from ..spec.stage_loras import has_stage_loras, loras_of_all
 from . import finite, lora_loading, meta_models, quantization, truncation
 from .imports import uncollected
 
@@ -162,7 +163,7 @@ def add_loras(
     Those of stages are looked at, and applied when these begin (`AppliedLoras`).
     Raises `ModelError` for a file that does not fit, or of which anything would be left out.
     """
-    own, every = (spec.lora_2, spec.loras_2) if second else (spec.lora, spec.loras_1)
+    own, every = spec.lora_2 if second else spec.lora, loras_of_all(spec, second=second)
     if not every:
         return
     lora.check(every, facts)
@@ -170,12 +171,12 @@ def add_loras(
     fused = not spec.storage_dtype and not quantization.is_quantized(denoiser)
     if meta_models.wanted():
         lora_loading.check(denoiser, pipeline_class, every, Path(facts.folder))
-        if spec.has_stage_loras and fused and not spec.quantization:
+        if has_stage_loras(spec) and fused and not spec.quantization:
             changed = lora_loading.changed_weights(denoiser, pipeline_class, every)
             meta_models.keep(denoiser, changed)
         return
     here = lora_loading.AppliedLoras(denoiser, pipeline_class, second, fused)
-    if spec.has_stage_loras:
+    if has_stage_loras(spec):
         here.keep(every)
         lora_loading.note(here)
     here.apply(own)

@@ -24,6 +24,7 @@ from frieze.kernels.work import Work
 
 from ..checkpoints.configs import read_json
 from ..files.library_errors import as_model_error
+from ..spec.stage_loras import loras_of_all
 from . import quantization
 
 if TYPE_CHECKING:
@@ -41,12 +42,17 @@ class Skeleton:
     kept in host memory beside them.
     """
 
-    subfolder: str
+    folder: Path
     module: nn.Module
     weight_bytes: int
     shapes: Mapping[str, tuple[int, ...]]
     cast_bytes: int = 0
     host_bytes: int = 0
+
+    @property
+    def subfolder(self) -> str:
+        """Its name."""
+        return self.folder.name
 
 
 _built: ThreadValue[list[Skeleton]] = ThreadValue("skeletons")
@@ -81,9 +87,9 @@ def build(kind: Any, folder: Path, spec: RenderSpec, dtype: torch.dtype, denoise
         quantization.store_as(module, spec.storage_dtype, compute=dtype)
         size = weight_bytes(module)
     if denoiser and (spec.quantization or spec.storage_dtype):  # LoRAs stay beside the weights
-        loras = spec.loras_2 if folder.name == "transformer_2" else spec.loras_1
+        loras = loras_of_all(spec, second=folder.name == "transformer_2")
         size += sum(each.path.stat().st_size for each in loras)
-    parts.append(Skeleton(folder.name, module, size, shapes, cast))
+    parts.append(Skeleton(folder, module, size, shapes, cast))
     return module.eval().requires_grad_(False)
 
 

@@ -22,6 +22,8 @@ FILES = {
     "upscale": "PICTURE",
     "image": "IMAGE",
     "mask": "MASK",
+    "controlnet": "CONTROLNET",
+    "control": "CONTROL",
     "edit": "MASK",
 }
 OF_ENLARGING = (*OF_AN_UPSCALE, "width", "height", "num_frames", "fps", "decoder")

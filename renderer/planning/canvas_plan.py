@@ -27,6 +27,7 @@ from ..models.family import Guidance
 from ..sampling.frame_windows import FrameWindow, frame_windows
 from ..spec import step_cache
 from ..spec.render_spec import RenderSpec
+from ..spec.stage_loras import all_loras
 from ..spec.units import GIB
 from .decoder_plan import redrawn
 from .devices import on_cluster
@@ -237,11 +238,12 @@ class CanvasPlan:
         if self.inpaint is not None:
             first = tuple(dict.fromkeys((*(f"{i}-init" for i in drawn), self.given)))
         frames = ("image", *(f"{i}-image" for i in drawn)) if "image" in self.sources else ()
+        followed = (f"{i}-control" for i in drawn if "control" in self.sources)
         masks = (f"{i}-mask" for i in drawn[1:]) if self.has_regions else ()
         edits = (f"{i}-edits" for i in stages if self.stages[i].edits)
         kept = arrays(self.method, len(drawn), redraws=self.redraws(0))
         pictures = (f"{i}-picture" for i in self.painted)
-        return (*map(str, stages), *pictures, *first, *frames, *masks, *edits, *kept)
+        return (*map(str, stages), *pictures, *first, *frames, *masks, *edits, *followed, *kept)
 
     @property
     def has_regions(self) -> bool:
@@ -319,7 +321,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         f"model     {plan.facts.family}, trained at {plan.facts.training_size} px "
         f"({plan.facts.folder})",
         *([method] if plan.num_steps else ()),
-        *(f"lora      {line}" for line in lora.summary(spec.loras)),
+        *(f"lora      {line}" for line in lora.summary(all_loras(spec))),
         *([f"redraws   {plan.inpaint}"] if plan.inpaint else ()),
         *(f"edit      {each.mask}: {each.prompt}{begin}" for each in spec.edit),
         *(redrawn(spec, plan.sources["upscale"], plan.frame_windows) if plan.redraws(0) else ()),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checkpoints import lora
+from ..checkpoints import controlnet, lora
 from ..checkpoints.facts import ModelFacts
 from ..errors import ModelError, PlanError
 from ..extrapolation.guides import Detail, Flow, Resolution, View
@@ -19,6 +19,7 @@ from ..extrapolation.method import Convolutions, Method, StepContext
 from ..models.positions import trained
 from ..spec.attend import KINDS, Attend
 from ..spec.render_spec import RenderSpec
+from ..spec.stage_loras import all_loras, has_stage_loras, loras_of_all
 from ..spec.step_cache import step_cache
 from .guidance_scales import guidance_scales
 
@@ -251,7 +252,7 @@ def check_stage_guidance(own: Mapping[str, float], spec: RenderSpec, facts: Mode
 def check_experts(spec: RenderSpec, facts: ModelFacts) -> None:
     """What is given for a second expert has one to go to."""
     for name in ("guidance_scale_2", "lora_2"):
-        given = spec.loras_2 if name == "lora_2" else getattr(spec, name)
+        given = loras_of_all(spec, second=True) if name == "lora_2" else getattr(spec, name)
         if given not in (None, ()) and not facts.num_experts > 1:
             shown = f"{given:g}" if isinstance(given, float) else " ".join(map(str, given))
             raise PlanError(
@@ -261,14 +262,27 @@ def check_experts(spec: RenderSpec, facts: ModelFacts) -> None:
 
 def check_stage_loras(spec: RenderSpec) -> None:
     """Prompts are encoded once for all stages: by encoders that no stage's LoRAs change."""
-    if not spec.has_stage_loras:
+    if not has_stage_loras(spec):
         return
-    for each in spec.loras:
+    for each in all_loras(spec):
         if any(key.startswith(("text_encoder", "lora_te")) for key in lora.shapes(each.path)):
             raise PlanError(
                 f"{each.path} changes a text encoder, and prompts are encoded once for all stages, "
                 "some of which have another lora; a LoRA without text encoders works"
             )
+
+
+def check_control(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
+    """A ControlNet of the model's family, and what it goes with."""
+    controlnet.check(spec, facts)
+    if spec.controlnet is None:
+        return
+    changes = method.convolutions is not None or isinstance(method.guide, Resolution | View)
+    for name, value in {"method": spec.method if changes else None, "cache": spec.cache}.items():
+        if value is not None:
+            raise PlanError(f"{name} {value!r} changes which features a controlnet's are added to")
+    if spec.strategy != "bands":
+        raise PlanError(f"strategy {spec.strategy!r} shows a controlnet no picture; use bands")
 
 
 def check_edits(spec: RenderSpec, num_stages: int) -> None:

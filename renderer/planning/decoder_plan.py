@@ -86,7 +86,7 @@ def check_redraw(spec: RenderSpec, source: Source, facts: ModelFacts) -> None:
 
     `PlanError` names what would work.
     """
-    for name in ("init", "image", "mask", "edit", "stages"):
+    for name in ("init", "image", "mask", "edit", "control", "stages"):
         if getattr(spec, name):
             raise PlanError(
                 f"{name} does not go with upscale {spec.upscale!r}, which is redrawn whole and "
@@ -137,6 +137,8 @@ def check_upscale(spec: RenderSpec) -> None:
         "feather",
         "place",
         "edit",
+        "controlnet",
+        "control",
         "lora",
         "lora_2",
         "cache",

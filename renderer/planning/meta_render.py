@@ -38,6 +38,7 @@ from ..models.meta_models import Skeleton, shorten, skeletons, treated
 from ..models.positions import RotaryAxis
 from ..models.regional_prompts import RegionalPrompts
 from ..sampling import solvers
+from ..spec.stage_loras import all_loras
 from .step_kinds import StepKind, TurnedKeys, step_kinds
 
 if TYPE_CHECKING:
@@ -262,10 +263,14 @@ class MetaRender:
     def _image(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
         """What a first frame adds for a band; its making is not counted here."""
         if not self.animates:
-            return {}
+            return self._control(stage, band)
         place = BandPlace(band, stage.canvas, self.positions)
         with _disable_current_modes(), tracing(self.kind):
             return self.model.image_condition(self._pixels(stage, band, 1), place)
+
+    def _control(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
+        """What a ControlNet follows."""
+        return {"control": self._pixels(stage, band, 1)} if self.spec.controlnet else {}
 
     def _pixels(self, stage: StagePlan, band: Band, num_frames: int) -> Tensor:
         downscale = self.facts.latent.downscale
@@ -294,10 +299,19 @@ _SKELETONS: dict[tuple[Any, ...], tuple[Model, list[Skeleton]]] = {}
 def skeleton(facts: ModelFacts, spec: RenderSpec) -> tuple[Model, list[Skeleton]]:
     """The model and its parts, the last one asked for at hand."""
     weights = (spec.dtype, spec.variant, spec.quantization, spec.storage_dtype)
-    loras = (each.path for each in spec.loras)
+    loras = (each.path for each in all_loras(spec))
     files = [*Path(facts.folder).glob("*/config.json"), *loras]
     times = tuple((file, file.stat().st_mtime_ns) for file in sorted(files))
-    key = (facts.family, facts.folder, spec.lora, spec.lora_2, spec.loras, *weights, times)
+    key = (
+        facts.family,
+        facts.folder,
+        spec.lora,
+        spec.lora_2,
+        all_loras(spec),
+        spec.controlnet,
+        *weights,
+        times,
+    )
     found = _SKELETONS.get(key)
     if found is None:
         loading.libraries(facts)

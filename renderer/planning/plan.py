@@ -29,6 +29,7 @@ from ..sampling.noise_levels import Table
 from ..sampling.schedule_table import table
 from ..spec.attend import attend_schedule
 from ..spec.render_spec import RenderSpec
+from ..spec.stage_loras import all_loras
 from . import checks, decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
 from .guidance_scales import guidance_scales
@@ -119,7 +120,8 @@ def _made(
     checks.check_model(spec, facts)
     checks.check_variant(spec, facts)
     checks.check_stage_loras(spec)
-    lora.check(spec.loras, facts)
+    lora.check(all_loras(spec), facts)
+    checks.check_control(spec, facts, method)
     checks.check_guidance(spec, facts)
     checks.check_experts(spec, facts)
     guidance = guidance_scales(spec, facts)
@@ -255,8 +257,9 @@ def _sources(
     found = {} if given is None else with_alpha(given)
     if spec.init is not None:
         found["init"] = look(spec.init, "init", num_frames=spec.num_frames)
-    if spec.image is not None:
-        found["image"] = look(spec.image, "image", num_frames=1)
+    for name in ("image", "control"):
+        if (path := getattr(spec, name)) is not None:
+            found[name] = look(path, name, num_frames=1)
     if spec.mask is not None:
         most = 1 if spec.init is None else spec.num_frames
         found["mask"] = mask = look(spec.mask, "mask", num_frames=most)

@@ -37,7 +37,7 @@ def check(facts: ModelFacts, spec: RenderSpec) -> tuple[str, ...]:
     model = Path(facts.folder)
     listed = index_of(model).parts
     _, parts = meta_render.skeleton(facts, spec)
-    told = [_check_drawing(model / part.subfolder, part, spec.variant) for part in parts]
+    told = [_check_drawing(part.folder, part, spec.variant) for part in parts]
     told += [
         _check_encoder(model / name, model, str(listed[name][1]), spec.variant)
         for name in facts.cost.weight_bytes

@@ -20,7 +20,7 @@ from pydantic import (
 from ..errors import SpecError, shown
 from .edits import Edit
 from .field_errors import explained
-from .lora_refs import LoraRef, LoraText
+from .lora_refs import LoraText
 from .place import Place
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
 from .stage_spec import CONFIG, LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, StageSpec
@@ -72,6 +72,23 @@ class RenderSpec(BaseModel):
         min_length=1,
         description="folder of an InfGen decoder, which makes --size from a picture of the trained "
         "size; 'infgen' for the model's own; default: the autoencoder's",
+    )
+    controlnet: Annotated[str | None, Role("Model", came_later=True)] = Field(
+        default=None, min_length=1, description="folder of a ControlNet; default: none"
+    )
+    control: Annotated[str | None, Role("Picture", came_later=True)] = Field(
+        default=None,
+        min_length=1,
+        description="picture that --controlnet follows: edges, depth, a tile; default: none",
+    )
+    controlnet_conditioning_scale: Annotated[float, Role("Model", came_later=True)] = Field(
+        default=1.0, ge=0, le=100, description="how strongly --control is followed"
+    )
+    control_guidance_start: Annotated[float, Role("Model", came_later=True)] = Field(
+        default=0.0, ge=0, le=1, description="part of a stage's steps before --control counts"
+    )
+    control_guidance_end: Annotated[float, Role("Model", came_later=True)] = Field(
+        default=1.0, ge=0, le=1, description="part of a stage's steps after which it does not"
     )
     quantization: Annotated[str | None, IN_MODEL] = Field(
         default=None,
@@ -327,29 +344,6 @@ class RenderSpec(BaseModel):
     def most_workers(self) -> int:
         """The most workers that may draw at the same time."""
         return self.max_workers or self.workers
-
-    @property
-    def has_stage_loras(self) -> bool:
-        """Whether a stage has LoRAs of its own, or none where the picture has some."""
-        stages = self.stages or ()
-        return any(stage.lora is not None or stage.lora_2 is not None for stage in stages)
-
-    @property
-    def loras_1(self) -> tuple[LoraRef, ...]:
-        """All LoRAs of the denoiser, or of the first of two: the picture's, and those of stages."""
-        own = (ref for stage in self.stages or () for ref in stage.lora or ())
-        return tuple(dict.fromkeys((*self.lora, *own)))
-
-    @property
-    def loras_2(self) -> tuple[LoraRef, ...]:
-        """The same of the second of two."""
-        own = (ref for stage in self.stages or () for ref in stage.lora_2 or ())
-        return tuple(dict.fromkeys((*self.lora_2, *own)))
-
-    @property
-    def loras(self) -> tuple[LoraRef, ...]:
-        """All of them."""
-        return self.loras_1 + self.loras_2
 
     def picture(self) -> dict[str, Any]:
         """The fields that decide the picture's pixels, as JSON values."""

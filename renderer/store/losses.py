@@ -225,7 +225,7 @@ def _files(array: LatentArray, slot: int) -> list[File]:
 
 
 # Arrays that hold what users handed in.
-SOURCES = ("init", "given", "upscale", "alpha", "image", "mask", "edits")
+SOURCES = ("init", "given", "upscale", "alpha", "image", "mask", "edits", "control")
 
 
 def _is_source(array: LatentArray) -> bool:

@@ -53,7 +53,7 @@ def published(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _placeless(name: str, value: Any) -> Any:
     """A field of a picture without the folders of this machine: a file's name is enough."""
-    if name in ("init", "upscale", "image", "mask") and value is not None:
+    if name in ("init", "upscale", "image", "mask", "controlnet", "control") and value is not None:
         return Path(str(value)).name
     if name in ("lora", "lora_2") and value:
         return [_placeless("model", file) for file in value]

@@ -41,7 +41,7 @@ def needed_beside(
                 slots = [0] if 0 <= of == stage - 1 and not num_steps[stage] else []
             case "image":  # the frame to animate: as the encoder sees it, and at each stage's size
                 slots = [0] if of >= stage or (of < 0 and not is_drawn) else []
-            case "mask" | "edits":  # of each stage that they act in
+            case "mask" | "edits" | "control":  # of each stage that they act in
                 slots = [0] if of >= stage and not is_drawn else []
             case "guide":
                 slots = [0] if state and of == stage and not is_drawn else []

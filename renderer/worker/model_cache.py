@@ -16,6 +16,7 @@ from ..models import loading
 from ..models.device import device_type
 from ..models.family import Model
 from ..models.lora_loading import AppliedLoras, applied
+from ..spec.stage_loras import all_loras, has_stage_loras
 
 if TYPE_CHECKING:
     from ..autoencoders.infgen_network import InfGenDecoder
@@ -48,7 +49,7 @@ def apply(loras: Loras, facts: ModelFacts, spec: RenderSpec, device: torch.devic
 
     No rank may be in a step meanwhile. The weights stay loaded.
     """
-    if not spec.has_stage_loras:
+    if not has_stage_loras(spec):
         return
     with _LOADING:
         for each in _loaded(facts, spec, device)[1]:
@@ -110,5 +111,5 @@ def peak_bytes(device: torch.device) -> int:
 def _choices(spec: RenderSpec) -> str:
     """What of a spec decides the loaded weights; the denoiser's are not where none is asked."""
     kept = (spec.quantization, spec.storage_dtype, spec.denoises)
-    loras = (spec.lora, spec.lora_2, *((spec.loras,) if spec.has_stage_loras else ()))
-    return repr((spec.dtype, spec.variant, *loras, *kept))
+    loras = (spec.lora, spec.lora_2, *((all_loras(spec),) if has_stage_loras(spec) else ()))
+    return repr((spec.dtype, spec.variant, spec.controlnet, *loras, *kept))

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from frieze.cluster.bands import BlockCache, conv_shape, hook_blocks
+from frieze.cluster.bands import BlockCache, Marks, conv_shape, hook_blocks
 from frieze.cluster.comm import AxisComms, Comm
 
 from ..extrapolation.method import StepContext
@@ -111,7 +111,7 @@ class Network:
         ):
             halves = [
                 self._half(number, x, grid, prompt, step)
-                for number, prompt in enumerate(self._prompts(place, grid))
+                for number, prompt in enumerate(self._prompts(place, grid, context.step))
             ]
         self._note(x, index)
         if self.pair is not None:
@@ -134,9 +134,9 @@ class Network:
             modifier.concentrate(entropies)
 
     def _prompts(
-        self, place: BandPlace, grid: Grid
+        self, place: BandPlace, grid: Grid, index: int
     ) -> list[tuple[Mapping[str, Tensor], BandPlace]]:
-        """What the network is told, and where, for each half of the guidance evaluated here.
+        """What the network is told in a step, and where, for each half that is evaluated here.
 
         Parts of the canvas have prompts of their own, and no negative ones.
         """
@@ -149,7 +149,18 @@ class Network:
         ]
         if self.pair is not None:
             halves = halves[self.pair.rank : self.pair.rank + 1]
-        return [({**tensors, **self.image}, where) for tensors, where in halves]
+        image = {n: x for n, x in self.image.items() if n != "control" or self._follows(index)}
+        return [({**tensors, **image}, where) for tensors, where in halves]
+
+    def _control_marks(self, tensors: Mapping[str, Tensor]) -> Sequence[Marks]:
+        """The layers of a ControlNet that attend, where it is asked."""
+        return getattr(self.model, "control_marks", ()) if "control" in tensors else ()
+
+    def _follows(self, index: int) -> bool:
+        """Whether a ControlNet counts in a step, as diffusers' pipelines decide it."""
+        spec, num_steps = self.plan.spec, self.stage.num_steps
+        is_early = index / num_steps < spec.control_guidance_start
+        return not is_early and (index + 1) / num_steps <= spec.control_guidance_end
 
     def _recompute(self, index: int, grid: Grid) -> None:
         """What a step may reuse and nobody has, after a resume, from what it was computed of."""
@@ -161,7 +172,7 @@ class Network:
             place = band_place(self.plan, grid, self.comms.world.rank)
             context = self._context(self.computed[half] - 1, grid)
             if self.model.block_run(context.level) is run:
-                prompt = self._prompts(place, grid)[number]
+                prompt = self._prompts(place, grid, context.step)[number]
                 step = self._attention_step(place, grid, context)
                 self._half(number, self.inputs[half], grid, prompt, step)
 
@@ -220,7 +231,7 @@ class Network:
                 level,
                 self.comms,
                 bands=grid.bands,
-                marks=self.model.denoiser_marks(level),
+                marks=(*self.model.denoiser_marks(level), *self._control_marks(tensors)),
                 modifier=None if modifier.is_idle else modifier,
                 step=strategy_step(
                     self.plan.facts,

@@ -320,7 +320,7 @@ class Shard:
             self.comms,
             self.pair,
             conditioning=self.conditioning,
-            image=self.image,
+            image={**self.image, **self._stage_start.control()},
             edits=RegionalPrompts.of(self._stage.prompts, self._saved.masks()),
             trace=self.trace,
         )

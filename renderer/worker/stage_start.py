@@ -109,6 +109,15 @@ class StageStart:
         made = self._in_encoder(lambda: self.model.image_condition(pixels, own))
         return {name: self._of_band(tensor) for name, tensor in made.items()}
 
+    def control(self) -> Mapping[str, Tensor]:
+        """The band's rows of the picture that a ControlNet follows, if there is one."""
+        saved, plan = self.saved, self.saved.plan
+        index = saved.stage_index
+        if "control" not in plan.sources or plan.enlarges(index):
+            return {}
+        rows = saved.band.scaled(plan.facts.latent.downscale)
+        return {"control": saved.read(plan.array(f"{index}-control"), index, 0, rows)}
+
     def _encoded(self, array: str, source_index: int) -> Tensor:
         """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""
         pixels = self._pixels(array, source_index)[:, :COLOURS]

@@ -59,7 +59,9 @@ _LAST: dict[tuple[Any, ...], DiffusionPipeline] = {}
 
 def _kept(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
     """The pipeline that drew last, if these arguments ask for it again."""
-    asked = (arguments.get(field) for field in ("dtype", "lora", "lora_2", "scheduler"))
+    asked = (
+        arguments.get(field) for field in ("dtype", "lora", "lora_2", "scheduler", "controlnet")
+    )
     options = tuple(sorted(arguments.get("scheduler_options", {}).items()))
     key = (checkpoint, bool(arguments.get("init")), *asked, options)
     if key not in _LAST:
@@ -72,12 +74,18 @@ def _kept(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
 def load(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
     """The pipeline that these arguments ask for."""
     name = pipeline_of(checkpoint)
+    parts: dict[str, Any] = {}
+    if folder := arguments.get("controlnet"):
+        name = name.replace("Pipeline", "ControlNetPipeline")
+        parts["controlnet"] = diffusers.ControlNetModel.from_pretrained(folder)
     if arguments.get("init"):
         name = REDRAW[name]
     dtype = getattr(torch, arguments.get("dtype", "float32"))
     index = json.loads((checkpoint / "model_index.json").read_text())
     left_out = {part: None for part, kind in index.items() if kind == [None, None]}
-    pipeline = getattr(diffusers, name).from_pretrained(checkpoint, dtype=dtype, **left_out)
+    pipeline = getattr(diffusers, name).from_pretrained(
+        checkpoint, dtype=dtype, **left_out, **parts
+    )
     for field, options in {"lora": {}, "lora_2": {"load_into_transformer_2": True}}.items():
         if lora := arguments.get(field):
             path, _, weight = lora[0].partition("=")
@@ -125,7 +133,7 @@ def comparable(pipeline: DiffusionPipeline, latents: Tensor, height: int, width:
 def _inputs(arguments: Mapping[str, Any]) -> dict[str, Any]:
     inputs = dict(arguments)
     inputs["generator"] = torch.Generator("cpu").manual_seed(inputs.get("seed", 0))
-    first = inputs.get("init") or inputs.get("image")
+    first = inputs.get("init") or inputs.get("image") or inputs.get("control")
     if first:
         inputs["image"] = Image.open(first).convert("RGB")
         inputs["video"] = [inputs["image"]] * inputs.get("num_frames", 1)

@@ -58,7 +58,7 @@ def _is_file(text: str) -> bool:
 FIELDS: dict[str, Any] = {
     **dict.fromkeys(("prompt", "negative_prompt", "model", "revision", "variant"), TEXT),
     **dict.fromkeys(("quantization", "init", "upscale", "image", "mask", "method"), TEXT),
-    **dict.fromkeys(("strategy", "decoder"), TEXT),
+    **dict.fromkeys(("strategy", "decoder", "controlnet", "control", "scheduler"), TEXT),
     **dict.fromkeys(("out", "device"), TEXT),
     **dict.fromkeys(("lora", "lora_2"), st.lists(WORDS.filter(_is_file), max_size=3)),
     **dict.fromkeys(("guidance_scale", "guidance_scale_2", "shift"), SCALE),
@@ -75,7 +75,12 @@ FIELDS: dict[str, Any] = {
     "true_cfg_scale": st.floats(1, 900),
     "seed": st.integers(0, 2**63 - 1),
     **dict.fromkeys(
-        ("method_options", "strategy_options"), st.dictionaries(TEXT, PLAIN, max_size=4)
+        ("method_options", "strategy_options", "scheduler_options"),
+        st.dictionaries(TEXT, PLAIN, max_size=4),
+    ),
+    **dict.fromkeys(
+        ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"),
+        st.floats(0, 1),
     ),
     "attend": st.sampled_from(["pooled", "full,windows@0.5"]),
     "cache": st.sampled_from(["0.125", "0.1,ends=2"]),
