@@ -33,9 +33,14 @@ from ..spec.stage_loras import all_loras
 from . import checks, decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
 from .guidance_scales import guidance_scales
-from .stage_plan import StagePlan, stage_bands, stage_loras, stage_scales, stage_schedule
-
-BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
+from .stage_plan import (
+    StagePlan,
+    block_size,
+    stage_bands,
+    stage_loras,
+    stage_scales,
+    stage_schedule,
+)
 
 
 def plan(
@@ -130,7 +135,7 @@ def _made(
     if decoder is not None:
         decoder_plan.check(asked, spec, unit)
         least = PIXELS_A_TOKEN
-    size = block or asked.chunk or _block_size(asked, least)
+    size = block or asked.chunk or block_size(asked, least)
     checks.check_block(size, asked, least)
     checks.check_edits(spec, len(method.stages))
     found = _sources(asked, facts, method, given) if sources is None else sources
@@ -171,7 +176,7 @@ def _upscaled(
     checks.check_variant(spec, facts)
     found = sources or with_alpha(look(str(spec.upscale), "upscale", num_frames=spec.num_frames))
     decoder_plan.check_enlargement(spec, found["upscale"], facts)
-    size = block or spec.chunk or _block_size(spec, PIXELS_A_TOKEN)
+    size = block or spec.chunk or block_size(spec, PIXELS_A_TOKEN)
     checks.check_block(size, spec, PIXELS_A_TOKEN)
     mesh = _mesh(spec, Guidance())
     return CanvasPlan(
@@ -290,16 +295,6 @@ def _mesh(spec: RenderSpec, guidance: Guidance) -> Mesh:
             f"use one of {[n for n in range(1, ranks + 1) if ranks % n == 0]}"
         )
     return Mesh(guidance=halves, ring=ranks // spec.ulysses, ulysses=spec.ulysses)
-
-
-def _block_size(spec: RenderSpec, unit: int) -> int:
-    """The largest block that leaves a row of blocks to each worker, and four rows in all."""
-    wanted = max(4, spec.most_workers)
-    sizes = [size for size in BLOCK_SIZES if size % unit == 0] or [unit]
-    for size in sizes:
-        if spec.height // size >= wanted:
-            return size
-    return sizes[-1]
 
 
 class _Grid(NamedTuple):

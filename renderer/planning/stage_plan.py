@@ -20,6 +20,19 @@ from ..spec.render_spec import RenderSpec
 Loras = tuple[tuple[LoraRef, ...], tuple[LoraRef, ...]]
 
 
+BLOCK_SIZES = (512, 256, 128, 64, 32, 16)
+
+
+def block_size(spec: RenderSpec, unit: int) -> int:
+    """The largest block that leaves a row of blocks to each worker, and four rows in all."""
+    wanted = max(4, spec.most_workers)
+    sizes = [size for size in BLOCK_SIZES if size % unit == 0] or [unit]
+    for size in sizes:
+        if spec.height // size >= wanted:
+            return size
+    return sizes[-1]
+
+
 def stage_bands(shares: Sequence[Band], mesh: Mesh) -> tuple[Band, ...]:
     """The bands of which so many workers keep shares: two each, where a prompt is for each."""
     pairs = [shares[i : i + mesh.guidance] for i in range(0, len(shares), mesh.guidance)]
