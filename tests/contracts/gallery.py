@@ -30,7 +30,7 @@ DRAWN: dict[str, Any] = {
     "negative_prompt": "grey",
     "height": 112,
     "width": 64,
-    "num_inference_steps": 3,
+    "num_inference_steps": 2,
     "seed": 7,
     "max_sequence_length": 48,
 }

@@ -255,8 +255,8 @@ def test_a_worker_that_breaks_leaves_a_store_that_resumes(
 
 
 def test_sixteen_bits_hold_what_eight_bits_round(tmp_path: Path) -> None:
-    draw(tmp_path / "8.zarr")
-    draw(tmp_path / "16.zarr", bits=16)
+    draw(tmp_path / "8.zarr", width=64)
+    draw(tmp_path / "16.zarr", width=64, bits=16)
     fine = pixels(tmp_path / "16.zarr")
     assert fine.dtype == np.uint16
     assert len(np.unique(fine)) > 256

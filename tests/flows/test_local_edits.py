@@ -71,8 +71,12 @@ def test_black_is_nothing_white_is_the_prompt_and_the_rest_lies_between(
 
 @pytest.mark.parametrize(
     "fields",
-    [{"workers": 2}, {"workers": 2, "ulysses": 2}, {"workers": 2, "guidance_ranks": 2}],
-    ids=lambda fields: "-".join(fields),
+    [
+        # Two bands with edits are drawn in `test_edits_with_methods.py` too.
+        pytest.param({"workers": 2}, id="workers", marks=pytest.mark.slow),
+        pytest.param({"workers": 2, "ulysses": 2}, id="workers-ulysses"),
+        pytest.param({"workers": 2, "guidance_ranks": 2}, id="workers-guidance_ranks"),
+    ],
 )
 def test_ranks_draw_the_same(drawn: Draw, masks: dict[str, str], fields: dict[str, Any]) -> None:
     asked: dict[str, Any] = {"edit": [f"{masks['right']}={OTHER}"]}

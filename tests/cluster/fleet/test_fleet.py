@@ -13,6 +13,7 @@ import pytest
 from frieze.cluster.fleet import Fleet, FleetError, LocalFleet, SoloFleet, WorkerLostError
 from frieze.cluster.ray.actor_fleet import RayFleet
 from support.fleet_workers import Unwilling, Worker, once, released
+from support.forkserver import Program
 from tolerances import AMPLE
 
 LOCAL_KINDS = ("threads", "turns")
@@ -227,8 +228,9 @@ assert "ray" not in sys.modules
 
 
 def test_threads_need_no_ray() -> None:
-    done = run_script(LOCAL)
-    assert done.returncode == 0, done.stderr
+    program = Program(LOCAL)
+    program.communicate(timeout=AMPLE)
+    assert program.returncode == 0
 
 
 PRIVATE = """

@@ -52,11 +52,10 @@ def test_there_is_a_checkpoint_of_every_pipeline(pipeline: str, name: str) -> No
     assert name, f"tests/checkpoints builds no {pipeline}; add its layout to PIPELINES"
 
 
-# One of each kind on one rank and on three; the others on three here and on one where all that may
-# be is left open.
-@whole
+# On three ranks; on one, second layouts too, where all that may be is left open.
+@single
 def test_it_equals_diffusers(gallery: Gallery, name: str) -> None:
-    contract.equals_diffusers(gallery, name, workers=1 if name in KINDS else 3)
+    contract.equals_diffusers(gallery, name, workers=3)
 
 
 # Those of Stable Diffusion 3 and of Wan's first frame differ by parts that are left out or counted.
@@ -81,8 +80,8 @@ def test_what_is_left_open_is_the_pipelines_default(gallery: Gallery, name: str)
     contract.leaves_defaults_to_the_pipeline(gallery, name)
 
 
-# Held to diffusers on three ranks above, but for one of each kind.
-@parted(EVERY, {*EVERY} - {*KINDS})
+@pytest.mark.slow  # of diffusers they are told not to differ either, above
+@pytest.mark.parametrize("name", EVERY)
 def test_three_ranks_draw_the_same(gallery: Gallery, name: str) -> None:
     contract.draws_the_same_on_ranks(gallery, name, workers=3)
 
