@@ -18,11 +18,12 @@ class LayoutError(ValueError):
 
 @dataclass(frozen=True)
 class Canvas:
-    """The whole picture in latent units."""
+    """The whole picture in latent units; `wraps` names the sides that meet: x, y, xy or none."""
 
     frames: int
     height: int
     width: int
+    wraps: str = ""
 
     def __post_init__(self) -> None:
         if min(self.frames, self.height, self.width) < 1:

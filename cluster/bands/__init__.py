@@ -9,6 +9,7 @@ from .conv_geometry import ConvGeometry as ConvGeometry
 from .conv_geometry import ConvShape as ConvShape
 from .conv_geometry import conv_shape as conv_shape
 from .conv_geometry import hook_convolutions as hook_convolutions
+from .convolution import around as around
 from .hook_sites import HookSites as HookSites
 from .layer_marks import Marks as Marks
 from .layer_marks import innermost as innermost

@@ -30,11 +30,15 @@ class Geometry(NamedTuple):
 
 
 class BandConvolution:
-    """Convolutions and the padding before them, as if on the whole canvas."""
+    """Convolutions and the padding before them, as if on the whole canvas.
 
-    def __init__(self, comm: Comm, canvas: CanvasShapes) -> None:
+    Where sides of it meet (`wraps`), rows or columns from the other side stand for zeros.
+    """
+
+    def __init__(self, comm: Comm, canvas: CanvasShapes, wraps: str = "") -> None:
         self.comm = comm
         self.canvas = canvas
+        self.wraps = wraps
         self._halos: dict[tuple[int, Geometry], Halo] = {}
         self._padded = WeakTensorKeyDictionary()  # placeholder -> (tensor, sides of each dim)
 
@@ -60,8 +64,11 @@ class BandConvolution:
             function, input, Geometry(kernel[-2], stride[-2], sides[-2], dilation[-2])
         )
         if halo != Halo(0, 0):
-            input = self.comm.borrow(input, halo, dim=-2)
+            borrow = self.comm.borrow_around if "y" in self.wraps else self.comm.borrow
+            input = borrow(input, halo, dim=-2)
         sides[-2] = (0, 0)
+        if "x" in self.wraps:
+            input, sides[-1] = around(input, *sides[-1]), (0, 0)
         both = tuple(min(pair) for pair in sides)  # what the convolution itself can pad
         rest = [(a - each, b - each) for (a, b), each in zip(sides, both, strict=True)]
         if any(map(any, rest)):
@@ -101,7 +108,8 @@ class BandConvolution:
         any function but a convolution that takes it is refused.
         """
         sides = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
-        if not any(map(any, sides[1:2])):
+        wraps = "x" in self.wraps and input.ndim >= 4 and any(sides[0])
+        if not any(map(any, sides[1:2])) and not wraps:
             return function(input, pad, mode, value)
         if input.ndim < 4:
             if input.shape[-2] in self.canvas.token_counts:
@@ -184,6 +192,13 @@ def _agreed(bands: Sequence[Band], wanted: Sequence[Band], geometry: Geometry) -
             "cut taller bands or use fewer ranks"
         )
     return halo
+
+
+def around(x: Tensor, left: int, right: int) -> Tensor:
+    """With so many columns of the other side on either side."""
+    if not (left or right):
+        return x
+    return torch.cat([x[..., x.shape[-1] - left :], x, x[..., :right]], dim=-1)
 
 
 def per_dim(value: Any, num_dims: int) -> tuple[int, ...]:

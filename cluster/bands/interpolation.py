@@ -20,9 +20,10 @@ REACH = {"bilinear": 1, "bicubic": 2}  # rows of the input on either side of a r
 class BandInterpolation:
     """Maps grown and shrunk as if on the whole canvas."""
 
-    def __init__(self, comm: Comm, canvas: CanvasShapes) -> None:
+    def __init__(self, comm: Comm, canvas: CanvasShapes, wraps: str = "") -> None:
         self.comm = comm
         self.canvas = canvas
+        self.wraps = wraps
 
     def interpolate(
         self,
@@ -46,6 +47,8 @@ class BandInterpolation:
             if reason is not None:
                 raise refusal(function, input, reason)
             return function(input, size, scale_factor, mode, *options)
+        if self.wraps:
+            raise refusal(function, input, "it repeats edges, and the canvas has none; use nearest")
         if align_corners or antialias:
             raise refusal(
                 function,

@@ -64,10 +64,11 @@ class BandMode(TorchFunctionMode):
         if canvas is not None and canvas.height != self.bands[-1].stop:
             raise BandError(f"bands of {self.bands[-1].stop} rows on a canvas of {canvas.height}")
         self.canvas = CanvasShapes(self.bands, self.comm.rank, canvas)
-        self.convolution = BandConvolution(self.comm, self.canvas)
+        wraps = canvas.wraps if canvas is not None else ""
+        self.convolution = BandConvolution(self.comm, self.canvas, wraps)
         # One rank holds the canvas: every function means what it means anyway, and attention alone
         # is changed. The mode, which costs every torch call a detour, is not entered.
-        self._is_whole = modifier is not None and self.comm.size == 1
+        self._is_whole = modifier is not None and self.comm.size == 1 and not wraps
         attend = BandAttention(self.comms, self.canvas, modifier, is_whole=self._is_whole).attend
         self.guard = LayerGuard(marks, AttentionOverride(attend) if self._is_whole else None)
         self._meanings: dict[str, Callable[..., Tensor]] = {
@@ -75,7 +76,7 @@ class BandMode(TorchFunctionMode):
             "pad": self.convolution.pad,
             "constant_pad_nd": self.convolution.constant_pad_nd,
             "group_norm": self.group_norm,
-            "interpolate": BandInterpolation(self.comm, self.canvas).interpolate,
+            "interpolate": BandInterpolation(self.comm, self.canvas, wraps).interpolate,
             "attend": attend,
         }
 
@@ -154,7 +155,8 @@ def band_mode(
 
     `always` enters it there too.
     """
-    if len(bands) == 1 and modifier is None and not always:
+    wraps = canvas is not None and canvas.wraps
+    if len(bands) == 1 and modifier is None and not always and not wraps:
         return nullcontext()
     return BandMode(comm, bands, mesh=mesh, marks=marks, canvas=canvas, modifier=modifier)
 

@@ -168,6 +168,25 @@ class Comm(ABC):
         found = [parts[source] for source in sorted(parts) if shares[self.rank][source]]
         return torch.cat(found, dim) if len(found) > 1 else (found or [parts[self.rank]])[0]
 
+    def borrow_around(self, x: Tensor, halo: Halo, dim: int) -> Tensor:
+        """`borrow` on a canvas whose first and last rows are neighbours, of the same halo each."""
+        rows, like = x.shape[dim], Like.of(x)
+        if max(halo.above, halo.below) > rows:
+            raise CommError(
+                f"rank {self.rank} has {rows} rows, and neighbours need "
+                f"{max(halo.above, halo.below)}; cut taller bands or use fewer ranks"
+            )
+        above, below = (self.rank - 1) % self.size, (self.rank + 1) % self.size
+        parts = [_drop(x, dim, -halo.above, -halo.below)]
+        if halo.above > 0:
+            lent = x.narrow(dim, rows - halo.above, halo.above)
+            likes = {above: like.with_size(dim, halo.above)}
+            parts.insert(0, self.exchange({below: lent}, likes)[above])
+        if halo.below > 0:
+            lent, likes = x.narrow(dim, 0, halo.below), {below: like.with_size(dim, halo.below)}
+            parts.append(self.exchange({above: lent}, likes)[below])
+        return torch.cat(parts, dim)
+
     def give_back(self, x: Tensor, bands: Sequence[Band], held: Sequence[Band], dim: int) -> Tensor:
         """The adjoint of `gather_rows`: rows of `x` are added onto the rows of their owners.
 

@@ -91,7 +91,7 @@ class StrategyStep:
 
     `seed` is another one at every step; `noise` is how much of the latents is, 1 to 0.
     `in_tiles(x, level, tiles, is_placed)` runs the network on some tiles [N, C, (T,) H, W] of the
-    canvas, `of_canvas(x, level, canvas)` on one of another size.
+    canvas, `of_canvas(x, level, canvas)` on one of another size. `wraps` are the sides that meet.
     """
 
     cells: Cells
@@ -100,6 +100,7 @@ class StrategyStep:
     noise: float
     in_tiles: Callable[[Tensor, Any, Sequence[Tile], bool], Tensor]
     of_canvas: Callable[[Tensor, Any, Canvas], Tensor]
+    wraps: str = ""
 
 
 class Strategy(Protocol):

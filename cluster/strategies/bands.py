@@ -35,7 +35,8 @@ def predict(
     """
     if bands is None:
         bands = _told(x.shape[-2], comm.world if isinstance(comm, AxisComms) else comm)
-    canvas = Canvas(x.shape[2] if x.ndim == 5 else 1, bands[-1].stop, x.shape[-1])
+    frames, wraps = x.shape[2] if x.ndim == 5 else 1, step.wraps if step else ""
+    canvas = Canvas(frames, bands[-1].stop, x.shape[-1], wraps)
     with band_mode(comm, bands, marks=marks, canvas=canvas, modifier=modifier):
         return denoised(x, level)
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frieze.cluster.bands import band_mode
+from frieze.cluster.bands import around, band_mode
 from frieze.cluster.comm import Comm
 from frieze.cluster.layout import Band, Canvas, Halo
 from frieze.kernels.group_norm import Moments, merge, moments, normalise
@@ -109,12 +109,13 @@ def _decode_rows(
     if fault and not finite.is_finite([total.mean, total.m2]):  # the canvas': on all ranks alike
         raise fault("what the decoder makes of the latents")
     reach = _reach(tail)
-    bordered = comm.borrow(features, Halo(reach, reach), dim=-2)
+    borrow = comm.borrow_around if "y" in canvas.wraps else comm.borrow
+    bordered = borrow(features, Halo(reach, reach), dim=-2)
     del features
     for start in range(0, pixel_band.rows, rows_per_block):
         rows = Band(start, min(start + rows_per_block, pixel_band.rows))
         first = pixel_band.start + rows.start
-        pixels = tail_rows(bordered, rows, first, height, tail, total)
+        pixels = tail_rows(bordered, rows, first, height, tail, total, canvas.wraps)
         if fault and not finite.is_finite([pixels]):
             raise fault("the decoded pixels")
         yield Piece(0, first, pixels.unsqueeze(2))
@@ -125,7 +126,13 @@ def _moments(features: Tensor, tail: Tail) -> Tensor:
 
 
 def tail_rows(
-    bordered: Tensor, rows: Band, first: int, height: int, tail: Tail, total: Moments
+    bordered: Tensor,
+    rows: Band,
+    first: int,
+    height: int,
+    tail: Tail,
+    total: Moments,
+    wraps: str = "",
 ) -> Tensor:
     """Pixels of a few rows: norm, activation and convolution on them and their borders."""
     reach = _reach(tail)
@@ -137,11 +144,13 @@ def tail_rows(
     # The convolution's padding is zero after the activation, not the activation of zero.
     above = max(0, reach - first)
     below = max(0, first + rows.rows + reach - height)
-    if above:
+    if above and "y" not in wraps:
         hidden[..., :above, :] = 0
-    if below:
+    if below and "y" not in wraps:
         hidden[..., -below:, :] = 0
     conv = tail.conv
+    if "x" in wraps:
+        return F.conv2d(around(hidden, reach, reach), conv.weight, conv.bias)
     return F.conv2d(hidden, conv.weight, conv.bias, padding=(0, reach))
 
 

@@ -5,6 +5,7 @@ Shape suffixes: S tokens, F frequencies of one axis.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,6 +50,29 @@ def squeeze(trained_length: int, length: int) -> float:
 def interpolated(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
     """Angles at positions squeezed into the trained range; the identity at the trained length."""
     return trained(axis, position_S.double() / squeeze(axis.trained, axis.length), sigma)
+
+
+def periodic(policy: PositionPolicy, wraps: str) -> PositionPolicy:
+    """The same policy with the nearest whole turns of each frequency around the sides that meet.
+
+    A policy's angles grow evenly with position. A frequency of less than half a turn around the
+    canvas tells nothing of such a side any more.
+    """
+    around = [name for side, name in (("x", "column"), ("y", "row")) if side in wraps]
+    if not around:
+        return policy
+
+    def angles(axis: RotaryAxis, position_S: Tensor, sigma: float) -> Tensor:
+        import torch
+
+        if axis.name not in around:
+            return policy(axis, position_S, sigma)
+        ends = torch.tensor([0, axis.length], device=position_S.device)
+        first_F, last_F = policy(axis, ends, sigma)
+        turns_F = ((last_F - first_F) / (2 * math.pi)).round()
+        return position_S.double()[:, None] * (2 * math.pi / axis.length * turns_F)
+
+    return angles
 
 
 # (trained, present length of an axis in tokens) -> what coordinates are divided by, in models that

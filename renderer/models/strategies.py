@@ -92,12 +92,15 @@ def strategy_step(
     level: NoiseLevel,
     in_tiles: Callable[[Tensor, Any, Sequence[Tile], bool], Tensor],
     of_canvas: Callable[[Tensor, Any, Canvas], Tensor],
+    wraps: str = "",
 ) -> StrategyStep:
     """What a strategy may ask at a step, whose `seed` is `step_seed`'s."""
     from frieze.cluster.strategies import StrategyStep
 
     noise = level.sigma / (level.alpha + level.sigma)
-    return StrategyStep(cells(facts), strategy_options(spec), seed, noise, in_tiles, of_canvas)
+    return StrategyStep(
+        cells(facts), strategy_options(spec), seed, noise, in_tiles, of_canvas, wraps
+    )
 
 
 @dataclass(frozen=True)

@@ -317,7 +317,8 @@ def _table(plan: CanvasPlan) -> list[str]:
         kind, clip = "clip", f", {plan.frames} frames at {spec.fps:g} a second"
     method = f"method    {spec.method}" + (f": {plan.method.note}" if plan.method.note else "")
     lines = [
-        f"{kind:<9} {spec.width} x {spec.height} px{clip}, {spec.bits} bit, seed {spec.seed}",
+        f"{kind:<9} {spec.width} x {spec.height} px{clip}, {spec.bits} bit, seed {spec.seed}"
+        + (f", wraps {spec.wrap}" if spec.wrap else ""),
         f"model     {plan.facts.family}, trained at {plan.facts.training_size} px "
         f"({plan.facts.folder})",
         *([method] if plan.num_steps else ()),

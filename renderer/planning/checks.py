@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ from ..spec.attend import KINDS, Attend
 from ..spec.render_spec import RenderSpec
 from ..spec.stage_loras import all_loras, has_stage_loras, loras_of_all
 from ..spec.step_cache import step_cache
-from .guidance_scales import guidance_scales
 
 if TYPE_CHECKING:
     from frieze.cluster.bands import ConvShape
@@ -208,6 +207,28 @@ def check_cache(spec: RenderSpec, facts: ModelFacts, method: Method, stages: lis
         )
 
 
+def check_wrap(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
+    """Refuses a canvas without edges to what knows where its edges are."""
+    if spec.wrap is None:
+        return
+    given = [
+        name for name in ("init", "image", "upscale", "decoder", "control") if getattr(spec, name)
+    ]
+    whole, why = (method.windows, method.convolutions, method.key_positions, method.skips), ""
+    if not facts.rotary and not facts.attentions:
+        why = f"{facts.family} has learnt positions; use a model with rotary ones, or a U-Net"
+    elif given:
+        why = f"{given[0]} {getattr(spec, given[0])!r} ends at its edges; leave it out"
+    elif spec.strategy != "bands":
+        why = f"strategy {spec.strategy!r} ends at its tiles' edges; use bands"
+    elif len(method.stages) > 1 or method.guide is not None:
+        why = f"method {spec.method!r} enlarges a picture that ends at its edges; use none or ntk"
+    elif any(part is not None for part in whole) or method.needs_spectrum:
+        why = f"method {spec.method!r} looks at parts of the canvas; use none or ntk, no attend"
+    if why:
+        raise PlanError(f"wrap {spec.wrap}: {why}")
+
+
 def check_mask(spec: RenderSpec, method: Method) -> None:
     """A mask without a picture to redraw is for a method that guides its regions differently."""
     if spec.mask is not None and spec.init is None and not isinstance(method.guide, Detail):
@@ -215,49 +236,6 @@ def check_mask(spec: RenderSpec, method: Method) -> None:
             f"mask {spec.mask!r}: method {spec.method!r} treats all regions alike; leave it out, "
             "use cinescale, or give an init to redraw there"
         )
-
-
-def check_guidance(spec: RenderSpec, facts: ModelFacts) -> None:
-    """The model has the scales that are given, and follows a negative prompt if there is one."""
-    cfg, neutral = facts.guidance.cfg, facts.guidance.neutral
-    if spec.true_cfg_scale is not None and cfg != "true_cfg_scale":
-        raise PlanError(
-            f"true_cfg_scale {spec.true_cfg_scale:g}: {facts.family} has none; use guidance_scale"
-        )
-    if spec.negative_prompt is not None and guidance_scales(spec, facts).num_halves == 1:
-        raised = f"raise {cfg} above {neutral:g}, or " if cfg else ""
-        raise PlanError(
-            f"negative_prompt {spec.negative_prompt!r}: {facts.family} is guided without one; "
-            f"{raised}leave it out"
-        )
-
-
-def check_stage_guidance(own: Mapping[str, float], spec: RenderSpec, facts: ModelFacts) -> None:
-    """A stage's own guidance scales are the model's; two ranks evaluate a prompt each."""
-    if not own:
-        return
-    # What an unguided stage does not follow, others may.
-    followed = guidance_scales(spec, facts, own).num_halves
-    kept = {} if followed == 2 else {"negative_prompt": None}
-    check_guidance(spec.model_copy(update={**own, **kept}), facts)
-    whole = guidance_scales(spec, facts).num_halves
-    if spec.guidance_ranks > 1 and followed != whole:
-        (name, scale), *_ = own.items()
-        raise PlanError(
-            f"a stage with {name} {scale:g} evaluates {followed} prompts and the render {whole}, "
-            f"and guidance_ranks is {spec.guidance_ranks}; use 1"
-        )
-
-
-def check_experts(spec: RenderSpec, facts: ModelFacts) -> None:
-    """What is given for a second expert has one to go to."""
-    for name in ("guidance_scale_2", "lora_2"):
-        given = loras_of_all(spec, second=True) if name == "lora_2" else getattr(spec, name)
-        if given not in (None, ()) and not facts.num_experts > 1:
-            shown = f"{given:g}" if isinstance(given, float) else " ".join(map(str, given))
-            raise PlanError(
-                f"{name} {shown}: {facts.pipeline} here has one expert; use {name[:-2]}"
-            )
 
 
 def check_stage_loras(spec: RenderSpec) -> None:
@@ -283,6 +261,17 @@ def check_control(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
             raise PlanError(f"{name} {value!r} changes which features a controlnet's are added to")
     if spec.strategy != "bands":
         raise PlanError(f"strategy {spec.strategy!r} shows a controlnet no picture; use bands")
+
+
+def check_experts(spec: RenderSpec, facts: ModelFacts) -> None:
+    """What is given for a second expert has one to go to."""
+    for name in ("guidance_scale_2", "lora_2"):
+        given = loras_of_all(spec, second=True) if name == "lora_2" else getattr(spec, name)
+        if given not in (None, ()) and not facts.num_experts > 1:
+            shown = f"{given:g}" if isinstance(given, float) else " ".join(map(str, given))
+            raise PlanError(
+                f"{name} {shown}: {facts.pipeline} here has one expert; use {name[:-2]}"
+            )
 
 
 def check_edits(spec: RenderSpec, num_stages: int) -> None:

@@ -142,6 +142,7 @@ def check_upscale(spec: RenderSpec) -> None:
         "lora",
         "lora_2",
         "cache",
+        "wrap",
         "stages",
     ):
         if getattr(spec, name):

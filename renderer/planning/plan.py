@@ -32,7 +32,7 @@ from ..spec.render_spec import RenderSpec
 from ..spec.stage_loras import all_loras
 from . import checks, decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
-from .guidance_scales import guidance_scales
+from .guidance_scales import check_guidance, check_stage_guidance, guidance_scales
 from .stage_plan import (
     StagePlan,
     block_size,
@@ -117,6 +117,7 @@ def _made(
         method = replace(method, guide=held_by(spec.guide or HELD_BY, spec.creativity or 0.0))
     checks.check_method(spec, facts, method)
     method = _tiled(_attending(method, spec, facts), spec, facts)
+    checks.check_wrap(asked, facts, method)
     if method.solver == "euler" and spec.scheduler is None:
         facts = replace(facts, schedule=facts.schedule.by_euler())
     grids = [_grid(index, method, spec, facts) for index in range(len(method.stages))]
@@ -127,7 +128,7 @@ def _made(
     checks.check_stage_loras(spec)
     lora.check(all_loras(spec), facts)
     checks.check_control(spec, facts, method)
-    checks.check_guidance(spec, facts)
+    check_guidance(spec, facts)
     checks.check_experts(spec, facts)
     guidance = guidance_scales(spec, facts)
     mesh = _mesh(spec, guidance)
@@ -329,7 +330,7 @@ def _canvas(stage: Stage, spec: RenderSpec, latent: LatentSpec, unit: int) -> Ca
         max(1, round(side * stage.scale / unit)) * unit // latent.downscale
         for side in (spec.height, spec.width)
     )
-    return Canvas(latent.frames(spec.num_frames), height, width)
+    return Canvas(latent.frames(spec.num_frames), height, width, spec.wrap or "")
 
 
 def _stage(
@@ -362,7 +363,7 @@ def _stage(
     bands = stage_bands(shares, mesh)
     levels = grid.levels or _levels(index, stage, spec, facts, canvas)
     own = stage_scales(stage)
-    checks.check_stage_guidance(own, spec, facts)
+    check_stage_guidance(own, spec, facts)
     drawn = (canvas, bands, shares, align, levels, stage.start, stage.enlarge)
     return StagePlan(
         *drawn,

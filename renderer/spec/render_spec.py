@@ -204,6 +204,10 @@ class RenderSpec(BaseModel):
         description="what later stages attend to: full, pooled, shifted, windows, fused; by noise "
         "level full,pooled@0.5; default: the method's",
     )
+    wrap: Annotated[Literal["x", "y", "xy"] | None, Role("Picture", came_later=True)] = Field(
+        default=None,
+        description="sides that meet, for panoramas (x) and textures (xy); default: none",
+    )
     cache: Annotated[CacheText | None, Role("Model", came_later=True)] = Field(
         default=None,
         description="steps reuse most of the network where its first block changed by less than "

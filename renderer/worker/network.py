@@ -19,6 +19,7 @@ from frieze.cluster.comm import AxisComms, Comm
 from ..extrapolation.method import StepContext
 from ..extrapolation.skip_filter import free_u
 from ..models.family import BandPlace, Conditioning, Model
+from ..models.positions import periodic
 from ..models.regional_prompts import RegionalPrompts
 from ..models.strategies import (
     CanvasParts,
@@ -240,6 +241,7 @@ class Network:
                     level,
                     parts.in_tiles,
                     parts.of_canvas,
+                    grid.canvas.wraps,
                 ),
             )
 
@@ -271,4 +273,5 @@ def band_place(plan: CanvasPlan, grid: Grid, rank: int) -> BandPlace:
     """Where a rank's rows lie on a grid, and how their positions are counted."""
     method = plan.method
     told = plan.stages[0].canvas if method.micro_conditioning == "first" else None
-    return BandPlace(grid.bands[rank], grid.canvas, method.positions, method.absolute, told=told)
+    positions = periodic(method.positions, grid.canvas.wraps)
+    return BandPlace(grid.bands[rank], grid.canvas, positions, method.absolute, told=told)

@@ -83,6 +83,7 @@ FIELDS: dict[str, Any] = {
         st.floats(0, 1),
     ),
     "attend": st.sampled_from(["pooled", "full,windows@0.5"]),
+    "wrap": st.sampled_from(["x", "xy"]),
     "cache": st.sampled_from(["0.125", "0.1,ends=2"]),
     "stages": st.lists(STAGE, min_size=1, max_size=3),
     "dtype": st.sampled_from(["float32", "bfloat16", "float16"]),

@@ -183,6 +183,7 @@ OTHER: dict[str, Any] = {
     "scheduler_options": {"timestep_spacing": "trailing", "shift_terminal": None},
     "attend": "full,pooled@0.3",
     "cache": "0.125,ends=2",
+    "wrap": "xy",
     "stages": (
         {"scale": 0.5, "steps": 3, "lora": ()},
         {"prompt": NASTY, "lora": ("/a/b.safetensors=0.5",), "scheduler": "LCMScheduler"},

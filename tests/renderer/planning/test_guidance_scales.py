@@ -9,12 +9,12 @@ import pytest
 
 from frieze.renderer.checkpoints.facts import GuidanceFacts, ModelFacts
 from frieze.renderer.errors import PlanError
-from frieze.renderer.planning.checks import (
-    check_experts,
+from frieze.renderer.planning.checks import check_experts
+from frieze.renderer.planning.guidance_scales import (
     check_guidance,
     check_stage_guidance,
+    guidance_scales,
 )
-from frieze.renderer.planning.guidance_scales import guidance_scales
 from frieze.renderer.spec.render_spec import RenderSpec
 
 
