@@ -61,6 +61,15 @@ class PictureVAE:
         return mode.to(pixels_BCHW.dtype)
 
 
+def around_mask(pixels_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
+    """(1 where it is drawn, else 0, [B, 1, ...]; the picture, mid grey there) as pipelines have it.
+
+    `pixels` are red, green and blue in [-1, 1], and how much of each is drawn.
+    """
+    drawn = (pixels_BCTHW[:, 3:] >= 0.5).to(pixels_BCTHW.dtype)
+    return drawn, pixels_BCTHW[:, :3] * (1 - drawn)
+
+
 def _marks(vae: nn.Module, attention: str) -> Sequence[Marks]:
     """The mid block's attention, where this autoencoder has one."""
     from frieze.cluster.bands import mark

@@ -26,7 +26,8 @@ from pydantic import (
 from ..errors import SpecError, shown
 from ..files.location import MOST_NAME, Location, location, output, real
 from ..spec.field_errors import nearest
-from ..spec.render_spec import RenderSpec, height_width, parse
+from ..spec.place import height_width
+from ..spec.render_spec import RenderSpec, parse
 from . import batch_file
 from .batch_file import SHARED, Values, flat, slug
 

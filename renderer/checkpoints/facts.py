@@ -69,6 +69,7 @@ class ModelFacts:
     its encoders read so many tokens, no more and no fewer. `attentions`: of a U-Net, how many
     blocks attend at each level on the way down, from the largest map on. `num_blocks`: of a
     transformer whose blocks run one after the other, how many (`Model.block_run`).
+    `inpaints`: its network is told which part of a picture it draws, and what is around.
     """
 
     family: str
@@ -92,6 +93,7 @@ class ModelFacts:
     training_frames: int = 1
     attentions: tuple[int, ...] = ()
     num_blocks: int = 0
+    inpaints: bool = False
 
     @property
     def training_tokens(self) -> int:

@@ -183,7 +183,7 @@ def refuse(names: Set[str], options: MethodOptions, whose: str) -> None:
 def _stages(spec: RenderSpec, facts: ModelFacts, options: TransformerOptions) -> tuple[Stage, ...]:
     """The cascade as released, of even steps; what is redrawn takes the first stage's place."""
     scales = from_known(spec, facts, options.first)
-    if spec.init is not None:
+    if spec.is_laid_out:
         scales = scales[1:] or scales
     restart = 0.3 if options.restart is None else options.restart
     shifts = _shifts(spec, facts, options, scales) if facts.schedule.flow else None

@@ -1,4 +1,4 @@
-"""The FLUX.1 family (dev, schnell, Krea, and the shipped demo): an MM-DiT with 2-D RoPE.
+"""The FLUX.1 family (dev, schnell, Krea, Fill, and the shipped demo): an MM-DiT with 2-D RoPE.
 
 Latents are [B, 16, 1, H, W]; a token packs 2 x 2 of them; ids are (0, row, column). No forward
 body is copied: the transformer's rotary table is replaced by one that takes angles, and the rest
@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..autoencoders.picture_vae import PictureVAE
-from ..checkpoints.configs import Count, Heads, PictureVae, Size, hints, read
+from ..autoencoders.picture_vae import PictureVAE, around_mask
+from ..checkpoints.configs import Count, Heads, PictureVae, Size, hints, index_of, read
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
+from ..errors import ModelError
 from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
 from ..models.positions import RotaryAxis
 from ..sampling.noise_levels import NoiseLevel, x0_from
@@ -34,9 +35,15 @@ if TYPE_CHECKING:
 
     from ..spec.render_spec import RenderSpec
 
-pipelines = ("FluxPipeline",)
+PLAIN, FILL = "FluxPipeline", "FluxFillPipeline"
+pipelines = (PLAIN, FILL)
 training_sizes = (1024,)  # pixels a side, unless a checkpoint says otherwise
 THETA = 10000.0
+PATCH = 2
+DEFAULTS = {
+    PLAIN: {"guidance_scale": 3.5, "true_cfg_scale": 1.0},
+    FILL: {"guidance_scale": 30.0},
+}
 
 
 class Transformer(Heads):
@@ -47,22 +54,24 @@ class Transformer(Heads):
     joint_attention_dim: Size
     pooled_projection_dim: Size
     guidance_embeds: bool = False
+    in_channels: Size | None = None
 
 
 def describe(folder: Path) -> ModelFacts:
     """Facts from the folder's JSON files; raises `ModelError` that names what is missing."""
     transformer = read(Transformer, folder / "transformer" / "config.json")
     vae = read(PictureVae, folder / "vae" / "config.json")
-    told = hints(folder)
+    told, pipeline = hints(folder), index_of(folder).pipeline
+    _check(folder, pipeline, transformer, vae)
     parts = ("transformer", "vae", "text_encoder", "text_encoder_2")
     return ModelFacts(
         family="flux",
         folder=str(folder),
-        pipeline="FluxPipeline",
+        pipeline=pipeline,
         latent=LatentSpec(
             channels=vae.latent_channels,
             downscale=vae.downscale,
-            patch=2,
+            patch=PATCH,
         ),
         schedule=read_schedule(folder, explicit_sigmas=True),
         training_size=told.training_size or training_sizes[0],
@@ -76,11 +85,25 @@ def describe(folder: Path) -> ModelFacts:
         ),
         num_blocks=transformer.num_layers + transformer.num_single_layers,
         guidance=GuidanceFacts(
-            cfg="true_cfg_scale",
+            cfg="true_cfg_scale" if pipeline == PLAIN else None,
             embedded=transformer.guidance_embeds,
-            defaults={"guidance_scale": 3.5, "true_cfg_scale": 1.0},
+            defaults=DEFAULTS[pipeline],
         ),
+        inpaints=pipeline == FILL,
     )
+
+
+def _check(folder: Path, pipeline: str, transformer: Transformer, vae: PictureVae) -> None:
+    """The network takes tokens of latents; of Fill besides those around a mask, and its pixels."""
+    cells, pixels = PATCH**2, (PATCH * vae.downscale) ** 2
+    wanted = vae.latent_channels * cells
+    if pipeline == FILL:
+        wanted = 2 * wanted + pixels
+    if transformer.in_channels not in (None, wanted):
+        raise ModelError(
+            f"{folder / 'transformer' / 'config.json'}: in_channels is {transformer.in_channels}; "
+            f"Frieze knows {wanted} of a {pipeline}"
+        )
 
 
 def encode(
@@ -181,7 +204,7 @@ class Flux(PictureVAE):
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
         strength = x_BCHW.new_full((batch,), guidance.embedded, dtype=torch.float32)
         velocity_BSE = self.transformer(
-            hidden_states=pack(x_BCHW).to(dtype),
+            hidden_states=self._tokens(x_BCHW, tensors).to(dtype),
             timestep=timestep.expand(batch).to(dtype) / 1000,
             guidance=strength if self.facts.guidance.embedded else None,
             pooled_projections=tensors["pooled"],
@@ -192,6 +215,23 @@ class Flux(PictureVAE):
         )[0]
         velocity_BCTHW = unpack(velocity_BSE.to(x_BCTHW.dtype), x_BCHW.shape[-2:]).unsqueeze(2)
         return x0_from("velocity", x_BCTHW, velocity_BCTHW, level)
+
+    def _tokens(self, x_BCHW: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """What the network sees of latents; of Fill also of what is around, and of the mask."""
+        import torch
+
+        if "around" not in tensors:
+            return pack(x_BCHW)
+        shown = (x_BCHW, tensors["around"].squeeze(2), tensors["drawn"].squeeze(2))
+        return torch.cat([pack(each) for each in shown], dim=-1)
+
+    def inpaint_condition(self, pixels_BCTHW: Tensor) -> Mapping[str, Tensor]:
+        """Latents around what is drawn, and of each cell which of its pixels are."""
+        from torch.nn.functional import pixel_unshuffle
+
+        drawn, around = around_mask(pixels_BCTHW)
+        cells = pixel_unshuffle(drawn.squeeze(2), self.facts.latent.downscale)
+        return {"drawn": cells.unsqueeze(2), "around": self.encoded(around)}
 
     def axes(self, place: BandPlace) -> tuple[RotaryAxis, ...]:
         """Rotary axes in the order of a head's channels."""

@@ -1,5 +1,7 @@
 """The Stable Diffusion UNets: 1.5, 2.1, SDXL and its distilled Turbo, and the shipped demo-unet.
 
+Those that inpaint are told a mask and the latents of what is around it as further channels.
+
 Latents are [B, 4, 1, H, W]. Bands are cut at multiples of the network's coarsest stride, so that
 its downsamplers and upsamplers meet at the same rows on every rank. No forward body is copied.
 Shape suffixes: B batch, C channels, T frames (1), H W latent rows and columns, L text tokens,
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from ..autoencoders.picture_vae import PictureVAE
+from ..autoencoders.picture_vae import PictureVAE, around_mask
 from ..checkpoints.configs import Config, PictureVae, Size, Sizes, Upcast, hints, index_of, read
 from ..checkpoints.controlnet import folder_of as controlnet_folder
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
@@ -37,9 +39,10 @@ if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec
 
 PLAIN, XL = "StableDiffusionPipeline", "StableDiffusionXLPipeline"
-pipelines = (PLAIN, XL)
-# What the plain pipeline sets in old schedulers' configs, for they were published without.
-MENDED = {"steps_offset": 1, "clip_sample": False}
+INPAINT, XL_INPAINT = "StableDiffusionInpaintPipeline", "StableDiffusionXLInpaintPipeline"
+pipelines = (PLAIN, XL, INPAINT, XL_INPAINT)
+# What pipelines set in old schedulers' configs, for they were published without.
+MENDED = {PLAIN: {"steps_offset": 1, "clip_sample": False}, INPAINT: {"steps_offset": 1}}
 # CLIP reads so many tokens, no more and no fewer.
 NUM_TOKENS = 77
 Cells = Annotated[int, Field(ge=1, le=4096)]
@@ -89,7 +92,7 @@ def describe(folder: Path) -> ModelFacts:
     vae = read(PictureVae, folder / "vae" / "config.json")
     _check(folder, pipeline, unet, vae)
     channels, downscale = unet.block_out_channels, vae.downscale
-    encoders = ("text_encoder", "text_encoder_2") if pipeline == XL else ("text_encoder",)
+    encoders = ("text_encoder", "text_encoder_2") if _is_xl(pipeline) else ("text_encoder",)
     known = hints(folder)
     usual = 5.0 if pipeline == XL else 7.5
     scale = usual if known.guidance_scale is None else known.guidance_scale
@@ -100,7 +103,7 @@ def describe(folder: Path) -> ModelFacts:
         latent=LatentSpec(
             channels=vae.latent_channels, downscale=downscale, patch=2 ** (len(channels) - 1)
         ),
-        schedule=read_schedule(folder, fixed=MENDED if pipeline == PLAIN else None),
+        schedule=read_schedule(folder, fixed=MENDED.get(pipeline)),
         training_size=known.training_size or unet.trained_cells * downscale,
         max_sequence_length=NUM_TOKENS,
         fixed_sequence_length=True,
@@ -112,14 +115,25 @@ def describe(folder: Path) -> ModelFacts:
         ),
         rotary=False,
         attentions=unet.attentions,
+        inpaints=unet.in_channels == _shown(vae),
         guidance=GuidanceFacts(cfg="guidance_scale", defaults={"guidance_scale": scale}),
     )
 
 
+def _is_xl(pipeline: str) -> bool:
+    return pipeline in (XL, XL_INPAINT)
+
+
+def _shown(vae: PictureVae) -> int:
+    """Channels that a network which inpaints takes: latents, a mask, and latents around it."""
+    return 2 * vae.latent_channels + 1
+
+
 def _check(folder: Path, pipeline: str, unet: Unet, vae: PictureVae) -> None:
-    path, added = folder / "unet" / "config.json", "text_time" if pipeline == XL else None
+    path, added = folder / "unet" / "config.json", "text_time" if _is_xl(pipeline) else None
+    inpaints = pipeline in (INPAINT, XL_INPAINT) and unet.in_channels == _shown(vae)
     known = {
-        "in_channels": vae.latent_channels,
+        "in_channels": unet.in_channels if inpaints else vae.latent_channels,
         "addition_embed_type": added,
         "class_embed_type": None,
         "time_cond_proj_dim": None,
@@ -151,7 +165,7 @@ def encode(
     }
     pipeline = loading.text_pipeline(_pipeline_class(facts), facts, spec).to(device)
     encoded = pipeline.encode_prompt(spec.prompt, **options)
-    names = ("embeds", "pooled") if facts.pipeline == XL else ("embeds",)
+    names = ("embeds", "pooled") if _is_xl(facts.pipeline) else ("embeds",)
     # (positive, negative), and of SDXL the same again pooled.
     return Conditioning(
         tuple(dict(zip(names, encoded[half::2], strict=True)) for half in range(halves))
@@ -163,7 +177,7 @@ def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, 
     path = Path(facts.folder) / "unet" / "config.json"
     unet = read(Unet, path)
     shapes: dict[str, tuple[int, ...]] = {"embeds": (1, NUM_TOKENS, unet.cross_attention_dim)}
-    if facts.pipeline == XL:
+    if _is_xl(facts.pipeline):
         num_ids = 6  # each embedded in as many features, beside the pooled text
         added = read(Added, path)
         features = added.projection_class_embeddings_input_dim
@@ -189,7 +203,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> UNet:
 def _pipeline_class(facts: ModelFacts) -> type:
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-    kind: type = StableDiffusionXLPipeline if facts.pipeline == XL else StableDiffusionPipeline
+    kind: type = StableDiffusionXLPipeline if _is_xl(facts.pipeline) else StableDiffusionPipeline
     return kind
 
 
@@ -200,7 +214,7 @@ def _vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
     from ..models import loading
 
     vae = read(Upcast, Path(facts.folder) / "vae" / "config.json")
-    overflows = facts.pipeline == XL and vae.force_upcast is not False
+    overflows = _is_xl(facts.pipeline) and vae.force_upcast is not False
     return torch.float32 if overflows else loading.vae_dtype(facts, spec)
 
 
@@ -304,8 +318,12 @@ class UNet(PictureVAE):
         down, middle = None, None
         if self._control is not None and "control" in tensors:
             down, middle = self._control.features(x_BCHW, timestep, tensors["control"], told)
+        shown_BCHW = x_BCHW
+        if "around" in tensors:
+            known = (tensors[name].squeeze(2).to(x_BCHW.dtype) for name in ("drawn", "around"))
+            shown_BCHW = torch.cat([x_BCHW, *known], dim=1)
         output_BCHW = self.unet(
-            x_BCHW,
+            shown_BCHW,
             timestep,
             **told,
             down_block_additional_residuals=down,
@@ -314,6 +332,12 @@ class UNet(PictureVAE):
         )[0]
         output_BCTHW = output_BCHW.to(x_BCTHW.dtype).unsqueeze(2)
         return x0_from(self.facts.schedule.prediction, x_BCTHW, output_BCTHW, level)
+
+    def inpaint_condition(self, pixels_BCTHW: Tensor) -> Mapping[str, Tensor]:
+        """Which cells are drawn, by their first pixel, and latents of the picture around them."""
+        drawn, around = around_mask(pixels_BCTHW)
+        step = self.facts.latent.downscale
+        return {"drawn": drawn[..., ::step, ::step], "around": self.encoded(around)}
 
     def _context(self, *_: object) -> Context:
         """The text that a layer asks; none of it is joined to the image's tokens."""
@@ -332,7 +356,7 @@ class UNet(PictureVAE):
         """
         import torch
 
-        if self.facts.pipeline != XL:
+        if not _is_xl(self.facts.pipeline):
             return None
         pooled_BE, downscale = tensors["pooled"], self.facts.latent.downscale
         canvas = place.told or place.drawn

@@ -95,22 +95,29 @@ class InpaintCanvas:
 
 
 def inpaint_canvas(spec: RenderSpec, sources: Mapping[str, Source]) -> InpaintCanvas | None:
-    """What a spec redraws in part; None where it is nothing, or all."""
-    mask, place = sources.get("mask"), spec.place
-    if "init" not in sources or (mask is None and place is None):
+    """What a spec redraws in part, of its `sources`; None where it is nothing, or all."""
+    if not spec.inpaints:
         return None
     return InpaintCanvas(
         init=sources["init"],
         size=(spec.height, spec.width),
-        mask=mask,
-        place=None if place is None else left_top(place),
+        mask=sources.get("mask"),
+        place=None if spec.place is None else left_top(spec.place),
         feather=FEATHER if spec.feather is None else spec.feather,
     )
 
 
-def check(spec: RenderSpec, sources: Mapping[str, Source]) -> None:
-    """Raises `PlanError` for a mask or a place that goes with no picture, or does not fit."""
+def check(spec: RenderSpec, sources: Mapping[str, Source], inpaints: str | None = None) -> None:
+    """Raises `PlanError` for a mask or a place that goes with no picture, or does not fit.
+
+    `inpaints` is the pipeline of a checkpoint that draws nothing else.
+    """
     canvas = inpaint_canvas(spec, sources)
+    if canvas is None and inpaints is not None:
+        raise PlanError(
+            f"{inpaints} redraws a part of a picture; give an init with a mask that is white "
+            "there, or with a place to draw around it"
+        )
     if canvas is None:
         _check_alone(spec)
         return

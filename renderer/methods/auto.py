@@ -101,7 +101,8 @@ FULL = 2.0
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     """The plain model up to the trained area and the trained frames; it has no options.
 
-    A picture that is drawn over (`init`) gives the layout itself, and is not drawn small first.
+    A picture that is drawn over (`init`) gives the layout itself, and is not drawn small first;
+    one that is drawn around (`place`) gives none.
     Models that rotate no positions have them rescaled where they are added, and no head is
     concentrated.
     """
@@ -112,7 +113,7 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
             token_spacing=_spacing(spec, facts) if facts.rotary else None,
             note="the plain model, no larger than trained",
         )
-    stages = stages_of(spec, _growing(spec, facts) if spec.init is None else (Stage(),))
+    stages = stages_of(spec, (Stage(),) if spec.is_laid_out else _growing(spec, facts))
     strength = _strength(_levels(spec, facts))
     focus = Focus(scale=partial(concentration, least=strength.least, most=strength.most))
     return Method(
@@ -233,7 +234,7 @@ def _spacing(spec: RenderSpec, facts: ModelFacts) -> TokenSpacing:
 def _context(spec: RenderSpec, facts: ModelFacts, stages: tuple[Stage, ...]) -> WindowPolicy | None:
     """Pooled, in stages that are more than twice as long as the first, whose layout stands."""
     times = [_ratio(spec, facts) * stage.scale for stage in stages]
-    begins = 0 if spec.init is not None else first_enlarged(spec)
+    begins = 0 if spec.is_laid_out else first_enlarged(spec)
     pooled = {i for i, each in enumerate(times) if i >= begins and each > FULL + 1e-6}
     if not (facts.rotary and pooled):
         return None

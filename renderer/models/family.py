@@ -160,6 +160,12 @@ class Model(Protocol):
     def image_condition(self, pixels_BCTHW: Tensor, place: BandPlace) -> Mapping[str, Tensor]:
         """What a first frame [B, 3, 1, H, W] adds to both halves' tensors, for this band."""
 
+    def inpaint_condition(self, pixels_BCTHW: Tensor) -> Mapping[str, Tensor]:
+        """Of a network that inpaints: what a picture [B, 4, 1, H, W] adds to both halves' tensors.
+
+        Its channels are red, green and blue in [-1, 1], and how much of a pixel is drawn.
+        """
+
 
 def linear_guided(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
     """negative + scale (positive - negative): the same for x0, velocity and noise."""

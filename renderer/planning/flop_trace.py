@@ -164,7 +164,9 @@ class FlopTrace:
         starts = before is None and (spec.init or spec.upscale) is not None
         if starts or (before is not None and stage.enlarge == "pixels"):
             found.append(self._ranks(stage.shares, functools.partial(self._encode, stage, False)))
-        if traced.animates and stage.num_steps:
+        if traced.stays and before is not None and stage.num_steps:  # what is given, at its size
+            found.append(self._ranks(stage.shares, functools.partial(self._encode, stage, False)))
+        if traced.is_shown and stage.num_steps:
             found.append(self._ranks(stage.shares, functools.partial(self._encode, stage, True)))
         return tuple(found)
 

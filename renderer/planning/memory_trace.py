@@ -76,6 +76,7 @@ class MemoryTrace(MetaRender):
         enlarged = [before for before, after in drawn_pairs if not after.num_steps]
         starts_from = self.spec.init or self.spec.upscale
         encoded = [stage for _, stage in pairs] + list(stages[: starts_from is not None])
+        encoded += drawn if self.stays else []
         decode = [
             # What was encoded is enlarged as it is.
             *(self.decode(stage, rows_per_block) for stage in stages[-1:] if stage.num_steps),
@@ -83,7 +84,7 @@ class MemoryTrace(MetaRender):
             *(self.decode(s, s.canvas.height * downscale) for s in enlarged),
         ]
         encode = [self.encode(stage) for stage in _largest(encoded)]
-        if self.animates:
+        if self.is_shown:
             encode += [self.animate(stage) for stage in _largest(stages)]
         parts = [part for part in self.parts if drawn or part.subfolder == "vae"]
         return Estimate(

@@ -38,6 +38,7 @@ from ..models.meta_models import Skeleton, shorten, skeletons, treated
 from ..models.positions import RotaryAxis
 from ..models.regional_prompts import RegionalPrompts
 from ..sampling import solvers
+from ..sampling.inpainting import Outside
 from ..spec.stage_loras import all_loras
 from .step_kinds import StepKind, TurnedKeys, step_kinds
 
@@ -83,7 +84,8 @@ class MetaRender:
         self.model, self.parts = skeleton(facts, spec)
         hook_method(self.model, method)
         needs_image = facts.takes_image and not facts.image_optional
-        self.animates = needs_image or spec.image is not None
+        self.is_shown = needs_image or spec.image is not None or facts.inpaints
+        self.stays = spec.inpaints and not facts.inpaints
 
     def step_kinds(self, index: int, stage: StagePlan) -> tuple[StepKind, ...]:
         """The kinds of steps of a stage."""
@@ -109,6 +111,7 @@ class MetaRender:
                 x, history, halves = self.state(stage, band)
                 cached = self._cached(stage, band)
                 edits = [self._text() for _ in stage.edits]
+                outside = self._outside(x)
                 told = RegionalPrompts(stage.prompts, _shares(stage))
             solver = solvers.solver(stage.schedule)
             index = min(solver.num_history, stage.num_steps - 1)
@@ -139,7 +142,9 @@ class MetaRender:
                 return self.model.guided(x, level, clean[0], clean[1], stage.guidance)
 
             draw = (lambda: torch.empty_like(x)) if solver.needs_noise else None
-            solver.step(index, stage.levels, x, x0(), history, draw)
+            moved, _ = solver.step(index, stage.levels, x, x0(), history, draw)
+            if outside is not None:
+                outside.kept(moved, level)
             del cached
 
     def tiling(self, stage: StagePlan) -> Tiling | None:
@@ -216,14 +221,13 @@ class MetaRender:
         yield from decode(*work, rows_per_block=rows_per_block)
 
     def encoding(self, stage: StagePlan, rank: int, num_frames: int | None, meter: Meter) -> None:
-        """A share's encoding of so many frames, or of a first one, while `meter` counts."""
+        """A share's encoding of so many frames, or of what a network is shown; `meter` counts."""
         share, comm = stage.shares[rank], _phantom(rank, len(stage.shares), meter)
-        pixels = self._pixels(stage, share, num_frames or 1)
         with band_mode(comm, stage.shares, canvas=stage.canvas):
             if num_frames:
-                self.model.encoded(pixels)
+                self.model.encoded(self._pixels(stage, share, num_frames))
             else:
-                self.model.image_condition(pixels, BandPlace(share, stage.canvas, self.positions))
+                self._condition(stage, share)
 
     def state(
         self, stage: StagePlan, band: Band
@@ -261,21 +265,36 @@ class MetaRender:
         return {n: torch.empty(shape, dtype=dtype, device=META) for n, shape in shapes.items()}
 
     def _image(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
-        """What a first frame adds for a band; its making is not counted here."""
-        if not self.animates:
+        """What a picture adds for a band; its making is not counted here."""
+        if not self.is_shown:
             return self._control(stage, band)
-        place = BandPlace(band, stage.canvas, self.positions)
         with _disable_current_modes(), tracing(self.kind):
-            return self.model.image_condition(self._pixels(stage, band, 1), place)
+            return self._condition(stage, band)
 
     def _control(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
         """What a ControlNet follows."""
         return {"control": self._pixels(stage, band, 1)} if self.spec.controlnet else {}
 
-    def _pixels(self, stage: StagePlan, band: Band, num_frames: int) -> Tensor:
+    def _condition(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
+        """Of a first frame, or of what is around a mask."""
+        if self.facts.inpaints:
+            return self.model.inpaint_condition(self._pixels(stage, band, 1, channels=4))
+        place = BandPlace(band, stage.canvas, self.positions)
+        return self.model.image_condition(self._pixels(stage, band, 1), place)
+
+    def _outside(self, x_BCTHW: Tensor) -> Outside | None:
+        """What stays of a picture that is redrawn in part."""
+        if not self.stays:
+            return None
+        clean, noise = torch.empty_like(x_BCTHW), torch.empty_like(x_BCTHW)
+        return Outside(clean, noise, torch.empty_like(x_BCTHW[:, :1]))
+
+    def _pixels(
+        self, stage: StagePlan, band: Band, num_frames: int, *, channels: int = 3
+    ) -> Tensor:
         downscale = self.facts.latent.downscale
         rows, columns = band.rows * downscale, stage.canvas.width * downscale
-        return torch.empty((1, 3, num_frames, rows, columns), device=META)
+        return torch.empty((1, channels, num_frames, rows, columns), device=META)
 
     def num_frames(self, stage: StagePlan) -> int:
         """Of a stage's clip."""

@@ -271,7 +271,7 @@ def _sources(
         found["mask"] = mask = look(spec.mask, "mask", num_frames=most)
         if spec.init is None:
             masks.check_shape(mask, "mask", spec.height, spec.width)
-    inpaint_canvas.check(spec, found)
+    inpaint_canvas.check(spec, found, facts.pipeline if facts.inpaints else None)
     for index, edit in enumerate(spec.edit):
         found[f"edit-{index}"] = mask = look(edit.mask, "edit", num_frames=1)
         masks.check_shape(mask, "edit", spec.height, spec.width)

@@ -55,6 +55,7 @@ def attend(plan: CanvasPlan, tell: Tell = lambda text: None) -> tuple[Amplitudes
 def can_attend(plan: CanvasPlan) -> bool:
     """Whether a model draws from its prompt alone, and can be listened to."""
     needs_image = plan.facts.takes_image and not plan.facts.image_optional
+    needs_image = needs_image or plan.facts.inpaints
     return not needs_image and "image" not in plan.sources
 
 
@@ -71,6 +72,9 @@ def _small(canvas_plan: CanvasPlan) -> CanvasPlan:
         "num_frames": 1,
         "init": None,
         "mask": None,
+        "resize_mask": False,
+        "feather": None,
+        "place": None,
         "edit": (),
         "edit_stage": 1,
         "method": "none",

@@ -26,9 +26,11 @@ class Outside:
     noise_BCTHW: Tensor
     drawn_B1THW: Tensor
 
-    def kept(self, x_BCTHW: Tensor, level: NoiseLevel) -> Tensor:
-        """Latents at a level, noised given ones where they stay."""
-        given = noised(self.clean_BCTHW, self.noise_BCTHW, level)
+    def kept(self, x_BCTHW: Tensor, level: NoiseLevel | None) -> Tensor:
+        """Latents at a level, None for the last: given ones where they stay, noised before it."""
+        given = self.clean_BCTHW
+        if level is not None:  # some schedules end before all noise is gone
+            given = noised(given, self.noise_BCTHW, level)
         return torch.lerp(given, x_BCTHW, self.drawn_B1THW)
 
 

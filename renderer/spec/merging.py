@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import SpecError, shown
+from .place import height_width
 from .presets import preset
-from .render_spec import RenderSpec, height_width, parse
+from .render_spec import RenderSpec, parse
 from .values import ValuesError, from_json
 
 # Fields that are told as NAME=VALUE words, by which flag, and what such a word looks like.

@@ -1,4 +1,4 @@
-"""Where a picture stands on a larger canvas: X,Y in pixels from the left and the top."""
+"""Sizes and places in pixels, in words: WIDTHxHEIGHT, and X,Y from the left and the top."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from ..errors import shown
+from ..errors import SpecError, shown
 
 
 def left_top(place: str) -> tuple[int, int]:
@@ -24,3 +24,13 @@ def _checked(place: str) -> str:
 
 
 Place = Annotated[str, AfterValidator(_checked)]
+
+
+def height_width(size: str, called: str = "size") -> dict[str, int]:
+    """{"height": ..., "width": ...} of WIDTHxHEIGHT in pixels; raises `SpecError`."""
+    found = re.fullmatch(r"([0-9]{1,9})[xX\u00d7]([0-9]{1,9})", size.strip())
+    if not found:
+        raise SpecError(
+            f"{called} {shown(size)} is not WIDTHxHEIGHT in pixels, for example 1024x768"
+        )
+    return {"width": int(found[1]), "height": int(found[2])}

@@ -5,7 +5,6 @@ The CLI's flags and a preset's keys are this record's fields and nothing else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -345,6 +344,19 @@ class RenderSpec(BaseModel):
         return self.upscale is None or self.redraws
 
     @property
+    def inpaints(self) -> bool:
+        """Whether a part of a picture is redrawn, and the rest stays."""
+        return self.init is not None and (self.mask is not None or self.place is not None)
+
+    @property
+    def is_laid_out(self) -> bool:
+        """Whether a picture that is drawn over gives the layout, and nothing is drawn small first.
+
+        One that is drawn around gives none.
+        """
+        return self.init is not None and self.place is None
+
+    @property
     def most_workers(self) -> int:
         """The most workers that may draw at the same time."""
         return self.max_workers or self.workers
@@ -381,13 +393,3 @@ def parse(values: Mapping[str, Any]) -> RenderSpec:
         return RenderSpec.model_validate(dict(values))
     except ValidationError as error:
         raise SpecError(explained(error, RenderSpec, RECORDS)) from None
-
-
-def height_width(size: str, called: str = "size") -> dict[str, int]:
-    """{"height": ..., "width": ...} of WIDTHxHEIGHT in pixels; raises `SpecError`."""
-    found = re.fullmatch(r"([0-9]{1,9})[xX\u00d7]([0-9]{1,9})", size.strip())
-    if not found:
-        raise SpecError(
-            f"{called} {shown(size)} is not WIDTHxHEIGHT in pixels, for example 1024x768"
-        )
-    return {"width": int(found[1]), "height": int(found[2])}

@@ -57,7 +57,7 @@ class Shard:
         self.stage_index = -1
         self.x_BCTHW = torch.empty(0)
         self.history: tuple[Tensor, ...] = ()
-        self.image: Mapping[str, Tensor] = {}  # what a first frame adds to the conditioning
+        self.image: Mapping[str, Tensor] = {}  # what a picture adds to the conditioning
         self.saving = StateWriter()
         self.trace = TensorTrace(plan.spec.trace_digests)
 
@@ -310,9 +310,8 @@ class Shard:
         self.history = (zeros,) * self.solver.num_history
         grid = Grid(canvas, self._stage.bands)
         self.guiding = StageGuide(self.comms.world, grid, self._stage.levels)
-        if "image" in self.plan.sources and self._stage.num_steps:
-            place = band_place(self.plan, grid, self.comms.world.rank)
-            self.image = self._stage_start.image_condition(place)
+        place = band_place(self.plan, grid, self.comms.world.rank)
+        self.image = self._stage_start.image_condition(place)
         self.network = Network(
             self.plan,
             stage_index,

@@ -96,7 +96,10 @@ class StageGuide:
 
     def left(self, index: int, x_BCTHW: Tensor) -> Tensor:
         """The latents at a level, as a step ends with them: noised given ones where they stay."""
-        return x_BCTHW if self.outside is None else self.outside.kept(x_BCTHW, self.levels[index])
+        if self.outside is None:
+            return x_BCTHW
+        level = self.levels[index] if index < self.num_steps else None
+        return self.outside.kept(x_BCTHW, level)
 
 
 class ResolutionGuiding(StageGuide):

@@ -5,10 +5,9 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -93,7 +92,7 @@ class StageStart:
         `noise` is the stage's first, `clean` the picture's latents where they were made before.
         """
         plan, index = self.saved.plan, self.saved.stage_index
-        if plan.inpaint is None or plan.enlarges(index):
+        if plan.inpaint is None or plan.facts.inpaints or plan.enlarges(index):
             return None
         latent, array = plan.facts.latent, f"{index}-init"
         drawn_B1THW = self._pixels(array, index)[:, COLOURS:]
@@ -102,11 +101,18 @@ class StageStart:
         return Outside(clean_BCTHW, noise_BCTHW, drawn_B1THW)
 
     def image_condition(self, place: BandPlace) -> Mapping[str, Tensor]:
-        """What the first frame adds to the conditioning of the band at `place`."""
-        saved = self.saved
-        pixels = self._pixels(f"{saved.stage_index}-image", saved.stage_index)
-        own = dataclasses.replace(place, band=saved.share)
-        made = self._in_encoder(lambda: self.model.image_condition(pixels, own))
+        """What a first frame, or what is around a mask, adds to the conditioning of this band."""
+        saved, plan, index = self.saved, self.saved.plan, self.saved.stage_index
+        if plan.enlarges(index):
+            return {}
+        if "image" in plan.sources:
+            frame, own = self._pixels(f"{index}-image", index), replace(place, band=saved.share)
+            made = self._in_encoder(lambda: self.model.image_condition(frame, own))
+        elif plan.facts.inpaints:
+            pixels = self._pixels(f"{index}-init", index)
+            made = self._in_encoder(lambda: self.model.inpaint_condition(pixels))
+        else:
+            return {}
         return {name: self._of_band(tensor) for name, tensor in made.items()}
 
     def control(self) -> Mapping[str, Tensor]:

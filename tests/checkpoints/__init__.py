@@ -37,6 +37,9 @@ PIPELINES = {
     "flux2": "Flux2KleinPipeline",
     "flux2-dev": "Flux2Pipeline",
     "zimage": "ZImagePipeline",
+    "sd15-inpaint": "StableDiffusionInpaintPipeline",
+    "sdxl-inpaint": "StableDiffusionXLInpaintPipeline",
+    "flux-fill": "FluxFillPipeline",
 }
 NAMES = tuple(PIPELINES)
 # U-Nets with as many levels and blocks as were published.
@@ -79,4 +82,7 @@ def _makers() -> dict[str, Callable[[], Any]]:
         "flux2": lambda: layouts.flux2(dev=False),
         "flux2-dev": lambda: layouts.flux2(dev=True),
         "zimage": layouts.zimage,
+        "sd15-inpaint": lambda: layouts.stable_diffusion(velocity=False, inpaints=True),
+        "sdxl-inpaint": lambda: layouts.sdxl(inpaints=True),
+        "flux-fill": lambda: layouts.flux(guided=True, fills=True),
     }

@@ -14,6 +14,7 @@ from diffusers import (
     Flux2KleinPipeline,
     Flux2Pipeline,
     Flux2Transformer2DModel,
+    FluxFillPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     PNDMScheduler,
@@ -21,7 +22,9 @@ from diffusers import (
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
     ZImagePipeline,
     ZImageTransformer2DModel,
@@ -48,11 +51,15 @@ SCALED: dict[str, Any] = {
 }
 
 
-def flux(guided: bool) -> DiffusionPipeline:
-    """FLUX.1: dev is told a guidance scale, schnell is not and shifts nothing."""
+INPAINT: dict[str, Any] = {"in_channels": 9, "out_channels": 4}  # a mask, and what is around
+
+
+def flux(guided: bool, fills: bool = False) -> DiffusionPipeline:
+    """FLUX.1: dev is told a guidance scale, schnell is not and shifts nothing; Fill inpaints."""
     first, second = text.clip_tokenizer(), text.t5_tokenizer()
     schnell = {"use_dynamic_shifting": False, "shift": 1.0}
-    return FluxPipeline(
+    kind = FluxFillPipeline if fills else FluxPipeline
+    return kind(
         scheduler=FlowMatchEulerDiscreteScheduler(**(DYNAMIC if guided else DYNAMIC | schnell)),
         vae=picture_vae(16, 0.3611, 0.1159, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=spread(text.clip(first, WIDTH)),
@@ -61,7 +68,8 @@ def flux(guided: bool) -> DiffusionPipeline:
         tokenizer_2=second,
         transformer=spread(
             FluxTransformer2DModel(
-                in_channels=64,
+                in_channels=2 * 64 + 256 if fills else 64,
+                out_channels=64,
                 num_layers=1,
                 num_single_layers=1,
                 attention_head_dim=16,
@@ -143,12 +151,13 @@ DEEP: dict[str, Any] = {
 }
 
 
-def sdxl(turbo: bool = False, deep: bool = False) -> DiffusionPipeline:
+def sdxl(turbo: bool = False, deep: bool = False, inpaints: bool = False) -> DiffusionPipeline:
     """SDXL with Euler steps, or the distilled one with ancestral steps to the last timestep."""
     clip = text.clip_tokenizer()
     ancestral = EulerAncestralDiscreteScheduler(**SCALED, timestep_spacing="trailing")
     euler = EulerDiscreteScheduler(**SCALED, steps_offset=1, timestep_spacing="leading")
-    return StableDiffusionXLPipeline(
+    kind = StableDiffusionXLInpaintPipeline if inpaints else StableDiffusionXLPipeline
+    return kind(
         scheduler=ancestral if turbo else euler,
         vae=picture_vae(4, 0.13025, None, force_upcast=False),
         text_encoder=spread(text.clip(clip, WIDTH)),
@@ -164,23 +173,33 @@ def sdxl(turbo: bool = False, deep: bool = False) -> DiffusionPipeline:
             transformer_layers_per_block=(1, 1, 2),
             use_linear_projection=True,
             **(DEEP_XL if deep else {}),
+            **(INPAINT if inpaints else {}),
         ),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
 
 
-def stable_diffusion(velocity: bool, deep: bool = False) -> DiffusionPipeline:
+def stable_diffusion(
+    velocity: bool, deep: bool = False, inpaints: bool = False
+) -> DiffusionPipeline:
     """Stable Diffusion 1.5 (noise, PLMS steps), or 2.1 (velocity, DDIM steps)."""
     clip = text.clip_tokenizer()
     shared: dict[str, Any] = SCALED | {"steps_offset": 1, "set_alpha_to_one": False}
     ddim = DDIMScheduler(**shared, prediction_type="v_prediction", clip_sample=False)
-    return StableDiffusionPipeline(
+    kind = StableDiffusionInpaintPipeline if inpaints else StableDiffusionPipeline
+    return kind(
         scheduler=ddim if velocity else PNDMScheduler(**shared, skip_prk_steps=True),
         vae=picture_vae(4, 0.18215, None),
         text_encoder=spread(text.clip(clip, WIDTH)),
         tokenizer=clip,
-        unet=unet(16, WIDTH, use_linear_projection=velocity, **(DEEP if deep else {})),
+        unet=unet(
+            16,
+            WIDTH,
+            use_linear_projection=velocity,
+            **(DEEP if deep else {}),
+            **(INPAINT if inpaints else {}),
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

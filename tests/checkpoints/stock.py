@@ -43,12 +43,24 @@ REDRAW = {
 }
 
 
+# And which one redraws what a mask shows of one; a network that knows masks has its own. That of
+# FLUX.2 shows the network the whole picture besides.
+INPAINT = {
+    "FluxPipeline": "FluxInpaintPipeline",
+    "QwenImagePipeline": "QwenImageInpaintPipeline",
+    "StableDiffusion3Pipeline": "StableDiffusion3InpaintPipeline",
+    "StableDiffusionPipeline": "StableDiffusionInpaintPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
+    "ZImagePipeline": "ZImageInpaintPipeline",
+}
+
+
 def stock(checkpoint: Path, **arguments: Any) -> tuple[Tensor, np.ndarray]:
     """Final latents [C, T, H, W] and pixels [T, H, W, 3] in [0, 1] of the stock pipeline.
 
     `arguments` are fields of a RenderSpec; those that the pipeline has no name for are left out.
     `lora` names a file, `image` a first frame, `init` and `strength` a picture to redraw, which is
-    encoded as the mode of its posterior as the renderer does.
+    encoded as the mode of its posterior as the renderer does, `mask` where.
     """
     with _quiet():
         return draw(_kept(checkpoint, arguments), arguments)
@@ -63,7 +75,7 @@ def _kept(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
         arguments.get(field) for field in ("dtype", "lora", "lora_2", "scheduler", "controlnet")
     )
     options = tuple(sorted(arguments.get("scheduler_options", {}).items()))
-    key = (checkpoint, bool(arguments.get("init")), *asked, options)
+    key = (checkpoint, bool(arguments.get("init")), bool(arguments.get("mask")), *asked, options)
     if key not in _LAST:
         whole(f"the pipeline of {checkpoint.name}")
         _LAST.clear()
@@ -78,7 +90,9 @@ def load(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
     if folder := arguments.get("controlnet"):
         name = name.replace("Pipeline", "ControlNetPipeline")
         parts["controlnet"] = diffusers.ControlNetModel.from_pretrained(folder)
-    if arguments.get("init"):
+    if arguments.get("mask"):
+        name = INPAINT.get(name, name)
+    elif arguments.get("init"):
         name = REDRAW[name]
     dtype = getattr(torch, arguments.get("dtype", "float32"))
     index = json.loads((checkpoint / "model_index.json").read_text())
@@ -137,6 +151,8 @@ def _inputs(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if first:
         inputs["image"] = Image.open(first).convert("RGB")
         inputs["video"] = [inputs["image"]] * inputs.get("num_frames", 1)
+    if inputs.get("mask"):
+        inputs["mask_image"] = Image.open(inputs["mask"])
     return inputs
 
 

@@ -62,7 +62,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "flux2": {"guidance_scale": 4.0, "negative_prompt": None},
     "flux2-dev": {"guidance_scale": 4.0, "negative_prompt": None, "max_sequence_length": 160},
     "zimage": {"guidance_scale": 4.0},
+    "sd15-inpaint": UNET,
+    "sdxl-inpaint": UNET,
+    "flux-fill": {"guidance_scale": 30.0, "negative_prompt": None},
 }
+# Of layouts whose network knows masks.
+MASKED = ("sd15-inpaint", "sdxl-inpaint", "flux-fill")
 
 
 @dataclass(frozen=True)
@@ -110,21 +115,38 @@ class Gallery:
         Image.new("L", (size["width"], size["height"]), 85).save(path)
         return str(path)
 
+    def masked(self, name: str) -> dict[str, Any]:
+        """A picture of a layout's size, and a mask whose edges are those of cells."""
+        size = self.arguments(name)
+        height, width = size["height"], size["width"]
+        path = self.folder / f"{width}x{height}-mask.png"
+        mask = np.zeros((height, width), np.uint8)
+        mask[height // 2 // 32 * 32 :, : width // 2] = 255
+        Image.fromarray(mask).save(path)
+        fields = {"mask": str(path), "resize_mask": True, "feather": 0, "strength": 1.0}
+        return {"init": self.picture(name), **fields}
+
     def arguments(self, name: str) -> dict[str, Any]:
         """A spec's fields that draw this layout."""
         return DRAWN | LAYOUTS[name]
 
     def _all(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         first = {"image": self.picture(name)} if name.endswith("i2v") else {}
-        return self.arguments(name) | first | dict(changes)
+        masked = self.masked(name) if name in MASKED else {}
+        return self.arguments(name) | first | masked | dict(changes)
 
     def stock(self, name: str, **changes: Any) -> Drawn:
         """What diffusers draws."""
         from checkpoints.stock import stock
 
         def make() -> Drawn:
-            latents, pixels = stock(self.checkpoint(name), **self._all(name, changes))
-            return Drawn(latents, np.uint8(np.round(np.clip(pixels, 0, 1) * 255)))
+            asked = self._all(name, changes)
+            latents, pixels = stock(self.checkpoint(name), **asked)
+            pixels = np.uint8(np.round(np.clip(pixels, 0, 1) * 255))
+            if asked.get("mask"):  # pipelines leave to their callers what stays
+                drawn = np.asarray(Image.open(asked["mask"]))[..., None] > 0
+                pixels = np.where(drawn, pixels, np.asarray(Image.open(asked["init"])))
+            return Drawn(latents, pixels)
 
         return self._once(("stock", name, *sorted(changes.items())), make)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts import family as contract
-from contracts.gallery import Gallery
+from contracts.gallery import MASKED, Gallery
 
 # Diffusers and torch warn about each other; what is tested is the renderer.
 pytestmark = [
@@ -20,7 +20,7 @@ EVERY = [name for _, name in contract.served() if name]
 FIRST = contract.first_layouts()
 whole = pytest.mark.parametrize("name", FIRST)
 # Second layouts of a family: what the first one stands for is left to `make test-all`.
-TWINS = ("flux2-dev", "sdxl", "wan-i2v")
+TWINS = ("flux2-dev", "sdxl", "wan-i2v", "sdxl-inpaint", "flux-fill")
 
 
 def parted(names: Sequence[str], later: Container[str]) -> pytest.MarkDecorator:
@@ -125,6 +125,12 @@ def test_a_second_expert_has_loras_of_its_own(gallery: Gallery, name: str) -> No
 @parted(STEPPED, {*TWINS, "flux", "qwen", "sd3", "zimage", "sd21", "sd15"})
 def test_a_picture_is_redrawn(gallery: Gallery, name: str) -> None:
     contract.redraws_a_picture(gallery, name)
+
+
+# Pictures' families whose pipelines say the same; U-Nets that know masks are first layouts.
+@parted(STEPPED, {*TWINS, "sd3", "zimage", "sd21", "sd15", *MASKED, "flux2"})
+def test_a_part_of_a_picture_is_redrawn(gallery: Gallery, name: str) -> None:
+    contract.redraws_a_part_of_a_picture(gallery, name)
 
 
 # Their networks' own tests have all families, and whole renders that of the demo.

@@ -14,7 +14,9 @@ def test_latents_stay_where_nothing_is_drawn() -> None:
     drawn = torch.zeros(1, 1, 1, 6, 5)
     drawn[..., 2:] = 1
     drawn[..., 1] = 0.25
-    kept = Outside(clean, noise, drawn).kept(x, NoiseLevel(500.0, 0.6, 0.8))
+    outside = Outside(clean, noise, drawn)
+    assert torch.equal(outside.kept(x, None)[..., 0], clean[..., 0])
+    kept = outside.kept(x, NoiseLevel(500.0, 0.6, 0.8))
     given = 0.6 * clean + 0.8 * noise
     assert torch.equal(kept[..., 2:], x[..., 2:])
     assert torch.equal(kept[..., :1], given[..., :1])
