@@ -6,12 +6,13 @@ whole (scale fusion, arXiv 2412.09626; global guidance by dilated samples, arXiv
 their edges move from step to step.
 
 Which rank draws which tile follows from the canvas and its bands; what it draws does not. A canvas
-that one tile covers is drawn as bands.
+of no more cells than a tile is drawn as bands.
 Shape suffixes: N tiles, B batch, C channels, T frames, H rows, W columns.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -85,9 +86,9 @@ def check(options: Options, canvas: Canvas, cells: Cells) -> None:
 def tiling(
     options: Options, canvas: Canvas, cells: Cells, seed: int | None = None
 ) -> Tiling | None:
-    """The tiles of a canvas, None where one covers it; without a `seed` those of most tiles."""
+    """The tiles of a canvas, without a `seed` the most; None where it is no larger than one."""
     size, overlap = _sides(options, cells)
-    if size >= max(canvas.height, canvas.width):
+    if size**2 >= canvas.height * canvas.width:
         return None
     sides = [min(size, length) for length in (canvas.height, canvas.width)]
     starts = []
@@ -123,8 +124,8 @@ def _sides(options: Options, cells: Cells) -> tuple[int, int]:
 
 
 def _coarse(canvas: Canvas, size: int, unit: int) -> Canvas:
-    """The canvas made smaller until its shorter side is a tile's."""
-    times = min(canvas.height, canvas.width) / size
+    """The canvas made smaller until it has as many cells as a tile."""
+    times = math.sqrt(canvas.height * canvas.width) / size
     height, width = (
         max(unit, round(side / times / unit) * unit) for side in (canvas.height, canvas.width)
     )

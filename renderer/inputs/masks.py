@@ -5,7 +5,7 @@ Shape suffixes: C channels, H rows, W columns, of pixels or of latent cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ROWS = 256  # averaged at a time
+FULL = 0.98  # what masks of a cell come to that is covered: each is rounded to 1 in 255
 LEVELS = 65535  # of a mask that is made soft
 RED, BLUE = 0.2126, 0.0722  # their part in luma, Rec. ITU-R BT.709
 
@@ -98,6 +99,20 @@ def _softened(x: np.ndarray, reach: int) -> np.ndarray:
         num = 2 * half + 1
         x = (2 * (sums[num:] - sums[:-num]) + num) // (2 * num)
     return x
+
+
+def check_covered(sources: Sequence[Source], field: str, height: int, width: int) -> None:
+    """Raises `PlanError` where masks that have to cover a picture together leave a cell bare."""
+    import numpy as np
+
+    covered = np.zeros((1, height, width), np.float32)
+    for source in sources:
+        covered += cells(source, height, width)
+    if (bare := float((covered < FULL).mean())) > 0:
+        raise PlanError(
+            f"{field}: the masks leave {max(bare, 0.001):.1%} of the picture without a prompt; "
+            "give one for the rest, or masks that are white together"
+        )
 
 
 def luma(rgb_HWC: np.ndarray) -> np.ndarray:

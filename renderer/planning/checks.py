@@ -170,10 +170,10 @@ def check_tiles(spec: RenderSpec, method: Method) -> None:
             f"image {spec.image!r}: strategy {spec.strategy!r} gives tiles no first frame; use "
             "strategy 'bands'"
         )
-    if spec.edit:
+    if spec.cache:
         raise PlanError(
-            f"edit {spec.edit[0].mask!r}: strategy {spec.strategy!r} blends no prompts within a "
-            "tile; use strategy 'bands'"
+            f"cache {spec.cache}: with strategy {spec.strategy!r} tiles lie elsewhere at every "
+            "step, so that nothing is reused; leave it out"
         )
 
 

@@ -126,7 +126,9 @@ class MetaRender:
                 clean = []
                 for tensors, where in asked[: 1 if pair.size > 1 else None]:
                     if self.tiling(stage):
-                        clean.append(self._of_tiles(x, level, tensors, where, comms, stage.bands))
+                        more = texts if where.texts else ()
+                        parts = self._parts(tensors, where, more)
+                        clean.append(self._of_tiles(x, level, parts, comms, stage.bands))
                         continue
                     modifier = windows or turned or (Unmodified() if where.texts else None)
                     with (
@@ -157,17 +159,24 @@ class MetaRender:
         assert tiling is not None
         return -(-len(tiling.of_ranks(stage.bands)[rank]) // tiling.batch)
 
+    def _parts(
+        self,
+        tensors: Mapping[str, Tensor],
+        place: BandPlace,
+        prompts: Sequence[Mapping[str, Tensor]] = (),
+    ) -> strategies.CanvasParts:
+        told = (self.model, self.guidance, tensors, place)
+        return strategies.CanvasParts(*told, lambda part: None, prompts)
+
     def _of_tiles(
         self,
         x: Tensor,
         level: NoiseLevel,
-        tensors: Mapping[str, Tensor],
-        place: BandPlace,
+        parts: strategies.CanvasParts,
         comms: AxisComms,
         bands: Sequence[Band],
     ) -> Tensor:
         """The strategy's own step, whose network runs on its first batch: others are like it."""
-        parts = strategies.CanvasParts(self.model, self.guidance, tensors, place, lambda part: None)
         ran: list[bool] = []
 
         def in_tiles(x_NCTHW: Tensor, at: Any, tiles: Sequence[Tile], is_placed: bool) -> Tensor:
@@ -199,9 +208,7 @@ class MetaRender:
         shape = (len(some), self.facts.latent.channels, stage.canvas.frames)
         x_NCTHW = torch.empty((*shape, tiling.height, tiling.width), device=META)
         for tensors in halves[: 1 if self.mesh.guidance > 1 else None]:
-            parts = strategies.CanvasParts(
-                self.model, self.guidance, tensors, place, lambda part: None
-            )
+            parts = self._parts(tensors, place)
             parts.in_tiles(x_NCTHW, stage.levels[0], some, tiling.is_placed)
 
     def _turned(self, place: BandPlace) -> AttentionModifier | None:

@@ -275,6 +275,7 @@ def _sources(
     for index, edit in enumerate(spec.edit):
         found[f"edit-{index}"] = mask = look(edit.mask, "edit", num_frames=1)
         masks.check_shape(mask, "edit", spec.height, spec.width)
+    strategies.check_covered(spec, facts, found)
     return found
 
 

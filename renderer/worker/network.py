@@ -219,7 +219,11 @@ class Network:
             number = drawn.frames * drawn.height * drawn.width // self.plan.facts.latent.patch**2
             modifier.begin(replace(step, axes=axes, num_tokens=number, num_own=number))
 
-        parts = CanvasParts(self.model, self.stage.guidance, tensors, place, begin)
+        prompts = []
+        if place.texts:
+            texts = (self.conditioning[prompt].halves[0] for prompt in self.edits.prompts)
+            prompts = [{**text, **self.image} for text in texts]
+        parts = CanvasParts(self.model, self.stage.guidance, tensors, place, begin, prompts)
         reusing: AbstractContextManager[None] = nullcontext()
         if cache is not None:
             computes = not self._may_reuse(step.context.step)

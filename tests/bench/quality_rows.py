@@ -68,6 +68,17 @@ ATTENTION: Mapping[str, str] = {
 CACHED = ("0.05", "0.1", "0.2")
 
 
+# Canvases drawn in tiles: label -> (method, whether it keeps its stages, the strategy's options).
+TILES: Mapping[str, tuple[str, bool, Mapping[str, Any]]] = {
+    "auto, tiles": ("auto", True, {}),
+    "plain model, tiles": ("none", False, {"positions": "tile"}),
+    "plain model, tiles without fusion": (
+        *("none", False),
+        {"positions": "tile", "fusion": 0, "shift": False},
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One size, pixels."""
@@ -105,18 +116,21 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     cascade: bool = False
     attend: str | None = None
+    tiles: Mapping[str, Any] | None = None
     cache: str | None = None
 
     @property
     def is_direct(self) -> bool:
         """Whether it is one render in one stage, whose attention can be told."""
-        return self.kind == "method" and not self.cascade
+        return self.kind == "method" and not self.cascade and self.tiles is None
 
     def digest(self, cell: Cell, settings: Settings) -> str:
         """What decides the pictures, the method's own file included, as a few letters."""
         own = {name: value for name, value in asdict(self).items() if value is not None}
         about = json.dumps([own, asdict(cell), asdict(settings)], sort_keys=True)
         code = b"" if self.kind in ("scenes", "reference", "repeated") else _code(self.method)
+        if self.tiles is not None:
+            code += Path(plugins.load("strategies", "tiles").__file__ or "").read_bytes()
         return hashlib.sha256(about.encode() + code).hexdigest()[:8]
 
 
@@ -152,6 +166,8 @@ def rows(cell: Cell, settings: Settings, wanted: tuple[str, ...] = ()) -> list[R
     for name, (method, options, cascade) in VARIANTS.items():
         if method in names:
             found.append(Row(name, "method", method, options, cascade))
+    for name, (method, cascade, told) in TILES.items():
+        found.append(Row(name, "method", method, cascade=cascade, tiles=told))
     for name, attend in ATTENTION.items():
         found.append(Row(name, "method", "auto", cascade=True, attend=attend))
     for threshold in CACHED:
@@ -267,6 +283,8 @@ def spec_of(row: Row, cell: Cell, settings: Settings, seed: int) -> RenderSpec:
         num_inference_steps=settings.steps,
         attend=row.attend,
         cache=row.cache,
+        strategy="bands" if row.tiles is None else "tiles",
+        strategy_options=dict(row.tiles or {}),
         shift=settings.shift,
         local=True,
     )

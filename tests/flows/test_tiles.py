@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from itertools import accumulate, pairwise
+from itertools import accumulate, count, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import checkpoints
 from frieze.cluster.layout import Band, Mesh
@@ -114,6 +115,14 @@ def test_one_tile_over_all_of_the_canvas_is_the_plain_render(
     assert apart(estimate(folder, 2, **square, strategy_options=tile), plain) <= most
 
 
+SMALL: dict[str, Any] = {
+    "height": 192,
+    "width": 128,
+    "chunk": 32,
+    "num_inference_steps": 2,
+    "strategy": "tiles",
+    "method": "none",
+}
 TILED: dict[str, Any] = {
     "height": 384,
     "width": 384,
@@ -139,6 +148,35 @@ def test_any_workers_draw_a_picture_alike_and_a_stopped_one_the_same_bytes(
     assert grey_levels(pixels(tmp_path / "4.zarr"), pixels(whole.path)) > GREY_LEVELS, "control"
 
 
+OTHER = "a white moon over green hills at night"
+
+
+def test_regions_of_tiles_have_prompts_of_their_own(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    columns = np.linspace(-1, 2, 96)[None].repeat(144, 0)
+    kinds = {"black": 0 * columns, "white": 0 * columns + 1, "right": columns, "left": 1 - columns}
+    for name, mask in kinds.items():
+        Image.fromarray(np.uint8(255 * mask.clip(0, 1))).save(tmp_path / f"{name}.png")
+    numbers = count()
+
+    def drawn(*masks: str, **fields: Any) -> np.ndarray:
+        out = tmp_path / f"{next(numbers)}.zarr"
+        edit = [f"{tmp_path / mask}.png={OTHER}" for mask in masks]
+        draw(out, **SMALL | {"model": str(folders["flux"]), "edit": edit} | fields)
+        return pixels(out)
+
+    plain, other, right = drawn(), drawn(prompt=OTHER), drawn("right")
+    assert np.array_equal(drawn("black"), plain)
+    assert np.array_equal(drawn("white"), other)
+    assert grey_levels(right, plain) > GREY_LEVELS
+    assert grey_levels(right, other) > GREY_LEVELS
+    assert grey_levels(drawn("right", workers=3), right) <= GREY_LEVELS
+    assert grey_levels(drawn("right", "left", prompt=""), other) <= GREY_LEVELS
+    with pytest.raises(FriezeError, match=r"edit: the masks leave .*% of the picture without a pr"):
+        drawn("right", prompt="")
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -154,7 +192,7 @@ def test_any_workers_draw_a_picture_alike_and_a_stopped_one_the_same_bytes(
         ({"ulysses": 2, "workers": 2}, "ulysses 2: with strategy 'tiles' no two workers attend"),
         ({"method": "sega"}, "method 'sega' changes the network by the size of the whole canvas"),
         ({"model": "demo-unet", "method": "hidiffusion"}, "method 'hidiffusion' changes the"),
-        ({"edit": ["a.png=a tree"]}, "edit 'a.png': strategy 'tiles' blends no prompts"),
+        ({"cache": 0.1}, "cache 0.1: with strategy 'tiles' tiles lie elsewhere at every step"),
         ({"strategy": "tile"}, "no 'tile' in strategies; there are: bands, tiles"),
     ],
 )

@@ -98,5 +98,5 @@ def test_memory_is_what_a_step_holds_and_does_not_grow_with_tiles(
 def test_a_plan_says_how_many_tiles_there_are(folders: dict[str, Path]) -> None:
     text = str(made(folders["flux"], workers=3, strategy_options={"shift": False}))
     assert "a step: at most 9 tiles of 64 x 64 px, 4 + 2 + 3, " in text
-    assert ", and a canvas of 64 x 80 px" in text
+    assert ", and a canvas of 64 x 64 px" in text
     assert "tiles" not in str(made(folders["flux"], strategy="bands"))
