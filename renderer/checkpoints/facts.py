@@ -70,6 +70,7 @@ class ModelFacts:
     blocks attend at each level on the way down, from the largest map on. `num_blocks`: of a
     transformer whose blocks run one after the other, how many (`Model.block_run`).
     `inpaints`: its network is told which part of a picture it draws, and what is around.
+    `few_steps`: its own scheduler begins at the last timestep, as those of distilled networks do.
     """
 
     family: str
@@ -94,6 +95,7 @@ class ModelFacts:
     attentions: tuple[int, ...] = ()
     num_blocks: int = 0
     inpaints: bool = False
+    few_steps: bool = False
 
     @property
     def training_tokens(self) -> int:

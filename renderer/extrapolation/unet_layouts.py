@@ -30,6 +30,5 @@ def published_unet(spec: RenderSpec, facts: ModelFacts) -> Model:
             f"method {spec.method!r} changes the U-Net of Stable Diffusion 1.5, 2.1, SDXL or "
             f"SDXL-Turbo, and {facts.folder} is {what}; use one of these models, or method auto"
         )
-    # Turbo is SDXL distilled to few steps, the first of which is at the last timestep.
-    is_distilled = facts.schedule.options.get("timestep_spacing") == "trailing"
-    return "sdxl_turbo" if model == "sdxl" and is_distilled else model
+    # Turbo is SDXL distilled to few steps; another scheduler of a render makes none of SDXL.
+    return "sdxl_turbo" if model == "sdxl" and facts.few_steps else model

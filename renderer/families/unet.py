@@ -96,6 +96,7 @@ def describe(folder: Path) -> ModelFacts:
     known = hints(folder)
     usual = 5.0 if pipeline == XL else 7.5
     scale = usual if known.guidance_scale is None else known.guidance_scale
+    schedule = read_schedule(folder, fixed=MENDED.get(pipeline))
     return ModelFacts(
         family="unet",
         folder=str(folder),
@@ -103,7 +104,7 @@ def describe(folder: Path) -> ModelFacts:
         latent=LatentSpec(
             channels=vae.latent_channels, downscale=downscale, patch=2 ** (len(channels) - 1)
         ),
-        schedule=read_schedule(folder, fixed=MENDED.get(pipeline)),
+        schedule=schedule,
         training_size=known.training_size or unet.trained_cells * downscale,
         max_sequence_length=NUM_TOKENS,
         fixed_sequence_length=True,
@@ -116,6 +117,7 @@ def describe(folder: Path) -> ModelFacts:
         rotary=False,
         attentions=unet.attentions,
         inpaints=unet.in_channels == _shown(vae),
+        few_steps=schedule.options.get("timestep_spacing") == "trailing",
         guidance=GuidanceFacts(cfg="guidance_scale", defaults={"guidance_scale": scale}),
     )
 
