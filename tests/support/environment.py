@@ -1,9 +1,11 @@
 """Environment of every test, set before torch and transformers are imported: quiet, offline.
 
-Without FRIEZE_TEST_GPU the tests see no GPU, so that they say the same on any machine.
+Without FRIEZE_TEST_GPU the tests see no GPU, so that they say the same on any machine; nor do they
+see what a user keeps in the cache folder, as the rates of devices, by which renders are predicted.
 """
 
 import os
+import tempfile
 
 for _name, _value in {
     "OMP_NUM_THREADS": "1",
@@ -14,5 +16,7 @@ for _name, _value in {
     "TRANSFORMERS_VERBOSITY": "error",
 }.items():
     os.environ.setdefault(_name, _value)
+_cache = tempfile.TemporaryDirectory(prefix="frieze-cache-", ignore_cleanup_errors=True)
+os.environ["XDG_CACHE_HOME"] = _cache.name
 if "FRIEZE_TEST_GPU" not in os.environ:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
