@@ -58,11 +58,12 @@ def own_fields(file: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fitting(box: tuple[int, int], size: tuple[int, int], unit: int) -> tuple[int, int]:
-    """The largest rows and columns of a picture's shape in a box, in multiples of `unit`."""
+    """The largest rows and columns of about a picture's shape in a box, in multiples of `unit`."""
     scale = min(most / side for most, side in zip(box, size, strict=True))
     least, most = sorted(size)
     shorter = max(1, int(least * scale + 1e-9) // unit) * unit
-    longer = max(1, shorter * most // (least * unit)) * unit
+    longest = int(most * scale + 1e-9) // unit
+    longer = max(1, min(longest, round(shorter * most / (least * unit)))) * unit
     return (shorter, longer) if size[0] <= size[1] else (longer, shorter)
 
 

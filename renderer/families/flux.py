@@ -85,9 +85,9 @@ def describe(folder: Path) -> ModelFacts:
         ),
         num_blocks=transformer.num_layers + transformer.num_single_layers,
         guidance=GuidanceFacts(
-            cfg="true_cfg_scale" if pipeline == PLAIN else None,
+            cfg=None if pipeline == FILL else "true_cfg_scale",
             embedded=transformer.guidance_embeds,
-            defaults=DEFAULTS[pipeline],
+            defaults=DEFAULTS[FILL if pipeline == FILL else PLAIN],
         ),
         inpaints=pipeline == FILL,
     )

@@ -33,7 +33,7 @@ def guided(gallery: Gallery, name: str, **fields: Any) -> dict[str, Any]:
     return {"controlnet": str(folder), "control": gallery.picture(name), **fields}
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize("name", [pytest.param("sd15", marks=pytest.mark.slow), "sdxl"])
 def test_a_controlnet_guides_as_in_diffusers_on_any_ranks(gallery: Gallery, name: str) -> None:
     fields = guided(gallery, name, controlnet_conditioning_scale=0.8)
     expected = gallery.stock(name, **fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )
 SEED = 7
+
+
+def parted(cases: Iterable[str], slow: set[str]) -> list[Any]:
+    """The cases, of which those that are slow run in `make test-all` alone."""
+    return [pytest.param(case, marks=pytest.mark.slow) if case in slow else case for case in cases]
+
+
 LOG_3 = math.log(3)
 # Layout, scheduler, changes of its config, and fields: as published few-step checkpoints need them.
 SAMPLERS: dict[str, tuple[str, str | None, dict[str, Any], dict[str, Any]]] = {
@@ -56,7 +64,7 @@ def drawn(gallery: Gallery, name: str, **fields: Any) -> Drawn:
     return gallery.fresh(name, seed=SEED, **fields)
 
 
-@pytest.mark.parametrize("case", SAMPLERS)
+@pytest.mark.parametrize("case", parted(SAMPLERS, {"LCM-LoRA of SD1.5"}))
 def test_another_scheduler_steps_as_diffusers_does(gallery: Gallery, case: str) -> None:
     name, scheduler, options, fields = SAMPLERS[case]
     fields = fields | {"negative_prompt": None, "num_inference_steps": 4}
@@ -76,7 +84,7 @@ STAGES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", STAGES)
+@pytest.mark.parametrize("case", parted(STAGES, {"flux in float8"}))
 def test_a_stage_is_drawn_by_its_own_lora(gallery: Gallery, case: str) -> None:
     field, own, fields = STAGES[case]
     name = case.split()[0]

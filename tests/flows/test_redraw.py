@@ -48,7 +48,7 @@ def enlarged(source: Path) -> np.ndarray:
     "fields",
     [
         ONE | {"guide": "low-band", "prompt": "a red sun"},
-        TWO | {"guide": "hiflow"},
+        pytest.param(TWO | {"guide": "hiflow"}, marks=pytest.mark.slow),  # resumed below
         pytest.param(ONE | {"guide": "detail"}, marks=pytest.mark.slow),
         pytest.param(TWO | {"guide": "detail", "attend": "windows"}, marks=pytest.mark.slow),
     ],

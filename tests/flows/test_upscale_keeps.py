@@ -95,7 +95,10 @@ def test_a_picture_that_is_opaque_throughout_has_none(tmp_path: Path, folder: Pa
     assert imagecodecs.png_decode((tmp_path / "b.png").read_bytes()).shape == (*SIZE, 3)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize(
+    "suffix",
+    [".png", ".tif", *(pytest.param(s, marks=pytest.mark.slow) for s in (".jpg", ".webp"))],
+)
 def test_profile_exif_and_xmp_go_along(tmp_path: Path, folder: Path, suffix: str) -> None:
     """But for the turn, for the pixels are upright by then; XMP says of a model's part too."""
     source = tmp_path / f"a{suffix}"

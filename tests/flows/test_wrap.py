@@ -31,7 +31,10 @@ def edge(picture: np.ndarray, axis: int) -> tuple[float, float]:
     return across[0] / across[1:].mean(), across[1:].max() / across[1:].mean()
 
 
-@pytest.mark.parametrize("model", MODELS)
+# U-Nets are shown to the last bit in tests/cluster/bands/test_wrap.py.
+@pytest.mark.parametrize(
+    "model", [pytest.param(m, marks=pytest.mark.slow) if m == "demo-unet" else m for m in MODELS]
+)
 def test_there_is_no_edge_where_sides_meet(model: str, tmp_path: Path) -> None:
     """Network and decoder, on one worker and on three, of which the first and the last meet."""
     fields = MODELS[model] | {"model": model, "method": "none", "num_inference_steps": 6}

@@ -103,7 +103,9 @@ class _NoServer:
         raise ray_jobs.JobError("no cluster here")
 
 
-def _batch(jobs: str, out: str, options: Mapping[str, Any], **_: Any) -> None:
+def _batch(
+    jobs: str | list[dict[str, Any]], out: str, options: Mapping[str, Any], again: str, **_: Any
+) -> None:
     root = location(os.path.realpath(out), SpecError)
     for item in items.read(jobs, root, {"local": True})[:4]:
         planned_if_ours(item.spec)
@@ -127,7 +129,7 @@ DOORS: list[tuple[Any, str, Any]] = [
     (render, "print_plan", lambda found, json, **_: planned_if_ours(found)),
     (upscale, "print_plan", lambda found, json, **_: planned_if_ours(found)),
     (doctor, "_print_repetition", lambda found, detector, json: planned_if_ours(found)),
-    (batch, "_run", _batch),
+    (batch, "run", _batch),
     (machine, "examine", lambda: ()),
     (ray_jobs, "JobServer", _NoServer),
 ]

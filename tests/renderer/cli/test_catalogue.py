@@ -62,7 +62,7 @@ def test_a_method_that_is_none_is_one_line() -> None:
 def test_families_and_formats_are_listed() -> None:
     assert records("models").keys() == set(plugins.names("families"))
     assert records("models")["wan"]["training_sizes"] == list(wan.training_sizes)
-    assert "FluxPipeline; trained size 1024 x 1024" in said("models")
+    assert "FluxPipeline, FluxFillPipeline; trained size 1024 x 1024" in said("models")
     assert records("exports").keys() == set(plugins.names("exports"))
     assert records("exports")["tiff"]["suffixes"] == [".tif", ".tiff"]
     for name in plugins.names("exports"):  # as their modules state them

@@ -64,7 +64,7 @@ CASES = {
     "--method cinescale --model sdxl-deep --mask empty.png": ("empty.png is empty",),
     "--method hidiffusion --model sdxl-deep --mask white.png": (
         "treats all regions alike",
-        "or use cinescale",
+        "use cinescale, or give an init",
     ),
     "--model sdxl-deep --edit gone.png=x": ("there is no file", "gone.png"),
     "--model sdxl-deep --edit wide.png=x": ("edit '", "is 96x64 pixels"),

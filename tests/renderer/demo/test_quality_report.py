@@ -51,8 +51,9 @@ def test_a_cascade_has_a_row_of_its_own_and_only_beyond_the_trained_size():
     def names(cell: Cell) -> list[str]:
         return [row.name for row in quality_rows.rows(cell, SETTINGS, ("pi",))[5:]]
 
-    assert names(CELL) == ["pi", "pi, its cascade"]
-    assert names(Cell(256, 256)) == ["pi"]
+    tiles = ["plain model, tiles", "plain model, tiles without fusion"]
+    assert names(CELL) == ["pi", "pi, its cascade", *tiles]
+    assert names(Cell(256, 256)) == ["pi", *tiles]
 
 
 def test_the_digest_names_all_that_decides_a_picture():

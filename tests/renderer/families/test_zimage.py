@@ -163,7 +163,7 @@ def test_facts(studio: Studio) -> None:
     assert (facts.latent.channels, facts.latent.downscale, facts.latent.unit) == (16, 8, 16)
     assert (facts.training_size, facts.max_sequence_length) == (2048, 512)
     assert facts.float32_noise
-    assert facts.cost.num_layers == 3
+    assert facts.cost.num_layers == 4
 
 
 def test_prompts_are_encoded_as_in_the_stock_pipeline(studio: Studio) -> None:

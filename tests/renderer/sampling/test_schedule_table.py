@@ -257,7 +257,7 @@ def test_the_strength_that_an_error_names_works(tmp_path: Path, num_steps: int) 
     ("config", "hint"),
     [
         ({"_class_name": "LMSDiscreteScheduler"}, "knows DDIMScheduler"),
-        ({"_class_name": "FlowMatchLCMScheduler"}, "knows DDIMScheduler"),
+        ({"_class_name": "FlowMatchHeunDiscreteScheduler"}, "knows DDIMScheduler"),
         ({}, "no scheduler"),
         (stable_diffusion("PNDM"), "skip_prk_steps"),
         ({**DPM_KARRAS, "algorithm_type": "dpmsolver"}, r"dpmsolver\+\+"),
