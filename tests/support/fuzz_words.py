@@ -17,6 +17,7 @@ from typer.main import get_command
 from frieze.cluster.ray import jobs as ray_jobs
 from frieze.renderer.batches import items
 from frieze.renderer.cli import app, batch, doctor, machine, render, upscale
+from frieze.renderer.costs import calibration
 from frieze.renderer.errors import PlanError, SpecError, StoreError
 from frieze.renderer.files.location import location
 from frieze.renderer.outputs import targets
@@ -122,6 +123,11 @@ def _resume(store: str, exports: Sequence[str] = (), **_: Any) -> NoReturn:
     raise PlanError("enough")
 
 
+def _measured(*_: Any) -> NoReturn:
+    """A second of work a device, whose figures would be kept for all tests that follow."""
+    raise PlanError("enough")
+
+
 # What would draw, start a Ray or reach out is left at its door.
 DOORS: list[tuple[Any, str, Any]] = [
     (render, "draw", _render),
@@ -130,6 +136,7 @@ DOORS: list[tuple[Any, str, Any]] = [
     (upscale, "print_plan", lambda found, json, **_: planned_if_ours(found)),
     (doctor, "_print_repetition", lambda found, detector, json: planned_if_ours(found)),
     (batch, "run", _batch),
+    (calibration, "rates", _measured),
     (machine, "examine", lambda: ()),
     (ray_jobs, "JobServer", _NoServer),
 ]
