@@ -22,6 +22,7 @@ from frieze.cluster.layout import (
     cut,
     tile_starts,
 )
+from support.tiled_sides import TiledSide, tiled_sides
 from tolerances import CONTROL, EXACT_FLOAT64
 
 heights = st.integers(1, 200)
@@ -220,22 +221,14 @@ def test_layouts_that_cannot_be_are_refused(make: object) -> None:
 # ---- tiles
 
 
-@given(
-    st.integers(1, 6), st.integers(1, 8), st.integers(0, 7), st.integers(0, 60), st.integers(0, 99)
-)
-def test_tiles_cover_a_side_and_share_enough(
-    unit: int, units: int, shared: int, more: int, drawn: int
-) -> None:
-    size, overlap = units * unit, min(shared, units - 1) * unit
-    length = size + more * unit
-    for offset in (None, drawn % (units - overlap // unit) * unit):
-        starts = tile_starts(length, size, overlap, unit, offset)
-        assert starts[0] == 0
-        assert starts[-1] == length - size
-        assert all(start % unit == 0 for start in starts)
-        assert all(0 < b - a <= size - overlap for a, b in pairwise(starts))
-        # Moved tiles are at most one more.
-        assert len(starts) <= -(-more * unit // (size - overlap)) + 2
+@given(tiled_sides())
+def test_tiles_cover_a_side_and_share_enough(side: TiledSide) -> None:
+    stride, rest = side.size - side.overlap, side.length - side.size
+    assert side.starts[0] == 0
+    assert side.starts[-1] == rest
+    assert all(start % side.unit == 0 for start in side.starts)
+    assert all(0 < b - a <= stride for a, b in pairwise(side.starts))
+    assert len(side.starts) <= -(-rest // stride) + 2  # moved tiles are at most one more
 
 
 @pytest.mark.parametrize(

@@ -9,26 +9,20 @@ from hypothesis import strategies as st
 
 from frieze.cluster.layout import tile_starts
 from frieze.kernels.blend import add_weighted, hats, low_band, partition, taper
+from support.tiled_sides import TiledSide, tiled_sides
 from tolerances import CONTROL, EXACT_FLOAT64
 
 SUM = 1e-12  # how near to 1 the weights of all tiles are
 
 
-@given(
-    st.integers(1, 8), st.integers(1, 9), st.integers(0, 8), st.integers(0, 40), st.integers(0, 99)
-)
-def test_weights_add_up_to_1_at_edges_too(
-    unit: int, units: int, shared: int, more: int, drawn: int
-) -> None:
-    size, overlap = units * unit, min(shared, units - 1) * unit
-    length = size + more * unit
-    for offset in (None, drawn % (units - overlap // unit) * unit):
-        starts = tile_starts(length, size, overlap, unit, offset)
-        total = torch.zeros(length, dtype=torch.float64)
-        for start, part in zip(starts, partition(starts, size, length, overlap), strict=True):
-            assert bool((part > 0).all())
-            total[start : start + size] += part
-        assert float((total - 1).abs().max()) <= SUM
+@given(tiled_sides())
+def test_weights_add_up_to_1_at_edges_too(side: TiledSide) -> None:
+    _, length, size, overlap, starts = side
+    total = torch.zeros(length, dtype=torch.float64)
+    for start, part in zip(starts, partition(starts, size, length, overlap), strict=True):
+        assert bool((part > 0).all())
+        total[start : start + size] += part
+    assert float((total - 1).abs().max()) <= SUM
 
 
 def test_control_weights_that_are_not_divided_do_not() -> None:
