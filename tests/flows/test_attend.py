@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from frieze.renderer.errors import PlanError
 from frieze.renderer.extrapolation.method import StepContext
 from frieze.renderer.models.family import BandPlace
 from support.drawing import draw, grey_levels, pixels, small_spec
-from support.estimates import loaded, on_threads, planned
+from support.estimates import bands_of, loaded, on_threads, planned
 from tolerances import CONTROL, ENTROPY_FLOAT32, EXACT_FLOAT32, EXACT_FLOAT64, GREY_LEVELS
 
 pytestmark = [
@@ -50,10 +49,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def made(folder: Path, mesh: Mesh, attend: str | None, **fields: Any) -> Any:
     """A picture, or clip, of one stage whose positions are interpolated."""
     latent = describe(str(folder)).latent
-    edges = [0, *accumulate(latent.patch * rows for rows in SHARES[mesh.world_size])]
     return planned(
         folder,
-        [Band(*pair) for pair in pairwise(edges)],
+        bands_of(latent, SHARES[mesh.world_size]),
         mesh,
         height=ROWS * latent.unit,
         width=COLUMNS * latent.unit,

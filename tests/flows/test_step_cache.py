@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 import checkpoints
 from frieze.cluster.comm import Comm, run_threads
-from frieze.cluster.layout import Band, Mesh
+from frieze.cluster.layout import Mesh
 from frieze.renderer import Event, RenderCancelledError, RenderSpec, plan, render, resume
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.driver.store_arrays import store_layout
@@ -26,7 +26,7 @@ from frieze.renderer.sampling.solvers import solver
 from frieze.renderer.spec.render_spec import parse
 from frieze.renderer.worker.stage_guides import Grid
 from support.drawing import draw, grey_levels, pixels, small_spec, stop_after
-from support.estimates import loaded, network, planned, start
+from support.estimates import bands_of, loaded, network, planned, start
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64, GREY_LEVELS
 
 pytestmark = [
@@ -59,10 +59,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 def made(folder: Path, mesh: Mesh, cache: str | None, **fields: Any) -> Any:
     latent = describe(str(folder)).latent
-    edges = [0, *accumulate(latent.patch * rows for rows in SHARES[mesh.world_size])]
     return planned(
         folder,
-        [Band(*pair) for pair in pairwise(edges)],
+        bands_of(latent, SHARES[mesh.world_size]),
         mesh,
         height=ROWS * latent.unit,
         width=COLUMNS * latent.unit,

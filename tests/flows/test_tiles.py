@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import accumulate, count, pairwise
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 import checkpoints
-from frieze.cluster.layout import Band, Mesh
+from frieze.cluster.layout import Mesh
 from frieze.renderer import plan, resume
 from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.errors import FriezeError
 from support.drawing import draw, grey_levels, pixels, small_spec, stop_after
-from support.estimates import on_threads, planned
+from support.estimates import bands_of, on_threads, planned
 from tolerances import CONTROL, EXACT_FLOAT32, EXACT_FLOAT64, GREY_LEVELS
 
 pytestmark = [
@@ -45,10 +45,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def made(folder: Path, num_ranks: int, **fields: Any) -> Any:
     """A picture, or clip, of one stage whose positions are interpolated."""
     latent = describe(str(folder)).latent
-    edges = [0, *accumulate(latent.patch * rows for rows in SHARES[num_ranks])]
     return planned(
         folder,
-        [Band(*pair) for pair in pairwise(edges)],
+        bands_of(latent, SHARES[num_ranks]),
         Mesh(ring=num_ranks),
         **{
             "height": ROWS * latent.unit,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from frieze.cluster.comm import Comm, axis_comms, run_threads
 from frieze.cluster.layout import Band, Mesh
 from frieze.renderer import RenderSpec
 from frieze.renderer.checkpoints.checkpoint import load_family
+from frieze.renderer.checkpoints.facts import LatentSpec
 from frieze.renderer.extrapolation.network_hooks import hook_method
 from frieze.renderer.models.family import Conditioning
 from frieze.renderer.models.regional_prompts import RegionalPrompts
@@ -39,6 +41,12 @@ def loaded(folder: Path, dtype: torch.dtype) -> Any:
             if isinstance(part, nn.Module):
                 part.to(dtype)
     return model
+
+
+def bands_of(latent: LatentSpec, rows: Sequence[int]) -> list[Band]:
+    """Bands of so many rows of tokens each."""
+    edges = accumulate((latent.patch * each for each in rows), initial=0)
+    return [Band(*pair) for pair in pairwise(edges)]
 
 
 def planned(folder: Path, bands: Sequence[Band], mesh: Mesh, **fields: Any) -> CanvasPlan:
