@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from frieze.cluster.strategies import Strategy
 from frieze.renderer import SpecError, plugins
 from frieze.renderer.checkpoints.checkpoint import find
-from frieze.renderer.cli import app, completions
+from frieze.renderer.cli import app
+from frieze.renderer.cli.options import completions
 from support.drawing import draw, pixels
 from tolerances import GREY_LEVELS
 

@@ -18,9 +18,9 @@ from ..monitoring import commands
 from ..spec.merging import checked
 from ..terminal.interrupts import interruptible
 from ..terminal.text import result
-from . import completions
-from .arguments import Json, Quiet
-from .spec_options import takes_fields
+from .options import completions
+from .options.arguments import Json, Quiet
+from .options.spec_fields import takes_fields
 
 
 @takes_fields(

@@ -15,8 +15,8 @@ import typer
 from .. import plugins
 from ..errors import SpecError
 from ..terminal.text import result
-from . import completions
-from .arguments import Json, as_json
+from .options import completions
+from .options.arguments import Json, as_json
 
 SOURCE = re.compile(r"arXiv\s+\d{4}\.\d{4,5}|(?<=\()\w+, (?:19|20)\d\d(?=\))")
 Record = dict[str, Any]

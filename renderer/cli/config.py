@@ -13,8 +13,8 @@ from ..spec.merging import merge
 from ..spec.render_spec import RenderSpec, parse
 from ..spec.values import ValuesError, from_yaml, to_yaml
 from ..terminal.text import remark, result
-from .arguments import Preset, Prompt, Size
-from .spec_options import takes_fields
+from .options.arguments import Preset, Prompt, Size
+from .options.spec_fields import takes_fields
 
 _PASSWORD = re.compile(r"://[^/\s]*@")  # user:password@ of an address
 

@@ -12,9 +12,9 @@ from ..errors import SpecError
 from ..spec.merging import merge
 from ..terminal.error_lines import FAILED
 from ..terminal.text import remark, result
-from . import completions
-from .arguments import Json, Size, as_json
-from .spec_options import takes_fields
+from .options import completions
+from .options.arguments import Json, Size, as_json
+from .options.spec_fields import takes_fields
 
 if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec

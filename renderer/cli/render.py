@@ -23,7 +23,7 @@ from ..terminal.error_lines import expected
 from ..terminal.interrupts import interruptible
 from ..terminal.progress import Progress, choose
 from ..terminal.text import remark, result
-from .arguments import (
+from .options.arguments import (
     Also,
     Continue,
     Cost,
@@ -38,7 +38,7 @@ from .arguments import (
     StorePath,
     as_json,
 )
-from .spec_options import takes_fields
+from .options.spec_fields import takes_fields
 
 if TYPE_CHECKING:
     from ..planning.canvas_plan import CanvasPlan

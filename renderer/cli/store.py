@@ -12,8 +12,8 @@ import typer
 
 from ..errors import RenderFailedError, StoreError, SubmitError, line, printable
 from ..terminal.text import remark, result
-from . import completions
-from .arguments import Json, Overwrite, StorePath
+from .options import completions
+from .options.arguments import Json, Overwrite, StorePath
 
 POLL_SECONDS = 1.0
 START_SECONDS = 30.0  # a driver that was started just now may take so long to take up its store

@@ -18,8 +18,8 @@ from ..spec.render_spec import parse
 from ..terminal.error_lines import expected
 from ..terminal.interrupts import interruptible
 from ..terminal.text import result
-from .arguments import Continue, Json, Quiet, as_json
-from .spec_options import takes_fields
+from .options.arguments import Continue, Json, Quiet, as_json
+from .options.spec_fields import takes_fields
 
 if TYPE_CHECKING:
     from ..training.recipe import TrainingRecipe

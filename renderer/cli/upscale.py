@@ -17,10 +17,10 @@ from ..spec.merging import merge
 from ..spec.render_spec import parse
 from ..spec.roles import OF_A_REDRAW, OF_AN_UPSCALE
 from ..terminal.text import result
-from . import completions
-from .arguments import Also, Continue, DryRun, Json, Quiet
+from .options import completions
+from .options.arguments import Also, Continue, DryRun, Json, Quiet
+from .options.spec_fields import ALSO_CALLED, takes_fields
 from .render import begin, print_plan
-from .spec_options import ALSO_CALLED, takes_fields
 
 if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from frieze.renderer import plugins
-from frieze.renderer.cli import completions
+from frieze.renderer.cli.options import completions
 from frieze.renderer.models.quantization import KINDS
 from frieze.renderer.outputs import exporting
 from tolerances import AMPLE

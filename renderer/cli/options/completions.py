@@ -15,11 +15,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from .. import plugins
-from ..checkpoints.shipped import SHIPPED
-from ..errors import SpecError
-from ..spec.presets import preset, preset_names
-from ..spec.render_spec import RenderSpec
+from ... import plugins
+from ...checkpoints.shipped import SHIPPED
+from ...errors import SpecError
+from ...spec.presets import preset, preset_names
+from ...spec.render_spec import RenderSpec
 
 Values = Callable[..., list[str]]
 
@@ -37,7 +37,7 @@ def presets(incomplete: str) -> list[str]:
 
 def device_kinds() -> list[str]:
     """Kinds of devices that there are figures of."""
-    from ..costs.device_kinds import names
+    from ...costs.device_kinds import names
 
     return list(names())
 
@@ -99,7 +99,7 @@ def devices() -> list[str]:
 
 def quantizations() -> list[str]:
     """Ways to quantise weights."""
-    from ..models.quantization import KINDS
+    from ...models.quantization import KINDS
 
     return list(KINDS)
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from ..spec.render_spec import RenderSpec
-from ..spec.roles import PANELS
+from ...spec.render_spec import RenderSpec
+from ...spec.roles import PANELS
 from .completions import of_field
 
 # Shorter words than diffusers' own; those work as well.
@@ -76,7 +76,7 @@ def _parameter(
     name: str, panel: str | None, left_out: str | None, description: str | None
 ) -> inspect.Parameter:
     field = RenderSpec.model_fields[name]
-    kind = _without_none(field.annotation)
+    kind = _bare(field.annotation)
     flag = "--" + name.replace("_", "-")
     also = (ALSO_CALLED[name],) if name in ALSO_CALLED else ()
     if get_origin(kind) in (tuple, dict):  # given again and again
@@ -96,11 +96,12 @@ def _parameter(
     )
 
 
-def _without_none(annotation: Any) -> Any:
+def _bare(annotation: Any) -> Any:
+    """A field's type without None and without what checks its values: what a help can name."""
     if get_origin(annotation) in (Union, UnionType):
         (kept,) = (kind for kind in get_args(annotation) if kind is not NoneType)
-        return kept
-    return annotation
+        return _bare(kept)
+    return _bare(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation
 
 
 def _help(field: FieldInfo, left_out: str | None) -> str:

@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable
 
 from frieze.renderer.cli.batch import batch
+from frieze.renderer.cli.options.spec_fields import takes_fields
 from frieze.renderer.cli.render import render
-from frieze.renderer.cli.spec_options import takes_fields
 from frieze.renderer.cli.train import decoder
+from frieze.renderer.spec.render_spec import RenderSpec
 
 
 def helps(command: Callable[..., None]) -> dict[str, str]:
@@ -37,3 +38,11 @@ def test_what_an_option_means_when_it_is_left_out_may_be_said() -> None:
         helps(command)["workers"]
         == "ranks the canvas is cut over: 4, or 2..8; default: as it was begun"
     )
+
+
+def test_what_checks_a_value_is_no_part_of_the_type_that_the_help_names() -> None:
+    for name, parameter in inspect.signature(render).parameters.items():
+        kind, *_ = parameter.annotation.__args__
+        assert "Annotated" not in str(kind), name
+    checked = RenderSpec.model_fields["place"].annotation
+    assert "Annotated" in str(checked)  # what the help named before
