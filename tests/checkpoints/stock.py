@@ -43,9 +43,9 @@ REDRAW = {
 }
 
 
-# And which one redraws what a mask shows of one; a network that knows masks has its own. That of
-# FLUX.2 shows the network the whole picture besides.
+# And which one redraws what a mask shows of one; a network that knows masks has its own.
 INPAINT = {
+    "Flux2KleinPipeline": "Flux2KleinInpaintPipeline",
     "FluxPipeline": "FluxInpaintPipeline",
     "QwenImagePipeline": "QwenImageInpaintPipeline",
     "StableDiffusion3Pipeline": "StableDiffusion3InpaintPipeline",
@@ -109,7 +109,14 @@ def load(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
     kind = getattr(diffusers, arguments.get("scheduler") or config["_class_name"])
     pipeline.scheduler = kind.from_config(config, **arguments.get("scheduler_options", {}))
     pipeline.set_progress_bar_config(disable=True)
+    if name == "Flux2KleinInpaintPipeline":
+        pipeline.prepare_image_latents = _no_references
     return pipeline
+
+
+def _no_references(pictures: list[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
+    """FLUX.2's pipeline shows the network the whole given picture as further tokens; we do not."""
+    return pictures[0].new_empty(1, 0, pictures[0].shape[1]), torch.empty(1, 0, 4)
 
 
 def pipeline_of(checkpoint: Path) -> str:
