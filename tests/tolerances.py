@@ -37,5 +37,7 @@ ENLARGED = 1e-6
 # A window of a canvas against the whole's, float32: convolutions of other sizes sum otherwise.
 CROP_FLOAT32 = 1e-5
 # A training on two workers against one: float32 gradients summed in another order, which Adam
-# divides by their own size; relative to each tensor's largest weight, after a few steps.
+# divides by their own size. After a few steps, a share of the way that all weights together went;
+# a weight that hardly moves is rounding's alone. And a layer that moves, by its largest weight.
+STRAYED = 2e-2
 TRAINED_APART = 1e-3

@@ -63,6 +63,17 @@ def apart(one: Path, other: Path) -> float:
     return max(float((x - y).norm() / x.norm().clamp(min=1e-12)) for x, y in pairs)
 
 
+def strayed(one: Path, other: Path) -> float:
+    """How far two trainings came apart, as a share of the way that the first went.
+
+    Of all second factors together, which begin at nothing; see `support.trainings.strayed`.
+    """
+    a, b = load_file(one), load_file(other)
+    names = sorted(name for name in a if "lora_B" in name)
+    first, second = (torch.cat([w[name].flatten() for name in names]) for w in (a, b))
+    return float((first - second).norm() / first.norm())
+
+
 def changes(file: Path) -> dict[str, torch.Tensor]:
     """What a file adds to weights, by layers' names without the part's."""
     factors = load_file(file)

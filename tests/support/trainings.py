@@ -60,12 +60,20 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def apart(one: Path, other: Path) -> float:
-    """How far two decoders' weights are apart: of each tensor the difference's length by its own.
-
-    By length, for in Adam's first steps a weight whose gradient is all but nothing goes either way.
-    """
+    """How far two decoders are apart: the most of each tensor's difference by its own length."""
     pairs = zip(weights(one).values(), weights(other).values(), strict=True)
     return max(float((a - b).norm() / a.norm().clamp(min=1e-12)) for a, b in pairs)
+
+
+def strayed(one: Path, other: Path, start: Path) -> float:
+    """How far two trainings came apart, as a share of the way from their start to the first's end.
+
+    Of all weights together: in Adam's first steps one whose gradient is all but nothing goes
+    either way, and which ones those are is another processor's rounding.
+    """
+    folders = (one, other, start)
+    first, second, begun = (torch.cat([w.flatten() for w in weights(f).values()]) for f in folders)
+    return float((first - second).norm() / (first - begun).norm())
 
 
 def sheet(folder: Path) -> np.ndarray:

@@ -135,6 +135,7 @@ def test_control_ray_up_refuses_a_misspelt_key(name: str) -> None:
         prepared({**loaded(name), "idle_timeout_minuets": 5})
 
 
+@pytest.mark.ray  # with ray's scripts comes ray.serve, which marks functions as remote
 @pytest.mark.parametrize("name", LAUNCHED)
 def test_every_flag_of_ray_start_is_one(name: str) -> None:
     from ray.scripts.scripts import start

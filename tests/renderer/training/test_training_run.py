@@ -23,8 +23,8 @@ from frieze.renderer.events import Event
 from support.command_line import frieze, refused
 from support.decoders import saved
 from support.forkserver import Program
-from support.trainings import SIZES, apart, make, sheet, train, weights, words
-from tolerances import AMPLE, CONTROL, TRAINED_APART
+from support.trainings import SIZES, apart, make, sheet, strayed, train, weights, words
+from tolerances import AMPLE, CONTROL, STRAYED
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +123,10 @@ def test_workers_share_a_batch(tmp_path: Path, made: dict[str, Any]) -> None:
     """One has examples 0, 1, 2 of a step, of two one has 0, 2: their sum is another."""
     train(made, tmp_path / "one", batch=3, steps=3)
     train(made, tmp_path / "two", batch=3, steps=3, workers=2, local=True)
-    assert 0 < apart(tmp_path / "two", tmp_path / "one") < TRAINED_APART
+    start = Path(made["start"])
+    assert 0 < strayed(tmp_path / "one", tmp_path / "two", start) < STRAYED
     train(made, tmp_path / "less", batch=2, steps=3)  # the control: without the third
-    assert apart(tmp_path / "less", tmp_path / "one") > 10 * TRAINED_APART
+    assert strayed(tmp_path / "one", tmp_path / "less", start) > 10 * STRAYED
 
 
 @pytest.mark.slow
@@ -133,7 +134,7 @@ def test_workers_share_a_batch(tmp_path: Path, made: dict[str, Any]) -> None:
 def test_ray_workers_share_a_batch(tmp_path: Path, made: dict[str, Any], ray_cluster: int) -> None:
     train(made, tmp_path / "one", batch=3, steps=3)
     train(made, tmp_path / "two", batch=3, steps=3, workers=2, wait=AMPLE)
-    assert 0 < apart(tmp_path / "two", tmp_path / "one") < TRAINED_APART
+    assert 0 < strayed(tmp_path / "one", tmp_path / "two", Path(made["start"])) < STRAYED
 
 
 def test_stages_follow_each_other_and_are_gone_on_with(

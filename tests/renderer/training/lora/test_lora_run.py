@@ -16,8 +16,8 @@ from checkpoints.stock import load
 from frieze.renderer.checkpoints.checkpoint import describe
 from support.command_line import frieze
 from support.forkserver import Program
-from support.lora_trainings import apart, changes, clips, pictures, train, words
-from tolerances import AMPLE, CONTROL, TRAINED_APART
+from support.lora_trainings import apart, changes, clips, pictures, strayed, train, words
+from tolerances import AMPLE, CONTROL, STRAYED
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 CAPTION = "a red sun over blue mountains at dusk"
@@ -151,9 +151,9 @@ def test_one_that_was_killed_goes_on_to_the_same_weights(
 def test_workers_share_a_batch(tmp_path: Path, flux: Path, data: Path, whole: Path) -> None:
     """Two with an example each of two make the steps of one with both."""
     (two,) = train(flux, data, tmp_path / "two.safetensors", workers=2, local=True)
-    assert 0 <= apart(two, whole) < TRAINED_APART
+    assert strayed(whole, two) < STRAYED
     (less,) = train(flux, data, tmp_path / "less.safetensors", batch=1)  # the control
-    assert apart(less, whole) > 10 * TRAINED_APART
+    assert strayed(whole, less) > 10 * STRAYED
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ def test_ray_workers_share_a_batch(
     tmp_path: Path, flux: Path, data: Path, whole: Path, ray_cluster: int
 ) -> None:
     (two,) = train(flux, data, tmp_path / "two.safetensors", workers=2, wait=AMPLE)
-    assert 0 <= apart(two, whole) < TRAINED_APART
+    assert strayed(whole, two) < STRAYED
 
 
 def test_layers_that_run_twice_learn_the_same(tmp_path: Path, flux: Path, data: Path) -> None:
