@@ -105,7 +105,7 @@ COMMANDS = {
         *("jobs", "out", "continued", "retries", "json", "quiet", "workers", "local"),
         *("park", "address", "device", "device_memory", "timeout", "wait"),
     ],
-    "export": ["store", "out", "overwrite", "follow", "dpi", "json"],
+    "export": ["store", "out", "overwrite", "follow", "dpi", "option", "json"],
     "status": ["store", "address", "follow", "json"],
     "verify": ["store", "json"],
     "report": ["store", "out", "overwrite", "json"],
@@ -130,7 +130,7 @@ COMMANDS = {
     ],
     "methods": ["name", "json"],
     "models": ["json"],
-    "exports": ["json"],
+    "exports": ["name", "json"],
     "submit": [
         *("words", "address", "submission_id", "follow", "metadata", "env"),
         *("entrypoint_num_cpus", "python"),

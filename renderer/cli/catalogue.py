@@ -36,7 +36,8 @@ def methods(
     """List the extrapolation methods, or say what one does and what it can be told."""
     if name is not None:
         plugins.load("methods", name)  # raises what the list would print
-    for record in [_method(name)] if name else map(_method, plugins.names("methods")):
+    for each in [name] if name else plugins.names("methods"):
+        record = _described("methods", each, ())
         if json:
             result(as_json(record, event="method"))
         else:
@@ -60,8 +61,26 @@ def models(json: Json = False) -> None:
         )
 
 
-def exports(json: Json = False) -> None:
-    """List the formats of finished files, and the suffixes of --out that ask for them."""
+def exports(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="print the options of this format; default: list all",
+            autocompletion=completions.exports,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the formats of finished files, and the suffixes of --out that ask for them.
+
+    With a NAME: what one can be told, as --option of `frieze export`.
+    """
+    if name is not None:
+        plugins.load("exports", name)  # raises what the list would print
+        record = _described("exports", name, ("suffixes",))
+        result(*([as_json(record, event="export")] if json else _page(record)))
+        return
     for name in plugins.names("exports"):
         record = _stated(name)
         if json:
@@ -71,14 +90,14 @@ def exports(json: Json = False) -> None:
             result(_line(record), *([f"{'':<12} {suffixes}"] if suffixes else []))
 
 
-def _method(name: str) -> Record:
-    """What a method's module says, with the JSON schema of its options."""
-    record = _read("methods", name, ())
-    doc = record.pop("doc")
+def _described(kind: str, name: str, stated: tuple[str, ...]) -> Record:
+    """What a plugin's module says, with the JSON schema of its options."""
+    record = _read(kind, name, (*stated, "__doc__"))
+    doc = record.pop("__doc__", None) or ""
     more = doc.partition("\n\n")[2].partition("\n\n")[0]
     record["text"] = _joined(more.partition("Shape suffixes:")[0])
     record["sources"] = list(dict.fromkeys(_joined(found) for found in SOURCE.findall(doc)))
-    record["options"] = completions.option_schemas(name) if "fault" not in record else {}
+    record["options"] = completions.option_schemas(kind, name) if "fault" not in record else {}
     return record
 
 
@@ -87,11 +106,10 @@ def _read(kind: str, name: str, stated: tuple[str, ...]) -> Record:
     try:
         module = plugins.load(kind, name)
     except SpecError as error:
-        return {"name": name, "summary": "", "fault": str(error), "doc": ""}
+        return {"name": name, "summary": "", "fault": str(error)}
     doc = module.__doc__ or ""
     more = {key: getattr(module, key) for key in stated if hasattr(module, key)}
-    own = {"doc": doc} if not stated else {}
-    return {"name": name, "summary": _summary(doc), **more, **own}
+    return {"name": name, "summary": _summary(doc), **more}
 
 
 def _stated(name: str) -> Record:
@@ -119,13 +137,16 @@ def _line(record: Mapping[str, Any], more: Any = ()) -> str:
 
 
 def _page(record: Record) -> Iterator[str]:
-    """A method in lines: what it does, its sources, its options."""
+    """A plugin in lines: what it does, its sources or suffixes, its options."""
     from ..spec.options import default_text, meaning
 
     yield _line(record)
     if record["text"]:
         yield f"\n{record['text']}"
-    yield f"\nsource: {', '.join(record['sources']) or 'Frieze itself'}"
+    if "suffixes" in record:
+        yield f"\nsuffixes: {', '.join(record['suffixes'])}"
+    else:
+        yield f"\nsource: {', '.join(record['sources']) or 'Frieze itself'}"
     if not record["options"]:
         yield "options: none"
         return

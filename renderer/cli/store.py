@@ -42,13 +42,23 @@ def export(
             help="dots per inch written to the file; default: the store's", rich_help_panel="Output"
         ),
     ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE of the format, as quality=95; repeatable; default: its own",
+            rich_help_panel="Output",
+            autocompletion=completions.export_options,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write a finished picture, or one still being drawn, as TIFF, PNG, ..."""
     from ..outputs import exporting
+    from ..spec.merging import typed_values
 
-    options = {} if dpi is None else {"dpi": dpi}
-    path = exporting.export(store, out, overwrite=overwrite, follow=follow, **options)
+    told = {} if dpi is None else {"dpi": dpi}
+    options = typed_values("--option", option or (), "quality=95")
+    path = exporting.export(store, out, overwrite=overwrite, follow=follow, options=options, **told)
     result(jsonlib.dumps({"event": "result", "path": str(path)}) if json else printable(path))
 
 

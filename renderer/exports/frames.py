@@ -14,6 +14,7 @@ from collections.abc import Set
 from pathlib import Path
 
 import tifffile
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ExportError
 from ..files.atomic import check_space, whole_folder
@@ -28,6 +29,20 @@ suffixes = (".frames",)
 last, others = "frieze.json", re.compile(r"\d{6,}\.tif")
 
 
+class Options(BaseModel):
+    """Of frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    level: int = Field(default=1, ge=1, le=9, description="deflate's: 1 fast, 9 small")
+    workers: int | None = Field(
+        default=None, ge=1, le=1024, description="compressing threads; default: all cores"
+    )
+
+
+DEFAULTS = Options()
+
+
 def check(out: Location, layout: StoreLayout) -> None:
     """Raise `ExportError` unless such a store can be written there: it must be a clip."""
     check_clip(out, layout)
@@ -40,14 +55,12 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
-    level: int = 1,
-    workers: int | None = None,
+    options: Options = DEFAULTS,
 ) -> Path:
     """Write a store's clip as a folder of TIFFs; returns its path.
 
-    `level` is deflate's (1 fast, 9 small), `workers` the compressing threads (default: all
-    cores). With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and
-    leaves nothing then.
+    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
+    nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     layout = store.layout
@@ -65,9 +78,9 @@ def export(
                 bigtiff=_bytes(layout) > 2**31,
                 byteorder="<",
                 compression="zlib",
-                compressionargs={"level": level},
+                compressionargs={"level": options.level},
                 predictor=True,
-                maxworkers=workers or os.cpu_count() or 1,
+                maxworkers=options.workers or os.cpu_count() or 1,
                 **tags,
             )
     return out

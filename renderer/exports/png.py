@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ExportError
 from ..files.atomic import whole_file
@@ -51,6 +52,20 @@ FILTER_SUB, FILTER_UP = 1, 2
 RGB, RGBA = 2, 6  # types of colour
 
 
+class Options(BaseModel):
+    """Of PNG."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    level: int = Field(default=6, ge=1, le=9, description="deflate's: 1 fast, 9 small")
+    workers: int | None = Field(
+        default=None, ge=1, le=1024, description="compressing threads; default: all cores"
+    )
+
+
+DEFAULTS = Options()
+
+
 def check(out: Location, layout: StoreLayout) -> None:
     """Raise `ExportError` unless such a store can be written there: a picture, not too large."""
     check_picture(out, layout)
@@ -65,14 +80,12 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
-    level: int = 6,
-    workers: int | None = None,
+    options: Options = DEFAULTS,
 ) -> Path:
     """Write a store as one PNG, 8 or 16 bits per channel; returns the file's path.
 
-    `level` is deflate's (1 fast, 9 small), `workers` the compressing threads (default: all
-    cores). With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and
-    leaves nothing then.
+    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
+    nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     check(out, store.layout)
@@ -84,7 +97,7 @@ def export(
         strips = (
             r for _, r in with_alpha(in_order, alpha_of(store), (layout.height, layout.width))
         )
-        _write_data(file, _filtered(strips), level, workers or os.cpu_count() or 1)
+        _write_data(file, _filtered(strips), options.level, options.workers or os.cpu_count() or 1)
         file.write(_chunk(b"IEND", b""))
     return out
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from ..errors import ExportError
 from ..files.atomic import check_space, whole_file
@@ -47,6 +48,23 @@ BUFFER_BYTES = 2**24
 CLASSIC_BYTES = 2**32 - 2**24
 
 
+class Options(BaseModel):
+    """Of TIFF."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    level: int = Field(default=1, ge=1, le=9, description="deflate's: 1 fast, 9 small")
+    classic: StrictBool = Field(
+        default=False, description="a TIFF that old print software reads, below 4 GiB"
+    )
+    workers: int | None = Field(
+        default=None, ge=1, le=1024, description="compressing threads; default: all cores"
+    )
+
+
+DEFAULTS = Options()
+
+
 def check(out: Location, layout: StoreLayout) -> None:
     """Raise `ExportError` unless such a store can be written there: it must be a picture."""
     check_picture(out, layout)
@@ -59,15 +77,12 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
-    classic: bool = False,
-    level: int = 1,
-    workers: int | None = None,
+    options: Options = DEFAULTS,
 ) -> Path:
     """Write a store as a deflated, tiled BigTIFF with its pyramid; returns the file's path.
 
-    `level` is deflate's (1 fast, 9 small), `workers` the compressing threads (default: all
-    cores), `classic` asks for a TIFF that old print software reads, below 4 GiB. With `follow`
-    the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
+    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
+    nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     layout = store.layout
@@ -80,18 +95,18 @@ def export(
         * 4
         // 3
     )
-    if classic and raw > CLASSIC_BYTES:
+    if options.classic and raw > CLASSIC_BYTES:
         raise ExportError(f"{out}: {raw / GIB:.1f} GiB do not fit a classic TIFF; use BigTIFF")
     about = tiff_tags(dpi_of(store, dpi), store.provenance, carried_by(store)) | {
         "compression": "zlib",
-        "compressionargs": {"level": level},
+        "compressionargs": {"level": options.level},
         "predictor": True,
-        "maxworkers": workers or os.cpu_count() or 1,
+        "maxworkers": options.workers or os.cpu_count() or 1,
         "buffersize": BUFFER_BYTES,
     }
     with (
         whole_file(out, overwrite=overwrite, error=ExportError) as part,
-        tifffile.TiffWriter(part, bigtiff=not classic, byteorder="<") as writer,
+        tifffile.TiffWriter(part, bigtiff=not options.classic, byteorder="<") as writer,
     ):
         _write_level(writer, store, 0, store.in_order(TILE, wait=follow), about)
         store.wait_finished(wait=follow)

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from types import ModuleType
 from typing import Any
+
+from pydantic import BaseModel
 
 from .. import plugins
 from ..errors import ExportError, StoreError
 from ..files.atomic import is_there
 from ..files.location import Location, S3Path, location, output, real
 from ..files.scratch import scratch
+from ..spec.options import checked_options
 from . import upload
 
 
+class NoOptions(BaseModel):
+    """Of a format that takes none."""
+
+
 def export(
-    store: str | Location, out: str | Location, *, overwrite: bool, **options: Any
+    store: str | Location,
+    out: str | Location,
+    *,
+    overwrite: bool,
+    options: Mapping[str, Any] | None = None,
+    **told: Any,
 ) -> Location:
-    """Write a store as the format that `out`'s suffix names; returns where it is."""
+    """Write a store as the format that `out`'s suffix names; returns where it is.
+
+    `options` are the format's own, by name, as values or as a person writes them.
+    """
     where = output(out, ExportError)
     check_apart(location(store, StoreError).absolute(), (where,))
     module = exporter(where)
+    name = module.__name__.rpartition(".")[2]
+    taken: type[BaseModel] = getattr(module, "Options", NoOptions)
+    chosen = checked_options(taken, options or {}, "export", name)
+    if taken is not NoOptions:
+        told["options"] = chosen
     if isinstance(where, Path):
-        made = module.export(store, str(out), overwrite=overwrite, **options)
+        made = module.export(store, str(out), overwrite=overwrite, **told)
         assert isinstance(made, Path)
         return made
     check_export(where, overwrite=overwrite)
     with scratch(name="frieze-export") as folder:
-        made = module.export(store, str(folder / where.name), **options)
+        made = module.export(store, str(folder / where.name), **told)
         if kind := _of_folder(module):
             upload.send_folder(made, where, kind, overwrite=overwrite)
         else:

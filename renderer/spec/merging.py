@@ -31,8 +31,7 @@ def merge(
     given = {field: value for field, value in fields.items() if value is not None}
     for field, flag, example in OPTIONS:
         if field in given:
-            told = name_values(flag, given[field], example)
-            given[field] = {name: _value(text) for name, text in told.items()}
+            given[field] = typed_values(flag, given[field], example)
     if size is not None:
         given |= _height_width(size, given)
     if prompt is not None:
@@ -73,6 +72,11 @@ def name_values(
             raise SpecError(f"{flag} {shown(name)} is not NAME=VALUE, for example {example}")
         found[name] = value
     return found
+
+
+def typed_values(flag: str, words: Iterable[str], example: str) -> dict[str, Any]:
+    """NAME=VALUE words as `name_values` reads them, numbers and true or false as what they are."""
+    return {name: _value(text) for name, text in name_values(flag, words, example).items()}
 
 
 def _value(text: str) -> Any:

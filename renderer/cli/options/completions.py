@@ -52,12 +52,30 @@ def strategies() -> list[str]:
     return list(plugins.names("strategies"))
 
 
+def exports() -> list[str]:
+    """Formats, those of other packages too."""
+    return list(plugins.names("exports"))
+
+
 def options(ctx: Any, incomplete: str) -> list[str]:
     """Options of the method that was given, or its preset's, or of all; and their known words."""
     method = ctx.params.get("method") or _of_preset(ctx.params.get("preset"))
+    return _named("methods", [method] if method else methods(), incomplete)
+
+
+def export_options(ctx: Any, incomplete: str) -> list[str]:
+    """Options of the format that a file's suffix asks for; and their known words."""
+    suffix = os.path.splitext(str(ctx.params.get("out") or ""))[1].lower()
+    trees = {name: syntax("exports", name) for name in exports()}
+    names = [name for name, tree in trees.items() if tree and suffix in suffixes_in(tree)]
+    return _named("exports", names, incomplete)
+
+
+def _named(kind: str, names: list[str], incomplete: str) -> list[str]:
+    """NAME= of the options of these plugins, or NAME=WORD of one."""
     found: dict[str, list[str]] = {}
-    for name in [method] if method else methods():
-        for option, schema in option_schemas(name).items():
+    for plugin in names:
+        for option, schema in option_schemas(kind, plugin).items():
             words = ["true", "false"] if schema.get("type") == "boolean" else schema.get("enum", [])
             found.setdefault(option, []).extend(words)
     name, equals, _ = incomplete.partition("=")
@@ -66,10 +84,10 @@ def options(ctx: Any, incomplete: str) -> list[str]:
     return [f"{name}={word}" for word in dict.fromkeys(found.get(name, []))]
 
 
-def option_schemas(method: str) -> dict[str, dict[str, Any]]:
-    """The JSON schema of each option of a method; none of one that cannot be loaded."""
+def option_schemas(kind: str, name: str) -> dict[str, dict[str, Any]]:
+    """The JSON schema of each option of a plugin; none of one that cannot be loaded."""
     try:
-        options = getattr(plugins.load("methods", method), "Options", None)
+        options = getattr(plugins.load(kind, name), "Options", None)
     except SpecError:
         return {}
     schemas: dict[str, dict[str, Any]] = {}

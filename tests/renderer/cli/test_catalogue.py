@@ -70,6 +70,18 @@ def test_families_and_formats_are_listed() -> None:
     assert ".mp4, .mov, .mkv" in said("exports")
 
 
+def test_a_format_has_a_page_with_its_options() -> None:
+    page = " ".join(said("exports", "tiff").split())
+    assert "suffixes: .tif, .tiff options, each as --option NAME=VALUE: level a whole" in page
+    assert "compressing threads; default: all cores" in page
+    assert "options: none" in said("exports", "ome_zarr")
+    for name in plugins.names("exports"):
+        assert "no description" not in said("exports", name)
+        assert records("exports", name)[name]["suffixes"] == records("exports")[name]["suffixes"]
+    shown = CliRunner().invoke(app.app, ["exports", "tif"])
+    assert (shown.exit_code, "no 'tif' in exports; there are: " in shown.stderr) == (2, True)
+
+
 def test_a_plugin_that_does_not_load_is_a_line_among_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

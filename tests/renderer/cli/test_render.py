@@ -246,7 +246,7 @@ def test_export_passes_on_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(exporting, "export", export)
     assert frieze("export", "a.zarr", "a.tif", "--overwrite", "--dpi", "72").stdout == "a.tif\n"
-    options = {"overwrite": True, "follow": False, "dpi": 72.0}
+    options = {"overwrite": True, "follow": False, "options": {}, "dpi": 72.0}
     assert asked == [("a.zarr", "a.tif", options)]
 
 

@@ -38,7 +38,7 @@ def test_the_stream_is_whole_and_every_reader_agrees(
 ) -> None:
     pixels_HWC = picture(1000, 300, bits)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (128, 128))
-    out = png.export(store.path, tmp_path / "a.png", workers=workers)
+    out = png.export(store.path, tmp_path / "a.png", options=png.Options(workers=workers))
     found = chunks(out)
     names = [name for name, _ in found]
     assert names[0] == b"IHDR"

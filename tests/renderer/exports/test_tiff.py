@@ -86,7 +86,9 @@ def test_pillow_and_libtiff_read_it(tmp_path: Path) -> None:
     pixels_HWC = picture(600, 500)
     store = make_store(tmp_path / "a.zarr", pixels_HWC)
     for classic in (False, True):
-        out = tiff.export(store.path, tmp_path / f"{classic}.tif", classic=classic)
+        out = tiff.export(
+            store.path, tmp_path / f"{classic}.tif", options=tiff.Options(classic=classic)
+        )
         with Image.open(out) as image:
             np.testing.assert_array_equal(np.asarray(image), pixels_HWC)
             assert image.info["dpi"] == (240, 240)
@@ -105,7 +107,7 @@ def test_a_classic_tiff_beyond_4_gib_is_refused(tmp_path: Path) -> None:
     layout = StoreLayout(40960, 40960, (512, 512))
     store = Store.create(tmp_path / "a.zarr", layout, fingerprint="", run=RUN)
     with pytest.raises(ExportError, match="BigTIFF"):
-        tiff.export(store.path, tmp_path / "a.tif", classic=True)
+        tiff.export(store.path, tmp_path / "a.tif", options=tiff.Options(classic=True))
 
 
 @pytest.mark.slow

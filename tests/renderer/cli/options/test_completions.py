@@ -84,6 +84,7 @@ def test_each_value_has_what_there_is(folder: Path) -> None:
     (folder / "photo.tif").touch()
     assert completions.sources("ph") == ["photo.tif"]
     assert set(completions.methods()) == set(plugins.names("methods"))
+    assert set(completions.exports()) == set(plugins.names("exports"))
     assert completions.quantizations() == list(KINDS)
     dtypes = completions.of_field("dtype")
     assert dtypes is not None
@@ -130,3 +131,13 @@ def test_options_are_those_of_the_method_that_was_given(folder: Path) -> None:
     )
     assert "kappa=" in asked("bash", "frieze plan x --option k", folder)
     assert asked("bash", "frieze methods yar", folder).split() == ["yarn"]
+
+
+def test_options_are_those_of_the_format_that_is_asked_for() -> None:
+    class Context:
+        params = {"out": "suns/sun.tif"}  # noqa: RUF012
+
+    assert "classic=" in completions.export_options(Context(), "")
+    assert completions.export_options(Context(), "classic=") == ["classic=true", "classic=false"]
+    Context.params = {"out": "sun.png"}
+    assert "classic=" not in completions.export_options(Context(), "")
