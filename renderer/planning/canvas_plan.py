@@ -25,6 +25,7 @@ from ..models import strategies
 from ..models.device import device_type, has_cuda
 from ..models.family import Guidance
 from ..sampling.frame_windows import FrameWindow, frame_windows
+from ..sampling.noise_levels import NoiseLevel
 from ..spec import step_cache
 from ..spec.render_spec import RenderSpec
 from ..spec.stage_loras import all_loras
@@ -32,6 +33,7 @@ from ..spec.units import GIB
 from .decoder_plan import redrawn
 from .devices import on_cluster
 from .estimate import Estimate
+from .plan_warnings import plan_warnings
 from .stage_plan import StagePlan
 
 if TYPE_CHECKING:
@@ -328,7 +330,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         *(redrawn(spec, plan.sources["upscale"], plan.frame_windows) if plan.redraws(0) else ()),
         *step_cache.summary(spec.cache, plan.stages, plan.facts.num_blocks),
         *_decoder(plan),
-        *_warning(plan),
+        *plan_warnings(spec, plan.facts, _first_level(plan), plan.decoder is not None),
         f"workers   {spec.workers} (ring {plan.mesh.ring} x ulysses {plan.mesh.ulysses}"
         + (f" x guidance {plan.mesh.guidance})" if plan.mesh.guidance > 1 else ")")
         + (f", up to {spec.max_workers} where there is room" if spec.max_workers else ""),
@@ -381,15 +383,9 @@ def _decoder(plan: CanvasPlan) -> list[str]:
     ]
 
 
-def _warning(plan: CanvasPlan) -> list[str]:
-    """That a method was asked for a size which the model knows."""
-    spec, size = plan.spec, plan.facts.training_size
-    is_known = max(spec.height, spec.width) <= size or plan.decoder is not None
-    if spec.method in ("none", "auto") or not is_known:
-        return []
-    if spec.num_frames > plan.facts.training_frames:
-        return []
-    return [f"warning   method {spec.method} changes nothing up to the trained {size} px"]
+def _first_level(plan: CanvasPlan) -> NoiseLevel | None:
+    levels = plan.stages[0].table.levels if plan.num_steps else ()
+    return levels[0] if levels else None
 
 
 def _noise(facts: ModelFacts, stage: StagePlan) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from frieze.renderer.checkpoints.checkpoint import describe, find
 from frieze.renderer.driver.workers import replanned
@@ -245,3 +246,15 @@ def test_a_method_asked_for_a_size_that_the_model_knows_is_warned_of() -> None:
     assert told in str(plan(spec(height=128, width=256, method="rdfc")))
     for fields in ({"height": 128, "method": "none"}, {"height": 288, "method": "rdfc"}):
         assert "warning" not in str(plan(spec(width=256, **fields)))
+
+
+def test_an_init_that_leaves_no_trace_is_warned_of(tmp_path: Path) -> None:
+    """Stock pipelines round steps of flow Euler up: 0.8 of 3 are all three, from noise alone."""
+    picture, mask = tmp_path / "a.png", tmp_path / "mask.png"
+    Image.new("RGB", (256, 256)).save(picture)
+    Image.new("L", (256, 256)).save(mask)
+    asked = {"height": 256, "width": 256, "init": str(picture), "num_inference_steps": 3}
+    told = "warning   strength 0.8 of 3 steps begins with noise alone"
+    assert told in str(plan(spec(**asked, strength=0.8)))
+    for fields in ({"strength": 0.6}, {"strength": 0.8, "mask": str(mask)}):
+        assert "warning" not in str(plan(spec(**asked, **fields)))
