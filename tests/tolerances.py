@@ -19,6 +19,8 @@ GREY_LEVELS = 1
 VIDEO_PSNR = 38.0
 # The same through ProRes 422 HQ, which is meant to be edited further.
 PRORES_PSNR = 45.0
+# Tiles of noise, edges and gradients through JPEG of quality 90, decibels of 8-bit RGB.
+TILE_PSNR = 30.0
 # bfloat16 keeps 8 bits: weights and result are rounded once each, relative to the largest value.
 HALF = 2**-7
 # Latents in bfloat16 between numbers of ranks, and against diffusers, which rounds them between

@@ -25,12 +25,15 @@ from frieze.renderer import plugins
 from frieze.renderer.errors import ExportError, FriezeError, StoreError
 from frieze.renderer.store.layout import LatentArray, StoreLayout
 from frieze.renderer.store.store import Store
-from tolerances import AMPLE, VIDEO_PSNR
+from support.tiled_folders import joined
+from tolerances import AMPLE, TILE_PSNR, VIDEO_PSNR
 
 NAMES = plugins.names("exports")
 KINDS = ("picture", "clip")
 FPS = 24.0
-LOSSY = {".mp4", ".mov", ".mkv"}
+CLIPS = {".mp4", ".mov", ".mkv"}
+TILED = {".dzi", ".iiif"}
+LOSSY = CLIPS | TILED
 
 PICTURE = {
     "prompt": "a red sun over blue mountains, été 漢",
@@ -116,11 +119,13 @@ def draw(store: Store, pixels: np.ndarray, row: int, rows: int, frame: int | Non
 def read(path: Path) -> np.ndarray:
     """Pixels [(T,) H, W, C] of what was delivered, by others' code where there is some.
 
-    Pillow reads 16 bits as 8, so those are read by imagecodecs. Clips come in 8 bits.
+    Pillow reads 16 bits as 8, so those are read by imagecodecs. Clips and tiles come in 8 bits.
     """
-    if path.suffix in LOSSY:
+    if path.suffix in CLIPS:
         with av.open(str(path)) as file:
             return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+    if path.suffix in TILED:
+        return joined(path)
     if path.suffix == ".frames":
         return np.stack([tifffile.imread(file) for file in sorted(path.glob("*.tif"))])
     if path.suffix == ".zarr":
@@ -146,7 +151,7 @@ def is_same(path: Path, expected: np.ndarray) -> bool:
     if found.shape != expected.shape:
         return False
     if path.suffix in LOSSY:
-        return psnr(found, expected) > VIDEO_PSNR
+        return psnr(found, expected) > (TILE_PSNR if path.suffix in TILED else VIDEO_PSNR)
     return found.dtype == expected.dtype and np.array_equal(found, expected)
 
 
@@ -291,7 +296,7 @@ def says_what_drew_it(export: ModuleType, kind: str, folder: Path) -> None:
     about, dpi = described(out)
     assert about["picture"]["prompt"] == PICTURE["prompt"]
     assert about["picture"]["model"] == "demo"
-    assert dpi is None if out.suffix in LOSSY else dpi == pytest.approx(300, abs=0.01)
+    assert dpi is None if out.suffix in CLIPS else dpi == pytest.approx(300, abs=0.01)
     files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
     assert not any(b"private" in file.read_bytes() for file in files)
 
@@ -312,9 +317,12 @@ def makes_the_same_file_twice(export: ModuleType, kind: str, folder: Path) -> No
 
 def described(path: Path) -> tuple[dict[str, Any], float | None]:
     """(generation parameters, dots per inch) that a delivered file states."""
-    if path.suffix in LOSSY:
+    if path.suffix in CLIPS:
         with av.open(str(path)) as file:
             return json.loads({k.lower(): v for k, v in file.metadata.items()}["description"]), None
+    if path.suffix in TILED:
+        about = json.loads((path / "frieze.json").read_text())
+        return about, about["dpi"]
     if path.suffix == ".frames":
         path = path / "000004.tif"
     if path.suffix == ".zarr":

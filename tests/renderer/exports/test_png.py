@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from contracts.export import make_store, picture
+from frieze.renderer.codecs import png_rows
 from frieze.renderer.exports import png
 from frieze.renderer.store import provenance
 
@@ -59,7 +60,7 @@ def test_rows_choose_the_filter_that_packs_better(tmp_path: Path) -> None:
     wave_HW = (x_HW * 37 % 251).astype(np.uint8)
     vertical_HWC = np.stack([wave_HW] * 3, axis=-1)
     ramp_HWC = np.stack([((y_HW * 91) % 256 + x_HW % 2).astype(np.uint8)] * 3, axis=-1)
-    for pixels_HWC, kind in ((vertical_HWC, png.FILTER_UP), (ramp_HWC, png.FILTER_SUB)):
+    for pixels_HWC, kind in ((vertical_HWC, png_rows.FILTER_UP), (ramp_HWC, png_rows.FILTER_SUB)):
         name = f"{kind}.zarr"
         store = make_store(tmp_path / name, pixels_HWC, (128, 128))
         out = png.export(store.path, tmp_path / f"{kind}.png")

@@ -27,7 +27,7 @@ from support.forkserver import Program
 from support.s3_server import BUCKET, S3Server
 from tolerances import AMPLE
 
-FOLDERS = {"frames": "clip", "ome_zarr": "picture"}
+FOLDERS = {"deep_zoom": "picture", "frames": "clip", "iiif": "picture", "ome_zarr": "picture"}
 
 
 @pytest.fixture

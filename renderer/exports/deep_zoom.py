@@ -1,0 +1,106 @@
+"""Deep Zoom, which OpenSeadragon shows from any web server: a folder of tiles and image.dzi.
+
+`NAME.dzi` is a folder, so that it is there whole or not at all: it holds image.dzi, which viewers
+are given, image_files/LEVEL/COLUMN_ROW.jpg and frieze.json, which says what drew it. Tiles are of
+the store's own pyramid, 512 pixels, without overlap. A picture with alpha lies on white.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Set
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..codecs.tile_encoder import QUALITY, TileEncoder
+from ..codecs.tile_pyramid import TILE, Tile, tile_levels, write_tiles
+from ..errors import ExportError
+from ..files.atomic import whole_folder
+from ..files.folder import Folder
+from ..files.location import Location, S3Path
+from ..store.follower import Follow
+from ..store.layout import StoreLayout
+from ..store.provenance import carried_by, check_picture, dpi_of, source
+
+suffixes = (".dzi",)
+last, others = "image.dzi", re.compile(r"image_files|frieze\.json")
+
+NAMESPACE = "http://schemas.microsoft.com/deepzoom/2008"
+
+
+class Options(BaseModel):
+    """Of Deep Zoom."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    format: Literal["jpg", "png"] = Field(default="jpg", description="the tiles' format")
+    quality: int = Field(default=QUALITY, ge=1, le=100, description="JPEG's, of 100")
+    workers: int | None = Field(
+        default=None, ge=1, le=1024, description="encoding threads; default: all cores"
+    )
+
+
+DEFAULTS = Options()
+
+
+def check(out: Location, layout: StoreLayout) -> None:
+    """Raise `ExportError` unless such a store can be written there: it must be a picture."""
+    check_picture(out, layout)
+
+
+def export(
+    store_path: str | os.PathLike[str] | S3Path,
+    out_path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    follow: Follow = False,
+    dpi: float | None = None,
+    options: Options = DEFAULTS,
+) -> Path:
+    """Write a store as a folder of Deep Zoom tiles; returns its path.
+
+    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
+    nothing then.
+    """
+    store, out = source(store_path, out_path), Path(out_path)
+    check(out, store.layout)
+    encoder = TileEncoder(options.format, options.quality, carried_by(store).icc)
+    levels = tile_levels(store.layout)
+    about = {**store.provenance, "dpi": dpi_of(store, dpi)}
+    target = Path(os.path.realpath(out))
+    with whole_folder(target, overwrite=overwrite, is_ours=_is_ours, error=ExportError) as part:
+        (part / "frieze.json").write_text(json.dumps(about, indent=1))
+
+        def place(tile: Tile) -> Path:
+            number = len(levels) - 1 - tile.level.index
+            return part / "image_files" / str(number) / f"{tile.column}_{tile.row}.{options.format}"
+
+        write_tiles(store, levels, place, encoder, follow=follow, workers=options.workers)
+        (part / last).write_bytes(descriptor(store.layout, options.format))
+    return out
+
+
+def descriptor(layout: StoreLayout, format: str = "jpg") -> bytes:
+    """The text of a .dzi file: size, tiles and their format."""
+    image = ElementTree.Element(
+        "Image", {"xmlns": NAMESPACE, "Format": format, "Overlap": "0", "TileSize": str(TILE)}
+    )
+    size = {"Width": str(layout.width), "Height": str(layout.height)}
+    ElementTree.SubElement(image, "Size", size)
+    text: bytes = ElementTree.tostring(image, encoding="utf-8", xml_declaration=True)
+    return text
+
+
+def is_ours(names: Set[str], about: bytes | None) -> bool:
+    """Whether a folder of these names is an earlier export and holds nothing else."""
+    is_told = about is not None and NAMESPACE.encode() in about and "frieze.json" in names
+    return is_told and all(map(others.fullmatch, names - {last}))
+
+
+def _is_ours(path: Path) -> bool:
+    return is_ours({entry.name for entry in path.iterdir()}, Folder(path).read(last))
