@@ -33,8 +33,7 @@ from ..spec.units import GIB
 from .decoder_plan import redrawn
 from .devices import on_cluster
 from .estimate import Estimate
-from .plan_warnings import plan_warnings
-from .stage_plan import StagePlan
+from .stage_plan import StagePlan, plan_warnings
 
 if TYPE_CHECKING:
     from .decoder_memory import Enlarged
