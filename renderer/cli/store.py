@@ -6,7 +6,7 @@ import json as jsonlib
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,6 +42,23 @@ def export(
             help="dots per inch written to the file; default: the store's", rich_help_panel="Output"
         ),
     ] = None,
+    color: Annotated[
+        str | None,
+        typer.Option(
+            help="colours of the file: srgb, display-p3, adobe-rgb or an ICC profile of RGB or "
+            "CMYK; default: the store's",
+            rich_help_panel="Output",
+            autocompletion=completions.colors,
+        ),
+    ] = None,
+    intent: Annotated[
+        str | None,
+        typer.Option(
+            help="what becomes of colours that --color has not: perceptual, relative, saturation "
+            "or absolute; default: the store's",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,7 +73,8 @@ def export(
     from ..outputs import exporting
     from ..spec.merging import typed_values
 
-    told = {} if dpi is None else {"dpi": dpi}
+    asked = {"dpi": dpi, "color": color, "intent": intent}
+    told: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     options = typed_values("--option", option or (), "quality=95")
     path = exporting.export(store, out, overwrite=overwrite, follow=follow, options=options, **told)
     result(jsonlib.dumps({"event": "result", "path": str(path)}) if json else printable(path))

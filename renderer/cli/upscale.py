@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FIELDS = (
     *(*OF_AN_UPSCALE, "out", "overwrite"),
     *("workers", "local", "park", "address", "device", "device_memory", "chunk", "timeout"),
-    *("wait", "trace_digests", "dpi"),
+    *("wait", "trace_digests", "dpi", "color", "intent"),
     *(each for each in OF_A_REDRAW if each not in ("prompt", "creativity", "guide")),
     *("guidance_ranks", "ulysses", "save_every"),
 )

@@ -37,11 +37,12 @@ from ..planning import devices
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.plan import plan
 from ..spec.render_spec import RenderSpec, parse
+from ..store.provenance import alpha_of, color_of
 from ..store.store import Store
 from ..store.upstream import is_last
 from ..store.verification import mend, told
 from .caller import Caller, RenderResult, StepCallback
-from .fingerprint import FILES, fingerprint, identity, run_record
+from .fingerprint import FILES, conversion_of, fingerprint, identity, run_record
 from .initial_pictures import first_frame, keep_sources
 from .recovery import MOST_FAILURES, how_to_resume
 from .render_loop import RenderLoop
@@ -92,9 +93,10 @@ class Driver:
         canvas_plan = plan(spec)
         devices.check_here(spec)
         targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite)
-        targets = outputs.of_plan(targets, canvas_plan)
+        colors = conversion_of(canvas_plan)
+        targets = outputs.of_plan(targets, canvas_plan, colors)
         layout = store_layout(canvas_plan)
-        outputs.check(targets, layout)
+        outputs.check(targets, layout, colors, "alpha" in canvas_plan.sources)
         Store.check(targets.store, layout, overwrite=spec.overwrite)
         canvas_plan = self.settle(canvas_plan, self.caller)
         about = identity(canvas_plan)
@@ -104,7 +106,7 @@ class Driver:
                 targets.store,
                 layout,
                 fingerprint=fingerprint(about),
-                run=run_record(canvas_plan, targets, about),
+                run=run_record(canvas_plan, targets, about, colors),
                 overwrite=spec.overwrite,
             )
 
@@ -141,7 +143,8 @@ class Driver:
         about["picture"]["model"] = store.recorded("picture").get("model")
         store.check_fingerprint(fingerprint(about), about)
         targets = outputs.resumed(path, store.recorded("outputs"), exports, overwrite=overwrite)
-        outputs.check(targets, store.layout)
+        colors = color_of(store, targets.main, spec.color, spec.intent)
+        outputs.check(targets, store.layout, colors, alpha_of(store) is not None)
         with ExitStack() as at_end:
             if not store.is_complete:
                 at_end.callback(store.journal.release)
@@ -167,7 +170,7 @@ class Driver:
         predicting = PredictionThread(plan, whole_cost(plan), self.watch.predict)
         with (
             self._stoppable(plan, begun),
-            BackgroundExports(targets, plan.spec.dpi) as self.deliveries,
+            BackgroundExports(targets, plan.spec) as self.deliveries,
         ):
             with ExitStack() as at_end:
                 if begun is not None:  # before what takes long: others see that it goes on
@@ -270,7 +273,7 @@ class Driver:
 
     def _deliver(self, plan: CanvasPlan, targets: outputs.Targets, peak: int) -> RenderResult:
         """Exports of the finished store, most of them begun before, and the account of it all."""
-        deliveries = self.deliveries or BackgroundExports(targets, plan.spec.dpi)
+        deliveries = self.deliveries or BackgroundExports(targets, plan.spec)
         for target in targets.exports:
             self.say("export", message=str(target))
             deliveries.finish(target)

@@ -13,6 +13,10 @@ from typing import Any
 
 from ..checkpoints import controlnet, lora
 from ..checkpoints.decoder import OWN
+from ..color.conversion import Conversion
+from ..color.profiles import profile
+from ..errors import ExportError
+from ..inputs.metadata import NOTHING, Metadata
 from ..inputs.metadata import read as metadata_of
 from ..outputs.targets import Targets
 from ..planning.canvas_plan import CanvasPlan
@@ -20,6 +24,7 @@ from ..sampling.schedule_table import sampler
 from ..spec.render_spec import RenderSpec
 from ..spec.stage_loras import has_stage_loras
 from ..spec.stage_spec import StageSpec
+from ..store.provenance import own_colors, recorded_profile
 
 FULL_DIGEST = 256 * 2**20
 
@@ -59,11 +64,15 @@ FILES = frozenset(
 )
 
 
-def run_record(plan: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:
+def run_record(
+    plan: CanvasPlan, targets: Targets, about: Mapping[str, Any], colors: Conversion
+) -> dict[str, Any]:
     """What the store remembers of a run: enough to resume it and to say what drew the picture.
 
     Guidance scales are those in use, as the family's pipeline counts them.
     """
+    icc = recorded_profile(colors.target) if plan.spec.color is not None else None
+    carried = _carried(plan).as_json()
     scale = plan.guidance.scale + plan.facts.guidance.neutral - 1
     return {
         "sampler": sampler(plan.facts.schedule),
@@ -71,17 +80,24 @@ def run_record(plan: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> 
         "spec": plan.spec.model_dump(mode="json"),
         "outputs": targets.record(),
         "sources": {name: source.as_json() for name, source in plan.sources.items()},
-        **_carried(plan),
+        **({"carried": carried} if carried else {}),
+        **({} if icc is None else {"profile": icc}),
         **about,
     }
 
 
-def _carried(plan: CanvasPlan) -> dict[str, Any]:
+def conversion_of(plan: CanvasPlan) -> Conversion:
+    """From the pixels that are drawn to files in the colours asked for; raises `ExportError`."""
+    source, asked = own_colors(_carried(plan)), plan.spec.color
+    target = source if asked is None else profile(asked, ExportError)
+    return Conversion(source, target, plan.spec.intent)
+
+
+def _carried(plan: CanvasPlan) -> Metadata:
     """What a picture that is made larger says of itself, for files that are delivered."""
     if "upscale" not in plan.sources or plan.frames:
-        return {}
-    found = metadata_of(plan.sources["upscale"].path).as_json()
-    return {"carried": found} if found else {}
+        return NOTHING
+    return metadata_of(plan.sources["upscale"].path)
 
 
 def identity(plan: CanvasPlan, like: Mapping[str, Any] | None = None) -> dict[str, Any]:

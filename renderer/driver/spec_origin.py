@@ -11,6 +11,7 @@ from frieze.cluster.ray import session
 
 from ..checkpoints.decoder import OWN
 from ..checkpoints.shipped import SHIPPED
+from ..color.profiles import NAMED
 from ..errors import SpecError
 from ..spec.render_spec import RenderSpec
 from ..spec.stage_spec import StageSpec
@@ -37,6 +38,7 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
         "mask": None if spec.mask is None else _whole(spec.mask),
         "controlnet": None if spec.controlnet is None else _whole(spec.controlnet),
         "control": None if spec.control is None else _whole(spec.control),
+        "color": spec.color and _whole_profile(spec.color),
         "edit": tuple(e.model_copy(update={"mask": _whole(e.mask)}) for e in spec.edit),
     }
     if spec.model not in SHIPPED and model.is_dir():
@@ -53,6 +55,12 @@ def _whole_stage(stage: StageSpec) -> StageSpec:
 def _whole(name: str) -> str:
     """A file's name as an absolute path."""
     return str(Path(name).expanduser().absolute())
+
+
+def _whole_profile(color: str) -> str:
+    """A profile's file as an absolute path; what names a colour space stays."""
+    is_file = color.lower() not in NAMED and Path(color).expanduser().exists()
+    return _whole(color) if is_file else color
 
 
 def of_store(spec: RenderSpec, given: Mapping[str, Any]) -> RenderSpec:

@@ -23,9 +23,10 @@ from ..files.location import Location, S3Path
 from ..spec.units import BYTES_OF
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import check_clip, dpi_of, source, tiff_tags
+from ..store.provenance import check_clip, color_of, dpi_of, source, tiff_tags
 
 suffixes = (".frames",)
+color_spaces = ("RGB", "CMYK")
 last, others = "frieze.json", re.compile(r"\d{6,}\.tif")
 
 
@@ -55,27 +56,31 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
     options: Options = DEFAULTS,
 ) -> Path:
     """Write a store's clip as a folder of TIFFs; returns its path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
+    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     layout = store.layout
     check(out, layout)
-    tags = tiff_tags(dpi_of(store, dpi), store.provenance)
+    colors = color_of(store, out, color, intent)
+    tags = tiff_tags(dpi_of(store, dpi), store.provenance, color=colors)
     target = Path(os.path.realpath(out))
     with whole_folder(target, overwrite=overwrite, is_ours=_is_ours, error=ExportError) as part:
-        check_space(target, (layout.frames or 0) * _bytes(layout), ExportError)
+        check_space(target, (layout.frames or 0) * _bytes(layout, colors.channels), ExportError)
         about = {**store.provenance, "fps": layout.fps, "dpi": dpi_of(store, dpi)}
         (part / last).write_text(json.dumps(about, indent=1))
-        for number, pixels_HWC in store.frames_in_order(wait=follow):
+        frames = store.frames_in_order(wait=follow)
+        for number, pixels_HWC in colors.strips(frames, options.workers):
             tifffile.imwrite(
                 part / f"{number:06d}.tif",
                 pixels_HWC,
-                bigtiff=_bytes(layout) > 2**31,
+                bigtiff=_bytes(layout, colors.channels) > 2**31,
                 byteorder="<",
                 compression="zlib",
                 compressionargs={"level": options.level},
@@ -86,8 +91,8 @@ def export(
     return out
 
 
-def _bytes(layout: StoreLayout) -> int:
-    return layout.height * layout.width * layout.channels * BYTES_OF[layout.dtype]
+def _bytes(layout: StoreLayout, channels: int) -> int:
+    return layout.height * layout.width * channels * BYTES_OF[layout.dtype]
 
 
 def is_ours(names: Set[str], about: bytes | None) -> bool:

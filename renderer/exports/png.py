@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..codecs import png_rows
+from ..color.conversion import Conversion
 from ..errors import ExportError
 from ..files.atomic import whole_file
 from ..files.location import Location, S3Path
@@ -26,6 +27,7 @@ from ..store.provenance import (
     as_json,
     carried_by,
     check_picture,
+    color_of,
     dpi_of,
     parameters,
     software,
@@ -35,6 +37,7 @@ from ..store.provenance import (
 from ..store.store import Store
 
 suffixes = (".png",)
+color_spaces = ("RGB",)
 
 STRIP_ROWS = 512
 LONGEST_SIDE = 2**31 - 1
@@ -71,23 +74,25 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
     options: Options = DEFAULTS,
 ) -> Path:
     """Write a store as one PNG, 8 or 16 bits per channel; returns the file's path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
+    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     check(out, store.layout)
-    head = _head(store, dpi_of(store, dpi))
+    colors = color_of(store, out, color, intent)
+    head = _head(store, dpi_of(store, dpi), colors)
     with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
         file.write(head)
         layout = store.layout
         in_order = store.in_order(STRIP_ROWS, wait=follow)
-        strips = (
-            r for _, r in with_alpha(in_order, alpha_of(store), (layout.height, layout.width))
-        )
+        straight = with_alpha(in_order, alpha_of(store), (layout.height, layout.width))
+        strips = (rows_HWC for _, rows_HWC in colors.strips(straight, options.workers))
         pieces, workers = png_rows.filtered(strips), options.workers or os.cpu_count() or 1
         for data in png_rows.deflated(pieces, options.level, workers):
             file.write(_chunk(b"IDAT", data))
@@ -95,21 +100,21 @@ def export(
     return out
 
 
-def _head(store: Store, dpi: float) -> bytes:
+def _head(store: Store, dpi: float, colors: Conversion) -> bytes:
     """Everything before the pixels: size, resolution and what drew the picture."""
     layout = store.layout
     bits, carried = 8 * np.dtype(layout.dtype).itemsize, carried_by(store)
-    colours = RGB if alpha_of(store) is None else RGBA
-    icc = b"" if carried.icc is None else b"ICC profile\0\0" + zlib.compress(carried.icc)
+    kind = RGB if alpha_of(store) is None else RGBA
+    icc = b"ICC profile\0\0" + zlib.compress(colors.icc)
     per_metre = round(dpi / METRES_PER_INCH)
     return b"".join(
         (
             SIGNATURE,
             _chunk(
                 b"IHDR",
-                struct.pack(">IIBBBBB", layout.width, layout.height, bits, colours, 0, 0, 0),
+                struct.pack(">IIBBBBB", layout.width, layout.height, bits, kind, 0, 0, 0),
             ),
-            *([_chunk(b"iCCP", icc)] if icc else []),
+            _chunk(b"iCCP", icc),
             _chunk(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1)),
             _text("Software", software()),
             _text("parameters", parameters(store)),

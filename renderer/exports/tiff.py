@@ -20,6 +20,7 @@ import numpy as np
 import tifffile
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
+from ..color.conversion import Conversion
 from ..errors import ExportError
 from ..files.atomic import check_space, whole_file
 from ..files.location import Location, S3Path
@@ -33,6 +34,7 @@ from ..store.provenance import (
     alpha_of,
     carried_by,
     check_picture,
+    color_of,
     dpi_of,
     source,
     tiff_tags,
@@ -40,6 +42,7 @@ from ..store.provenance import (
 from ..store.store import Store
 
 suffixes = (".tif", ".tiff")
+color_spaces = ("RGB", "CMYK")
 
 TILE = 512
 # Raw tiles that tifffile gathers before it compresses them; its own default is 256 MiB.
@@ -77,27 +80,25 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
     options: Options = DEFAULTS,
 ) -> Path:
     """Write a store as a deflated, tiled BigTIFF with its pyramid; returns the file's path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
+    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     layout = store.layout
     check(out, layout)
-    raw = (
-        layout.height
-        * layout.width
-        * num_channels(store)
-        * np.dtype(layout.dtype).itemsize
-        * 4
-        // 3
-    )
+    colors = color_of(store, out, color, intent)
+    channels = colors.channels + (alpha_of(store) is not None)
+    itemsize = np.dtype(layout.dtype).itemsize
+    raw = layout.height * layout.width * channels * itemsize * 4 // 3
     if options.classic and raw > CLASSIC_BYTES:
         raise ExportError(f"{out}: {raw / GIB:.1f} GiB do not fit a classic TIFF; use BigTIFF")
-    about = tiff_tags(dpi_of(store, dpi), store.provenance, carried_by(store)) | {
+    about = tiff_tags(dpi_of(store, dpi), store.provenance, carried_by(store), colors) | {
         "compression": "zlib",
         "compressionargs": {"level": options.level},
         "predictor": True,
@@ -108,16 +109,11 @@ def export(
         whole_file(out, overwrite=overwrite, error=ExportError) as part,
         tifffile.TiffWriter(part, bigtiff=not options.classic, byteorder="<") as writer,
     ):
-        _write_level(writer, store, 0, store.in_order(TILE, wait=follow), about)
+        _write_level(writer, store, 0, store.in_order(TILE, wait=follow), colors, about)
         store.wait_finished(wait=follow)
         for index in range(1, layout.num_levels):
-            _write_level(writer, store, index, _strips(store, index), about)
+            _write_level(writer, store, index, _strips(store, index), colors, about)
     return out
-
-
-def num_channels(store: Store) -> int:
-    """The store's colours, and alpha where its picture had some."""
-    return store.layout.channels + (alpha_of(store) is not None)
 
 
 def _write_level(
@@ -125,6 +121,7 @@ def _write_level(
     store: Store,
     index: int,
     strips: Iterator[tuple[int, np.ndarray]],
+    colors: Conversion,
     about: Mapping[str, Any],
 ) -> None:
     """One page: the picture itself, with room for its SubIFDs, or one of these."""
@@ -137,12 +134,13 @@ def _write_level(
         }
     else:
         options = {**about, "subifds": store.layout.num_levels - 1}
-    channels = num_channels(store)
-    if channels == 4:
+    alpha = alpha_of(store)
+    if alpha is not None:
         options["extrasamples"] = ["unassalpha"]
+    straight = with_alpha(strips, alpha, (level.height, level.width))
     writer.write(
-        _tiles(with_alpha(strips, alpha_of(store), (level.height, level.width)), tile[1]),
-        shape=(level.height, level.width, channels),
+        _tiles(colors.strips(straight, about["maxworkers"]), tile[1]),
+        shape=(level.height, level.width, colors.channels + (alpha is not None)),
         dtype=store.layout.dtype,
         tile=tile,
         **options,

@@ -10,18 +10,19 @@ from typing import Self
 
 from ..errors import FriezeError
 from ..files.location import Location
+from ..spec.render_spec import RenderSpec
 from . import exporting, targets
 
 
 class BackgroundExports:
-    """The exports of one render, a thread for each; `made_for` says what, `dpi` how dense.
+    """The exports of one render, a thread for each; `made_for` says what, the spec how dense.
 
     As a context: what is not asked for by its end is given up, and leaves nothing.
     """
 
-    def __init__(self, made_for: targets.Targets, dpi: float | None) -> None:
+    def __init__(self, made_for: targets.Targets, spec: RenderSpec) -> None:
         self._made_for = made_for
-        self._dpi = dpi
+        self._spec = spec
         self._given_up = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._begun: dict[Location, Future[Location]] = {}
@@ -60,6 +61,8 @@ class BackgroundExports:
             self._made_for.store,
             target,
             overwrite=self._made_for.overwrite,
-            dpi=self._dpi,
+            dpi=self._spec.dpi,
+            color=self._spec.color,
+            intent=self._spec.intent,
             follow=self._given_up,
         )

@@ -11,11 +11,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from .. import plugins
+from ..color.conversion import Conversion
 from ..errors import ExportError, StoreError
 from ..files.atomic import is_there
 from ..files.location import Location, S3Path, location, output, real
 from ..files.scratch import scratch
 from ..spec.options import checked_options
+from ..store.provenance import color_of
+from ..store.store import Store
 from . import upload
 
 
@@ -28,12 +31,15 @@ def export(
     out: str | Location,
     *,
     overwrite: bool,
+    color: str | None = None,
+    intent: str | None = None,
     options: Mapping[str, Any] | None = None,
     **told: Any,
 ) -> Location:
     """Write a store as the format that `out`'s suffix names; returns where it is.
 
-    `options` are the format's own, by name, as values or as a person writes them.
+    In which colours says `color_of`, of `color` and `intent`. `options` are the format's own, by
+    name, as values or as a person writes them.
     """
     where = output(out, ExportError)
     check_apart(location(store, StoreError).absolute(), (where,))
@@ -43,6 +49,11 @@ def export(
     chosen = checked_options(taken, options or {}, "export", name)
     if taken is not NoOptions:
         told["options"] = chosen
+    if hasattr(module, "color_spaces") or color is not None or intent is not None:
+        conversion = color_of(Store.open(store), where, color, intent)
+        check_colors(where, conversion)
+    if hasattr(module, "color_spaces"):
+        told |= {"color": color, "intent": intent}
     if isinstance(where, Path):
         made = module.export(store, str(out), overwrite=overwrite, **told)
         assert isinstance(made, Path)
@@ -66,6 +77,22 @@ def exporter(out: Location) -> ModuleType:
     if out.suffix.lower() not in known:
         raise ExportError(f"{out}: no format {out.suffix!r}; there are {', '.join(sorted(known))}")
     return known[out.suffix.lower()]
+
+
+def check_colors(out: Location, colors: Conversion) -> None:
+    """Raise `ExportError` unless the format of a path holds such colours: its `color_spaces`.
+
+    One that has none of these holds the store's own pixels.
+    """
+    if colors.is_plain or colors.space in getattr(exporter(out), "color_spaces", ()):
+        return
+    modules = (plugins.load("exports", name) for name in plugins.names("exports"))
+    able = [m.suffixes[0] for m in modules if colors.space in getattr(m, "color_spaces", ())]
+    what = "no CMYK" if colors.space == "CMYK" else "no colours but the store's own"
+    raise ExportError(
+        f"{out}: {out.suffix} files hold {what}, and {colors.target.name} is asked for; "
+        f"{', '.join(able)} work"
+    )
 
 
 def check_apart(store: Location, files: Sequence[Location]) -> None:

@@ -16,9 +16,10 @@ from ..errors import ExportError
 from ..files.atomic import is_there, place_file
 from ..files.location import Location, S3Path, location, output, real
 from ..files.operations import is_taken
-from .exporting import check_apart, check_export, exporter, pure_path
+from .exporting import check_apart, check_colors, check_export, exporter, pure_path
 
 if TYPE_CHECKING:
+    from ..color.conversion import Conversion
     from ..planning.canvas_plan import CanvasPlan
     from ..store.layout import StoreLayout
     from ..store.store import Store
@@ -142,16 +143,18 @@ def resumed(
     return Targets(store, main, live, tuple(files), overwrite, tuple(left_out))
 
 
-def check(made_for: Targets, layout: StoreLayout) -> None:
+def check(made_for: Targets, layout: StoreLayout, colors: Conversion, has_alpha: bool) -> None:
     """Raise `ExportError` unless every file can hold such a store: before work, not after it."""
     live = () if made_for.live is None else (made_for.live,)
     for path in (*live, *made_for.exports):
         exporter(path).check(path, layout)
+        check_colors(path, colors)
+    colors.check(made_for.main, has_alpha)
 
 
-def of_plan(made_for: Targets, plan: CanvasPlan) -> Targets:
-    """The targets of a plan: a TIFF with alpha is made from the store, not live."""
-    if made_for.live is None or "alpha" not in plan.sources:
+def of_plan(made_for: Targets, plan: CanvasPlan, colors: Conversion) -> Targets:
+    """The targets of a plan: a TIFF with alpha, or in other colours, is made from the store."""
+    if made_for.live is None or (colors.is_plain and "alpha" not in plan.sources):
         return made_for
     return replace(made_for, live=None, exports=(made_for.live, *made_for.exports))
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MOST_EDITS = 100
+
 
 class Edit(BaseModel):
     """Another prompt for a part of the picture: where `mask`, a picture of its shape, is white.

@@ -17,25 +17,19 @@ from pydantic import (
 )
 
 from ..errors import SpecError, shown
-from .edits import Edit
+from .edits import MOST_EDITS, Edit
 from .field_errors import explained
 from .lora_refs import LoraText
 from .place import Place
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
 from .stage_spec import CONFIG, LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, StageSpec
 from .step_cache import CacheText
+from .units import LEAST_DPI, MOST_DPI, MOST_FRAMES, MOST_PIXELS, MOST_SECONDS, MOST_WORKERS
 from .values import checked, is_text, texts
-
-# Bounds of what is asked for: wide enough for any picture, and what they let through can be counted
-# with. More pixels than this a side are a wall 88 m wide at 300 dpi.
-MOST_PIXELS, MOST_FRAMES = 2**20, 2**20
-MOST_WORKERS = 4096
-MOST_SECONDS = 2e6  # 23 days; poll(2) takes no more
-LEAST_DPI, MOST_DPI = 1.0, 1e5
-MOST_EDITS = 100
 
 # What holds a picture that is redrawn to what it was (extrapolation/guides.py).
 HeldBy = Literal["hiflow", "low-band", "detail", "none"]
+Intent = Literal["perceptual", "relative", "saturation", "absolute"]
 
 
 class RenderSpec(BaseModel):
@@ -292,6 +286,15 @@ class RenderSpec(BaseModel):
     )
     dpi: Annotated[float, IN_OUTPUT] = Field(
         default=300.0, ge=LEAST_DPI, le=MOST_DPI, description="dots per inch written to the file"
+    )
+    color: Annotated[str | None, IN_OUTPUT] = Field(
+        default=None,
+        min_length=1,
+        description="colours of files: srgb, display-p3, adobe-rgb or an ICC profile of RGB or "
+        "CMYK; default: sRGB, of an upscale its picture's",
+    )
+    intent: Annotated[Intent, IN_OUTPUT] = Field(
+        default="relative", description="what becomes of colours that --color has not"
     )
 
     @field_validator("method_options", "strategy_options", "scheduler_options")

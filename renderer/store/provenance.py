@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import os
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from ..color.conversion import INTENTS, Conversion
+from ..color.profiles import NAMED, SRGB, Profile, named, parsed, profile
 from ..errors import ExportError, shown
 from ..files.location import Location, S3Path
 from ..inputs.metadata import NOTHING, Metadata
 from ..inputs.transparency import Alpha
-from ..spec.render_spec import LEAST_DPI, MOST_DPI
+from ..spec.units import LEAST_DPI, MOST_DPI
 from .layout import StoreLayout
 from .store import Store
 
 DEFAULT_DPI = 300.0
 XMP_TAG = 700
+INK_SET_TAG, CMYK_INKS = 332, 1  # TIFF 6.0, section 16
 TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 # Fields that galleries show, by the names that AUTOMATIC1111's web UI gave them.
@@ -96,23 +103,84 @@ def carried_by(store: Store) -> Metadata:
     return Metadata.from_json(store.run.get("carried"))
 
 
+def color_of(
+    store: Store, out: Location, asked: str | None = None, intent: str | None = None
+) -> Conversion:
+    """From the store's colours to those of a file: as asked, else as the run's spec says.
+
+    Else they stay as they are: sRGB, or what a picture that was made larger came in. A profile
+    that the run was begun with is the store's own, whatever its file holds by now. Raises
+    `ExportError`.
+    """
+    told: Any = store.run.get("spec")
+    spec: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
+    recorded, wanted = (
+        spec.get("color"),
+        spec.get("intent", "relative") if intent is None else intent,
+    )
+    if wanted not in INTENTS:
+        raise ExportError(f"intent {shown(wanted)} does not work; {', '.join(INTENTS)} do")
+    source = own_colors(carried_by(store))
+    name = recorded if asked is None else asked
+    if name is None:
+        target = source
+    elif name == recorded and name not in NAMED:
+        target = _recorded_profile(store, str(name))
+    else:
+        target = profile(name, ExportError)
+    conversion = Conversion(source, target, wanted)
+    conversion.check(out, alpha_of(store) is not None)
+    return conversion
+
+
+def own_colors(carried: Metadata) -> Profile:
+    """What the pixels of a store mean: the profile that came with its picture, else sRGB."""
+    with suppress(ExportError):
+        if carried.icc is not None:
+            found = parsed(carried.icc, "the picture's profile", ExportError)
+            return found if found.space == "RGB" else named(SRGB)
+    return named(SRGB)
+
+
+def recorded_profile(found: Profile) -> str | None:
+    """A file's profile as text in a run's record, None of what has a name."""
+    if found.name in NAMED:
+        return None
+    return base64.b64encode(zlib.compress(found.data)).decode("ascii")
+
+
+def _recorded_profile(store: Store, name: str) -> Profile:
+    try:
+        data = zlib.decompress(base64.b64decode(store.run["profile"], validate=True))
+    except (KeyError, TypeError, ValueError, binascii.Error, zlib.error):
+        raise ExportError(
+            f"the store names the profile {shown(name)} and does not hold it; give one with --color"
+        ) from None
+    return parsed(data, name, ExportError)
+
+
 def tiff_tags(
-    dpi: float, description: Mapping[str, Any] | None, carried: Metadata = NOTHING
+    dpi: float,
+    description: Mapping[str, Any] | None,
+    carried: Metadata = NOTHING,
+    color: Conversion | None = None,
 ) -> dict[str, Any]:
     """Tags of a TIFF's first page, as tifffile takes them.
 
     Deterministic, so that the same picture makes the same file.
     """
     packet = xmp(carried.xmp).encode()
+    colors = own_colors(carried) if color is None else color.target
+    inks = [(INK_SET_TAG, "H", 1, CMYK_INKS, True)] if colors.space == "CMYK" else []
     return {
-        "photometric": "rgb",
+        "photometric": "separated" if colors.space == "CMYK" else "rgb",
         "metadata": None,
         "resolution": (dpi, dpi),
         "resolutionunit": "INCH",
         "software": software(),
         "description": as_json(description or {}),
-        "extratags": [(XMP_TAG, "B", len(packet), packet, True)],
-        **({} if carried.icc is None else {"iccprofile": carried.icc}),
+        "extratags": [(XMP_TAG, "B", len(packet), packet, True), *inks],
+        "iccprofile": colors.data,
     }
 
 

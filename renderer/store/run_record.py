@@ -13,7 +13,7 @@ from ..errors import StoreError, reason
 from ..journal import checksums
 
 # Fields of a run that say where it happened, with paths and addresses: never published.
-UNPUBLISHED = frozenset({"spec", "outputs", "sources", "carried"})
+UNPUBLISHED = frozenset({"spec", "outputs", "sources", "carried", "profile"})
 
 
 # What damaged metadata or data raise, from JSON, numpy and zarr.

@@ -14,10 +14,11 @@ import pytest
 import tifffile
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from contracts.export import clip, picture
 from frieze.renderer import RenderSpec, render
+from frieze.renderer.color.profiles import ADOBE_RGB, named
 from frieze.renderer.inputs import media, metadata
 from frieze.renderer.outputs.exporting import export
 from frieze.renderer.store.store import Store
@@ -25,7 +26,7 @@ from support.command_line import frieze
 from support.decoders import plain
 
 SIDES, SIZE = (40, 56), (80, 112)
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+PROFILE = named(ADOBE_RGB).data
 XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-'
     'syntax-ns#"><rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" '

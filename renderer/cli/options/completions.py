@@ -127,6 +127,13 @@ def addresses() -> list[str]:
     return ["auto", "local"]
 
 
+def colors(incomplete: str) -> list[str]:
+    """Colour spaces by name, and ICC profiles that are there."""
+    from ...color.profiles import NAMED, SUFFIXES
+
+    return [*NAMED, *_ending(incomplete, SUFFIXES)]
+
+
 def stores(incomplete: str) -> list[str]:
     """Folders that are called as stores are."""
     return _found(incomplete, lambda path: path.suffix in STORES and path.is_dir())
@@ -169,6 +176,7 @@ OF_FIELD: dict[str, Values] = {
     "device": devices,
     "quantization": quantizations,
     "address": addresses,
+    "color": colors,
     "out": pictures,
 }
 

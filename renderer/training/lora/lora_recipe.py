@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...spec.render_spec import MOST_FRAMES, MOST_PIXELS, RenderSpec, parse
+from ...spec.render_spec import RenderSpec, parse
 from ...spec.stage_spec import LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, StageSpec
+from ...spec.units import MOST_FRAMES, MOST_PIXELS
 from ..recipe import TrainingRecipe, parsed
 from ..timesteps import CosMap, LogitNormal, Mode, Timesteps, Uniform
 

@@ -1,0 +1,1 @@
+"""Which colours numbers mean: ICC profiles, and pixels from one to another."""
