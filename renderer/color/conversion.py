@@ -57,7 +57,7 @@ class Conversion:
         """Whether pixels stay as they are."""
         return self.source.data == self.target.data
 
-    def check(self, where: object, has_alpha: bool) -> None:
+    def check(self, where: object, *, has_alpha: bool) -> None:
         """Raise `ExportError` unless a file at `where` can be given such colours."""
         import imagecodecs
 

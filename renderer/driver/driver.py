@@ -96,7 +96,8 @@ class Driver:
         colors = conversion_of(canvas_plan)
         targets = outputs.of_plan(targets, canvas_plan, colors)
         layout = store_layout(canvas_plan)
-        outputs.check(targets, layout, colors, "alpha" in canvas_plan.sources)
+        outputs.check(targets, layout)
+        outputs.check_colors(targets, colors, has_alpha="alpha" in canvas_plan.sources)
         Store.check(targets.store, layout, overwrite=spec.overwrite)
         canvas_plan = self.settle(canvas_plan, self.caller)
         about = identity(canvas_plan)
@@ -106,7 +107,7 @@ class Driver:
                 targets.store,
                 layout,
                 fingerprint=fingerprint(about),
-                run=run_record(canvas_plan, targets, about, colors),
+                run=run_record(canvas_plan, targets, about),
                 overwrite=spec.overwrite,
             )
 
@@ -144,7 +145,8 @@ class Driver:
         store.check_fingerprint(fingerprint(about), about)
         targets = outputs.resumed(path, store.recorded("outputs"), exports, overwrite=overwrite)
         colors = color_of(store, targets.main, spec.color, spec.intent)
-        outputs.check(targets, store.layout, colors, alpha_of(store) is not None)
+        outputs.check(targets, store.layout)
+        outputs.check_colors(targets, colors, has_alpha=alpha_of(store) is not None)
         with ExitStack() as at_end:
             if not store.is_complete:
                 at_end.callback(store.journal.release)

@@ -64,14 +64,12 @@ FILES = frozenset(
 )
 
 
-def run_record(
-    plan: CanvasPlan, targets: Targets, about: Mapping[str, Any], colors: Conversion
-) -> dict[str, Any]:
+def run_record(plan: CanvasPlan, targets: Targets, about: Mapping[str, Any]) -> dict[str, Any]:
     """What the store remembers of a run: enough to resume it and to say what drew the picture.
 
     Guidance scales are those in use, as the family's pipeline counts them.
     """
-    icc = recorded_profile(colors.target) if plan.spec.color is not None else None
+    icc = None if plan.spec.color is None else recorded_profile(conversion_of(plan).target)
     carried = _carried(plan).as_json()
     scale = plan.guidance.scale + plan.facts.guidance.neutral - 1
     return {

@@ -16,7 +16,8 @@ from ..errors import ExportError
 from ..files.atomic import is_there, place_file
 from ..files.location import Location, S3Path, location, output, real
 from ..files.operations import is_taken
-from .exporting import check_apart, check_colors, check_export, exporter, pure_path
+from . import exporting
+from .exporting import check_apart, check_export, exporter, pure_path
 
 if TYPE_CHECKING:
     from ..color.conversion import Conversion
@@ -143,13 +144,19 @@ def resumed(
     return Targets(store, main, live, tuple(files), overwrite, tuple(left_out))
 
 
-def check(made_for: Targets, layout: StoreLayout, colors: Conversion, has_alpha: bool) -> None:
+def check(made_for: Targets, layout: StoreLayout) -> None:
     """Raise `ExportError` unless every file can hold such a store: before work, not after it."""
     live = () if made_for.live is None else (made_for.live,)
     for path in (*live, *made_for.exports):
         exporter(path).check(path, layout)
-        check_colors(path, colors)
-    colors.check(made_for.main, has_alpha)
+
+
+def check_colors(made_for: Targets, colors: Conversion, *, has_alpha: bool) -> None:
+    """Raise `ExportError` unless every file can hold such colours: before work as well."""
+    live = () if made_for.live is None else (made_for.live,)
+    colors.check(made_for.main, has_alpha=has_alpha)
+    for path in (*live, *made_for.exports):
+        exporting.check_colors(path, colors)
 
 
 def of_plan(made_for: Targets, plan: CanvasPlan, colors: Conversion) -> Targets:

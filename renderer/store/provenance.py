@@ -129,7 +129,7 @@ def color_of(
     else:
         target = profile(name, ExportError)
     conversion = Conversion(source, target, wanted)
-    conversion.check(out, alpha_of(store) is not None)
+    conversion.check(out, has_alpha=alpha_of(store) is not None)
     return conversion
 
 

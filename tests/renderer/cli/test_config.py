@@ -59,7 +59,7 @@ FIELDS: dict[str, Any] = {
     **dict.fromkeys(("prompt", "negative_prompt", "model", "revision", "variant"), TEXT),
     **dict.fromkeys(("quantization", "init", "upscale", "image", "mask", "method"), TEXT),
     **dict.fromkeys(("strategy", "decoder", "controlnet", "control", "scheduler"), TEXT),
-    **dict.fromkeys(("out", "device"), TEXT),
+    **dict.fromkeys(("out", "device", "color"), TEXT),
     **dict.fromkeys(("lora", "lora_2"), st.lists(WORDS.filter(_is_file), max_size=3)),
     **dict.fromkeys(("guidance_scale", "guidance_scale_2", "shift"), SCALE),
     **dict.fromkeys(("fps", "device_memory", "timeout", "wait", "dpi"), st.floats(1.0, 1000)),
@@ -97,6 +97,7 @@ FIELDS: dict[str, Any] = {
     "local": st.just(False),
     "park": st.sampled_from(["host", "disk"]),
     "guidance_ranks": st.sampled_from([1, 2]),
+    "intent": st.sampled_from(["perceptual", "relative", "saturation", "absolute"]),
 }
 ODD = ["yes", "~", "2026-11-30", "1:30", "0x10", "- a", "a: b", "#", "'", '"', "=", "<<", "\u2028"]
 ODD += [
