@@ -10,7 +10,7 @@ DEMO_FLAGS ?= --preset demo --workers 2 --overwrite
 
 # Benchmarks of minutes; those of quality take hours, and go on where they were stopped.
 BENCHES = $(filter-out tests/bench/quality%.py tests/bench/policy_%.py tests/bench/features.py \
-	tests/bench/%_drill.py tests/bench/fuzz.py, $(wildcard tests/bench/*.py))
+	tests/bench/%_drill.py tests/bench/fuzz.py tests/bench/gallery.py, $(wildcard tests/bench/*.py))
 QUALITY_FLAGS ?= --jobs 2
 
 # The tests' models are tiny: one thread per process is fastest, and ranks do not fight for cores.

@@ -15,10 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-from typer.core import TyperGroup
-from typer.main import get_command
 
-from frieze.renderer.cli import app, submit
+from support.command_line import check
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "configs" / "cluster"
@@ -52,20 +50,6 @@ def commands(name: str) -> list[list[str]]:
     return [shlex.split(match[0], comments=True)[1:] for match in found if match]
 
 
-def check_command(words: list[str]) -> None:
-    """Raises what our command line would say of these words."""
-    group: Any = get_command(app.app)
-    assert isinstance(group, TyperGroup)
-    with group.make_context("frieze", []) as parent:
-        context = group.commands[words[0]].make_context(words[0], words[1:], parent=parent)
-        if words[0] == "submit":
-            name, *rest = context.params["words"]
-            inner = group.commands[name].make_context(name, rest, parent=parent)
-            submit.ERRANDS[name]([name, *rest], inner.params)
-        if words[0] == "render":
-            submit.render_request(words, context.params)
-
-
 # Our own commands and versions
 
 
@@ -74,7 +58,7 @@ def test_every_command_of_ours_is_one_that_our_command_line_takes(name: str) -> 
     found = commands(name)
     assert found
     for words in found:
-        check_command(words)
+        check(words)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +66,7 @@ def test_every_command_of_ours_is_one_that_our_command_line_takes(name: str) -> 
 )
 def test_control_a_command_that_is_none_is_found(words: list[str]) -> None:
     with pytest.raises(Exception, match=r"wokers|every node sees"):
-        check_command(words)
+        check(words)
 
 
 def test_every_file_names_the_same_image_of_this_version_and_this_ray() -> None:
@@ -185,7 +169,7 @@ CLUSTER = {
     "rayVersion!": str,
     "authOptions!": {"mode!": str},
     "enableInTreeAutoscaling!": bool,
-    "autoscalerOptions!": {"version!": str, "upscalingMode!": str, "idleTimeoutSeconds!": int},
+    "autoscalerOptions": {"version!": str, "upscalingMode!": str, "idleTimeoutSeconds!": int},
     "headGroupSpec!": GROUP,
     "workerGroupSpecs!": [{**WORKERS, **GROUP}],
 }
@@ -202,7 +186,12 @@ JOB = {
     "rayClusterSpec!": CLUSTER,
 }
 SCHEMAS = {
-    kind: {"apiVersion!": str, "kind!": str, "metadata!": {"name!": str}, "spec!": spec}
+    kind: {
+        "apiVersion!": str,
+        "kind!": str,
+        "metadata!": {"name!": str, "labels": {}},
+        "spec!": spec,
+    }
     for kind, spec in {"RayCluster": CLUSTER, "RayJob": JOB}.items()
 }
 
@@ -264,7 +253,7 @@ def test_control_a_manifest_with_a_mistake_does_not_fit(name: str) -> None:
         (("rayVersoin",), "2.60.0"),
         (("headGroupSpec", "rayStartParams", "num-cpus"), 0),
         (("headGroupSpec", "template", "spec", "restartpolicy"), "Never"),
-        (("autoscalerOptions", "idleTimeoutSeconds"), "60"),
+        (("enableInTreeAutoscaling",), "true"),
     ]:
         manifest = loaded(name)
         place = cluster_of(manifest)
@@ -297,6 +286,23 @@ def test_a_retried_job_finishes_what_the_cluster_before_it_saved() -> None:
         g["maxReplicas"]
         for g in loaded("rayjob.yaml")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     )
+
+
+def test_kueue_takes_the_job() -> None:
+    """What its webhook for RayJobs refuses: an autoscaler, a cluster that stays, eight groups."""
+    job = loaded("rayjob.yaml")
+    assert job["metadata"]["labels"].keys() == {"kueue.x-k8s.io/queue-name"}
+    cluster = cluster_of(job)
+    assert job["spec"]["shutdownAfterJobFinishes"] is True
+    assert "clusterSelector" not in job["spec"]
+    assert cluster["enableInTreeAutoscaling"] is False
+    groups = cluster["workerGroupSpecs"]
+    assert len(groups) <= 7
+    assert all(group["groupName"] != "head" for group in groups)
+    words = shlex.split(job["spec"]["entrypoint"])
+    # What is reserved is what starts, for nothing asks for more later.
+    reserved = sum(group["replicas"] for group in groups)
+    assert reserved == int(words[words.index("--workers") + 1])
 
 
 # The image
