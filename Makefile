@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # What `make demo` draws and where it puts the picture.
 DEMO_DIR ?= demo
 DEMO_FLAGS ?= --preset demo --workers 2 --overwrite
+# Where `make docs` puts its pages.
+DOCS_DIR ?= site
 
 # Benchmarks of minutes; those of quality take hours, and go on where they were stopped.
 BENCHES = $(filter-out tests/bench/quality%.py tests/bench/policy_%.py tests/bench/features.py \
@@ -21,7 +23,7 @@ TEST_ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} PYTHONDONTWRITEBYTECODE=
 TEST_FLAGS := --numprocesses $(TEST_JOBS) --dist loadscope --no-loadscope-reorder
 PYTEST := $(TEST_ENV) $(BIN)/pytest $(TEST_FLAGS)
 
-.PHONY: install demo test test-all test-gpu coverage check format bench bench-quality clean
+.PHONY: install demo docs test test-all test-gpu coverage check format bench bench-quality clean
 
 install: $(VENV)/.dev
 
@@ -29,6 +31,10 @@ demo: $(VENV)/.use
 	mkdir -p $(DEMO_DIR)
 	$(BIN)/frieze render $(DEMO_FLAGS) --out $(DEMO_DIR)/poster.zarr \
 		--also $(DEMO_DIR)/poster.tif --also $(DEMO_DIR)/poster.png
+
+# The site, for any web server or for file://; a warning or a link that leads nowhere ends it.
+docs: $(VENV)/.docs
+	PYTHONPATH=tests $(BIN)/python tests/documentation/build.py $(DOCS_DIR)
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
@@ -69,11 +75,12 @@ bench-quality: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/quality_decoder.py $(QUALITY_DECODER_FLAGS)
 
 clean:
-	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(DEMO_DIR) $(DOCS_DIR) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache \
 		.hypothesis .import_linter_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: .python = the bare environment, .use = enough to draw, .dev = enough to work on Frieze.
+# Stamps: .python = the bare environment, .use = enough to draw, .docs = and to build the site,
+# .dev = enough to work on Frieze.
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -86,6 +93,11 @@ $(VENV)/.use: pyproject.toml constraints.txt | $(VENV)/.python
 	@echo "Installing Frieze into $(VENV): once, a few minutes."
 	$(BIN)/python -m pip install --constraint constraints.txt --editable .
 	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.python
+	@echo "Installing Frieze and Sphinx into $(VENV): once, a few minutes."
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[docs]"
+	@touch $(VENV)/.use $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.python
 	@echo "Installing Frieze and its tools into $(VENV): once, a few minutes."

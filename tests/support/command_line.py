@@ -46,15 +46,22 @@ def make_store(folder: Path) -> str:
     return str(folder / "a b.zarr")
 
 
+def parsed(words: Sequence[str]) -> Any:
+    """The context of a command with these words; raises what our command line would say."""
+    command: Any = get_command(app.app)
+    parent = command.make_context("frieze", [], resilient_parsing=True)
+    name, rest = "frieze", [*words]
+    while isinstance(command, TyperGroup):
+        name, *rest = rest
+        command = command.commands[name]
+    return command.make_context(name, rest, parent=parent)
+
+
 def check(words: Sequence[str]) -> None:
-    """Raises what our command line would say of these words; nothing is run."""
-    group: Any = get_command(app.app)
-    assert isinstance(group, TyperGroup)
-    with group.make_context("frieze", []) as parent:
-        context = group.commands[words[0]].make_context(words[0], [*words[1:]], parent=parent)
-        if words[0] == "submit":
-            name, *rest = context.params["words"]
-            inner = group.commands[name].make_context(name, rest, parent=parent)
-            submit.ERRANDS[name]([name, *rest], inner.params)
-        if words[0] == "render":
-            submit.render_request(words, context.params)
+    """The same, and what a cluster could not do: read files or write them on this host alone."""
+    context = parsed(words)
+    if words[0] == "submit":
+        name, *rest = context.params["words"]
+        submit.ERRANDS[name]([name, *rest], parsed([name, *rest]).params)
+    if words[0] == "render":
+        submit.render_request(words, context.params)
