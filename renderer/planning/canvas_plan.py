@@ -25,7 +25,6 @@ from ..models import strategies
 from ..models.device import device_type, has_cuda
 from ..models.family import Guidance
 from ..sampling.frame_windows import FrameWindow, frame_windows
-from ..sampling.noise_levels import NoiseLevel
 from ..spec import step_cache
 from ..spec.render_spec import RenderSpec
 from ..spec.stage_loras import all_loras
@@ -329,7 +328,7 @@ def _table(plan: CanvasPlan) -> list[str]:
         *(redrawn(spec, plan.sources["upscale"], plan.frame_windows) if plan.redraws(0) else ()),
         *step_cache.summary(spec.cache, plan.stages, plan.facts.num_blocks),
         *_decoder(plan),
-        *plan_warnings(spec, plan.facts, _first_level(plan), plan.decoder is not None),
+        *plan_warnings(spec, plan.facts, plan.stages, plan.decoder is not None),
         f"workers   {spec.workers} (ring {plan.mesh.ring} x ulysses {plan.mesh.ulysses}"
         + (f" x guidance {plan.mesh.guidance})" if plan.mesh.guidance > 1 else ")")
         + (f", up to {spec.max_workers} where there is room" if spec.max_workers else ""),
@@ -380,11 +379,6 @@ def _decoder(plan: CanvasPlan) -> list[str]:
     return [
         f"decoder   InfGen from {way} px, {steps}, {config.mode} attention ({plan.decoder.folder})"
     ]
-
-
-def _first_level(plan: CanvasPlan) -> NoiseLevel | None:
-    levels = plan.stages[0].table.levels if plan.num_steps else ()
-    return levels[0] if levels else None
 
 
 def _noise(facts: ModelFacts, stage: StagePlan) -> str:

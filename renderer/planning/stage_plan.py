@@ -10,6 +10,7 @@ from frieze.cluster.layout import Band, Canvas, Mesh
 from ..checkpoints.facts import ModelFacts
 from ..checkpoints.scheduler_config import other_schedule
 from ..extrapolation.method import Stage
+from ..models import strategies
 from ..models.family import Guidance
 from ..sampling.noise_levels import NoiseLevel, NoiseSchedule, Table
 from ..spec.edits import Edit
@@ -105,19 +106,45 @@ UNTOLD = ("none", "auto")
 
 
 def plan_warnings(
-    spec: RenderSpec, facts: ModelFacts, first: NoiseLevel | None, by_decoder: bool
+    spec: RenderSpec,
+    facts: ModelFacts,
+    stages: Sequence[StagePlan],
+    by_decoder: bool,
 ) -> list[str]:
-    """Lines of a plan's table. `first` is the noise level that the first stage begins with, None
-    where nothing is denoised; `by_decoder`, whether a decoder makes the size asked for."""
+    """Lines of a plan's table; `by_decoder`, whether a decoder makes the size asked for."""
+    told = [
+        *_of_size(spec, facts, by_decoder),
+        *_of_init(spec, stages),
+        *_of_tiles(spec, facts, stages),
+    ]
+    return [f"warning   {line}" for line in told]
+
+
+def _of_size(spec: RenderSpec, facts: ModelFacts, by_decoder: bool) -> list[str]:
+    """That a method was asked for a size which the model knows."""
     size = facts.training_size
     is_known = max(spec.height, spec.width) <= size or by_decoder
-    told = []
-    if is_known and spec.num_frames <= facts.training_frames and spec.method not in UNTOLD:
-        told.append(f"method {spec.method} changes nothing up to the trained {size} px")
-    # A mask and a place keep the picture at every step; of an init alone the first level decides.
-    if spec.init is not None and not spec.inpaints and first is not None and first.alpha == 0:
-        told.append(
-            f"strength {spec.strength:g} of {spec.num_inference_steps} steps begins with noise "
-            "alone, as in diffusers: init leaves no trace; use a lower strength, or more steps"
-        )
-    return [f"warning   {line}" for line in told]
+    if not is_known or spec.num_frames > facts.training_frames or spec.method in UNTOLD:
+        return []
+    return [f"method {spec.method} changes nothing up to the trained {size} px"]
+
+
+def _of_init(spec: RenderSpec, stages: Sequence[StagePlan]) -> list[str]:
+    """That a picture to redraw drowns in noise; with a mask it is there at every step."""
+    levels = stages[0].table.levels
+    if spec.init is None or spec.inpaints or not levels or levels[0].alpha > 0:
+        return []
+    return [
+        f"strength {spec.strength:g} of {spec.num_inference_steps} steps begins with noise "
+        "alone, as in diffusers: init leaves no trace; use a lower strength, or more steps"
+    ]
+
+
+def _of_tiles(spec: RenderSpec, facts: ModelFacts, stages: Sequence[StagePlan]) -> list[str]:
+    """That there are none."""
+    if spec.strategy == strategies.DEFAULT:
+        return []
+    drawn = [stage for stage in stages if stage.num_steps]
+    if any(strategies.tiling(spec, facts, stage.canvas) for stage in drawn):
+        return []
+    return [f"strategy {spec.strategy}: what is denoised is no larger than a tile, drawn whole"]

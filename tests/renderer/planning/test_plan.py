@@ -258,3 +258,11 @@ def test_an_init_that_leaves_no_trace_is_warned_of(tmp_path: Path) -> None:
     assert told in str(plan(spec(**asked, strength=0.8)))
     for fields in ({"strength": 0.6}, {"strength": 0.8, "mask": str(mask)}):
         assert "warning" not in str(plan(spec(**asked, **fields)))
+
+
+def test_tiles_that_are_none_are_warned_of() -> None:
+    told = "warning   strategy tiles: what is denoised is no larger than a tile, drawn whole"
+    asked = {"width": 512, "strategy": "tiles", "method": "pi"}
+    for fields in ({"width": 256}, {"decoder": "infgen"}):
+        assert told in str(plan(spec(height=256, **asked | fields)))
+    assert "warning" not in str(plan(spec(height=256, **asked)))
