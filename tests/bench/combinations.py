@@ -245,6 +245,7 @@ SILENT |= {
     frozenset(("parked",)): "the same sums with memory elsewhere",
     frozenset(("tiles", "eaac")): "no head is concentrated in tiles, as the plan says",
     frozenset(("wrap", "ntk")): "of so few frequencies the nearest whole turns are the same",
+    frozenset(("auto", "decoder")): "it is nothing at the size that the decoder begins with",
     frozenset(("tiles", "decoder")): "what is denoised is no larger than a tile, as the plan warns",
 }
 
