@@ -49,6 +49,7 @@ DOORS = {
     "pickle": (),
     "ray": ("cluster/ray/",),
     "rich": ("renderer/terminal/", "renderer/cli/machine.py"),
+    "starlette": ("renderer/server/",),
     "tifffile": (
         *("renderer/exports/tiff.py", "renderer/exports/frames.py"),
         *("renderer/inputs/tiff.py", "renderer/inputs/tiff_tags.py"),
@@ -66,6 +67,7 @@ DOORS = {
         "renderer/terminal/error_lines.py",
         "renderer/terminal/lazy_commands.py",
     ),
+    "uvicorn": ("renderer/server/server.py",),
     "xformers": ("kernels/",),
     "yaml": ("renderer/spec/values.py",),
     "zarr": ("renderer/store/arrays.py", "renderer/store/zarr_bucket.py"),
@@ -129,6 +131,11 @@ COMMANDS = {
         *("save_every", "continued", "json", "quiet", "model", "revision", "variant", "seed"),
         *("num_frames", "method", "method_options", "shift", "max_sequence_length"),
         *("workers", "local", "address", "device", "timeout", "wait"),
+    ],
+    "serve": [
+        *("folder", "preset", "host", "port", "token_file", "allow", "max_pixels", "max_steps"),
+        *("max_queue", "max_body", "max_wait", "retries", "json", "quiet", "workers", "local"),
+        *("park", "address", "device", "device_memory", "timeout", "wait"),
     ],
     "methods": ["name", "json"],
     "models": ["json"],

@@ -101,13 +101,20 @@ class EncodedPrompts:
         self._found: dict[tuple[object, ...], Prompts | FriezeError] = {}
 
     def encode(self, jobs: Sequence[ScheduledItem], workers: WarmWorkers) -> None:
-        """Encode the prompts of these jobs in one go, on workers that have loaded nothing yet."""
+        """Encode the prompts of these jobs in one go, on workers that have loaded nothing yet.
+
+        Those of other jobs are forgotten.
+        """
         missing = {prompt_key(job.plan): job.plan for job in jobs}
         plans = sorted(missing.values(), key=model_cache.weights)
         asked = [(each, _image(each)) for each in plans]
         if asked:
             found = workers.run_isolated(asked[0][0], prompt_encoding.encode_many, asked)
             self._found = dict(zip(map(prompt_key, plans), found, strict=True))
+
+    def has(self, job: ScheduledItem) -> bool:
+        """Whether a job's prompts were encoded, or refused."""
+        return prompt_key(job.plan) in self._found
 
     def of(self, plan: CanvasPlan) -> Prompts:
         """The prompts of a plan; raises what they were refused with."""

@@ -41,6 +41,10 @@ class Commands(ErrorLineGroup):
             "batch",
             "Draw many pictures: prompts, sizes, seeds and models, on workers that stay warm.",
         ),
+        "serve": _command(
+            "serve",
+            "Serve the images API that OpenAI's clients speak, with jobs that outlive a restart.",
+        ),
         "export": _command(
             "store", "Write a finished picture, or one still being drawn, as TIFF, PNG, ..."
         ),

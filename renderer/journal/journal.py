@@ -174,7 +174,11 @@ class FileJournal(Journal):
             _held[state.st_dev, state.st_ino] = descriptor
 
     def release(self) -> None:
-        """Nothing to do: the lock ends with the process."""
+        """Let the lock go: a process that draws many stores has no file open for each."""
+        with _holding:
+            descriptor = _held.pop(_key(self._lock) or (0, 0), None)
+            if descriptor is not None:
+                os.close(descriptor)
 
     def is_claimed(self) -> bool:
         """Whether a driver, of this process or another, is at work on the store."""

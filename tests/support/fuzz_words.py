@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from frieze.cluster.ray import jobs as ray_jobs
 from frieze.renderer.batches import items
-from frieze.renderer.cli import app, batch, doctor, machine, render, upscale
+from frieze.renderer.cli import app, batch, doctor, machine, render, serve, upscale
 from frieze.renderer.costs import calibration
 from frieze.renderer.errors import PlanError, SpecError, StoreError
 from frieze.renderer.files.location import location
@@ -136,6 +136,7 @@ DOORS: list[tuple[Any, str, Any]] = [
     (upscale, "print_plan", lambda found, json, **_: planned_if_ours(found)),
     (doctor, "_print_repetition", lambda found, detector, json: planned_if_ours(found)),
     (batch, "run", _batch),
+    (serve, "_run", lambda found, host, port, **_: None),
     (calibration, "rates", _measured),
     (machine, "examine", lambda: ()),
     (ray_jobs, "JobServer", _NoServer),

@@ -1,0 +1,155 @@
+"""`frieze serve`: the images API on this machine's workers or a cluster's."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import RenderCancelledError, SpecError, line, shown
+from ..spec.merging import checked
+from ..terminal.interrupts import interruptible
+from ..terminal.text import remark, result
+from .options.arguments import Json, Quiet
+from .options.spec_fields import takes_fields
+
+if TYPE_CHECKING:
+    from ..server.server import Settings
+
+MIB = 2**20
+
+
+@takes_fields(
+    *("workers", "local", "park", "address", "device", "device_memory", "timeout", "wait"),
+    descriptions={"workers": "how many there are for all jobs together; default 1"},
+)
+def serve(
+    folder: Annotated[
+        str, typer.Option(help="where jobs and pictures are kept, and gone on with")
+    ] = "served",
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a model to serve: a preset, a .yaml file, or ID=PRESET; repeatable; default: demo"
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; beyond this machine tokens are asked for")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
+    token_file: Annotated[
+        str | None,
+        typer.Option(help="tokens of clients, one a line; default: those in FRIEZE_TOKENS"),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="a further field of the spec that requests may set; repeatable"),
+    ] = None,
+    max_pixels: Annotated[int, typer.Option(min=256, help="of a picture")] = 8192 * 8192,
+    max_steps: Annotated[int, typer.Option(min=1, help="of a picture")] = 200,
+    max_queue: Annotated[int, typer.Option(min=1, help="jobs that wait; more are told 429")] = 100,
+    max_body: Annotated[int, typer.Option(min=1, help="MiB of a request")] = 64,
+    max_wait: Annotated[
+        float, typer.Option(min=1, help="seconds that a request waits for its pictures")
+    ] = 3600.0,
+    retries: Annotated[int, typer.Option(min=0, help="attempts after one that broke")] = 1,
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Serve the images API that OpenAI's clients speak, with jobs that outlive a restart.
+
+    Requests name presets as models. Its addresses and fields are on the page /docs of the server.
+    """
+    from ..server import access
+    from ..server.allowed_fields import allowed
+    from ..server.limits import Limits
+
+    tokens = access.tokens(token_file)
+    access.check_reach(host, tokens)
+    if not max_wait < 1e6:
+        raise SpecError(f"--max-wait {max_wait}: less than 1000000 seconds work")
+    limits = Limits(max_pixels, max_steps, max_queue, max_body * MIB, max_wait)
+    own = allowed(allow or ())
+    settings = _settings(folder, preset or ["demo"], own, limits, tokens, retries, fields)
+    _run(settings, host, port, json=json, quiet=quiet)
+
+
+def _settings(
+    folder: str,
+    presets: list[str],
+    own: frozenset[str],
+    limits: Any,
+    tokens: tuple[str, ...],
+    retries: int,
+    fields: dict[str, Any],
+) -> Settings:
+    """What was asked for, each model planned once: what can never be drawn is said now."""
+    from ..batches.items import read
+    from ..batches.scheduling import pack
+    from ..files.location import location
+    from ..planning import devices
+    from ..server.jobs.job_run import Spread
+    from ..server.served_models import served_models
+    from ..server.server import Settings
+
+    where = location(folder, SpecError)
+    if not isinstance(where, Path):
+        raise SpecError(f"--folder {shown(folder)}: a folder of this machine works")
+    told = checked(fields)
+    workers = told.pop("workers", 1)
+    if not isinstance(workers, int):
+        raise SpecError(f"workers {workers!r}: a server takes one number")
+    address = told.get("address")
+    ray = devices.on_ray(workers, address, local=bool(told.get("local")))
+    spread = Spread(workers, told, ray, retries)
+    models = served_models(presets)
+    root = where.resolve()
+    for model in models.values():
+        values = {**model.values, "prompt": "a picture", "name": "first"}
+        (item,) = read([values], root / "frieze-check", told)
+        pack(item, 0, workers)
+    return Settings(root, models, own, limits, spread, address, tokens)
+
+
+def _run(settings: Settings, host: str, port: int, *, json: bool, quiet: bool) -> None:
+    from ..server.server import Server, listen
+    from ..terminal import batch_progress
+
+    words = [word for word in sys.argv[1:] if word != "--json"]
+    again = shlex.join(["frieze", *words])
+    shown_on = batch_progress.choose(json=json, quiet=quiet)
+    listening = listen(host, port)
+    with listening, shown_on:
+        server = Server(settings, shown_on.item)
+
+        def told() -> str:
+            jobs = server.waiting()
+            left = f"{jobs} job{'' if jobs == 1 else 's'} of {settings.folder} wait"
+            return line(f"stopped; {left}{'s' * (jobs == 1)}; go on with: {again}")
+
+        with (
+            interruptible(shown_on, told) as cancel,
+            redirect_stdout(sys.stderr),
+            server.serving(listening),
+        ):
+            _announce(listening.getsockname(), server.waiting(), json=json, quiet=quiet)
+            with suppress(KeyboardInterrupt):
+                server.draw(cancel)
+        raise RenderCancelledError(told())
+
+
+def _announce(name: Any, jobs: int, *, json: bool, quiet: bool) -> None:
+    """Where it listens."""
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    url = f"http://{host}:{name[1]}/v1"
+    if json:
+        import json as jsonlib
+
+        result(jsonlib.dumps({"event": "serving", "url": url, "jobs": jobs}), stream=sys.__stdout__)
+    elif not quiet:
+        remark(f"serving {url}" + (f", {jobs} jobs go on" if jobs else ""))

@@ -1,0 +1,1 @@
+"""The images API over HTTP: jobs in a folder, drawn on warm workers, their answers and events."""

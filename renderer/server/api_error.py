@@ -1,0 +1,59 @@
+"""Errors as the images API tells them: {"error": {"message", "type", "param", "code"}}."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ..errors import FriezeError, line
+from ..spec.render_spec import RenderSpec
+
+# An absolute path in a message: clients are told the last part of its name alone.
+_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s'\",;:/]+/)+([^\s'\",;:/]*)")
+_FIELD = re.compile(r"(?:unknown field ')?([a-z][a-z0-9_]*)\b")
+# Faults that another attempt meets again: the official client tries those of a server anew.
+FINAL = MappingProxyType({"x-should-retry": "false"})
+
+
+class ApiError(Exception):
+    """What a request is answered with instead; `message` is one line without paths."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, dict(headers)
+        self.body = {
+            "error": {"message": public(message), "type": kind, "param": param, "code": code}
+        }
+
+
+def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    """A request that asks for what cannot be: 400."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def refused(error: FriezeError) -> ApiError:
+    """What the spec or the plan has against a request: 400, with the field that it names first."""
+    message = str(error)
+    return invalid(message, param_of(message))
+
+
+def param_of(message: str) -> str | None:
+    """The field of a spec that a message begins with."""
+    found = _FIELD.match(message)
+    return found[1] if found and found[1] in RenderSpec.model_fields else None
+
+
+def public(message: Any) -> str:
+    """A message without the folders of this machine."""
+    return _PATH.sub(r"\1", line(message))

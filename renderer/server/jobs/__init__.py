@@ -1,0 +1,1 @@
+"""The jobs of a server: in a folder, in a queue, drawn."""

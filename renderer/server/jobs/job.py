@@ -1,0 +1,172 @@
+"""A job: what one request asked for, and what became of it, as one small file in its folder."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...errors import StoreError, first_line
+from ...files.atomic import is_there
+from ...files.folder import Folder
+from ...files.operations import replace
+from ...spec.values import ValuesError, from_json
+
+JobState = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+ENDED = frozenset({"completed", "failed", "cancelled"})
+RECORD = "job.json"
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+_ID = re.compile(r"job_[0-9a-f]{32}")
+_FILE = re.compile(r"file_([0-9a-f]{32})_([0-9]{1,2})")
+
+
+class Job(BaseModel):
+    """What was asked for and how it stands; times are seconds since the epoch.
+
+    `items` are those of a batch, `told` what an answer repeats, `owner` says whose token it was,
+    `key` is the digest of an Idempotency-Key and `body` that of what came with it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    kind: Literal["image_generation", "image_edit"]
+    model: str
+    owner: str
+    created: float
+    priority: int
+    items: list[dict[str, Any]]
+    told: dict[str, Any]
+    is_url: bool = False
+    key: str = ""
+    body: str = ""
+    state: JobState = "queued"
+    ended: float | None = None
+    seconds: float = 0.0
+    size: tuple[int, int] = (0, 0)
+    error: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is drawn for it any more."""
+        return self.state in ENDED
+
+    @property
+    def place(self) -> tuple[int, float, str]:
+        """Where it stands in the queue: the least is drawn first."""
+        return -self.priority, self.created, self.id
+
+    @property
+    def files(self) -> list[str]:
+        """The ids of its pictures, in their order."""
+        return [f"file_{self.id[4:]}_{index}" for index in range(len(self.items))]
+
+    @property
+    def suffix(self) -> str:
+        """Of its pictures."""
+        return SUFFIXES[str(self.told["output_format"])]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that clients are told of it."""
+        done = self.state == "completed"
+        error = None if self.error is None else {"code": "render_failed", "message": self.error}
+        return {
+            "id": self.id,
+            "object": "job",
+            "type": self.kind,
+            "status": self.state,
+            "created_at": int(self.created),
+            "completed_at": None if self.ended is None else int(self.ended),
+            "model": self.model,
+            "priority": self.priority,
+            "n": len(self.items),
+            "size": "x".join(map(str, self.size)),
+            "seconds": round(self.seconds, 3),
+            "error": error,
+            "files": self.files if done else [],
+            **self.told,
+        }
+
+
+def new_id() -> str:
+    """The id of a job, which nobody can guess."""
+    return f"job_{secrets.token_hex(16)}"
+
+
+def job_of_file(file_id: str) -> tuple[str, int] | None:
+    """(id of the job, number of the picture) of a file's id; None where it is none."""
+    found = _FILE.fullmatch(file_id)
+    return (f"job_{found[1]}", int(found[2])) if found else None
+
+
+class JobFolder:
+    """The folder of a server: a folder for each job, with its record, uploads and pictures."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def of(self, job: Job) -> Path:
+        """A job's folder."""
+        return self.root / job.id
+
+    def picture(self, job: Job, index: int) -> Path | None:
+        """The file of a picture that is there; None where it is not, or leads elsewhere."""
+        if not 0 <= index < len(job.items):
+            return None
+        path = self.of(job) / f"{index}{job.suffix}"
+        is_plain = path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
+        return path if is_plain else None
+
+    def make(self, job_id: str) -> Path:
+        """An empty folder for a job's uploads; it counts from when its record is written."""
+        path = self.root / job_id
+        path.mkdir(mode=0o700)
+        return path
+
+    def write(self, job: Job) -> None:
+        """Write a job's record over; there is always a whole one."""
+        replace(self.of(job) / RECORD, job.model_dump_json(indent=1).encode())
+
+    def discard(self, job_id: str) -> None:
+        """Delete a job's folder: its record first, so that nothing half deleted counts."""
+        (self.root / job_id / RECORD).unlink(missing_ok=True)
+        shutil.rmtree(self.root / job_id, ignore_errors=True)
+
+    def jobs(self) -> Iterator[Job | StoreError]:
+        """All jobs that are here, or what is wrong with their records.
+
+        What was being made or deleted when a process was killed is deleted.
+        """
+        for path in sorted(self.root.iterdir()):
+            if not _ID.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+                continue
+            if not is_there(path / RECORD):
+                self.discard(path.name)
+                continue
+            try:
+                yield self._read(path)
+            except StoreError as error:
+                yield error
+
+    def _read(self, path: Path) -> Job:
+        try:
+            text = (Folder(path).read(RECORD) or b"").decode()
+            job = Job.model_validate(from_json(text))
+            if job.id != path.name:
+                raise ValuesError(f"it is of {job.id}")
+        except ValidationError as error:
+            raise StoreError(f"{path / RECORD}: {first_line(error)}; delete {path}") from None
+        except (ValuesError, UnicodeDecodeError, OSError) as error:
+            raise StoreError(f"{path / RECORD} cannot be read: {error}; delete {path}") from None
+        return job
+
+
+def now() -> float:
+    """Seconds since the epoch."""
+    return round(time.time(), 3)

@@ -1,0 +1,19 @@
+"""How much a client may ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MOST_PICTURES = 10  # of a request
+MOST_PROMPT = 32_000  # letters
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`pixels` and `steps` of a picture, `queue` in jobs, `body` in bytes, `wait` in seconds."""
+
+    pixels: int = 8192 * 8192
+    steps: int = 200
+    queue: int = 100
+    body: int = 64 * 2**20
+    wait: float = 3600.0
