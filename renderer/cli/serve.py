@@ -29,7 +29,8 @@ MIB = 2**20
 )
 def serve(
     folder: Annotated[
-        str, typer.Option(help="where jobs and pictures are kept, and gone on with")
+        str,
+        typer.Option(show_default=False, help="where jobs and pictures are kept; default served"),
     ] = "served",
     preset: Annotated[
         list[str] | None,
@@ -38,25 +39,55 @@ def serve(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="address to listen on; beyond this machine tokens are asked for")
+        str,
+        typer.Option(
+            show_default=False,
+            help="address to listen on, beyond this machine with tokens; default 127.0.0.1",
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, show_default=False, help="0: any that is free; default 8000"
+        ),
+    ] = 8000,
     token_file: Annotated[
         str | None,
         typer.Option(help="tokens of clients, one a line; default: those in FRIEZE_TOKENS"),
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help="a further field of the spec that requests may set; repeatable"),
+        typer.Option(
+            help="a further field of a render that requests may set; repeatable; default: none"
+        ),
     ] = None,
-    max_pixels: Annotated[int, typer.Option(min=256, help="of a picture")] = 8192 * 8192,
-    max_steps: Annotated[int, typer.Option(min=1, help="of a picture")] = 200,
-    max_queue: Annotated[int, typer.Option(min=1, help="jobs that wait; more are told 429")] = 100,
-    max_body: Annotated[int, typer.Option(min=1, help="MiB of a request")] = 64,
+    max_pixels: Annotated[
+        int, typer.Option(min=256, show_default=False, help="of a picture; default 67108864")
+    ] = 8192 * 8192,
+    max_steps: Annotated[
+        int, typer.Option(min=1, show_default=False, help="of a picture; default 200")
+    ] = 200,
+    max_queue: Annotated[
+        int,
+        typer.Option(
+            min=1, show_default=False, help="jobs that wait, more are told 429; default 100"
+        ),
+    ] = 100,
+    max_body: Annotated[
+        int, typer.Option(min=1, show_default=False, help="MiB of a request; default 64")
+    ] = 64,
     max_wait: Annotated[
-        float, typer.Option(min=1, help="seconds that a request waits for its pictures")
+        float,
+        typer.Option(
+            min=1,
+            show_default=False,
+            help="seconds that a request waits for pictures; default 3600",
+        ),
     ] = 3600.0,
-    retries: Annotated[int, typer.Option(min=0, help="attempts after one that broke")] = 1,
+    retries: Annotated[
+        int,
+        typer.Option(min=0, show_default=False, help="attempts after one that broke; default 1"),
+    ] = 1,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,

@@ -121,10 +121,9 @@ def key_of(folder: Path) -> bytes:
 
 def _check_own(headers: Mapping[str, str]) -> None:
     """Pages of other sites that a browser here shows may not ask, nor names that lead here."""
-    host = urlsplit(f"//{headers.get('host', 'localhost')}")
-    origin = headers.get("origin")
+    addresses = [f"//{headers.get('host', '')}", headers.get("origin", "//localhost")]
     try:
-        names = [host.hostname, urlsplit(origin).hostname if origin else "localhost"]
+        names = [urlsplit(each).hostname for each in addresses]
     except ValueError:
         names = [None]
     if not all(name and is_loopback(name) for name in names):

@@ -47,15 +47,17 @@ async def form(
         max_part_size=MOST_FIELD,
     )
     try:
-        async with _in_time():
-            parts = await parser.parse()
-    except (MultiPartException, KeyError, UnicodeDecodeError) as error:
-        text = getattr(error, "message", None) or "it cannot be parsed"
-        raise invalid(f"the body is no form that works: {text}") from None
-    try:
+        try:
+            async with _in_time():
+                parts = await parser.parse()
+        except (MultiPartException, KeyError, UnicodeDecodeError) as error:
+            text = getattr(error, "message", None) or "it cannot be parsed"
+            raise invalid(f"the body is no form that works: {text}") from None
         yield _fields(parts)
     finally:
-        await parts.close()
+        # Those of parts that broke off too, which are in no form.
+        for file in vars(parser).get("_files_to_close_on_error", ()):
+            file.close()
 
 
 def _fields(parts: FormData) -> tuple[dict[str, Any], dict[str, UploadFile]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -107,8 +108,8 @@ class Routes:
         def url(file_id: str) -> str:
             expires = int(time.time()) + URL_SECONDS
             signature = self.access.signature(file_id, expires)
-            base = str(request.base_url).rstrip("/")
-            return f"{base}/v1/files/{file_id}/content?expires={expires}&signature={signature}"
+            query = f"expires={expires}&signature={signature}"
+            return f"{_base(request)}/v1/files/{file_id}/content?{query}"
 
         return answers.pictures(job, self._files(job), url)
 
@@ -238,6 +239,14 @@ class Routes:
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         text = page(document(self.submission.fields))
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
+
+
+def _base(request: Request) -> str:
+    """This server's address as the client knows it."""
+    host = request.headers.get("host", "")
+    if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?", host, re.ASCII):
+        raise invalid(f"Host {host[:100]!r} is no address", code="invalid_host")
+    return f"{request.scope['scheme']}://{host}"
 
 
 def _who(request: Request) -> tuple[str, str]:

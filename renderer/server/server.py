@@ -39,6 +39,8 @@ from .waiting import Waiting
 GRACE_SECONDS = 3  # for answers that are under way when the server ends
 
 log = logging.getLogger("frieze.server")
+# What clients do wrong is told to them, and fills no log.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ async def _http(request: Request, error: HTTPException) -> Response:
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    log.warning("%s %s: %s: %s", request.method, request.scope["path"], type(error).__name__, error)
     return answers.refusal(
         ApiError(
             500, "a fault of the server, which its log names", kind="server_error", code="fault"
