@@ -185,7 +185,9 @@ def test_packages_are_the_folders_with_code() -> None:
 
 def test_every_import_is_a_declared_dependency() -> None:
     extras = PROJECT["optional-dependencies"]
-    optional = (extras[name] for name in ("aws", "gpu", "heif", "quantization", "train", "video"))
+    optional = (
+        extras[name] for name in ("aws", "exr", "gpu", "heif", "quantization", "train", "video")
+    )
     lines = [*PROJECT["dependencies"], *itertools.chain(*optional)]
     declared = {normal(Requirement(line).name) for line in lines}
     shipped_by = metadata.packages_distributions()

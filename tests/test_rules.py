@@ -44,6 +44,7 @@ DOORS = {
     "flash_attn": ("kernels/",),
     "huggingface_hub": ("renderer/families/", "renderer/checkpoints/hub.py"),
     "jinja2": ("renderer/monitoring/report.py",),
+    "OpenEXR": ("renderer/codecs/exr_chunks.py",),
     "obstore": ("renderer/files/bucket.py", "renderer/files/s3.py", "renderer/outputs/upload.py"),
     "pillow_heif": ("renderer/inputs/pictures.py",),
     "pickle": (),

@@ -1,1 +1,1 @@
-"""Pixels as bytes that other programs read: rows of PNG, tiles of JPEG, objects of PDF."""
+"""Pixels as bytes that other programs read: rows of PNG, scans of JPEG, chunks of EXR, pages."""

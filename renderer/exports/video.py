@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..codecs.frame_rate import rate
 from ..errors import ExportError
 from ..files.atomic import whole_file
 from ..files.location import Location, S3Path
@@ -31,7 +31,6 @@ suffixes = (".mp4", ".mov", ".mkv")
 
 # Code points of ITU-T H.273: primaries, transfer and matrix of BT.709; limited range.
 BT709_CODE, LIMITED = 1, 1
-NTSC = Fraction(1000, 1001)
 
 
 @dataclass(frozen=True)
@@ -217,15 +216,6 @@ def _about(store: Store) -> dict[str, str]:
         "description": as_json(about),
         "encoder": software(),
     }
-
-
-def rate(fps: float | None) -> Fraction:
-    """Frames a second as a fraction; 23.976, 29.97 and 59.94 are what NTSC means by them."""
-    assert fps is not None
-    broadcast = round(fps / NTSC) * NTSC
-    if abs(fps - broadcast) < 5e-4:
-        return broadcast
-    return Fraction(fps).limit_denominator(1001)
 
 
 def _frame(av: Any, pix_fmt: str, pixels_HWC: np.ndarray) -> Any:

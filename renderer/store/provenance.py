@@ -52,7 +52,7 @@ def check_picture(out: Location, layout: StoreLayout) -> None:
     if layout.frames is not None:
         raise ExportError(
             f"{out} would hold one picture, and the store holds a clip of {layout.frames} frames; "
-            "use .mp4, .mov, .mkv, .frames (numbered TIFFs) or .zarr"
+            "use .mp4, .mov, .mkv, .frames (numbered TIFFs), .exrs (numbered EXRs) or .zarr"
         )
 
 

@@ -25,15 +25,24 @@ from frieze.renderer import plugins
 from frieze.renderer.errors import ExportError, FriezeError, StoreError
 from frieze.renderer.store.layout import LatentArray, StoreLayout
 from frieze.renderer.store.store import Store
+from support.exr_files import read_exr, srgb_light
 from support.tiled_folders import joined
-from tolerances import AMPLE, TILE_PSNR, VIDEO_PSNR
+from tolerances import AMPLE, HALF_STEP, PICTURE_PSNR, QUARTER_PSNR, TILE_PSNR, VIDEO_PSNR
 
 NAMES = plugins.names("exports")
 KINDS = ("picture", "clip")
 FPS = 24.0
 CLIPS = {".mp4", ".mov", ".mkv"}
 TILED = {".dzi", ".iiif"}
-LOSSY = CLIPS | TILED
+LOSSY_PICTURES = {".jpg", ".jpeg", ".webp", ".avif"}
+LOSSY = {
+    **dict.fromkeys(CLIPS, VIDEO_PSNR),
+    **dict.fromkeys(TILED, TILE_PSNR),
+    **dict.fromkeys(LOSSY_PICTURES, PICTURE_PSNR),
+    ".webp": QUARTER_PSNR,
+}
+OTHER_NAMES = {".tiff", ".jpeg"}
+LIGHT = {".exr", ".exrs"}
 
 PICTURE = {
     "prompt": "a red sun over blue mountains, été 漢",
@@ -120,6 +129,7 @@ def read(path: Path) -> np.ndarray:
     """Pixels [(T,) H, W, C] of what was delivered, by others' code where there is some.
 
     Pillow reads 16 bits as 8, so those are read by imagecodecs. Clips and tiles come in 8 bits.
+    OpenEXR's light is in proportion, not by a curve.
     """
     if path.suffix in CLIPS:
         with av.open(str(path)) as file:
@@ -130,6 +140,13 @@ def read(path: Path) -> np.ndarray:
         return np.stack([tifffile.imread(file) for file in sorted(path.glob("*.tif"))])
     if path.suffix == ".zarr":
         return np.moveaxis(zarr.open_group(path, mode="r")["0"][:], -3, -1)
+    if path.suffix == ".exrs":
+        return np.stack([read_exr(file)[0] for file in sorted(path.glob("*.exr"))])
+    if path.suffix == ".exr":
+        return read_exr(path)[0]
+    if path.suffix in LOSSY_PICTURES:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
     if path.suffix == ".tif":
         return tifffile.imread(path)
     if path.suffix == ".png":
@@ -151,7 +168,10 @@ def is_same(path: Path, expected: np.ndarray) -> bool:
     if found.shape != expected.shape:
         return False
     if path.suffix in LOSSY:
-        return psnr(found, expected) > (TILE_PSNR if path.suffix in TILED else VIDEO_PSNR)
+        return psnr(found, expected) > LOSSY[path.suffix]
+    if path.suffix in LIGHT:
+        light = srgb_light(expected)
+        return bool((np.abs(found - light) <= HALF_STEP * light + HALF_STEP**2).all())
     return found.dtype == expected.dtype and np.array_equal(found, expected)
 
 
@@ -168,7 +188,7 @@ def keeps_every_pixel(
     store = make_store(folder / "store.zarr", pixels, block)
     for suffix in export.suffixes:
         out = folder / f"out{suffix}"
-        if suffix == ".tiff":
+        if suffix in OTHER_NAMES:
             continue  # another name of the first
         assert export.export(store.path, out) == out
         assert is_same(out, pixels)
@@ -328,6 +348,13 @@ def described(path: Path) -> tuple[dict[str, Any], float | None]:
     if path.suffix == ".zarr":
         about = dict(zarr.open_group(path, mode="r").attrs)["frieze"]
         return about, about["dpi"]
+    if path.suffix in LIGHT:
+        _, about = read_exr(path if path.is_file() else min(path.glob("*.exr")))
+        return json.loads(about["frieze"]), about["xDensity"]
+    if path.suffix in LOSSY_PICTURES:
+        with Image.open(path) as image:
+            tags = image.getexif()
+            return json.loads(tags[270]), float(tags[282])
     with Image.open(path) as image:
         image.load()
         dpi = float(image.info["dpi"][0])

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from contracts.export import clip, make_store, picture, psnr, read
+from frieze.renderer.codecs import frame_rate
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import video
 from frieze.renderer.inputs import media
@@ -124,7 +125,7 @@ def test_conversion_is_exact_up_to_rounding() -> None:
     ],
 )
 def test_the_frame_rate_is_a_fraction(tmp_path: Path, fps: float, rate: Fraction) -> None:
-    assert video.rate(fps) == rate
+    assert frame_rate.rate(fps) == rate
     store = make_store(tmp_path / "a.zarr", clip(4, 64, 64), fps=fps)
     for name in ("a.mp4", "a.mov"):
         stream, _ = decoded(video.export(store.path, tmp_path / name))

@@ -1,0 +1,81 @@
+"""Rows of a store's picture as a format takes them: with alpha, of other bits, linear.
+
+Shape suffixes: C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..errors import ExportError
+from ..files.location import Location
+from ..inputs.transparency import with_alpha
+from ..store.follower import Follow
+from ..store.layout import StoreLayout
+from ..store.provenance import alpha_of, check_picture
+from ..store.store import Store
+
+# IEC 61966-2-1: where the curve of sRGB is a line, and what it is elsewhere.
+LINE_END, LINE_SLOPE, OFFSET, EXPONENT = 0.04045, 12.92, 0.055, 2.4
+
+
+def strips(store: Store, rows: int, follow: Follow) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, pixels [rows, W, 3 or 4]) from the top down, as `Store.in_order` gives them.
+
+    With alpha, as straight colours, where the picture that was made larger had some.
+    """
+    size = (store.layout.height, store.layout.width)
+    return with_alpha(store.in_order(rows, wait=follow), alpha_of(store), size)
+
+
+def has_alpha(layout: StoreLayout) -> bool:
+    """Whether a store's picture has alpha."""
+    return any(array.name == "alpha" for array in layout.latents)
+
+
+def of_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """The same pixels of so many bits a sample, to the nearest value; uint8, or uint16 of more."""
+    kind = np.uint8 if bits == 8 else np.uint16
+    top, most = int(np.iinfo(pixels.dtype).max), 2**bits - 1
+    if top == most:
+        return pixels
+    return ((pixels.astype(np.uint32) * most + top // 2) // top).astype(kind)
+
+
+def linear(pixels_HWC: np.ndarray) -> np.ndarray:
+    """Light in proportion, float32, of integers by sRGB's curve; colours times their alpha."""
+    found = _linear_values(pixels_HWC.dtype.str)[pixels_HWC]
+    if pixels_HWC.shape[2] == 4:
+        found[..., 3] = pixels_HWC[..., 3] / np.float32(np.iinfo(pixels_HWC.dtype).max)
+        found[..., :3] *= found[..., 3:]
+    return found
+
+
+@functools.cache
+def _linear_values(dtype: str) -> np.ndarray:
+    """Of every integer of a type; float64 until the last step."""
+    top = np.iinfo(np.dtype(dtype)).max
+    coded = np.arange(top + 1) / top
+    curve = ((coded + OFFSET) / (1 + OFFSET)) ** EXPONENT
+    return np.where(coded <= LINE_END, coded / LINE_SLOPE, curve).astype(np.float32)
+
+
+def check_sides(
+    out: Location, layout: StoreLayout, longest: int, name: str, most: int | None = None
+) -> None:
+    """Raise `ExportError` unless it is a picture with sides, and pixels in all, of no more."""
+    check_picture(out, layout)
+    height, width = layout.height, layout.width
+    if max(height, width) > longest:
+        raise ExportError(
+            f"{out}: {name} ends at {longest} pixels a side, and the picture is {width}x{height}; "
+            "use .tif, .png or .exr"
+        )
+    if most is not None and height * width > most:
+        raise ExportError(
+            f"{out}: readers of {name} take {most} pixels, and the picture has {height * width} "
+            f"({width}x{height}); use .tif, .png or .exr"
+        )

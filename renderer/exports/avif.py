@@ -1,0 +1,110 @@
+"""AVIF in little memory: a grid of tiles, each encoded by itself; 8, 10 or 12 bits.
+
+Up to 32768 pixels a side and 16384 x 16384 in all, which is what readers take.
+Shape suffixes: C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import imagecodecs
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..codecs import avif_grid, picture_rows
+from ..codecs.exif import exif
+from ..errors import ExportError
+from ..files.atomic import whole_file
+from ..files.location import Location, S3Path
+from ..store.follower import Follow
+from ..store.layout import StoreLayout
+from ..store.provenance import carried_by, dpi_of, source, xmp
+
+suffixes = (".avif",)
+
+LONGEST_SIDE, MOST_PIXELS = 32768, 16384**2  # libavif's own, unless a reader asks for more
+
+OF_STORE = {"uint8": 8, "uint16": 12}
+
+
+class Options(BaseModel):
+    """Of AVIF."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    quality: int = Field(default=90, ge=1, le=100, description="libavif's: 60 for the web")
+    bits: Literal["store", "8", "10", "12"] = Field(
+        default="store", description="of a sample; store: 8 of 8 and 12 of 16"
+    )
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = Field(
+        default="4:4:4", description="how many samples of colour there are: all, a half, a quarter"
+    )
+    speed: int = Field(default=8, ge=0, le=10, description="0 small, 10 fast")
+    workers: int | None = Field(
+        default=None, ge=1, le=1024, description="encoding threads; default: all cores"
+    )
+
+
+DEFAULTS = Options()
+
+
+def check(out: Location, layout: StoreLayout) -> None:
+    """Raise `ExportError` unless such a store can be written there: a picture, not too large."""
+    picture_rows.check_sides(out, layout, LONGEST_SIDE, "AVIF", MOST_PIXELS)
+
+
+def export(
+    store_path: str | os.PathLike[str] | S3Path,
+    out_path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    follow: Follow = False,
+    dpi: float | None = None,
+    options: Options = DEFAULTS,
+) -> Path:
+    """Write a store as one AVIF; returns the file's path.
+
+    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
+    nothing then.
+    """
+    store, out = source(store_path, out_path), Path(out_path)
+    check(out, store.layout)
+    dots, carried = dpi_of(store, dpi), carried_by(store)
+    layout = store.layout
+    size = (layout.height, layout.width)
+    bits = int(options.bits) if options.bits != "store" else OF_STORE[layout.dtype]
+    described = avif_grid.Described(
+        bits, exif(store, dots, carried), xmp(carried.xmp).encode(), carried.icc
+    )
+    in_order = picture_rows.strips(store, avif_grid.tile_sides(size)[0], follow)
+    strips = (picture_rows.of_bits(rows_HWC, bits) for _, rows_HWC in in_order)
+    encode = functools.partial(_encoded, options=options, bits=bits)
+    with (
+        whole_file(out, overwrite=overwrite, error=ExportError) as part,
+        ThreadPoolExecutor(options.workers or os.cpu_count() or 1) as pool,
+        part.open("wb") as file,
+    ):
+        avif_grid.write(file, strips, size, encode, pool, described)
+    return out
+
+
+def _encoded(tile: np.ndarray, options: Options, bits: int) -> bytes:
+    """An AVIF of one tile, [H, W, 3] or alpha [H, W]."""
+    primaries, transfer, matrix = avif_grid.SRGB
+    coded = imagecodecs.avif_encode(
+        tile,
+        options.quality,
+        speed=options.speed,
+        bitspersample=bits,
+        pixelformat="400" if tile.ndim == 2 else options.subsampling.replace(":", ""),
+        primaries=primaries,
+        transfer=transfer,
+        matrix=matrix,
+        numthreads=1,
+    )
+    return bytes(coded)

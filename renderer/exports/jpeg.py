@@ -1,0 +1,84 @@
+"""JPEG in little memory: strips of rows, each encoded by itself, joined where a scan restarts.
+
+8 bits, colours at full resolution by default; up to 65500 pixels a side.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..codecs import jpeg_scan, picture_rows
+from ..codecs.exif import exif
+from ..errors import ExportError
+from ..files.atomic import whole_file
+from ..files.location import Location, S3Path
+from ..store.follower import Follow
+from ..store.layout import StoreLayout
+from ..store.provenance import carried_by, dpi_of, source, xmp
+
+suffixes = (".jpg", ".jpeg")
+
+
+class Options(BaseModel):
+    """Of JPEG."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    quality: int = Field(default=95, ge=1, le=100, description="libjpeg's: 75 for the web")
+    subsampling: jpeg_scan.Subsampling = Field(
+        default="4:4:4", description="how many samples of colour there are: all, a half, a quarter"
+    )
+    background: Literal["none", "white"] = Field(
+        default="none", description="what a picture with alpha is put on; none refuses one"
+    )
+
+
+DEFAULTS = Options()
+
+
+def check(out: Location, layout: StoreLayout, options: Options = DEFAULTS) -> None:
+    """Raise `ExportError` unless such a store can be written there: no alpha, not too large."""
+    picture_rows.check_sides(out, layout, jpeg_scan.LONGEST_SIDE, "JPEG")
+    if picture_rows.has_alpha(layout) and options.background == "none":
+        raise ExportError(
+            f"{out}: JPEG has no alpha, and the picture has some; use .png, .tif, .webp or .avif, "
+            "or frieze export with --option background=white"
+        )
+
+
+def export(
+    store_path: str | os.PathLike[str] | S3Path,
+    out_path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    follow: Follow = False,
+    dpi: float | None = None,
+    options: Options = DEFAULTS,
+) -> Path:
+    """Write a store as one JPEG; returns the file's path.
+
+    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
+    nothing then.
+    """
+    store, out = source(store_path, out_path), Path(out_path)
+    check(out, store.layout, options)
+    dots, carried = dpi_of(store, dpi), carried_by(store)
+    packet, most = xmp(carried.xmp).encode(), jpeg_scan.MOST_XMP
+    settings = jpeg_scan.JpegSettings(
+        quality=options.quality,
+        subsampling=options.subsampling,
+        dpi=dots,
+        exif=exif(store, dots, carried, jpeg_scan.MOST_EXIF),
+        xmp=packet if len(packet) <= most else xmp().encode(),
+        icc=carried.icc,
+    )
+    # The store's own colours, which lie on white.
+    in_order = store.in_order(jpeg_scan.STRIP_ROWS, wait=follow)
+    strips = (picture_rows.of_bits(rows_HWC, 8) for _, rows_HWC in in_order)
+    with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
+        jpeg_scan.write(file, strips, store.layout.height, settings)
+    return out
