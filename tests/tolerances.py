@@ -19,6 +19,10 @@ GREY_LEVELS = 1
 VIDEO_PSNR = 38.0
 # Half precision keeps 11 bits; what is rounded is off by half of the last, and float32 by less.
 HALF_STEP = 2**-11 + 2**-20
+# A saturated patch through a lossy format and a profile of 8 bits, levels of 255.
+PATCH_LEVELS = 6
+# Light through Little CMS's 32-bit floats and single precision, of white.
+LIGHT = 1e-3
 # Gradients with noise in their low bits through JPEG and AVIF at our settings, decibels.
 PICTURE_PSNR = 36.0
 # And through WebP, which keeps a quarter of the colours: each channel has noise of its own.

@@ -21,8 +21,9 @@ TILE = 1024
 LEAST_TILE = 64  # of a grid: MIAF, ISO/IEC 23000-22
 ALPHA = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
 XMP = b"application/rdf+xml\0"
-ESSENTIAL = 0x80
-SRGB, OF_PROFILE = (1, 13, 6), (2, 2, 6)  # primaries, curve and matrix (ITU-T H.273)
+ESSENTIAL = FULL_RANGE = 0x80
+# Primaries, curve and matrix (ITU-T H.273): sRGB's, or what the profile says.
+SRGB, OF_PROFILE = (1, 13, 6), (2, 2, 6)
 START = b"ftypavif\0\0\0\0avifmif1miaf"
 
 Encode = Callable[[np.ndarray], bytes]
@@ -30,12 +31,13 @@ Encode = Callable[[np.ndarray], bytes]
 
 @dataclass(frozen=True)
 class Described:
-    """What stands beside the pixels: their bits, EXIF as a TIFF, an XMP packet, a profile."""
+    """What stands beside the pixels: their bits, EXIF as a TIFF, XMP, a profile, its numbers."""
 
     bits: int
     exif: bytes
     xmp: bytes
-    icc: bytes | None
+    icc: bytes
+    code: tuple[int, int, int] = SRGB
 
 
 @dataclass
@@ -147,11 +149,9 @@ class _Parts:
         file.write(struct.pack(">I4sQ", 1, b"mdat", end - self._media))
 
     def _colour(self) -> list[bytes]:
-        """sRGB's primaries and curve and BT.601's matrix, or a profile's."""
-        icc = self._described.icc
-        code = SRGB if icc is None else OF_PROFILE
-        told = _box(b"colr", b"nclx" + struct.pack(">HHHB", *code, 0x80))
-        return [told] if icc is None else [_box(b"colr", b"prof" + icc), told]
+        """A profile, and by numbers what it is and how luma is made of it."""
+        numbers = struct.pack(">HHHB", *self._described.code, FULL_RANGE)
+        return [_box(b"colr", b"prof" + self._described.icc), _box(b"colr", b"nclx" + numbers)]
 
     def _add_picture(self, shown: list[int], coded: list[int], *, is_alpha: bool) -> None:
         """A tile, or a grid of several; the first picture of all is what a reader shows."""

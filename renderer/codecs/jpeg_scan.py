@@ -38,7 +38,7 @@ class JpegSettings:
     dpi: float
     exif: bytes
     xmp: bytes
-    icc: bytes | None
+    icc: bytes
 
 
 def write(
@@ -58,8 +58,7 @@ def _encoded(
     told: dict[str, Any] = {}
     if is_first:
         told = {"exif": b"Exif\0\0" + settings.exif, "xmp": settings.xmp}
-        told |= {"icc_profile": settings.icc} if settings.icc else {}
-        told["dpi"] = (round(settings.dpi),) * 2
+        told |= {"icc_profile": settings.icc, "dpi": (round(settings.dpi),) * 2}
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rows_HWC)).save(
         file,

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..color.conversion import Conversion
+from ..color.profiles import NAMED
 from ..errors import ExportError
 from ..files.location import Location
 from ..inputs.transparency import with_alpha
@@ -17,9 +19,6 @@ from ..store.follower import Follow
 from ..store.layout import StoreLayout
 from ..store.provenance import alpha_of, check_picture
 from ..store.store import Store
-
-# IEC 61966-2-1: where the curve of sRGB is a line, and what it is elsewhere.
-LINE_END, LINE_SLOPE, OFFSET, EXPONENT = 0.04045, 12.92, 0.055, 2.4
 
 
 def strips(store: Store, rows: int, follow: Follow) -> Iterator[tuple[int, np.ndarray]]:
@@ -45,22 +44,36 @@ def of_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
     return ((pixels.astype(np.uint32) * most + top // 2) // top).astype(kind)
 
 
-def linear(pixels_HWC: np.ndarray) -> np.ndarray:
-    """Light in proportion, float32, of integers by sRGB's curve; colours times their alpha."""
-    found = _linear_values(pixels_HWC.dtype.str)[pixels_HWC]
-    if pixels_HWC.shape[2] == 4:
-        found[..., 3] = pixels_HWC[..., 3] / np.float32(np.iinfo(pixels_HWC.dtype).max)
-        found[..., :3] *= found[..., 3:]
-    return found
+def linear(pixels_HWC: np.ndarray, colors: Conversion) -> np.ndarray:
+    """Light in proportion, float32 in the primaries of `colors`' target, which has a name.
+
+    Of integers; colours are multiplied by their alpha where there is some.
+    """
+    top = np.float32(np.iinfo(pixels_HWC.dtype).max)
+    coded_HWC, curve = pixels_HWC[..., :3], NAMED[colors.target.name].curve
+    if colors.is_plain:
+        light_HWC = _light_of_integers(pixels_HWC.dtype.str, curve)[coded_HWC]
+    else:
+        light_HWC = _light(colors.floats(coded_HWC.astype(np.float32) / top), curve)
+    if pixels_HWC.shape[2] == 3:
+        return light_HWC
+    alpha_HWC = pixels_HWC[..., 3:] / top
+    return np.concatenate([light_HWC * alpha_HWC, alpha_HWC], axis=2)
 
 
 @functools.cache
-def _linear_values(dtype: str) -> np.ndarray:
-    """Of every integer of a type; float64 until the last step."""
+def _light_of_integers(dtype: str, curve: tuple[float, ...]) -> np.ndarray:
+    """Of every integer of a type."""
     top = np.iinfo(np.dtype(dtype)).max
-    coded = np.arange(top + 1) / top
-    curve = ((coded + OFFSET) / (1 + OFFSET)) ** EXPONENT
-    return np.where(coded <= LINE_END, coded / LINE_SLOPE, curve).astype(np.float32)
+    return _light(np.arange(top + 1) / top, curve)
+
+
+def _light(coded: np.ndarray, curve: tuple[float, ...]) -> np.ndarray:
+    """float32, by a curve as `MatrixProfile` has it: an exponent alone, or with a line below."""
+    if len(curve) == 1:
+        return (coded ** curve[0]).astype(np.float32)
+    exponent, a, b, c, d = curve
+    return np.where(coded >= d, (a * coded + b) ** exponent, c * coded).astype(np.float32)
 
 
 def check_sides(

@@ -18,14 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..codecs import avif_grid, picture_rows
 from ..codecs.exif import exif
+from ..color.profiles import SRGB
 from ..errors import ExportError
 from ..files.atomic import whole_file
 from ..files.location import Location, S3Path
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import carried_by, dpi_of, source, xmp
+from ..store.provenance import carried_by, color_of, dpi_of, source, xmp
 
 suffixes = (".avif",)
+color_spaces = ("RGB",)
 
 LONGEST_SIDE, MOST_PIXELS = 32768, 16384**2  # libavif's own, unless a reader asks for more
 
@@ -65,25 +67,32 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
     options: Options = DEFAULTS,
 ) -> Path:
     """Write a store as one AVIF; returns the file's path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
+    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     check(out, store.layout)
     dots, carried = dpi_of(store, dpi), carried_by(store)
+    colors = color_of(store, out, color, intent)
     layout = store.layout
     size = (layout.height, layout.width)
     bits = int(options.bits) if options.bits != "store" else OF_STORE[layout.dtype]
+    code = avif_grid.SRGB if colors.target.name == SRGB else avif_grid.OF_PROFILE
     described = avif_grid.Described(
-        bits, exif(store, dots, carried), xmp(carried.xmp).encode(), carried.icc
+        bits, exif(store, dots, carried), xmp(carried.xmp).encode(), colors.icc, code
     )
     in_order = picture_rows.strips(store, avif_grid.tile_sides(size)[0], follow)
-    strips = (picture_rows.of_bits(rows_HWC, bits) for _, rows_HWC in in_order)
-    encode = functools.partial(_encoded, options=options, bits=bits)
+    strips = (
+        picture_rows.of_bits(rows_HWC, bits)
+        for _, rows_HWC in colors.strips(in_order, options.workers)
+    )
+    encode = functools.partial(_encoded, options=options, bits=bits, code=code)
     with (
         whole_file(out, overwrite=overwrite, error=ExportError) as part,
         ThreadPoolExecutor(options.workers or os.cpu_count() or 1) as pool,
@@ -93,9 +102,9 @@ def export(
     return out
 
 
-def _encoded(tile: np.ndarray, options: Options, bits: int) -> bytes:
+def _encoded(tile: np.ndarray, options: Options, bits: int, code: tuple[int, int, int]) -> bytes:
     """An AVIF of one tile, [H, W, 3] or alpha [H, W]."""
-    primaries, transfer, matrix = avif_grid.SRGB
+    primaries, transfer, matrix = code
     coded = imagecodecs.avif_encode(
         tile,
         options.quality,

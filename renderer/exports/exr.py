@@ -1,7 +1,8 @@
 """OpenEXR in little memory: linear light, half or float, chunks of scanlines.
 
-What a model draws is for a display: made linear by sRGB's curve it is 1 at most, no light of a
-scene, and the file says so. Colours are multiplied by alpha where there is some.
+What a model draws is for a display: made linear by the curve of its colours (sRGB's, Display P3's
+or Adobe RGB's) it is 1 at most, no light of a scene, and the file says so. Colours are multiplied
+by alpha where there is some.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import os
 from pathlib import Path
 
 from ..codecs import exr_chunks, picture_rows
-from ..codecs.exr_attributes import ExrOptions, attributes, check_library
+from ..codecs.exr_attributes import ExrOptions, attributes, check_library, light_colors
 from ..errors import ExportError
 from ..files.atomic import whole_file
 from ..files.location import Location, S3Path
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import check_picture, dpi_of, source
+from ..store.provenance import check_picture, color_of, dpi_of, source
 
 suffixes = (".exr",)
+color_spaces = ("RGB",)
 
 Options = ExrOptions
 DEFAULTS = Options()
@@ -37,19 +39,22 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
     options: Options = DEFAULTS,
 ) -> Path:
     """Write a store as one OpenEXR file; returns the file's path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
+    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     check(out, store.layout)
     size = (store.layout.height, store.layout.width)
-    told = attributes(store, dpi_of(store, dpi))
+    colors = light_colors(out, color_of(store, out, color, intent))
+    told = attributes(store, dpi_of(store, dpi), colors)
     strips = (
-        (top, picture_rows.linear(rows_HWC).astype(options.dtype))
+        (top, picture_rows.linear(rows_HWC, colors).astype(options.dtype))
         for top, rows_HWC in picture_rows.strips(store, exr_chunks.STRIP_ROWS, follow)
     )
     with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:

@@ -15,16 +15,17 @@ from pathlib import Path
 from pydantic import Field
 
 from ..codecs import exr_chunks, picture_rows
-from ..codecs.exr_attributes import ExrOptions, attributes, check_library
+from ..codecs.exr_attributes import ExrOptions, attributes, check_library, light_colors
 from ..errors import ExportError
 from ..files.atomic import check_space, whole_folder
 from ..files.folder import Folder
 from ..files.location import Location, S3Path
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import check_clip, dpi_of, source
+from ..store.provenance import check_clip, color_of, dpi_of, source
 
 suffixes = (".exrs",)
+color_spaces = ("RGB",)
 last, others = "frieze.json", re.compile(r".+\.\d{4,}\.exr", re.DOTALL)
 
 
@@ -50,24 +51,27 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
     options: Options = DEFAULTS,
 ) -> Path:
     """Write a store's clip as a folder of OpenEXR files; returns its path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
+    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     layout = store.layout
     check(out, layout)
-    told = attributes(store, dpi_of(store, dpi))
+    colors = light_colors(out, color_of(store, out, color, intent))
+    told = attributes(store, dpi_of(store, dpi), colors)
     target, size = Path(os.path.realpath(out)), (layout.height, layout.width)
     with whole_folder(target, overwrite=overwrite, is_ours=_is_ours, error=ExportError) as part:
         check_space(target, _bytes(layout, options), ExportError)
         about = {**store.provenance, "fps": layout.fps, "dpi": dpi_of(store, dpi)}
         (part / last).write_text(json.dumps(about, indent=1))
         for number, pixels_HWC in store.frames_in_order(wait=follow):
-            light_HWC = picture_rows.linear(pixels_HWC).astype(options.dtype)
+            light_HWC = picture_rows.linear(pixels_HWC, colors).astype(options.dtype)
             with (part / f"{out.stem}.{options.first + number:04d}.exr").open("wb") as file:
                 strips = exr_chunks.cut(light_HWC)
                 exr_chunks.write(file, strips, size, options.compression, told)

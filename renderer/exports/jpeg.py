@@ -18,9 +18,10 @@ from ..files.atomic import whole_file
 from ..files.location import Location, S3Path
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import carried_by, dpi_of, source, xmp
+from ..store.provenance import carried_by, color_of, dpi_of, source, xmp
 
 suffixes = (".jpg", ".jpeg")
+color_spaces = ("RGB",)
 
 
 class Options(BaseModel):
@@ -57,16 +58,19 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
     options: Options = DEFAULTS,
 ) -> Path:
     """Write a store as one JPEG; returns the file's path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
+    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     check(out, store.layout, options)
     dots, carried = dpi_of(store, dpi), carried_by(store)
+    colors = color_of(store, out, color, intent)
     packet, most = xmp(carried.xmp).encode(), jpeg_scan.MOST_XMP
     settings = jpeg_scan.JpegSettings(
         quality=options.quality,
@@ -74,11 +78,11 @@ def export(
         dpi=dots,
         exif=exif(store, dots, carried, jpeg_scan.MOST_EXIF),
         xmp=packet if len(packet) <= most else xmp().encode(),
-        icc=carried.icc,
+        icc=colors.icc,
     )
     # The store's own colours, which lie on white.
     in_order = store.in_order(jpeg_scan.STRIP_ROWS, wait=follow)
-    strips = (picture_rows.of_bits(rows_HWC, 8) for _, rows_HWC in in_order)
+    strips = (picture_rows.of_bits(rows_HWC, 8) for _, rows_HWC in colors.strips(in_order))
     with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
         jpeg_scan.write(file, strips, store.layout.height, settings)
     return out

@@ -21,9 +21,10 @@ from ..inputs.host_memory import memory_bytes
 from ..spec.units import GIB
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import carried_by, dpi_of, source, xmp
+from ..store.provenance import carried_by, color_of, dpi_of, source, xmp
 
 suffixes = (".webp",)
+color_spaces = ("RGB",)
 
 LONGEST_SIDE = 16383
 STRIP_ROWS = 512
@@ -64,21 +65,24 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
     options: Options = DEFAULTS,
 ) -> Path:
     """Write a store as one WebP; returns the file's path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
+    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     check(out, store.layout, options)
     dots, carried = dpi_of(store, dpi), carried_by(store)
+    colors = color_of(store, out, color, intent)
     layout = store.layout
     with whole_file(out, overwrite=overwrite, error=ExportError) as part:
         mode = "RGBA" if picture_rows.has_alpha(layout) else "RGB"
         image = Image.new(mode, (layout.width, layout.height))
-        for top, rows_HWC in picture_rows.strips(store, STRIP_ROWS, follow):
+        for top, rows_HWC in colors.strips(picture_rows.strips(store, STRIP_ROWS, follow)):
             image.paste(
                 Image.fromarray(np.ascontiguousarray(picture_rows.of_bits(rows_HWC, 8))), (0, top)
             )
@@ -91,6 +95,6 @@ def export(
             exact=True,  # colours below no alpha too
             exif=exif(store, dots, carried),
             xmp=xmp(carried.xmp).encode(),
-            icc_profile=carried.icc,
+            icc_profile=colors.icc,
         )
     return out

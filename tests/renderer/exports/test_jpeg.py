@@ -83,7 +83,7 @@ def test_what_a_picture_carried_stays(tmp_path: Path) -> None:
 def jpeg_scan_of(folder: Path, store: object, carried: Metadata) -> Path:
     out = folder / "b.jpg"
     tags = exif.exif(store, 300, carried, jpeg_scan.MOST_EXIF)  # type: ignore[arg-type]
-    settings = jpeg_scan.JpegSettings(90, "4:4:4", 300, tags, b"<x/>", carried.icc)
+    settings = jpeg_scan.JpegSettings(90, "4:4:4", 300, tags, b"<x/>", carried.icc or b"profile")
     with out.open("wb") as file:
         jpeg_scan.write(file, iter([picture(64, 64)]), 64, settings)
     return out
