@@ -19,6 +19,8 @@ import numpy as np
 
 TILE = 1024
 LEAST_TILE = 64  # of a grid: MIAF, ISO/IEC 23000-22
+# libheif opens no file of more than 256 items: tiles, as many of alpha, two grids, EXIF and XMP.
+MOST_TILES = 126
 ALPHA = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
 XMP = b"application/rdf+xml\0"
 ESSENTIAL = FULL_RANGE = 0x80
@@ -52,10 +54,18 @@ class _Item:
 
 
 def tile_sides(size: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of a tile of a picture of so many rows and columns; of one tile, its own."""
+    """(rows, columns) of a tile of a picture of so many rows and columns; of one tile, its own.
+
+    Wider where they would be too many: a row of tiles is what is in memory.
+    """
     if max(size) <= TILE:
         return size
-    rows, columns = (min(TILE, max(side, LEAST_TILE)) for side in size)
+    wide = TILE
+    while -(-size[0] // TILE) * -(-size[1] // wide) > MOST_TILES:
+        wide *= 2
+    rows, columns = (
+        min(most, max(side, LEAST_TILE)) for most, side in zip((TILE, wide), size, strict=True)
+    )
     return rows + rows % 2, columns + columns % 2
 
 

@@ -98,3 +98,11 @@ def test_a_tall_picture_takes_the_memory_of_a_row_of_tiles(
         )
     assert peaks[1] < 1.3 * peaks[0]
     assert avif_grid.tile_sides((4096, 80)) == (1024, 80)
+
+
+@pytest.mark.parametrize("size", [(16384, 16384), (32768, 8192), (8192, 32768), (11264, 11264)])
+def test_no_file_has_more_items_than_readers_open(size: tuple[int, int]) -> None:
+    rows, columns = avif_grid.tile_sides(size)
+    tiles = -(-size[0] // rows) * -(-size[1] // columns)
+    assert rows == avif_grid.TILE
+    assert 2 * tiles + 4 <= 256
