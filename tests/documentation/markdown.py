@@ -7,19 +7,30 @@ import re
 from collections.abc import Iterable
 
 ARXIV = re.compile(r"(?:arXiv\s+)(\d{4}\.\d{4,5})")
+RESULT = re.compile(r"tests/bench/results/(\w+)\.md")
 _SPAN = re.compile(r"(`+[^`]+`+)")
 
 
 def prose(text: str) -> str:
-    """A docstring or help as Markdown: only its code spans and indented blocks are markup."""
-    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(text))
+    """A docstring or help as Markdown: only its code spans and indented blocks are markup.
+
+    What it says of shapes is for who reads the code.
+    """
+    text = re.sub(r"\s*Shape suffixes:.*?(?=\n\s*\n|\Z)", "", inspect.cleandoc(text), flags=re.S)
+    paragraphs = re.split(r"\n\s*\n", text)
     return "\n\n".join(p if p.startswith("    ") else _escaped(p) for p in paragraphs)
 
 
 def _escaped(text: str) -> str:
     parts = _SPAN.split(text)
-    parts[::2] = [re.sub(r"([\\*<\[\]_|])", r"\\\1", part) for part in parts[::2]]
-    return ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", "".join(parts))
+    parts[::2] = [re.sub(r"([\\*<\[\]|]|\b_|_\b)", r"\\\1", part) for part in parts[::2]]
+    return linked("".join(parts))
+
+
+def linked(text: str) -> str:
+    """With links to the papers and the results that it names."""
+    text = RESULT.sub(lambda found: f"[{found[0]}](/results/{found[1]}.md)", text)
+    return ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text)
 
 
 def line(text: str) -> str:

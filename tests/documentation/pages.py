@@ -27,12 +27,14 @@ def _index(root: Path, made: dict[str, str]) -> str:
     kinds = [f"{kind}/index" for kind in plugin_pages.KINDS]
     starts = "Begin with the [tutorial](/tutorial.md), from the demo to a cluster; look at the "
     starts += "[gallery](/gallery.md) of methods; look up [commands](/commands/index.md), "
-    starts += "[presets](/presets/index.md) and [Python](/python.md)."
+    starts += "[presets](/presets/index.md) and [names in Python](/python.md)."
+    about, _, shown = source_pages.introduction(root).partition("\n\n")
     reference = ["commands/index", *kinds, "gallery", "presets/index", "files", "python"]
     return page(
         "# Frieze",
-        source_pages.introduction(root),
+        about,
         starts,
+        f"::::{{container}} poster\n{shown}\n::::",
         toctree(["tutorial", *source_pages.guide(root)], "Guide"),
         toctree(reference, "Reference"),
         toctree(["results/index", *source_pages.WHOLE.values()], "Project"),

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from documentation.markdown import ARXIV, definitions, line, page, prose, toctree
+from documentation.markdown import ARXIV, code, definitions, line, page, prose, toctree
 from frieze.renderer import plugins
 from frieze.renderer.cli.options.completions import option_schemas
 from frieze.renderer.spec.options import default_text, meaning
+from frieze.renderer.spec.presets import preset, preset_names
 
 GALLERY = "tests/bench/results/gallery"
 # What is said above the list of a kind, and what it states of each: attributes of its module.
@@ -26,6 +27,7 @@ KINDS = {
     "strategies": ("Strategies", "Ways to spread a canvas over workers, for `--strategy`.", {}),
 }
 FLAG = {"methods": "--option", "exports": "--option", "strategies": "--strategy-option"}
+SINGULAR, PROMPT = {"methods": "method", "strategies": "strategy"}, "a red sun"
 # Of the function that a kind's module defines, whose docstring says more.
 FUNCTION = {"methods": "method", "exports": "check", "strategies": "predict"}
 
@@ -36,8 +38,8 @@ def pages(root: Path) -> dict[str, str]:
     for kind, (title, about, stated) in KINDS.items():
         modules = {name: plugins.load(kind, name) for name in plugins.names(kind)}
         for name, module in modules.items():
-            shown = _picture(name, drawn) if kind == "methods" else ""
-            made[f"{kind}/{name}"] = _page(kind, name, module, stated, shown)
+            how = drawn.get(name) if kind == "methods" else None
+            made[f"{kind}/{name}"] = _page(kind, name, module, stated, how)
         listed = ((f"[{name}](/{kind}/{name}.md)", _summary(m)) for name, m in modules.items())
         more = "Pictures: [gallery](/gallery.md)." if kind == "methods" else ""
         made[f"{kind}/index"] = page(
@@ -58,7 +60,9 @@ def _summary(module: ModuleType) -> str:
     return line((module.__doc__ or "").strip().split("\n")[0])
 
 
-def _page(kind: str, name: str, module: ModuleType, stated: dict[str, str], shown: str) -> str:
+def _page(
+    kind: str, name: str, module: ModuleType, stated: dict[str, str], how: dict[str, Any] | None
+) -> str:
     doc = module.__doc__ or ""
     first, _, rest = doc.strip().partition("\n\n")
     function = getattr(module, FUNCTION.get(kind, ""), None)
@@ -68,13 +72,30 @@ def _page(kind: str, name: str, module: ModuleType, stated: dict[str, str], show
     return page(
         f"# {name}",
         prose(first),
-        shown,
+        _called(kind, name, module, how),
+        _picture(name, how) if kind == "methods" else "",
         prose(rest),
         prose(function.__doc__ or "") if function and kind != "exports" else "",
         f"Sources: {links}." if links else "",
         definitions((title, values) for title, values in facts if values),
         *_options(kind, name),
     )
+
+
+def _called(kind: str, name: str, module: ModuleType, how: dict[str, Any] | None) -> str:
+    """How one is asked for, of a picture that is shown exactly so, and the presets that do."""
+    if kind == "families":
+        return ""
+    if kind == "exports":
+        return code(f"frieze export poster.zarr poster{module.suffixes[0]}", "sh")
+    flag = f"--{SINGULAR[kind]}"
+    words = f"frieze render {json.dumps(how['prompt'] if how else PROMPT)} {flag} {name}"
+    if how:
+        words += f" --model {how['model']} --size {how['size']}"
+        words += f" --num-inference-steps {how['steps']} --seed {how['seed']} --out {name}.png"
+    asking = [each for each in preset_names() if preset(each).get(SINGULAR[kind]) == name]
+    links = ", ".join(f"[{each}](#preset-{each})" for each in asking)
+    return page(code(words, "sh"), f"Presets: {links}." if links else "").strip()
 
 
 def _values(module: ModuleType, key: str) -> str:
@@ -108,12 +129,12 @@ def _how(how: dict[str, Any]) -> str:
     )
 
 
-def _picture(name: str, drawn: dict[str, Any]) -> str:
-    if name not in drawn:
+def _picture(name: str, how: dict[str, Any] | None) -> str:
+    if how is None:
         return "*No shipped model draws by it, so that there is no picture.*"
+    told = _how(how)
     path = f"/pictures/{GALLERY}/{name}.jpg"
-    how = _how(drawn[name])
-    return f"![A picture drawn by {name}]({path})\n\n*{how[0].upper()}{how[1:]}.*"
+    return f"![A picture drawn by {name}]({path})\n\n*{told[0].upper()}{told[1:]}.*"
 
 
 def _gallery(drawn: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from documentation.markdown import code, definitions, line, page, prose
 
 def pages() -> dict[str, str]:
     made = (part for name in frieze.renderer.__all__ for part in _entry(name))
-    return {"python": page("# Python", prose(frieze.renderer.__doc__ or ""), *made)}
+    return {"python": page("# Public names", prose(frieze.renderer.__doc__ or ""), *made)}
 
 
 def _entry(name: str) -> Iterator[str]:
@@ -36,8 +36,8 @@ def _entry(name: str) -> Iterator[str]:
     if issubclass(value, BaseModel):
         yield definitions(_fields(value))
     elif dataclasses.is_dataclass(value):
-        told = ((f"`{f.name}`", f"`{_type(f.type)}`") for f in dataclasses.fields(value))
-        yield definitions(told)
+        told = [f"{field.name}: {_type(field.type)}" for field in dataclasses.fields(value)]
+        yield code("\n".join(told), "python")
     yield definitions(_methods(value))
 
 

@@ -154,5 +154,5 @@ def _presets(root: Path) -> str:
         head = re.match(r"(?:#.*\n)*", text)
         said = re.sub(r"^# ?", "", head[0] if head else "", flags=re.MULTILINE)
         fields = text[head.end() if head else 0 :]
-        parts += [f"## {name}", prose(said), code(fields, "yaml")]
+        parts += [f"(preset-{name})=", f"## {name}", prose(said), code(fields, "yaml")]
     return page(*parts)

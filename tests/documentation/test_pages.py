@@ -104,14 +104,16 @@ def test_every_page_is_in_the_sidebar(made: dict[str, str]) -> None:
     assert named <= made.keys()
 
 
-def test_commands_of_the_tutorial_are_taken(made: dict[str, str]) -> None:
+def test_commands_of_the_tutorial_and_of_plugins_are_taken(made: dict[str, str]) -> None:
+    kinds = tuple(f"{kind}/" for kind in plugins.KINDS)
+    texts = [text for path, text in made.items() if path.startswith(("tutorial", *kinds))]
     lines = [
-        shlex.split(line)[1:]
-        for block in re.findall(r"```sh\n(.*?)```", made["tutorial"], re.DOTALL)
+        shlex.split(line, comments=True)[1:]
+        for block in re.findall(r"```sh\n(.*?)```", "".join(texts), re.DOTALL)
         for line in block.replace("\\\n", " ").splitlines()
         if line.startswith("frieze ")
     ]
-    assert len(lines) > 12
+    assert len(lines) > 40
     for words in lines:
         parsed(words)
     with pytest.raises(Exception, match="sise"):
