@@ -53,3 +53,13 @@ CROP_FLOAT32 = 1e-5
 # a weight that hardly moves is rounding's alone. And a layer that moves, by its largest weight.
 STRAYED = 2e-2
 TRAINED_APART = 1e-3
+# A number of an ICC profile is rounded to 1 in 65536 (s15Fixed16Number).
+FIXED_POINT = 1 / 65536
+# Colours of a chart against formulas, CIE 1976 Delta E: half a step of 8 bits, of 16, and of inks
+# whose profile interpolates in tables of 9 and 33; numbers taken for another space's are far off.
+COLOR_8_BITS = 0.6
+COLOR_16_BITS = 0.01
+COLOR_INKS = 1.0
+COLOR_UNCONVERTED = 20.0
+# What another program shows that converts whole numbers through coarse tables (libvips).
+COLOR_ELSEWHERE = 4.0

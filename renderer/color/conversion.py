@@ -30,7 +30,7 @@ class Conversion:
     """From the profile of a store's pixels to that of a file.
 
     Black becomes black (black point compensation) but for the absolute intent, which promises
-    measured colours.
+    measured colours, and for saturation where a profile has no tables of it.
     """
 
     source: Profile

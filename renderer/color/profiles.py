@@ -64,7 +64,7 @@ def profile(name: str, error: type[FriezeError]) -> Profile:
     if name.lower() in NAMED:
         return named(name.lower())
     path = Path(name).expanduser()
-    if not os.path.lexists(path) and not path.suffix and path.name == name:
+    if not name or (not os.path.lexists(path) and not path.suffix and path.name == name):
         raise error(f"no colour space {shown(name)}; {WORKS}")
     if (why := fault(path)) is not None:
         raise error(f"{why}; {WORKS}")
@@ -77,20 +77,25 @@ def profile(name: str, error: type[FriezeError]) -> Profile:
     return parsed(data, name, error)
 
 
-def parsed(data: bytes, name: str, error: type[FriezeError]) -> Profile:
-    """The profile that these bytes are; raises `error` where they are none that has colours."""
+def parsed(data: bytes, name: str, error: type[FriezeError], works: str = WORKS) -> Profile:
+    """The profile that these bytes are; raises `error` where they are none that has colours.
+
+    `works` is what would do instead.
+    """
     import imagecodecs
 
     if len(data) < HEADER_BYTES or data[36:40] != b"acsp":
-        raise error(f"{name} is no ICC profile; {WORKS}")
+        raise error(f"{name} is no ICC profile; {works}")
     kind, space = data[12:16], data[16:20].decode("latin-1").strip()
     if kind in OTHERS:
-        raise error(f"{name} is an ICC profile of class {OTHERS[kind]}; one of a device works")
+        raise error(f"{name} is an ICC profile of class {OTHERS[kind]}; {works}")
     if kind not in CLASSES or space not in CHANNELS:
         what = CLASSES.get(kind, f"class {shown(kind.decode('latin-1'))}")
-        raise error(f"{name} is an ICC profile of {shown(space)} ({what}); {WORKS}")
+        raise error(f"{name} is an ICC profile of {shown(space)} ({what}); {works}")
     try:
+        if int.from_bytes(data[:4], "big") > len(data):
+            raise imagecodecs.CmsError("cut off")
         imagecodecs.cms_profile_validate(data)
     except imagecodecs.CmsError:
-        raise error(f"{name} is a damaged ICC profile; {WORKS}") from None
+        raise error(f"{name} is a damaged ICC profile; {works}") from None
     return Profile(name, data, space)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..checkpoints.decoder import OWN
 from ..color.conversion import Conversion
 from ..color.profiles import profile
 from ..errors import ExportError
+from ..inputs import media
 from ..inputs.metadata import NOTHING, Metadata
 from ..inputs.metadata import read as metadata_of
 from ..outputs.targets import Targets
@@ -95,7 +97,9 @@ def _carried(plan: CanvasPlan) -> Metadata:
     """What a picture that is made larger says of itself, for files that are delivered."""
     if "upscale" not in plan.sources or plan.frames:
         return NOTHING
-    return metadata_of(plan.sources["upscale"].path)
+    path = plan.sources["upscale"].path
+    own = None if plan.spec.redraws else media.own_profile(path)
+    return replace(metadata_of(path), icc=own)
 
 
 def identity(plan: CanvasPlan, like: Mapping[str, Any] | None = None) -> dict[str, Any]:

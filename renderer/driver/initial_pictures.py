@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..inputs import masks
+from ..inputs.colors import Colors
 from ..inputs.sources import fitted, transparency
 from ..planning.canvas_plan import CanvasPlan
 from ..store.store import Store
@@ -61,7 +62,7 @@ def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, int, Iterator[np.ndar
         yield "init", rows(0), fitted(plan.sources["init"], *plan.size(0), num_frames)
     if "upscale" in plan.sources:
         source = plan.sources["upscale"]
-        yield "upscale", rows(0), fitted(source, *source.size, num_frames)
+        yield "upscale", rows(0), fitted(source, *source.size, num_frames, wanted=colors_of(plan))
     if "alpha" in plan.sources:
         yield "alpha", plan.sources["alpha"].height, transparency(plan.sources["alpha"])
     if "image" in plan.sources:
@@ -83,6 +84,11 @@ def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, int, Iterator[np.ndar
     for index, stage in enumerate(plan.stages):
         if stage.edits:
             yield f"{index}-edits", stage.align, _edited(plan, index)
+
+
+def colors_of(plan: CanvasPlan) -> Colors:
+    """In which a picture that is made larger is taken: a model redraws it in sRGB."""
+    return "srgb" if plan.spec.redraws else "own"
 
 
 def _edited(plan: CanvasPlan, stage_index: int) -> Iterator[np.ndarray]:

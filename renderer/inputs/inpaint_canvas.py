@@ -87,7 +87,7 @@ class InpaintCanvas:
         if self.mask is None:
             yield free_HW
             return
-        for frame_HWC in frames_of(self.mask, num_frames):
+        for frame_HWC in frames_of(self.mask, num_frames, "numbers"):
             mask_HWC = luma(frame_HWC)[..., None]
             if mask_HWC.shape[:2] != self.size:
                 mask_HWC = resized(mask_HWC, *self.size)

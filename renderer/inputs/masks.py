@@ -42,7 +42,8 @@ def nearest_cells(
     """
     import numpy as np
 
-    for frame_CHW in fitted(source, source.height, source.width, num_frames):
+    size = (source.height, source.width)
+    for frame_CHW in fitted(source, *size, num_frames, wanted="numbers"):
         is_inside_HW: np.ndarray = np.any(frame_CHW > -1, axis=0)
         rows = np.arange(height) * source.height // height
         columns = np.arange(width) * source.width // width
@@ -54,7 +55,7 @@ def cells(source: Source, height: int, width: int) -> np.ndarray:
 
     Raises `MediaError` where the file is no longer the one that was looked at.
     """
-    (frame_HWC,) = frames_of(source, 1)
+    (frame_HWC,) = frames_of(source, 1, "numbers")
     return area_means(luma(frame_HWC), height, width)[None]
 
 

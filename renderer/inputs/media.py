@@ -1,7 +1,7 @@
 """Pictures and clips that users hand in, as floats: PNG, JPEG, WebP, AVIF, HEIF, TIFF and clips.
 
-A file is known by its first bytes, not by its name. Colours are taken as sRGB or BT.709 as they
-are: colour profiles and HDR curves are not applied. What is transparent lies on white.
+A file is known by its first bytes, not by its name. ICC profiles are applied; other colours are
+taken as sRGB or BT.709, and HDR curves are not applied. What is transparent lies on white.
 Shape suffixes: C channels, T frames, H rows, W columns.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import MediaError
 from ..input_files import fault
 from . import clips, pictures, tiff
+from .colors import Colors
 from .faults import KNOWN, check_size, decoding, quiet
 from .rgb_floats import turned
 
@@ -68,9 +69,12 @@ def read(path: str | os.PathLike[str], most: int | None = None) -> Clip:
     return Clip(frames_THWC[:num_read], size.fps)
 
 
-def frames(path: str | os.PathLike[str], most: int | None = None) -> Iterator[np.ndarray]:
+def frames(
+    path: str | os.PathLike[str], most: int | None = None, wanted: Colors = "srgb"
+) -> Iterator[np.ndarray]:
     """Each frame upright, RGB [H, W, 3], float32 in [0, 1]; no more than the first `most`.
 
+    A picture comes in the colours that are `wanted`.
     Raises `MediaError` where the file is missing, damaged, of another kind or with tags that are
     not read, holds what is no number, or does not fit into memory, and where a clip or HEIF is
     asked for without the library that decodes it.
@@ -81,7 +85,8 @@ def frames(path: str | os.PathLike[str], most: int | None = None) -> Iterator[np
         yield from clips.frames(path, most)
         return
     with decoding(path), quiet():
-        picture_HWC = tiff.read(path) if kind == "tiff" else pictures.read(path, kind)
+        is_tiff = kind == "tiff"
+        picture_HWC = tiff.read(path, wanted) if is_tiff else pictures.read(path, kind, wanted)
     yield picture_HWC
 
 
@@ -110,6 +115,16 @@ def alpha(path: str | os.PathLike[str]) -> np.ndarray | None:
     with decoding(path), quiet():
         alpha_HW = tiff.alpha(path) if kind == "tiff" else pictures.alpha(path, kind)
     return None if alpha_HW is None or alpha_HW.min() >= 1 else alpha_HW
+
+
+def own_profile(path: str | os.PathLike[str]) -> bytes | None:
+    """The ICC profile of what `frames` gives of "own" colours; None: sRGB. Raises as `frames`."""
+    path = Path(path)
+    kind = _kind(path)
+    if kind == "clip":
+        return None
+    with decoding(path), quiet():
+        return tiff.own(path) if kind == "tiff" else pictures.own(path, kind)
 
 
 def is_deep(path: str | os.PathLike[str]) -> bool:

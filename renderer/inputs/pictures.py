@@ -1,7 +1,7 @@
 """PNG, JPEG, WebP, AVIF and HEIF as RGB floats, upright, on white.
 
 libpng reads PNG, pillow-heif HEIF, libavif AVIF of more than 8 bits, Pillow the others. Of what
-moves the first picture counts. Colour profiles, gamma and gain maps are not applied.
+moves the first picture counts. ICC profiles are applied; gamma, cICP and gain maps are not.
 Shape suffixes: C channels, H rows, W columns.
 """
 
@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..color.profiles import CHANNELS, MOST_BYTES
 from ..errors import MediaError
+from .colors import WORKS, Colors, conversion, own_profile
 from .faults import check_size
 from .rgb_floats import by_rows, integers, unit, upright
 
@@ -24,9 +27,10 @@ INSTALL_HEIF = "pip install 'frieze[heif]'"
 EXIF_ORIENTATION = 0x0112
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = 8 + 25  # of its signature and IHDR
-PNG_DEPTH = 8 + 16  # where IHDR says how many bits a sample has
+PNG_DEPTH = 8 + 16  # where IHDR says how many bits a sample has; then of which colours
+PNG_GREY = (0, 4)
 # What pixels need of a PNG beside its critical chunks; where cameras' and editors' turns stand.
-TRANSPARENCY, EXIF = b"tRNS", b"eXIf"
+TRANSPARENCY, EXIF, PROFILE = b"tRNS", b"eXIf", b"iCCP"
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 TURNS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 DECODED_BYTES = 8  # of a pixel, as decoders hold it
@@ -59,43 +63,92 @@ def is_deep(path: Path, kind: str) -> bool:
     return kind == "avif" and _avif_bits(data) > 8
 
 
-def read(path: Path, kind: str) -> np.ndarray:
-    """The picture as RGB [H, W, 3], float32 in [0, 1]."""
+def read(path: Path, kind: str, wanted: Colors = "srgb") -> np.ndarray:
+    """The picture as RGB [H, W, 3], float32 in [0, 1], in the colours that are wanted."""
     _, _, orientation = size(path, kind)
-    pixels_HWC, bits, premultiplied = _decoded(path, kind)
+    found = _decoded(path, kind, with_profile=wanted != "numbers")
+    convert = conversion(found.icc, found.space, path, wanted)
 
     def rows(rows_HWC: np.ndarray, _: int) -> np.ndarray:
-        return integers(rows_HWC, bits, premultiplied=premultiplied)
+        return integers(
+            rows_HWC,
+            found.bits,
+            colours=CHANNELS[found.space],
+            premultiplied=found.premultiplied,
+            convert=convert,
+        )
 
-    return by_rows(pixels_HWC, rows, orientation)
+    return by_rows(found.pixels_HWC, rows, orientation)
+
+
+def own(path: Path, kind: str) -> bytes | None:
+    """The profile of what `read` gives where the picture's own colours are wanted; None: sRGB."""
+    return own_profile(*_profile(path, kind, path.read_bytes()), path)
 
 
 def alpha(path: Path, kind: str) -> np.ndarray | None:
     """Its alpha upright, [H, W], float32 in [0, 1]; None where it has none."""
     _, _, orientation = size(path, kind)
-    pixels_HWC, bits, _ = _decoded(path, kind)
-    if pixels_HWC.shape[2] not in (2, 4):
+    found = _decoded(path, kind)
+    if found.pixels_HWC.shape[2] == CHANNELS[found.space]:
         return None
-    return np.ascontiguousarray(upright(unit(pixels_HWC[..., -1], bits), orientation))
+    alpha_HW = unit(found.pixels_HWC[..., -1], found.bits)
+    return np.ascontiguousarray(upright(alpha_HW, orientation))
 
 
-def _decoded(path: Path, kind: str) -> tuple[np.ndarray, int, bool]:
-    """Samples as they are stored, [H, W, C], their bits, and whether alpha is multiplied in."""
-    bits, premultiplied = 8, False
+class Samples(NamedTuple):
+    """Samples as they are stored, [H, W, C]: colours of `space` and alpha, if there is any."""
+
+    pixels_HWC: np.ndarray
+    space: str  # RGB, GRAY or CMYK
+    bits: int = 8
+    icc: bytes | None = None
+    premultiplied: bool = False
+
+
+def _decoded(path: Path, kind: str, *, with_profile: bool = True) -> Samples:
+    """Samples and the profile that says what they mean; inks without one are RGB."""
     data = path.read_bytes()
+    icc, space = _profile(path, kind, data) if with_profile else (None, "RGB")
     if kind == "png":
-        pixels, bits = _png(data)
-    elif kind == "heif":
-        pixels, bits, premultiplied = _heif(path, data)
-    elif kind == "avif" and (bits := _avif_bits(data)) > 8:
+        return _png(data, icc, space)
+    if kind == "heif":
+        return _heif(path, data, icc)
+    if kind == "avif" and (bits := _avif_bits(data)) > 8:
         import imagecodecs  # libavif; Pillow keeps 8 bits
 
-        pixels = imagecodecs.avif_decode(data)
-    else:
-        with _open(data, kind) as image:
-            mode = "RGBA" if image.has_transparency_data else "RGB"
-            pixels = np.asarray(image.convert(mode))
-    return pixels if pixels.ndim == 3 else pixels[..., None], bits, premultiplied
+        return _samples(imagecodecs.avif_decode(data), bits, icc)
+    with _open(data, kind) as image:
+        is_inks = space == "CMYK" and icc is not None
+        mode = "RGBA" if image.has_transparency_data else {"GRAY": "L"}.get(space, "RGB")
+        pixels = np.asarray(image.convert("CMYK" if is_inks else mode))
+    return _samples(pixels, 8, icc, space="CMYK" if is_inks else None)
+
+
+def _samples(
+    pixels: np.ndarray,
+    bits: int,
+    icc: bytes | None,
+    *,
+    space: str | None = None,
+    premultiplied: bool = False,
+) -> Samples:
+    """Samples of a space, or of what so many of a pixel are."""
+    pixels_HWC = pixels if pixels.ndim == 3 else pixels[..., None]
+    counted = "GRAY" if pixels_HWC.shape[2] < 3 else "RGB"
+    return Samples(pixels_HWC, space or counted, bits, icc, premultiplied)
+
+
+def _profile(path: Path, kind: str, data: bytes) -> tuple[bytes | None, str]:
+    """The ICC profile in a picture, and what it is to be of, by the header."""
+    if kind == "png":
+        return _profile_of_png(path, data), "GRAY" if data[PNG_DEPTH + 1] in PNG_GREY else "RGB"
+    if kind == "heif":
+        image = _open_heif(path, data)
+        return image.info.get("icc_profile"), "GRAY" if image.mode.startswith("L") else "RGB"
+    with _open(data, kind) as image:
+        space = {"L": "GRAY", "CMYK": "CMYK"}.get(image.mode, "RGB")
+        return image.info.get("icc_profile"), space
 
 
 def _open(data: bytes, kind: str) -> Any:
@@ -114,13 +167,27 @@ def _open(data: bytes, kind: str) -> Any:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _png(data: bytes) -> tuple[np.ndarray, int]:
-    """Pixels of a PNG and their bits, palette and transparent colour resolved."""
+def _png(data: bytes, icc: bytes | None, space: str) -> Samples:
+    """Samples of a PNG, palette and transparent colour resolved."""
     import imagecodecs  # libpng; Pillow keeps 8 of 16 bits
 
     kept = [whole for name, _, whole in _chunks(data) if not name[0] & 32 or name == TRANSPARENCY]
     pixels: np.ndarray = imagecodecs.png_decode(PNG_SIGNATURE + b"".join(kept))
-    return pixels, 16 if pixels.dtype == np.uint16 else 8
+    if space == "GRAY" and pixels.shape[2:] in ((3,), (4,)):  # libpng's, of a transparent colour
+        pixels = pixels[..., [0, -1]] if pixels.shape[2] == 4 else pixels[..., :1]
+    return _samples(pixels, 16 if pixels.dtype == np.uint16 else 8, icc)
+
+
+def _profile_of_png(path: Path, data: bytes) -> bytes | None:
+    """What its iCCP unpacks to (PNG, 3rd edition, sec. 11.3.2.3): a name, a zero, 0, deflated."""
+    for name, content, _ in _chunks(data):
+        if name == PROFILE:
+            packed = content.partition(b"\0")[2][1:]
+            try:
+                return zlib.decompressobj().decompress(packed, MOST_BYTES)
+            except zlib.error:
+                raise MediaError(f"{path}: its profile is damaged; {WORKS}") from None
+    return None
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
@@ -176,10 +243,10 @@ def _open_heif(path: Path, data: bytes) -> Any:
     return pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
 
 
-def _heif(path: Path, data: bytes) -> tuple[np.ndarray, int, bool]:
-    """Pixels of the primary picture, its tiles put together; bits; whether premultiplied."""
+def _heif(path: Path, data: bytes, icc: bytes | None) -> Samples:
+    """Samples of the primary picture, its tiles put together."""
     image = _open_heif(path, data)
     pixels, bits = np.asarray(image), int(image.info["bit_depth"])
     if pixels.dtype == np.uint16:  # the bits lie at the top of 16
         pixels = pixels >> (16 - bits)
-    return pixels, bits, bool(image.premultiplied_alpha)
+    return _samples(pixels, bits, icc, premultiplied=bool(image.premultiplied_alpha))

@@ -12,8 +12,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import MediaError
+from .colors import Convert
 
 ROWS = 256
+LEAST_ALPHA = 2.0**-16  # by which premultiplied colours are divided
 # Floats count as colours up to here: what sharpening and resizing leave beyond 0 and 1 is cut.
 LOWEST, HIGHEST = -0.5, 1.5
 
@@ -32,12 +34,24 @@ def by_rows(samples_HWC: np.ndarray, rows: Rows, orientation: int = 1) -> np.nda
     return rgb_HWC
 
 
-def integers(samples_HWC: np.ndarray, bits: int, *, premultiplied: bool = False) -> np.ndarray:
-    """Grey or RGB of so many bits, with alpha or without ([H, W, 1 to 4]), as RGB [H, W, 3]."""
+def integers(
+    samples_HWC: np.ndarray,
+    bits: int,
+    *,
+    colours: int | None = None,
+    premultiplied: bool = False,
+    convert: Convert | None = None,
+) -> np.ndarray:
+    """So many colours of so many bits, with alpha or without, as RGB [H, W, 3].
+
+    They are grey or RGB, by their number if that is not told, or what `convert` takes.
+    """
     unit_HWC = unit(samples_HWC, bits)
-    colours = 1 if unit_HWC.shape[2] < 3 else 3
+    colours = colours or (1 if unit_HWC.shape[2] < 3 else 3)
     alpha_HWC = unit_HWC[..., colours:] if unit_HWC.shape[2] > colours else None
-    return on_white(unit_HWC[..., :colours], alpha_HWC, premultiplied=premultiplied)
+    return on_white(
+        unit_HWC[..., :colours], alpha_HWC, premultiplied=premultiplied, convert=convert
+    )
 
 
 def unit(samples: np.ndarray, bits: int) -> np.ndarray:
@@ -58,9 +72,20 @@ def finite(samples_HWC: np.ndarray, first_row: int, path: str | os.PathLike[str]
 
 
 def on_white(
-    colour_HWC: np.ndarray, alpha_HWC: np.ndarray | None, *, premultiplied: bool
+    colour_HWC: np.ndarray,
+    alpha_HWC: np.ndarray | None,
+    *,
+    premultiplied: bool,
+    convert: Convert | None = None,
 ) -> np.ndarray:
-    """Grey [H, W, 1] or RGB [H, W, 3] with alpha [H, W, 1], on white: RGB [H, W, 3]."""
+    """Grey [H, W, 1], RGB [H, W, 3] or what `convert` takes, with alpha [H, W, 1], on white.
+
+    That is RGB [H, W, 3].
+    """
+    if convert is not None:
+        if alpha_HWC is not None and premultiplied:
+            colour_HWC = np.clip(colour_HWC / np.maximum(alpha_HWC, LEAST_ALPHA), 0, 1)
+        colour_HWC, premultiplied = convert(colour_HWC), False
     if alpha_HWC is not None:
         seen_HWC = colour_HWC if premultiplied else colour_HWC * alpha_HWC
         colour_HWC = np.clip(seen_HWC + (1 - alpha_HWC), 0, 1)

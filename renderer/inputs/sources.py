@@ -17,6 +17,11 @@ from ..input_files import fault
 if TYPE_CHECKING:
     import numpy as np
 
+    from .colors import Colors
+
+# Of fields: the network is given sRGB, a decoder what it adds to, and masks are no colours.
+WANTED: dict[str, Colors] = {"upscale": "own", "mask": "numbers", "edit": "numbers"}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -43,6 +48,7 @@ def look(path: str, field: str, *, num_frames: int) -> Source:
 
     All frames that the render needs are decoded once: what is damaged, or is no number, shows.
     """
+    wanted = WANTED.get(field, "srgb")
     from . import media  # Pillow and PyAV, only where there is something to look at
 
     frames, height, width, _ = media.peek(path)
@@ -51,7 +57,7 @@ def look(path: str, field: str, *, num_frames: int) -> Source:
             f"{field} {path!r} is a clip of {frames} frames; a picture is wanted"
             + (", or set num_frames for a clip" if field in ("init", "upscale") else "")
         )
-    found = sum(1 for _ in media.frames(path, num_frames))
+    found = sum(1 for _ in media.frames(path, num_frames, wanted))
     if found not in (1, num_frames):
         raise PlanError(
             f"{field} {path!r} has {found} frames; {num_frames} are to be drawn: "
@@ -89,6 +95,7 @@ def fitted(
     width: int,
     num_frames: int,
     margins: tuple[tuple[int, int], tuple[int, int]] | None = None,
+    wanted: Colors = "srgb",
 ) -> Iterator[np.ndarray]:
     """Frames [3, H, W] in [-1, 1], float32, resized (Lanczos) where the size differs.
 
@@ -100,7 +107,7 @@ def fitted(
 
     last_CHW = None
     num_read = 0
-    for frame_HWC in frames_of(source, num_frames):
+    for frame_HWC in frames_of(source, num_frames, wanted):
         num_read += 1
         if margins is not None:
             frame_HWC = np.pad(frame_HWC, (*margins, (0, 0)), mode="edge")
@@ -111,15 +118,15 @@ def fitted(
         yield last_CHW
 
 
-def frames_of(source: Source, num_frames: int) -> Iterator[np.ndarray]:
-    """Its first frames, RGB [H, W, 3] float32 in [0, 1], at its own size.
+def frames_of(source: Source, num_frames: int, wanted: Colors = "srgb") -> Iterator[np.ndarray]:
+    """Its first frames, RGB [H, W, 3] float32 in [0, 1], at its own size, in colours `wanted`.
 
     Raises `MediaError` where the file is no longer the one that was looked at.
     """
     from . import media
 
     _check_same(source)
-    yield from media.frames(source.path, num_frames)
+    yield from media.frames(source.path, num_frames, wanted)
 
 
 def _check_same(source: Source) -> None:

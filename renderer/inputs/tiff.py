@@ -1,7 +1,7 @@
 """The first whole page of a TIFF as RGB floats: read as its tags say, or refused by their names.
 
 TIFF 6.0, Adobe's TIFF Technical Notes (1995, 2002: Lab), BigTIFF; tifffile decodes strips and
-tiles, libtiff turns YCbCr into RGB, Little CMS Lab. Colour profiles are not applied.
+tiles, libtiff turns YCbCr into RGB, Little CMS Lab and what ICC profiles mean.
 Shape suffixes: C channels, H rows, W columns.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MediaError
+from .colors import Colors, Convert, conversion, own_profile
 from .faults import check_size
 from .rgb_floats import by_rows, finite, integers, on_white, unit, upright
 from .tiff_tags import TiffTags, check
@@ -31,6 +32,7 @@ REDUCED, MASK = 1, 4  # bits of NewSubfileType
 MASK_PHOTOMETRIC = 4
 MOST_PAGES = 64  # that are looked through for a whole one
 WHITE_IS_ZERO, PALETTE, SEPARATED, YCBCR, CIELAB, ICCLAB = 0, 3, 5, 6, 8, 9
+ICC_PROFILE = 34675
 JPEG = (6, 7)  # Compression: tifffile has them as RGB
 
 
@@ -55,17 +57,25 @@ def is_deep(path: Path) -> bool:
         return found.tags.bits > 8 or found.tags.photometric == PALETTE
 
 
-def read(path: Path) -> np.ndarray:
-    """The page upright, RGB [H, W, 3], float32 in [0, 1], on white."""
+def read(path: Path, wanted: Colors = "srgb") -> np.ndarray:
+    """The page upright, RGB [H, W, 3], float32 in [0, 1], on white, in the colours wanted."""
     with _opened(path) as found:
         tags = found.tags
+        convert = conversion(_profile(found), _space(tags), path, wanted)
         if tags.photometric == YCBCR and (tags.compression not in JPEG or tags.planar == 2):
             rgba_HWC = _by_libtiff(path, found.page)
-            return by_rows(rgba_HWC, lambda rows_HWC, _: integers(rows_HWC, 8), tags.orientation)
+            to_rgb = partial(integers, bits=8, convert=convert)
+            return by_rows(rgba_HWC, lambda rows_HWC, _: to_rgb(rows_HWC), tags.orientation)
         samples_HWC = _samples(found.page, tags)
         mask_HW = None if found.mask is None else found.mask.asarray()
-        rows = partial(_rows, tags=tags, mask_HW=mask_HW, path=path)
+        rows = partial(_rows, tags=tags, mask_HW=mask_HW, path=path, convert=convert)
         return by_rows(samples_HWC, rows, tags.orientation)
+
+
+def own(path: Path) -> bytes | None:
+    """The profile of what `read` gives where the page's own colours are wanted; None: sRGB."""
+    with _opened(path) as found:
+        return own_profile(_profile(found), _space(found.tags), path)
 
 
 def alpha(path: Path) -> np.ndarray | None:
@@ -190,8 +200,29 @@ def _by_libtiff(path: Path, page: Any) -> np.ndarray:
     return upright(rgba_HWC, {5: 1, 6: 2, 7: 3, 8: 4}.get(orientation, orientation))
 
 
+def _profile(found: Page) -> bytes | None:
+    """Its ICC profile; Lab says itself what it means."""
+    if found.tags.photometric in (CIELAB, ICCLAB):
+        return None
+    value = found.page.tags.valueof(ICC_PROFILE)
+    return value if isinstance(value, bytes) else None
+
+
+def _space(tags: TiffTags) -> str:
+    """What an ICC profile of the page's colours is of."""
+    if tags.photometric == SEPARATED:
+        return "CMYK"
+    return "GRAY" if tags.colours == 1 and tags.photometric != PALETTE else "RGB"
+
+
 def _rows(
-    rows_HWC: np.ndarray, first: int, *, tags: TiffTags, mask_HW: np.ndarray | None, path: Path
+    rows_HWC: np.ndarray,
+    first: int,
+    *,
+    tags: TiffTags,
+    mask_HW: np.ndarray | None,
+    path: Path,
+    convert: Convert | None,
 ) -> np.ndarray:
     """Stored samples of some rows as RGB [H, W, 3]."""
     alpha_HWC = None
@@ -200,12 +231,14 @@ def _rows(
     if mask_HW is not None:
         shown_HWC = mask_HW[first : first + len(rows_HWC), :, None].astype(np.float32)
         alpha_HWC = shown_HWC if alpha_HWC is None else alpha_HWC * shown_HWC
-    colour_HWC = _colour(rows_HWC[..., : tags.colours], first, tags, path)
-    return on_white(colour_HWC, alpha_HWC, premultiplied=tags.premultiplied)
+    colour_HWC = _colour(rows_HWC[..., : tags.colours], first, tags, path, convert is not None)
+    return on_white(colour_HWC, alpha_HWC, premultiplied=tags.premultiplied, convert=convert)
 
 
-def _colour(samples_HWC: np.ndarray, first: int, tags: TiffTags, path: Path) -> np.ndarray:
-    """Grey [H, W, 1] or RGB [H, W, 3] of stored samples."""
+def _colour(
+    samples_HWC: np.ndarray, first: int, tags: TiffTags, path: Path, keeps_inks: bool
+) -> np.ndarray:
+    """Grey [H, W, 1], RGB [H, W, 3] or inks [H, W, 4] of stored samples."""
     if tags.photometric == PALETTE:
         return _palette(tags)[samples_HWC[..., 0].astype(np.uint16)]
     if tags.photometric in (CIELAB, ICCLAB):
@@ -213,7 +246,7 @@ def _colour(samples_HWC: np.ndarray, first: int, tags: TiffTags, path: Path) -> 
     unit_HWC = _unit(samples_HWC, first, tags, path)
     if tags.photometric == WHITE_IS_ZERO:
         return 1 - unit_HWC
-    if tags.photometric == SEPARATED:
+    if tags.photometric == SEPARATED and not keeps_inks:
         return (1 - unit_HWC[..., :3]) * (1 - unit_HWC[..., 3:])
     return unit_HWC
 

@@ -19,11 +19,14 @@ from PIL import Image, ImageOps
 from contracts.export import clip, picture
 from frieze.renderer import RenderSpec, render
 from frieze.renderer.color.profiles import ADOBE_RGB, named
+from frieze.renderer.errors import ExportError
 from frieze.renderer.inputs import media, metadata
 from frieze.renderer.outputs.exporting import export
 from frieze.renderer.store.store import Store
+from support.colorimetry import D50, delta_e, lab, press_profile, printed, xyz
 from support.command_line import frieze
 from support.decoders import plain
+from tolerances import COLOR_8_BITS, COLOR_INKS
 
 SIDES, SIZE = (40, 56), (80, 112)
 PROFILE = named(ADOBE_RGB).data
@@ -134,6 +137,55 @@ def test_profile_exif_and_xmp_go_along(tmp_path: Path, folder: Path, suffix: str
     run = (tmp_path / "b.zarr" / "frieze" / "run.json").read_text()
     assert "carried" in run
     assert "carried" not in Store.open(tmp_path / "b.zarr").provenance, "for readers of the file"
+
+
+def test_colours_are_the_pictures_own_or_those_asked_for(tmp_path: Path, folder: Path) -> None:
+    """Display P3 stays what it is, inks become sRGB; a TIFF in other colours is made in the end."""
+    given_HWC = np.full((*SIDES, 3), (170, 100, 90), np.uint8)
+    Image.fromarray(given_HWC).save(tmp_path / "a.png", icc_profile=named("display-p3").data)
+    (tmp_path / "press.icc").write_bytes(press_profile())
+    out, color = tmp_path / "b.tif", str(tmp_path / "press.icc")
+    render(made(tmp_path / "a.png", folder, out, color=color, intent="absolute", workers=2))
+    (tmp_path / "press.icc").unlink()
+    for file in ("again.tif", "own.png", "srgb.png"):
+        asked = {"own.png": "display-p3", "srgb.png": "srgb"}.get(file)
+        export(tmp_path / "b.zarr", tmp_path / file, overwrite=False, color=asked)
+    assert out.read_bytes() == (tmp_path / "again.tif").read_bytes()
+    expected = lab(xyz("display-p3", given_HWC[0, 0] / 255))
+    inks, own, srgb = (
+        np.asarray(Image.open(tmp_path / name))[40, 56] / 255
+        for name in ("b.tif", "own.png", "srgb.png")
+    )
+    assert delta_e(lab(printed(inks)), expected) < COLOR_INKS
+    assert np.array_equal(np.rint(own * 255), given_HWC[0, 0]), "the store has its own numbers"
+    assert delta_e(lab(xyz("srgb", srgb)), expected) < 2 * COLOR_8_BITS
+    assert delta_e(lab(xyz("srgb", own)), expected) > 5, "control"
+    cmyk_HWC = np.full((*SIDES, 4), (20, 60, 40, 10), np.uint8)
+    tifffile.imwrite(
+        tmp_path / "c.tif", cmyk_HWC, photometric="separated", iccprofile=press_profile()
+    )
+    render(made(tmp_path / "c.tif", folder, tmp_path / "d.tif"))
+    with Image.open(tmp_path / "d.tif") as opened:
+        assert opened.info["icc_profile"] == named("srgb").data
+        found = np.asarray(opened)[40, 56] / 255
+    black = printed(np.ones(4))[1]
+    measured = (printed(cmyk_HWC[0, 0] / 255) - D50 * black) / (1 - black)
+    assert delta_e(lab(xyz("srgb", found)), lab(measured)) < COLOR_INKS
+
+
+def test_colours_that_cannot_be_are_refused_before_any_work(tmp_path: Path, folder: Path) -> None:
+    source, press = tmp_path / "a.png", tmp_path / "press.icc"
+    source.write_bytes(imagecodecs.png_encode(np.dstack([clip(1, *SIDES)[0], ramp(8)])))
+    press.write_bytes(press_profile())
+    for name, color, fault in (
+        ("b.tif", str(press), "CMYK with alpha"),
+        ("b.png", str(press), "CMYK"),
+        ("b.tif", "p3", "no colour space 'p3'"),
+    ):
+        with pytest.raises(ExportError, match=fault) as caught:
+            render(made(source, folder, tmp_path / name, color=color))
+        assert "\n" not in str(caught.value)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.png", "press.icc"]
 
 
 def test_what_is_damaged_counts_as_not_there(tmp_path: Path) -> None:
