@@ -52,6 +52,10 @@ class Commands(ErrorLineGroup):
             "store",
             "Say how a render stands: progress, time left, workers, failures. Disturbs nobody.",
         ),
+        "view": _command(
+            "view",
+            "Show renders in a browser while they are drawn: deep zoom, progress, comparisons.",
+        ),
         "verify": _command(
             "store",
             "Read all of a store and say what is damaged, and what resume draws again; "

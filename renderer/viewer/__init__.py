@@ -1,0 +1,1 @@
+"""A page on stores for a browser: deep zoom, progress, galleries, comparisons; it only reads."""
