@@ -23,7 +23,9 @@ def view(
     ] = ".",
     host: Annotated[
         str,
-        typer.Option(help="name or address to listen on; any but this machine's own asks a token"),
+        typer.Option(
+            help="name or address to listen on; default: this machine's own, others ask a token"
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(help="port to listen on; default: 8484, or any that is free")
@@ -33,13 +35,16 @@ def view(
         typer.Option("--token", help="ask a token here too, on a machine that others use as well"),
     ] = False,
     opens: Annotated[
-        bool, typer.Option("--open/--no-open", help="open the page in this machine's browser")
+        bool,
+        typer.Option(
+            "--open/--no-open", help="open the page in a browser here; default: print its address"
+        ),
     ] = False,
     export: Annotated[
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="write the page and all finished pictures for a web server, and end",
+            help="write the page and all finished pictures for a web server; default: serve them",
             rich_help_panel="Output",
         ),
     ] = None,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ..codecs.tile_pyramid import TILE
 from ..errors import line, printable
 from ..monitoring.durations import clock
 from ..monitoring.time_left import Left
 from .entries import MOST_PROMPT, Collection, StoreEntry, batch_state
 from .latent_preview import ColourFit
-from .tiles import SIDE
 
 MOST_FAILURES = 20
 
@@ -53,7 +53,7 @@ def brief(key: str, entry: StoreEntry) -> dict[str, Any]:
         "edition": entry.edition,
         "revision": entry.revision,
         "top": pyramid.top,
-        "tile": SIDE,
+        "tile": TILE,
         "suffix": ".png",
     }
 

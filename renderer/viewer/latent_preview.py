@@ -15,10 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ..codecs.tile_encoder import eight_bit
+from ..codecs.tile_pyramid import TILE
 from ..store.store import SavedState, Store
-from .tiles import TilePyramid, in_8_bits
+from .tiles import TilePyramid
 
-SIDE = 256  # pixels of a preview, at the most
+SIDE = 256  # latents of a preview along a side, at the most
+SHOWN = 1024  # and pixels
 LEAST_SAMPLES = 8  # for each unknown of a fit
 RANGE = 2.5  # standard deviations from black to white
 # Lightness and two colours that oppose each other, as rows of R, G and B.
@@ -78,10 +81,10 @@ def fit(store: Store, pyramid: TilePyramid) -> ColourFit | None:
         return None
     frame = 0 if store.layout.frames is None else store.layout.frames // 2
     latents_CHW = small_latents(store, state, frame)
-    level = min(pyramid.top, math.floor(math.log2(512)))  # the largest that is one tile
+    level = min(pyramid.top, TILE.bit_length() - 1)  # the largest that is one tile
     tile = pyramid.tile(level, 0, 0, frame)
     size = latents_CHW.shape[:0:-1]
-    pixels = Image.fromarray(in_8_bits(tile.pixels_HWC)).resize(size, Image.Resampling.BOX)
+    pixels = Image.fromarray(eight_bit(tile.pixels_HWC)).resize(size, Image.Resampling.BOX)
     drawn = Image.fromarray(tile.drawn_HW.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
     is_drawn = np.asarray(drawn).ravel() == 255
     samples = latents_CHW.reshape(len(latents_CHW), -1).T[is_drawn]
@@ -104,15 +107,19 @@ def false_colours(latents_CHW: np.ndarray) -> np.ndarray:
 
 
 def preview(store: Store, known: ColourFit | None, frame: int = 0) -> bytes | None:
-    """A PNG of the newest state, at most `SIDE` pixels a side; None where there is none."""
+    """A PNG of the newest state in the picture's shape; None where there is none."""
     state = store.last_state()
     if state is None:
         return None
     latents_CHW = small_latents(store, state, frame)
     colours = false_colours(latents_CHW) if known is None else known.colours(latents_CHW)
     pixels = np.clip(np.nan_to_num(colours) * 255, 0, 255).round().astype(np.uint8)
+    # In the picture's shape: latents of an earlier stage have another one by a few pixels.
+    height, width = store.layout.height, store.layout.width
+    scale = min(1.0, SHOWN / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(file, format="PNG")
     return file.getvalue()
 
 

@@ -25,10 +25,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..errors import FriezeError, StoreError, line
+from ..exports.deep_zoom import descriptor
 from . import answers
 from .access import Access
 from .entries import Collection, StoreEntry
-from .tiles import SIDE
 
 # Files of the page by the names they are asked for; nothing else is ever read for a request.
 FILES = {
@@ -143,29 +143,19 @@ def _preview(request: Request, collection: Collection, key: str, entry: StoreEnt
 def _descriptor(request: Request, collection: Collection, key: str, entry: StoreEntry) -> Response:
     if entry.pyramid is None:
         return PlainTextResponse(entry.fault, 404, FRESH)
-    height, width = entry.pyramid.size(entry.pyramid.top)
-    return Response(descriptor(width, height, "png"), media_type="application/xml", headers=FRESH)
-
-
-def descriptor(width: int, height: int, form: str) -> str:
-    """Deep Zoom's own description of a picture, for other programs."""
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>\n'
-        '<Image xmlns="http://schemas.microsoft.com/deepzoom/2008" '
-        f'Format="{form}" Overlap="0" TileSize="{SIDE}">'
-        f'<Size Width="{width}" Height="{height}"/></Image>\n'
-    )
+    xml = descriptor(entry.pyramid.store.layout, "png")
+    return Response(xml, media_type="application/xml", headers=FRESH)
 
 
 def _tile(request: Request, collection: Collection, key: str, entry: StoreEntry) -> Response:
-    if entry.pyramid is None:
+    if (pyramid := entry.pyramid) is None:
         return PlainTextResponse(entry.fault, 404, FRESH)
     numbers = [request.path_params[name] for name in ("level", "column", "row", "frame")]
-    tile = entry.pyramid.tile(*numbers)
+    tile = pyramid.tile(*numbers)
     headers = KEPT if tile.is_whole else FRESH
     if tile.fault:
         headers = headers | {"X-Fault": line(tile.fault).encode("ascii", "replace").decode()}
-    return Response(tile.encoded(".png"), media_type="image/png", headers=headers)
+    return Response(tile.png(pyramid.icc), media_type="image/png", headers=headers)
 
 
 def listening(host: str, port: int | None) -> socket.socket:

@@ -13,11 +13,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from ..codecs.tile_encoder import TileEncoder
 from ..errors import ExportError, StoreError
+from ..exports.deep_zoom import descriptor
 from ..files.atomic import whole_folder
 from . import answers
 from .entries import Collection, StoreEntry
-from .server import FILES, descriptor, file
+from .server import FILES, file
 from .tiles import TilePyramid
 
 SUFFIX = ".jpg"
@@ -75,17 +77,16 @@ def _store(part: Path, key: str, entry: StoreEntry) -> Mapping[str, Any]:
     about = {name: found[name] for name in PUBLISHED} | {"suffix": SUFFIX, "is_saved": False}
     (folder / "about.json").write_text(json.dumps(about, indent=1), encoding="ascii")
     pyramid = entry.pyramid
-    height, width = pyramid.size(pyramid.top)
+    encoder = TileEncoder("jpg", icc=pyramid.icc)
     for frame in range(about["frames"] or 1):
-        text = descriptor(width, height, SUFFIX[1:])
-        (folder / f"{frame}.dzi").write_text(text, encoding="ascii")
+        (folder / f"{frame}.dzi").write_bytes(descriptor(pyramid.store.layout, encoder.format))
         for level, column, row in numbers(pyramid):
             tile = pyramid.tile(level, column, row, frame)
             if tile.fault:
                 raise StoreError(f"{tile.fault}; frieze verify {entry.place} says what else is")
             place = folder / f"{frame}_files" / str(level)
             place.mkdir(parents=True, exist_ok=True)
-            (place / f"{column}_{row}{SUFFIX}").write_bytes(tile.encoded(SUFFIX))
+            (place / f"{column}_{row}{SUFFIX}").write_bytes(encoder.encode(tile.pixels_HWC))
     return about
 
 

@@ -15,17 +15,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
 
+from ..codecs.tile_encoder import eight_bit
+from ..codecs.tile_pyramid import TILE
 from ..errors import StoreError
 from ..store.arrays import rows_of
 from ..store.layout import halve
+from ..store.provenance import carried_by
 from ..store.store import Store
-
-SIDE = 512  # pixels of a tile
-JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,14 @@ class Tile:
     is_whole: bool
     fault: str = ""
 
-    def encoded(self, suffix: str) -> bytes:
-        """A PNG, to the bit, with alpha where something is missing; or a JPEG (`.jpg`)."""
-        file, pixels = io.BytesIO(), in_8_bits(self.pixels_HWC)
-        if suffix == ".jpg":
-            picture = Image.fromarray(pixels)
-            picture.save(file, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-            return file.getvalue()
+    def png(self, icc: bytes | None = None) -> bytes:
+        """A PNG of 8 bits, to the bit, with alpha where something is missing."""
+        pixels = eight_bit(self.pixels_HWC)
         if not self.drawn_HW.all():
-            alpha = np.where(self.drawn_HW, 255, 0).astype(np.uint8)
-            pixels = np.dstack([pixels, alpha])
-        Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
+            pixels = np.dstack([pixels, np.where(self.drawn_HW, 255, 0).astype(np.uint8)])
+        file = io.BytesIO()
+        # It goes no further than a browser: a smaller file would cost more than it saves.
+        Image.fromarray(pixels).save(file, "PNG", compress_level=1, icc_profile=icc)
         return file.getvalue()
 
 
@@ -82,11 +80,6 @@ class TileCache:
                 self.num_bytes -= _size(gone)
 
 
-def in_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Pixels for a screen."""
-    return (pixels // 257).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
-
-
 def _size(tile: Tile) -> int:
     return tile.pixels_HWC.nbytes + tile.drawn_HW.nbytes
 
@@ -98,6 +91,11 @@ class TilePyramid:
     store: Store
     cache: TileCache
     _number: int = field(default_factory=itertools.count().__next__)  # its tiles in the cache
+
+    @cached_property
+    def icc(self) -> bytes | None:
+        """The profile of its pixels, None for sRGB."""
+        return carried_by(self.store).icc
 
     @property
     def top(self) -> int:
@@ -114,7 +112,7 @@ class TilePyramid:
     def counts(self, level: int) -> tuple[int, int]:
         """(rows, columns) of a level in tiles."""
         height, width = self.size(level)
-        return math.ceil(height / SIDE), math.ceil(width / SIDE)
+        return math.ceil(height / TILE), math.ceil(width / TILE)
 
     def has(self, level: int, column: int, row: int, frame: int) -> bool:
         """Whether there is such a tile."""
@@ -155,8 +153,8 @@ class TilePyramid:
     def _place(self, index: int, column: int, row: int) -> tuple[int, int, int, int]:
         """(top, bottom, left, right) of a tile in the pixels of its level."""
         height, width = self.size(self.top - index)
-        top, left = row * SIDE, column * SIDE
-        return top, min(top + SIDE, height), left, min(left + SIDE, width)
+        top, left = row * TILE, column * TILE
+        return top, min(top + TILE, height), left, min(left + TILE, width)
 
     def _blocks(self, index: int, column: int, row: int) -> Iterator[tuple[int, int]]:
         """(block row, block column) of all blocks beneath a tile."""

@@ -65,6 +65,11 @@ class Layer {
       compositeOperation: this.options.compositeOperation,
       success: ({ item }) => {
         this.shown = [item];
+        if (!this.canvas.isPlaced) {
+          this.canvas.isPlaced = true;
+          if (this.canvas.firstBounds) this.canvas.viewport.fitBounds(this.canvas.firstBounds, true);
+          else this.canvas.viewport.goHome(true);
+        }
         if (item.getFullyLoaded()) finish();
         else item.addOnceHandler("fully-loaded-change", finish);
       },

@@ -328,8 +328,8 @@ class StoreView extends View {
     row("size", size(about));
     if (about.frames) row("frames a second", about.fps);
     if (about.state !== "done" && about.num_stages) {
-      row("stage", `${about.stage} of ${about.num_stages}`);
-      row("step", `${about.step} of ${about.num_steps}`);
+      row("stage", about.num_stages > 1 ? `${about.stage} of ${about.num_stages}` : "");
+      row("step", about.num_steps ? `${about.step} of ${about.num_steps}` : "");
       if (about.seconds_per_step) row("a step", `${about.seconds_per_step.toFixed(2)} s`);
       row("time left", (about.left || "").replace(/ left$/, ""));
     }
@@ -414,9 +414,7 @@ class Comparison extends View {
     }
     this.gains.hidden = mode !== "difference";
     this.setGain();
-    for (const canvas of canvases) {
-      canvas.addOnceHandler("layer-loaded", () => (place ? canvas.viewport.fitBounds(place, true) : canvas.viewport.goHome(true)));
-    }
+    for (const canvas of canvases) canvas.firstBounds = place;
     history.replaceState(null, "", `#/compare/${this.keys.join("/")}/${mode}`);
     if (state) this.update();
   }

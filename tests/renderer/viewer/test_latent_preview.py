@@ -39,10 +39,13 @@ def save(store: Store, stage: int, latents: np.ndarray) -> None:
     store.confirm_state(SavedState(stage, 1, 0), [store.save_latents(stage, 0, rows, latents)])
 
 
-def shown(store: Store, known: latent_preview.ColourFit | None) -> np.ndarray:
-    data = latent_preview.preview(store, known)
-    assert data is not None
-    return np.asarray(Image.open(io.BytesIO(data)))
+def colours(store: Store, known: latent_preview.ColourFit | None) -> np.ndarray:
+    """Of the newest state, in 0 to 255."""
+    state = store.last_state()
+    assert state is not None
+    latents = latent_preview.small_latents(store, state)
+    found = latent_preview.false_colours(latents) if known is None else known.colours(latents)
+    return np.clip(found * 255, 0, 255)
 
 
 def test_drawn_blocks_tell_the_colours_of_the_rest(tmp_path: Path) -> None:
@@ -56,12 +59,12 @@ def test_drawn_blocks_tell_the_colours_of_the_rest(tmp_path: Path) -> None:
     draw(store, pixels, 0, BLOCK, None)
     known = latent_preview.fit(store, tiles)
     assert known is not None
-    found, expected = shown(store, known), pixels[::8, ::8]
+    found, expected = colours(store, known), pixels[::8, ::8]
     inside = (expected > 0) & (expected < 255)
     undrawn = np.s_[BLOCK // 8 :]
-    off = np.abs(found.astype(int) - expected)[undrawn][inside[undrawn]]
+    off = np.abs(found - expected)[undrawn][inside[undrawn]]
     assert np.median(off) <= 2
-    false = np.abs(shown(store, None).astype(int) - expected)[undrawn][inside[undrawn]]
+    false = np.abs(colours(store, None) - expected)[undrawn][inside[undrawn]]
     assert np.median(false) > 20  # control: what is not fitted is far off
 
 
@@ -88,4 +91,6 @@ def test_large_latents_are_averaged(tmp_path: Path) -> None:
     assert small.shape == (4, 200, 100)
     expected = latents[:, 0].reshape(4, 200, 3, 100, 3).mean((2, 4))
     np.testing.assert_allclose(small, expected, atol=1e-6)
-    assert shown(store, None).shape == (200, 100, 3)
+    shown = latent_preview.preview(store, None)
+    assert shown is not None
+    assert Image.open(io.BytesIO(shown)).size == (300, 600)  # the picture's
