@@ -2,6 +2,12 @@
 // nothing flickers, and what lay beneath goes once that is there.
 "use strict";
 
+// OpenSeadragon writes a style into a page that has none of this kind yet; page.css has it, and the
+// policy lets none be written. An element of no namespace that a browser knows is no style to it.
+const mark = document.createElementNS("frieze", "style");
+mark.setAttribute("data-openseadragon-mobile-css", "true");
+document.head.append(mark);
+
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /** Where a tile lies. Tiles that will never change have an address of their own picture only. */
@@ -18,6 +24,7 @@ function tileSource(about, frame) {
     minLevel: Math.min(about.top, 8),
     maxLevel: about.top,
     getTileUrl: (level, x, y) => tileAddress(about, frame, level, x, y),
+    hasTransparency: () => about.state !== "done",
     getTileHashKey: (level, x, y) =>
       `${about.key} ${about.edition} ${about.revision} ${frame} ${level} ${x} ${y}`,
   };
@@ -120,8 +127,10 @@ function makeCanvas(element) {
     minZoomImageRatio: 0.5,
     visibilityRatio: 0.3,
     maxImageCacheCount: 400,
+    smoothTileEdgesMinZoom: Infinity,
     gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
   });
+  viewer.addHandler("tile-drawing", ({ context, tile }) => onWholePixels(context, tile));
   viewer.addHandler("canvas-key", (event) => { event.preventDefaultAction = true; });
   viewer.addHandler("animation", () => {
     const item = viewer.world.getItemAt(viewer.world.getItemCount() - 1);
@@ -129,6 +138,20 @@ function makeCanvas(element) {
     if (item) viewer.drawer.setImageSmoothingEnabled(pixelRatio(viewer, item) <= 1.01);
   });
   return viewer;
+}
+
+/** Tiles begin and end where pixels of the screen do: none is blurred, and no seam is seen. */
+function onWholePixels(context, tile) {
+  const density = OpenSeadragon.pixelDensityRatio;
+  const map = (position, size) => {
+    // OpenSeadragon draws tiles a pixel larger than they are, against seams.
+    const from = Math.round(position * density);
+    const scale = Math.max(1, Math.round((position + size - 1) * density) - from) / (size * density);
+    return [scale, from - position * density * scale];
+  };
+  const [across, left] = map(tile.position.x, tile.size.x);
+  const [down, top] = map(tile.position.y, tile.size.y);
+  context.transform(across, 0, 0, down, left, top);
 }
 
 /** Pixels of the screen to one of the picture. */
