@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import SpecError, shown
 from ..input_files import fault
 from ..spec.field_errors import nearest
+from ..spec.place import overridden
 from ..spec.presets import preset
 from ..spec.values import ValuesError, file_text, from_json, from_yaml
 
@@ -151,10 +152,8 @@ def flat(values: Values) -> dict[str, Any]:
 
 
 def _over(below: Values, above: Values) -> dict[str, Any]:
-    """Two layers of values; a size replaces a height and a width, and they a size."""
-    hidden = {"height", "width"} if "size" in above else set()
-    if {"height", "width"} & above.keys():
-        hidden = {"size"}
+    """Two layers of values; a size replaces a height and a width or a print, and they a size."""
+    hidden = overridden(below, above)
     return {**{key: value for key, value in below.items() if key not in hidden}, **above}
 
 

@@ -155,6 +155,10 @@ def _item(values: Any, root: Location, shared: Values, taken: set[str]) -> Item:
     out = _path(root, str(fields.get("out", "{name}.zarr")), name, "out")
     also = tuple(_path(root, text, name, "also") for text in own.also)
     spec = parse({**fields, **shared, "out": str(out)})
+    if spec.print is not None:
+        from ..driver.print_size import of_print
+
+        spec = of_print(spec)
     if spec.max_workers is not None:
         raise SpecError(f"workers = {shown(fields['workers'])}: an item takes one number of them")
     workers = spec.workers if "workers" in fields else None

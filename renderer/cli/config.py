@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import SpecError
+from ..errors import ModelError, SpecError
 from ..spec.merging import merge
 from ..spec.render_spec import RenderSpec, parse
 from ..spec.values import ValuesError, from_yaml, to_yaml
@@ -34,6 +35,11 @@ def config(
     Takes the options of `frieze render`.
     """
     spec = merge(preset, prompt, size, fields)
+    if spec.print is not None:
+        from ..driver.print_size import of_print
+
+        with suppress(ModelError):  # of a model that is not here its render finds the size
+            spec = of_print(spec)
     if spec.address is not None and _PASSWORD.search(spec.address):
         remark("frieze: the address holds a password and is left out; give it with --address")
         kept = {name: getattr(spec, name) for name in spec.model_fields_set - {"address"}}

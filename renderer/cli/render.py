@@ -147,11 +147,12 @@ def print_plan(
     those of devices of a `kind`.
     """
     from ..costs import device_kinds
+    from ..driver.print_size import of_print
     from ..planning import memory_check
     from ..planning.plan import plan as planned
     from ..spec.units import GIB
 
-    plan = planned(spec)
+    plan = planned(of_print(spec))
     if kind is not None:
         device_kinds.device_kind(kind)  # refused before what takes seconds
         plan = replace(plan, kind_name=kind)

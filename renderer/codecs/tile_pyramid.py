@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..color.conversion import Conversion
 from ..store.follower import Follow
 from ..store.layout import StoreLayout, halve
 from ..store.store import Store
@@ -82,13 +83,15 @@ def write_tiles(
     encoder: TileEncoder,
     *,
     side: int = TILE,
+    colors: Conversion | None = None,
     follow: Follow = False,
     workers: int | None = None,
 ) -> None:
     """Write a file for every tile of some levels, the whole picture first, as it is drawn.
 
-    `place` says where a tile goes, `side` is a tile's in pixels, `workers` are encoding threads
-    (default: all cores). Raises `StoreError` where the picture is not drawn, and not waited for.
+    `place` says where a tile goes, `side` is a tile's in pixels, `colors` what becomes of the
+    store's (default: nothing), `workers` are encoding threads (default: all cores). Raises
+    `StoreError` where the picture is not drawn, and not waited for.
     """
 
     def write(tile: Tile, rows_HWC: np.ndarray) -> None:
@@ -99,7 +102,8 @@ def write_tiles(
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for level, top, rows_HWC in _strips(store, levels, side, follow):
             row = list(tiles(level, top // side, side))
-            list(pool.map(write, row, [rows_HWC] * len(row)))
+            shown_HWC = rows_HWC if colors is None else colors.rows(rows_HWC, pool)
+            list(pool.map(write, row, [shown_HWC] * len(row)))
 
 
 def _strips(

@@ -44,6 +44,7 @@ from ..store.verification import mend, told
 from .caller import Caller, RenderResult, StepCallback
 from .fingerprint import FILES, conversion_of, fingerprint, identity, run_record
 from .initial_pictures import first_frame, keep_sources
+from .print_size import of_print
 from .recovery import MOST_FAILURES, how_to_resume
 from .render_loop import RenderLoop
 from .spec_origin import of_store, with_whole_paths
@@ -89,7 +90,7 @@ class Driver:
 
     def render(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """Plan, create the store, draw."""
-        spec = with_whole_paths(spec)
+        spec = of_print(with_whole_paths(spec))
         canvas_plan = plan(spec)
         devices.check_here(spec)
         targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite)
@@ -116,7 +117,7 @@ class Driver:
 
     def go_on(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """What `resume` does if there is a store of this very picture; else what `render` does."""
-        spec, path = with_whole_paths(spec), outputs.store_of(spec.out)
+        spec, path = of_print(with_whole_paths(spec)), outputs.store_of(spec.out)
         if not Store.exists(path):
             return self.render(spec, exports)
         asked = spec.model_dump(mode="json", exclude={"out", "overwrite"})

@@ -25,9 +25,10 @@ from ..files.folder import Folder
 from ..files.location import Location, S3Path
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import carried_by, check_picture, dpi_of, source
+from ..store.provenance import check_picture, color_of, dpi_of, source
 
 suffixes = (".dzi",)
+color_spaces = ("RGB",)
 last, others = "image.dzi", re.compile(r"image_files|frieze\.json")
 
 NAMESPACE = "http://schemas.microsoft.com/deepzoom/2008"
@@ -60,16 +61,19 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
     options: Options = DEFAULTS,
 ) -> Path:
     """Write a store as a folder of Deep Zoom tiles; returns its path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store may
+    still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     check(out, store.layout)
-    encoder = TileEncoder(options.format, options.quality, carried_by(store).icc)
+    colors = color_of(store, out, color, intent)
+    encoder = TileEncoder(options.format, options.quality, colors.icc)
     levels = tile_levels(store.layout)
     about = {**store.provenance, "dpi": dpi_of(store, dpi)}
     target = Path(os.path.realpath(out))
@@ -80,7 +84,8 @@ def export(
             number = len(levels) - 1 - tile.level.index
             return part / "image_files" / str(number) / f"{tile.column}_{tile.row}.{options.format}"
 
-        write_tiles(store, levels, place, encoder, follow=follow, workers=options.workers)
+        workers = options.workers
+        write_tiles(store, levels, place, encoder, colors=colors, follow=follow, workers=workers)
         (part / last).write_bytes(descriptor(store.layout, options.format))
     return out
 

@@ -27,10 +27,11 @@ from ..files.folder import Folder
 from ..files.location import Location, S3Path
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import carried_by, check_picture, dpi_of, source
+from ..store.provenance import check_picture, color_of, dpi_of, source
 from ..store.store import Store
 
 suffixes = (".iiif",)
+color_spaces = ("RGB",)
 last, others = "info.json", re.compile(r"full|\d+,\d+,\d+,\d+|frieze\.json")
 
 CONTEXT = "http://iiif.io/api/image/3/context.json"
@@ -69,18 +70,21 @@ def export(
     overwrite: bool = False,
     follow: Follow = False,
     dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
     options: Options = DEFAULTS,
 ) -> Path:
     """Write a store as a folder of IIIF tiles; returns its path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store may
+    still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
     store, out = source(store_path, out_path), Path(out_path)
     layout = store.layout
     check(out, layout)
     uri = _address(options.uri if options.uri is not None else f"{SERVER}/{quote(out.name)}")
-    encoder = TileEncoder("jpg", options.quality, carried_by(store).icc)
+    colors = color_of(store, out, color, intent)
+    encoder = TileEncoder("jpg", options.quality, colors.icc)
     about = {**store.provenance, "dpi": dpi_of(store, dpi)}
     target = Path(os.path.realpath(out))
     with whole_folder(target, overwrite=overwrite, is_ours=_is_ours, error=ExportError) as part:
@@ -90,11 +94,12 @@ def export(
             return part / path_of(layout, tile)
 
         levels = tile_levels(layout, TILE)
-        write_tiles(store, levels, place, encoder, follow=follow, workers=options.workers)
+        workers = options.workers
+        write_tiles(store, levels, place, encoder, colors=colors, follow=follow, workers=workers)
         whole = part / "full" / "max" / "0" / "default.jpg"
         if not whole.exists():  # else one tile is the whole picture
             whole.parent.mkdir(parents=True)
-            whole.write_bytes(encoder.encode(_within(store, MOST)))
+            whole.write_bytes(encoder.encode(colors.rows(_within(store, MOST))))
         (part / last).write_text(json.dumps(info(layout, uri), indent=1))
     return out
 

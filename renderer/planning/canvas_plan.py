@@ -32,7 +32,7 @@ from ..spec.units import GIB
 from .decoder_plan import redrawn
 from .devices import on_cluster
 from .estimate import Estimate
-from .stage_plan import StagePlan, plan_warnings
+from .stage_plan import StagePlan, plan_warnings, printed
 
 if TYPE_CHECKING:
     from .decoder_memory import Enlarged
@@ -319,6 +319,7 @@ def _table(plan: CanvasPlan) -> list[str]:
     lines = [
         f"{kind:<9} {spec.width} x {spec.height} px{clip}, {spec.bits} bit, seed {spec.seed}"
         + (f", wraps {spec.wrap}" if spec.wrap else ""),
+        *printed(spec),
         f"model     {plan.facts.family}, trained at {plan.facts.training_size} px "
         f"({plan.facts.folder})",
         *([method] if plan.num_steps else ()),

@@ -7,26 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
-from frieze.cluster.layout import Canvas, Mesh, cut
+from frieze.cluster.layout import Mesh, cut
 
 from .. import plugins
 from ..checkpoints import lora
 from ..checkpoints.checkpoint import describe
 from ..checkpoints.decoder import PIXELS_A_TOKEN, DecoderFacts
-from ..checkpoints.facts import LatentSpec, ModelFacts
+from ..checkpoints.facts import ModelFacts
 from ..checkpoints.scheduler_config import other_schedule
 from ..errors import PlanError
 from ..extrapolation.cascade import redrawing
 from ..extrapolation.guides import HELD_BY, held_by
-from ..extrapolation.method import Method, Stage, StepContext
+from ..extrapolation.method import Method
 from ..inputs import inpaint_canvas, masks
 from ..inputs.sources import Source, look, with_alpha
 from ..models import strategies
 from ..models.family import Guidance
-from ..sampling.noise_levels import Table
-from ..sampling.schedule_table import table
 from ..spec.attend import attend_schedule
 from ..spec.render_spec import RenderSpec
 from ..spec.stage_loras import all_loras
@@ -34,9 +31,13 @@ from . import checks, decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
 from .guidance_scales import check_guidance, check_stage_guidance, guidance_scales
 from .stage_plan import (
+    Grid,
     StagePlan,
     block_size,
     stage_bands,
+    stage_canvas,
+    stage_grid,
+    stage_levels,
     stage_loras,
     stage_scales,
     stage_schedule,
@@ -120,7 +121,7 @@ def _made(
     checks.check_wrap(asked, facts, method)
     if method.solver == "euler" and spec.scheduler is None:
         facts = replace(facts, schedule=facts.schedule.by_euler())
-    grids = [_grid(index, method, spec, facts) for index in range(len(method.stages))]
+    grids = [stage_grid(index, method, spec, facts) for index in range(len(method.stages))]
     unit = grids[-1].unit
     checks.check_sides(unit, spec, facts)
     checks.check_model(spec, facts)
@@ -229,7 +230,9 @@ def _tiled(method: Method, spec: RenderSpec, facts: ModelFacts) -> Method:
 
     What heads concentrate by is measured on whole canvases, so that no head is concentrated.
     """
-    canvases = [_canvas(stage, spec, facts.latent, facts.latent.unit) for stage in method.stages]
+    canvases = [
+        stage_canvas(stage, spec, facts.latent, facts.latent.unit) for stage in method.stages
+    ]
     strategies.check(spec, facts, canvases[-1])
     if not any(strategies.tiling(spec, facts, canvas) for canvas in canvases):
         return method
@@ -299,44 +302,9 @@ def _mesh(spec: RenderSpec, guidance: Guidance) -> Mesh:
     return Mesh(guidance=halves, ring=ranks // spec.ulysses, ulysses=spec.ulysses)
 
 
-class _Grid(NamedTuple):
-    """A stage's canvas, of whole units of so many pixels; its noise levels if they were asked."""
-
-    canvas: Canvas
-    unit: int
-    levels: Table | None = None
-
-
-def _grid(index: int, method: Method, spec: RenderSpec, facts: ModelFacts) -> _Grid:
-    """The units are larger where the stage's convolutions go farther."""
-    stage, latent = method.stages[index], facts.latent
-    canvas = _canvas(stage, spec, latent, latent.unit)
-    if (convolutions := method.convolutions) is None:
-        return _Grid(canvas, latent.unit)
-    levels = _levels(index, stage, spec, facts, canvas)
-    contexts = (
-        StepContext.of(facts, spec.seed, canvas, levels.levels, stage=index, step=step)
-        for step in range(len(levels.levels) - 1)
-    )
-    shapes = [shape for context in contexts if (shape := convolutions.shape(context))]
-    unit = latent.unit * max((shape.reduction for shape in shapes), default=1)
-    whole = _canvas(stage, spec, latent, unit)
-    # Noise levels may follow the number of tokens.
-    return _Grid(whole, unit, levels if whole == canvas else None)
-
-
-def _canvas(stage: Stage, spec: RenderSpec, latent: LatentSpec, unit: int) -> Canvas:
-    """A stage's canvas, of whole units."""
-    height, width = (
-        max(1, round(side * stage.scale / unit)) * unit // latent.downscale
-        for side in (spec.height, spec.width)
-    )
-    return Canvas(latent.frames(spec.num_frames), height, width, spec.wrap or "")
-
-
 def _stage(
     index: int,
-    grid: _Grid,
+    grid: Grid,
     method: Method,
     spec: RenderSpec,
     facts: ModelFacts,
@@ -362,7 +330,7 @@ def _stage(
         )
     shares = cut(height, spec.workers, align=align)
     bands = stage_bands(shares, mesh)
-    levels = grid.levels or _levels(index, stage, spec, facts, canvas)
+    levels = grid.levels or stage_levels(index, stage, spec, facts, canvas)
     own = stage_scales(stage)
     check_stage_guidance(own, spec, facts)
     drawn = (canvas, bands, shares, align, levels, stage.start, stage.enlarge)
@@ -373,21 +341,6 @@ def _stage(
         schedule=stage_schedule(stage, facts),
         loras=stage_loras(stage, spec),
         edits=spec.edit if index + 1 >= spec.edit_stage else (),
-    )
-
-
-def _levels(index: int, stage: Stage, spec: RenderSpec, facts: ModelFacts, canvas: Canvas) -> Table:
-    redrawn = spec.strength if index == 0 and spec.init is not None else 1.0
-    patch = facts.latent.patch
-    return table(
-        stage_schedule(stage, facts),
-        stage.steps or spec.num_inference_steps,
-        tokens=canvas.frames * (canvas.height // patch) * (canvas.width // patch),
-        training_tokens=facts.training_tokens,
-        shift=stage.shift or spec.shift,
-        start=stage.start,
-        strength=redrawn,
-        spacing=stage.spacing,
     )
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from frieze.cluster.layout import Band, Canvas, Mesh
 
-from ..checkpoints.facts import ModelFacts
+from ..checkpoints.facts import LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import other_schedule
-from ..extrapolation.method import Stage
+from ..extrapolation.method import Method, Stage, StepContext
 from ..models import strategies
 from ..models.family import Guidance
 from ..sampling.noise_levels import NoiseLevel, NoiseSchedule, Table
+from ..sampling.schedule_table import table
 from ..spec.edits import Edit
 from ..spec.lora_refs import LoraRef
+from ..spec.place import print_text
 from ..spec.render_spec import RenderSpec
 
 # The files of a denoiser, and of a second one.
@@ -101,6 +104,59 @@ def num_cached(spec: RenderSpec, stage: StagePlan) -> int:
     return stage.guidance.num_halves if spec.cache and stage.num_steps else 0
 
 
+class Grid(NamedTuple):
+    """A stage's canvas, of whole units of so many pixels; its noise levels if they were asked."""
+
+    canvas: Canvas
+    unit: int
+    levels: Table | None = None
+
+
+def stage_grid(index: int, method: Method, spec: RenderSpec, facts: ModelFacts) -> Grid:
+    """The units are larger where the stage's convolutions go farther."""
+    stage, latent = method.stages[index], facts.latent
+    canvas = stage_canvas(stage, spec, latent, latent.unit)
+    if (convolutions := method.convolutions) is None:
+        return Grid(canvas, latent.unit)
+    levels = stage_levels(index, stage, spec, facts, canvas)
+    contexts = (
+        StepContext.of(facts, spec.seed, canvas, levels.levels, stage=index, step=step)
+        for step in range(len(levels.levels) - 1)
+    )
+    shapes = [shape for context in contexts if (shape := convolutions.shape(context))]
+    unit = latent.unit * max((shape.reduction for shape in shapes), default=1)
+    whole = stage_canvas(stage, spec, latent, unit)
+    # Noise levels may follow the number of tokens.
+    return Grid(whole, unit, levels if whole == canvas else None)
+
+
+def stage_canvas(stage: Stage, spec: RenderSpec, latent: LatentSpec, unit: int) -> Canvas:
+    """A stage's canvas, of whole units."""
+    height, width = (
+        max(1, round(side * stage.scale / unit)) * unit // latent.downscale
+        for side in (spec.height, spec.width)
+    )
+    return Canvas(latent.frames(spec.num_frames), height, width, spec.wrap or "")
+
+
+def stage_levels(
+    index: int, stage: Stage, spec: RenderSpec, facts: ModelFacts, canvas: Canvas
+) -> Table:
+    """Its noise levels."""
+    redrawn = spec.strength if index == 0 and spec.init is not None else 1.0
+    patch = facts.latent.patch
+    return table(
+        stage_schedule(stage, facts),
+        stage.steps or spec.num_inference_steps,
+        tokens=canvas.frames * (canvas.height // patch) * (canvas.width // patch),
+        training_tokens=facts.training_tokens,
+        shift=stage.shift or spec.shift,
+        start=stage.start,
+        strength=redrawn,
+        spacing=stage.spacing,
+    )
+
+
 # Methods that are nothing at the trained size by what they say of themselves.
 UNTOLD = ("none", "auto")
 
@@ -148,3 +204,11 @@ def _of_tiles(spec: RenderSpec, facts: ModelFacts, stages: Sequence[StagePlan]) 
     if any(strategies.tiling(spec, facts, stage.canvas) for stage in drawn):
         return []
     return [f"strategy {spec.strategy}: what is denoised is no larger than a tile, drawn whole"]
+
+
+def printed(spec: RenderSpec) -> list[str]:
+    """The line of a plan's table that says what its print is."""
+    if spec.print is None:
+        return []
+    sides = (spec.width, spec.height)
+    return [f"print     {print_text(spec.print, spec.bleed, spec.dpi, sides)}"]

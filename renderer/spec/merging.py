@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import SpecError, shown
-from .place import height_width
+from .place import height_width, overridden
 from .presets import preset
 from .render_spec import RenderSpec, parse
 from .values import ValuesError, from_json
@@ -36,7 +36,8 @@ def merge(
         given |= _height_width(size, given)
     if prompt is not None:
         given["prompt"] = prompt
-    return parse(values | given)
+    below = {k: v for k, v in values.items() if k not in overridden(values, given)}
+    return parse(below | given)
 
 
 def checked(fields: Mapping[str, Any]) -> dict[str, Any]:

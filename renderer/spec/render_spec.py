@@ -8,24 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..errors import SpecError, shown
+from . import units
 from .edits import MOST_EDITS, Edit
 from .field_errors import explained
 from .lora_refs import LoraText
-from .place import Place
+from .place import Length, Place, PrintSize, ranged, sized
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
 from .stage_spec import CONFIG, LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, StageSpec
 from .step_cache import CacheText
-from .units import LEAST_DPI, MOST_DPI, MOST_FRAMES, MOST_PIXELS, MOST_SECONDS, MOST_WORKERS
-from .values import checked, is_text, texts
+from .values import PlainOptions, is_text, texts
 
 # What holds a picture that is redrawn to what it was (extrapolation/guides.py).
 HeldBy = Literal["hiflow", "low-band", "detail", "none"]
@@ -92,13 +86,13 @@ class RenderSpec(BaseModel):
         description="keep the denoiser's weights so, cast layer by layer; default: as --dtype",
     )
     height: Annotated[int, IN_PICTURE] = Field(
-        default=1024, ge=16, le=MOST_PIXELS, description="pixels"
+        default=1024, ge=units.LEAST_PIXELS, le=units.MOST_PIXELS, description="pixels"
     )
     width: Annotated[int, IN_PICTURE] = Field(
-        default=1024, ge=16, le=MOST_PIXELS, description="pixels"
+        default=1024, ge=units.LEAST_PIXELS, le=units.MOST_PIXELS, description="pixels"
     )
     num_frames: Annotated[int, IN_PICTURE] = Field(
-        default=1, ge=1, le=MOST_FRAMES, description="frames of a clip"
+        default=1, ge=1, le=units.MOST_FRAMES, description="frames of a clip"
     )
     fps: Annotated[float, IN_PICTURE] = Field(
         default=16.0, ge=0.01, le=1000, description="frames a second of a clip"
@@ -179,7 +173,7 @@ class RenderSpec(BaseModel):
     method: Annotated[str, IN_MODEL] = Field(
         default="auto", description="extrapolation recipe: auto, none, pi, ..."
     )
-    method_options: Annotated[dict[str, Any], IN_MODEL] = Field(
+    method_options: Annotated[PlainOptions, IN_MODEL] = Field(
         default_factory=dict, description="NAME=VALUE of the method; repeatable; default: its own"
     )
     scheduler: Annotated[str | None, Role("Model", came_later=True)] = Field(
@@ -187,7 +181,7 @@ class RenderSpec(BaseModel):
         min_length=1,
         description="diffusers' class that steps, as LCMScheduler; default: the checkpoint's",
     )
-    scheduler_options: Annotated[dict[str, Any], Role("Model", came_later=True)] = Field(
+    scheduler_options: Annotated[PlainOptions, Role("Model", came_later=True)] = Field(
         default_factory=dict,
         description="NAME=VALUE in the scheduler's config, as timestep_spacing=trailing; "
         "repeatable; default: the checkpoint's",
@@ -228,10 +222,13 @@ class RenderSpec(BaseModel):
         default=False, description="replace what is at --out"
     )
     workers: Annotated[int, IN_WORK] = Field(
-        default=1, ge=1, le=MOST_WORKERS, description="ranks the canvas is cut over: 4, or 2..8"
+        default=1,
+        ge=1,
+        le=units.MOST_WORKERS,
+        description="ranks the canvas is cut over: 4, or 2..8",
     )
     max_workers: Annotated[int | None, Role(None, decides_pixels=False)] = Field(
-        default=None, ge=1, le=MOST_WORKERS, description="the most, if there is room"
+        default=None, ge=1, le=units.MOST_WORKERS, description="the most, if there is room"
     )
     local: Annotated[bool, IN_WORK] = Field(
         default=False, description="threads of this process instead of Ray"
@@ -254,12 +251,12 @@ class RenderSpec(BaseModel):
         description="GiB of each device, for the plan; default: as found",
     )
     ulysses: Annotated[int, IN_WORK] = Field(
-        default=1, ge=1, le=MOST_WORKERS, description="ranks that share heads; the rest ring"
+        default=1, ge=1, le=units.MOST_WORKERS, description="ranks that share heads; the rest ring"
     )
     strategy: Annotated[str, Role("Work", came_later=True)] = Field(
         default="bands", description="how the canvas is spread over workers: bands, tiles, ..."
     )
-    strategy_options: Annotated[dict[str, Any], Role("Work", came_later=True)] = Field(
+    strategy_options: Annotated[PlainOptions, Role("Work", came_later=True)] = Field(
         default_factory=dict,
         description="NAME=VALUE of the strategy; repeatable; default: its own",
     )
@@ -273,19 +270,28 @@ class RenderSpec(BaseModel):
         default=1, ge=1, le=10**6, description="steps between saved states"
     )
     timeout: Annotated[float, IN_WORK] = Field(
-        default=600.0, gt=0, le=MOST_SECONDS, description="seconds without a sign of life"
+        default=600.0, gt=0, le=units.MOST_SECONDS, description="seconds without a sign of life"
     )
     wait: Annotated[float, IN_WORK] = Field(
         default=60.0,
         gt=0,
-        le=MOST_SECONDS,
+        le=units.MOST_SECONDS,
         description="seconds for the cluster to make room for workers",
     )
     trace_digests: Annotated[bool, IN_WORK] = Field(
         default=False, description="log digests of all that steps take and make"
     )
     dpi: Annotated[float, IN_OUTPUT] = Field(
-        default=300.0, ge=LEAST_DPI, le=MOST_DPI, description="dots per inch written to the file"
+        default=units.DPI,
+        ge=units.LEAST_DPI,
+        le=units.MOST_DPI,
+        description="dots per inch written to the file",
+    )
+    print: Annotated[PrintSize | None, IN_OUTPUT] = Field(
+        default=None, description="size on paper, as 60x40cm: pixels by --dpi, or dpi by --size"
+    )
+    bleed: Annotated[Length | None, IN_OUTPUT] = Field(
+        default=None, description="drawn around --print and cut off, as 3mm; default: none"
     )
     color: Annotated[str | None, IN_OUTPUT] = Field(
         default=None,
@@ -297,20 +303,11 @@ class RenderSpec(BaseModel):
         default="relative", description="what becomes of colours that --color has not"
     )
 
-    @field_validator("method_options", "strategy_options", "scheduler_options")
-    @classmethod
-    def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
-        return dict(checked(options, any_number=True))
-
     @model_validator(mode="before")
     @classmethod
-    def _range(cls, values: Any) -> Any:
-        """`workers` as "2..8": at least two, and up to eight where and when there is room."""
-        workers = values.get("workers") if isinstance(values, Mapping) else None
-        if not (isinstance(workers, str) and ".." in workers):
-            return values
-        least, _, most = workers.partition("..")
-        return {**values, "workers": least, "max_workers": most}
+    def _told(cls, values: Any) -> Any:
+        """A range of workers in words, and what follows from the size of a print."""
+        return sized(ranged(values)) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _names(self) -> RenderSpec:
@@ -321,13 +318,9 @@ class RenderSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _edits(self) -> RenderSpec:
+    def _fits(self) -> RenderSpec:
         if self.edit_stage > 1 and not self.edit:
             raise ValueError(f"edit_stage {self.edit_stage}: there is no edit")
-        return self
-
-    @model_validator(mode="after")
-    def _ascends(self) -> RenderSpec:
         if self.max_workers is None:
             return self
         if self.max_workers < self.workers:

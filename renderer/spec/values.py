@@ -11,10 +11,10 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from ..errors import printable, reason, shown
 from ..input_files import fault
@@ -101,6 +101,14 @@ def checked(value: Any, *, any_number: bool = False) -> Any:
     """
     _Count(any_number).add(value, 0)
     return value
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    return dict(checked(options, any_number=True))
+
+
+# NAME=VALUE of a plugin, numbers for it to judge.
+PlainOptions = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
 def is_text(text: str) -> bool:

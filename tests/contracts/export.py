@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pypdf
 import pytest
 import tifffile
 import zarr
@@ -149,11 +150,21 @@ def read(path: Path) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     if path.suffix == ".tif":
         return tifffile.imread(path)
+    if path.suffix == ".pdf":
+        return page_image(path)
     if path.suffix == ".png":
         import imagecodecs
 
         return imagecodecs.png_decode(path.read_bytes())
     raise AssertionError(f"teach the contract to read {path.suffix}")
+
+
+def page_image(path: Path) -> np.ndarray:
+    """Pixels [H, W, C] of a page's only image, deflated."""
+    image = pypdf.PdfReader(path).pages[0]["/Resources"]["/XObject"]["/Im0"]
+    depth = ">u2" if image["/BitsPerComponent"] == 16 else "u1"
+    pixels = np.frombuffer(image.get_data(), depth).astype(depth.replace(">", "="))
+    return pixels.reshape(image["/Height"], image["/Width"], -1)
 
 
 def psnr(found: np.ndarray, expected: np.ndarray) -> float:
@@ -355,6 +366,11 @@ def described(path: Path) -> tuple[dict[str, Any], float | None]:
         with Image.open(path) as image:
             tags = image.getexif()
             return json.loads(tags[270]), float(tags[282])
+    if path.suffix == ".pdf":
+        reader = pypdf.PdfReader(path)
+        width = reader.pages[0]["/Resources"]["/XObject"]["/Im0"]["/Width"]
+        about = json.loads(reader.metadata["/frieze"])
+        return about, 72 * width / float(reader.pages[0].mediabox.width)
     with Image.open(path) as image:
         image.load()
         dpi = float(image.info["dpi"][0])

@@ -97,6 +97,7 @@ FIELDS: dict[str, Any] = {
     "local": st.just(False),
     "park": st.sampled_from(["host", "disk"]),
     "guidance_ranks": st.sampled_from([1, 2]),
+    **dict.fromkeys(("print", "bleed"), st.none()),  # they contradict sizes: test_place.py
     "intent": st.sampled_from(["perceptual", "relative", "saturation", "absolute"]),
 }
 ODD = ["yes", "~", "2026-11-30", "1:30", "0x10", "- a", "a: b", "#", "'", '"', "=", "<<", "\u2028"]

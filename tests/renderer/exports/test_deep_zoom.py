@@ -12,6 +12,8 @@ from PIL import Image, ImageCms
 
 from contracts.export import draw, make_store, picture, psnr
 from frieze.renderer.codecs.tile_encoder import TileEncoder
+from frieze.renderer.color.conversion import Conversion
+from frieze.renderer.color.profiles import named
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import deep_zoom
 from frieze.renderer.exports.deep_zoom import Options
@@ -95,7 +97,19 @@ def test_tiles_have_the_profile_that_the_picture_was_given(tmp_path: Path) -> No
     store = Store.create(tmp_path / "b.zarr", plain.layout, fingerprint="f", run=run)
     draw(store, picture(64, 64), 0, 64, None)
     store.finish()
-    for place, expected in ((store.path, icc), (plain.path, None)):
+    for place, expected in ((store.path, icc), (plain.path, named("srgb").data)):
         out = deep_zoom.export(place, place.with_suffix(".dzi"))
         with Image.open(out / "image_files" / "6" / "0_0.jpg") as tile:
             assert tile.info.get("icc_profile") == expected
+
+
+def test_tiles_of_other_colours_are_converted_at_every_level(tmp_path: Path) -> None:
+    pixels_HWC = picture(700, 90)
+    store = make_store(tmp_path / "a.zarr", pixels_HWC)
+    options = Options(format="png")
+    out = deep_zoom.export(store.path, tmp_path / "a.dzi", color="display-p3", options=options)
+    wide = Conversion(named("srgb"), named("display-p3"))
+    for halvings in range(2):
+        np.testing.assert_array_equal(joined(out, halvings), wide.rows(pixels_HWC))
+        assert not np.array_equal(joined(out, halvings), pixels_HWC), "control"
+        pixels_HWC = halve(pixels_HWC)

@@ -1,0 +1,322 @@
+"""PDF for print: one page at physical size with its bleed, marks and colour profile, streamed.
+
+The whole picture is one image, deflated losslessly in 8 or 16 bits; with jpeg compression strips of
+512 rows, each of which goes on under the next, so that no seam shows where they meet. The page's
+TrimBox is the print's size where one was asked for, else the picture without its bleed.
+
+Of PDF/X-4 (ISO 15930-7) a CMYK page has what a print shop looks at: boxes, an output intent with
+the printer's profile, a trapping key, one colour space, no transparency. It does not call itself
+PDF/X: that asks for dates, and the same picture makes the same file. Pages in RGB have a profile
+and no output intent. Some readers take a page larger than 200 inches, whose UserUnit is above 1,
+for one of 200. A picture with alpha lies on white.
+Shape suffixes: C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from xml.sax.saxutils import escape
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+
+from ..codecs import png_rows
+from ..codecs.pdf_file import PdfFile, reference, string
+from ..codecs.print_page import POINTS, POINTS_PER_MM, PrintPage
+from ..codecs.tile_encoder import QUALITY, eight_bit
+from ..color.conversion import Conversion
+from ..errors import ExportError, shown
+from ..files.atomic import whole_file
+from ..files.location import Location, S3Path
+from ..spec.place import length_mm, print_mm
+from ..spec.units import BYTES_OF
+from ..store.follower import Follow
+from ..store.layout import StoreLayout
+from ..store.provenance import (
+    as_json,
+    carried_by,
+    check_picture,
+    color_of,
+    dpi_of,
+    software,
+    source,
+    xmp,
+)
+from ..store.store import Store
+
+suffixes = (".pdf",)
+color_spaces = ("RGB", "CMYK")
+
+STRIP_ROWS = 512
+OVERLAP = 16  # rows of a strip that the next one covers
+MOST_JPEG = 65500  # pixels a side
+MOST_TITLE = 500
+ROUNDING = 0.01  # points
+
+
+class Options(BaseModel):
+    """Of PDF."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    bleed: str | None = Field(
+        default=None,
+        description="the picture's edge that is cut off, as 3mm; default: as it was drawn with",
+    )
+    marks: StrictBool = Field(default=False, description="marks where the page is cut")
+    title: str | None = Field(
+        default=None, description="the document's title; default: the file's name"
+    )
+    compression: Literal["deflate", "jpeg"] = Field(
+        default="deflate", description="deflate loses nothing, jpeg is small"
+    )
+    quality: int = Field(default=QUALITY, ge=1, le=100, description="JPEG's, of 100")
+    level: int = Field(default=6, ge=1, le=9, description="deflate's: 1 fast, 9 small")
+    workers: int | None = Field(
+        default=None, ge=1, le=1024, description="compressing threads; default: all cores"
+    )
+
+
+DEFAULTS = Options()
+
+
+def check(out: Location, layout: StoreLayout) -> None:
+    """Raise `ExportError` unless such a store can be written there: it must be a picture."""
+    check_picture(out, layout)
+
+
+def export(
+    store_path: str | os.PathLike[str] | S3Path,
+    out_path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    follow: Follow = False,
+    dpi: float | None = None,
+    color: str | None = None,
+    intent: str | None = None,
+    options: Options = DEFAULTS,
+) -> Path:
+    """Write a store as a PDF of one page; returns the file's path.
+
+    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store may
+    still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
+    """
+    store, out = source(store_path, out_path), Path(out_path)
+    check(out, store.layout)
+    colors = color_of(store, out, color, intent)
+    page = _page(store, dpi, options)
+    title = _checked_title(out.stem if options.title is None else options.title)
+    if options.compression == "jpeg" and store.layout.width > MOST_JPEG:
+        raise ExportError(f"{out}: JPEG ends at {MOST_JPEG} pixels a side; use deflate")
+    images = _Images(store.layout, colors, options)
+    with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
+        in_order = store.in_order(STRIP_ROWS, wait=follow)
+        strips = (rows for _, rows in colors.strips(in_order, options.workers))
+        _write(PdfFile(file), store, page, title, images, strips)
+    return out
+
+
+def _page(store: Store, dpi: float | None, options: Options) -> PrintPage:
+    """The page of a store: its print's, where it was drawn for one and is not told another dpi."""
+    dots, told = dpi_of(store, dpi), store.run.get("spec")
+    spec: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
+    width, height = (side / dots * POINTS for side in (store.layout.width, store.layout.height))
+    try:
+        asked = spec.get("bleed") if options.bleed is None else options.bleed
+        edge = 0.0 if asked is None else length_mm(asked) * POINTS_PER_MM
+        size = None if spec.get("print") is None else print_mm(spec["print"])
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"bleed or print: {error}") from None
+    if size is not None and dpi in (None, spec.get("dpi")):
+        trim = (size[0] * POINTS_PER_MM, size[1] * POINTS_PER_MM)
+    else:
+        trim = (width - 2 * edge, height - 2 * edge)
+    page = PrintPage(width, height, trim, edge, options.marks)
+    _check_page(page, asked, size)
+    return page
+
+
+def _check_page(page: PrintPage, bleed: str | None, size: tuple[float, float] | None) -> None:
+    """Raise `ExportError` unless the picture covers the page and its bleed."""
+    has = " x ".join(f"{side / POINTS_PER_MM:.4g}" for side in (page.width, page.height))
+    if min(page.trim) <= 0:
+        raise ExportError(f"bleed {bleed} leaves nothing of a picture of {has} mm; give less")
+    lacks = max(page.trim[0] - page.width, page.trim[1] - page.height) + 2 * page.bleed
+    if size is not None and lacks > ROUNDING:
+        raise ExportError(
+            f"bleed {bleed or 0}: the picture is {has} mm and the print {size[0]:g} x {size[1]:g} "
+            "mm; draw it with --bleed, or give another --dpi"
+        )
+
+
+def _checked_title(title: str) -> str:
+    if not title.isprintable() or len(title) > MOST_TITLE:
+        raise ExportError(
+            f"title {shown(title)} does not work; at most {MOST_TITLE} letters that print do"
+        )
+    return title
+
+
+@dataclass(frozen=True)
+class _Images:
+    """How a picture becomes images of a page."""
+
+    layout: StoreLayout
+    colors: Conversion
+    options: Options
+
+    def write(
+        self, pdf: PdfFile, strips: Iterator[np.ndarray], space: str
+    ) -> list[tuple[int, int, int]]:
+        """(object, first row, rows) of each image that was written; `space` is their colours'."""
+        height = self.layout.height
+        if self.options.compression == "deflate":
+            threads = self.options.workers or os.cpu_count() or 1
+            parts = png_rows.deflated(png_rows.filtered(strips), self.options.level, threads)
+            return [(pdf.add_stream(self._about(height, space), parts), 0, height)]
+        found, top = [], 0
+        for rows_HWC, own in _overlapping(strips):
+            about = self._about(len(rows_HWC), space)
+            found.append((pdf.add_stream(about, [self._jpeg(rows_HWC)]), top, len(rows_HWC)))
+            top += own
+        return found
+
+    def _about(self, rows: int, space: str) -> dict[str, str]:
+        """Dictionary of an image of so many rows (sections 8.9.5, 7.4.4.4 and 7.4.8)."""
+        is_jpeg, width = self.options.compression == "jpeg", self.layout.width
+        bits, channels = 8 * BYTES_OF[self.layout.dtype], self.colors.channels
+        about = {
+            "Type": "/XObject",
+            "Subtype": "/Image",
+            "Width": str(width),
+            "Height": str(rows),
+            "ColorSpace": space,
+            "BitsPerComponent": "8" if is_jpeg else str(bits),
+            "Filter": "/DCTDecode" if is_jpeg else "/FlateDecode",
+        }
+        if not is_jpeg:
+            return about | {
+                "DecodeParms": f"<< /Predictor 15 /Colors {channels} /BitsPerComponent {bits} "
+                f"/Columns {width} >>"
+            }
+        # Pillow's JPEG of inks is inverted, as Adobe's are.
+        return about | ({"Decode": "[1 0 1 0 1 0 1 0]"} if channels == 4 else {})
+
+    def _jpeg(self, rows_HWC: np.ndarray) -> bytes:
+        from PIL import Image
+
+        mode = "CMYK" if self.colors.channels == 4 else "RGB"
+        pixels_HWC = np.ascontiguousarray(eight_bit(rows_HWC))
+        file, size = io.BytesIO(), (pixels_HWC.shape[1], pixels_HWC.shape[0])
+        image = Image.frombuffer(mode, size, pixels_HWC.tobytes(), "raw", mode, 0, 1)
+        image.save(file, "JPEG", quality=self.options.quality, subsampling=0)
+        return file.getvalue()
+
+
+def _overlapping(strips: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+    """Strips with the first rows of the next one, and how many rows are their own."""
+    before: np.ndarray | None = None
+    for rows_HWC in strips:
+        if before is not None:
+            yield np.concatenate([before, rows_HWC[:OVERLAP]]), len(before)
+        before = rows_HWC
+    if before is not None:
+        yield before, len(before)
+
+
+def _write(
+    pdf: PdfFile,
+    store: Store,
+    page: PrintPage,
+    title: str,
+    images: _Images,
+    strips: Iterator[np.ndarray],
+) -> None:
+    """All objects of the document, the pixels before what names them."""
+    colors = images.colors
+    alternate = "/DeviceCMYK" if colors.space == "CMYK" else "/DeviceRGB"
+    profile = pdf.add_stream(
+        {"N": str(colors.channels), "Alternate": alternate, "Filter": "/FlateDecode"},
+        [zlib.compress(colors.icc)],
+    )
+    space = reference(pdf.add(f"[/ICCBased {reference(profile)}]"))
+    placed = images.write(pdf, strips, space)
+    height = store.layout.height
+    drawn = [
+        page.image(f"Im{index}", top / height, rows / height)
+        for index, (_, top, rows) in enumerate(placed)
+    ]
+    lines = ["q", page.clip(), *drawn, "Q"]
+    inks = reference(pdf.add(_plates(space))) if colors.space == "CMYK" else space
+    if page.has_marks:
+        lines += ["q /CS0 CS", _BLACK[colors.space], page.marks(), "Q"]
+    contents = pdf.add_stream({}, ["\n".join(lines).encode()])
+    names = " ".join(f"/Im{index} {reference(each)}" for index, (each, _, _) in enumerate(placed))
+    resources = f"<< /XObject << {names} >> /ColorSpace << /CS0 {inks} >> >>"
+    pages = pdf.reserve()
+    leaf = pdf.add(
+        {
+            "Type": "/Page",
+            "Parent": reference(pages),
+            **page.boxes(),
+            "Resources": resources,
+            "Contents": reference(contents),
+        }
+    )
+    pdf.add({"Type": "/Pages", "Kids": f"[{reference(leaf)}]", "Count": "1"}, pages)
+    _write_catalog(pdf, store, title, colors, pages, profile)
+
+
+# Of marks: all inks of a press, or black.
+_BLACK = {"CMYK": "1 SCN", "RGB": "0 0 0 SCN"}
+
+
+def _plates(space: str) -> str:
+    """The colour of marks that print on every plate (section 8.6.6.4)."""
+    tint = "<< /FunctionType 2 /Domain [0 1] /C0 [0 0 0 0] /C1 [1 1 1 1] /N 1 >>"
+    return f"[/Separation /All {space} {tint}]"
+
+
+def _write_catalog(
+    pdf: PdfFile, store: Store, title: str, colors: Conversion, pages: int, profile: int
+) -> None:
+    """What the document says of itself, and the end of the file."""
+    packet = _packet(xmp(carried_by(store).xmp), title).encode()
+    metadata = pdf.add_stream({"Type": "/Metadata", "Subtype": "/XML"}, [packet])
+    root = {"Type": "/Catalog", "Pages": reference(pages), "Metadata": reference(metadata)}
+    if colors.space == "CMYK":
+        name = Path(colors.target.name).stem
+        condition = {
+            "Type": "/OutputIntent",
+            "S": "/GTS_PDFX",
+            "OutputConditionIdentifier": string(name),
+            "Info": string(name),
+            "DestOutputProfile": reference(profile),
+        }
+        root["OutputIntents"] = f"[{reference(pdf.add(condition))}]"
+    info = {
+        "Title": string(title),
+        "Creator": string(software()),
+        "Producer": string(software()),
+        "Trapped": "/False",
+        "frieze": string(as_json(store.provenance)),
+    }
+    pdf.end(pdf.add(root), pdf.add(info))
+
+
+def _packet(packet: str, title: str) -> str:
+    """XMP with the title, where the picture had none of its own."""
+    if "dc:title" in packet:
+        return packet
+    about = (
+        '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>'
+        f'<rdf:Alt><rdf:li xml:lang="x-default">{escape(title)}</rdf:li></rdf:Alt></dc:title>'
+        "</rdf:Description></rdf:RDF>"
+    )
+    return packet.replace("</rdf:RDF>", about)
