@@ -14,11 +14,9 @@ Shape suffixes: C channels, H rows, W columns.
 
 from __future__ import annotations
 
-import io
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import escape
@@ -26,12 +24,12 @@ from xml.sax.saxutils import escape
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from ..codecs import png_rows
+from ..codecs.page_images import STRIP_ROWS, PageImages
 from ..codecs.pdf_file import PdfFile, reference, string
 from ..codecs.print_page import POINTS, POINTS_PER_MM, PrintPage
-from ..codecs.tile_encoder import QUALITY, eight_bit
+from ..codecs.tile_encoder import QUALITY
 from ..color.conversion import Conversion
-from ..errors import ExportError, shown
+from ..errors import ExportError, printable, shown
 from ..files.atomic import whole_file
 from ..files.location import Location, S3Path
 from ..spec.place import length_mm, print_mm
@@ -53,8 +51,6 @@ from ..store.store import Store
 suffixes = (".pdf",)
 color_spaces = ("RGB", "CMYK")
 
-STRIP_ROWS = 512
-OVERLAP = 16  # rows of a strip that the next one covers
 MOST_JPEG = 65500  # pixels a side
 MOST_TITLE = 500
 ROUNDING = 0.01  # points
@@ -111,14 +107,23 @@ def export(
     check(out, store.layout)
     colors = color_of(store, out, color, intent)
     page = _page(store, dpi, options)
-    title = _checked_title(out.stem if options.title is None else options.title)
+    title = _checked_title(printable(out.stem) if options.title is None else options.title)
     if options.compression == "jpeg" and store.layout.width > MOST_JPEG:
         raise ExportError(f"{out}: JPEG ends at {MOST_JPEG} pixels a side; use deflate")
-    images = _Images(store.layout, colors, options)
+    images = PageImages(
+        store.layout.height,
+        store.layout.width,
+        colors.channels,
+        8 * BYTES_OF[store.layout.dtype],
+        options.compression,
+        options.quality,
+        options.level,
+        options.workers or os.cpu_count() or 1,
+    )
     with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
         in_order = store.in_order(STRIP_ROWS, wait=follow)
         strips = (rows for _, rows in colors.strips(in_order, options.workers))
-        _write(PdfFile(file), store, page, title, images, strips)
+        _write(PdfFile(file), store, page, title, colors, images, strips)
     return out
 
 
@@ -163,83 +168,16 @@ def _checked_title(title: str) -> str:
     return title
 
 
-@dataclass(frozen=True)
-class _Images:
-    """How a picture becomes images of a page."""
-
-    layout: StoreLayout
-    colors: Conversion
-    options: Options
-
-    def write(
-        self, pdf: PdfFile, strips: Iterator[np.ndarray], space: str
-    ) -> list[tuple[int, int, int]]:
-        """(object, first row, rows) of each image that was written; `space` is their colours'."""
-        height = self.layout.height
-        if self.options.compression == "deflate":
-            threads = self.options.workers or os.cpu_count() or 1
-            parts = png_rows.deflated(png_rows.filtered(strips), self.options.level, threads)
-            return [(pdf.add_stream(self._about(height, space), parts), 0, height)]
-        found, top = [], 0
-        for rows_HWC, own in _overlapping(strips):
-            about = self._about(len(rows_HWC), space)
-            found.append((pdf.add_stream(about, [self._jpeg(rows_HWC)]), top, len(rows_HWC)))
-            top += own
-        return found
-
-    def _about(self, rows: int, space: str) -> dict[str, str]:
-        """Dictionary of an image of so many rows (sections 8.9.5, 7.4.4.4 and 7.4.8)."""
-        is_jpeg, width = self.options.compression == "jpeg", self.layout.width
-        bits, channels = 8 * BYTES_OF[self.layout.dtype], self.colors.channels
-        about = {
-            "Type": "/XObject",
-            "Subtype": "/Image",
-            "Width": str(width),
-            "Height": str(rows),
-            "ColorSpace": space,
-            "BitsPerComponent": "8" if is_jpeg else str(bits),
-            "Filter": "/DCTDecode" if is_jpeg else "/FlateDecode",
-        }
-        if not is_jpeg:
-            return about | {
-                "DecodeParms": f"<< /Predictor 15 /Colors {channels} /BitsPerComponent {bits} "
-                f"/Columns {width} >>"
-            }
-        # Pillow's JPEG of inks is inverted, as Adobe's are.
-        return about | ({"Decode": "[1 0 1 0 1 0 1 0]"} if channels == 4 else {})
-
-    def _jpeg(self, rows_HWC: np.ndarray) -> bytes:
-        from PIL import Image
-
-        mode = "CMYK" if self.colors.channels == 4 else "RGB"
-        pixels_HWC = np.ascontiguousarray(eight_bit(rows_HWC))
-        file, size = io.BytesIO(), (pixels_HWC.shape[1], pixels_HWC.shape[0])
-        image = Image.frombuffer(mode, size, pixels_HWC.tobytes(), "raw", mode, 0, 1)
-        image.save(file, "JPEG", quality=self.options.quality, subsampling=0)
-        return file.getvalue()
-
-
-def _overlapping(strips: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
-    """Strips with the first rows of the next one, and how many rows are their own."""
-    before: np.ndarray | None = None
-    for rows_HWC in strips:
-        if before is not None:
-            yield np.concatenate([before, rows_HWC[:OVERLAP]]), len(before)
-        before = rows_HWC
-    if before is not None:
-        yield before, len(before)
-
-
 def _write(
     pdf: PdfFile,
     store: Store,
     page: PrintPage,
     title: str,
-    images: _Images,
+    colors: Conversion,
+    images: PageImages,
     strips: Iterator[np.ndarray],
 ) -> None:
     """All objects of the document, the pixels before what names them."""
-    colors = images.colors
     alternate = "/DeviceCMYK" if colors.space == "CMYK" else "/DeviceRGB"
     profile = pdf.add_stream(
         {"N": str(colors.channels), "Alternate": alternate, "Filter": "/FlateDecode"},
@@ -247,17 +185,16 @@ def _write(
     )
     space = reference(pdf.add(f"[/ICCBased {reference(profile)}]"))
     placed = images.write(pdf, strips, space)
-    height = store.layout.height
     drawn = [
-        page.image(f"Im{index}", top / height, rows / height)
-        for index, (_, top, rows) in enumerate(placed)
+        page.image(f"Im{index}", each.top / images.height, each.rows / images.height)
+        for index, each in enumerate(placed)
     ]
     lines = ["q", page.clip(), *drawn, "Q"]
     inks = reference(pdf.add(_plates(space))) if colors.space == "CMYK" else space
     if page.has_marks:
         lines += ["q /CS0 CS", _BLACK[colors.space], page.marks(), "Q"]
     contents = pdf.add_stream({}, ["\n".join(lines).encode()])
-    names = " ".join(f"/Im{index} {reference(each)}" for index, (each, _, _) in enumerate(placed))
+    names = " ".join(f"/Im{index} {reference(each.number)}" for index, each in enumerate(placed))
     resources = f"<< /XObject << {names} >> /ColorSpace << /CS0 {inks} >> >>"
     pages = pdf.reserve()
     leaf = pdf.add(
