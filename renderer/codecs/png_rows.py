@@ -28,13 +28,17 @@ def filtered(strips: Iterator[np.ndarray]) -> Iterator[bytes]:
     """
     above_N: np.ndarray | None = None
     for rows_HWC in strips:
-        big_endian = rows_HWC.astype(rows_HWC.dtype.newbyteorder(">"), copy=False)
-        bytes_HN = np.ascontiguousarray(big_endian).view(np.uint8).reshape(len(rows_HWC), -1)
         pixel = rows_HWC.shape[2] * rows_HWC.dtype.itemsize
-        for top in range(0, len(bytes_HN), PIECE_ROWS):
-            piece_HN = bytes_HN[top : top + PIECE_ROWS]
+        for top in range(0, len(rows_HWC), PIECE_ROWS):
+            piece_HN = _bytes(rows_HWC[top : top + PIECE_ROWS])
             yield _filter(piece_HN, above_N, pixel)
             above_N = piece_HN[-1].copy()
+
+
+def _bytes(rows_HWC: np.ndarray) -> np.ndarray:
+    """Rows as bytes [H, N], the larger one of two first."""
+    big_endian = rows_HWC.astype(rows_HWC.dtype.newbyteorder(">"), copy=False)
+    return np.ascontiguousarray(big_endian).view(np.uint8).reshape(len(rows_HWC), -1)
 
 
 def _filter(rows_HN: np.ndarray, above_N: np.ndarray | None, pixel: int) -> bytes:

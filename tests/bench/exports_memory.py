@@ -9,6 +9,7 @@ than 400 MB. `python -m bench.exports_memory [NAME ...]` in tests/.
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from frieze.renderer import plugins
 from frieze.renderer.store.layout import StoreLayout
 from frieze.renderer.store.store import Store
 from support.exr_files import srgb_values
+from support.tiled_folders import tile_row
 
 SIDE, CLIP_SIDE, FRAMES, BLOCK = 16384, 2048, 3, 512
 MOST = 400  # MB, of one that writes in strips
@@ -84,6 +86,15 @@ def read_rows(path: Path, side: int) -> Iterator[tuple[int, np.ndarray]]:
             end = top + CHECKED_ROWS
             light = image.read_scanlines(0, 0, top, end, 0, 0, 3, OpenImageIO.FLOAT)
             yield top, srgb_values(light)
+    elif path.suffix in (".dzi", ".iiif"):
+        for top in places:
+            yield top, tile_row(path, top)[:CHECKED_ROWS]
+    elif path.suffix == ".pdf" and (poppler := shutil.which("pdftoppm")):
+        for top in places:
+            words = ("-r", "300", "-x", "0", "-y", top, "-W", side, "-H", CHECKED_ROWS, path)
+            drawn = subprocess.run([poppler, *map(str, words)], stdout=subprocess.PIPE, check=True)
+            raw = np.frombuffer(drawn.stdout[-CHECKED_ROWS * side * 3 :], np.uint8)
+            yield top, raw.reshape(CHECKED_ROWS, side, 3)
     elif path.suffix in (".tif", ".png", ".jpg", ".avif", ".webp"):
         import pyvips
 

@@ -32,6 +32,24 @@ def tile(path: Path) -> np.ndarray:
     return pyvips.Image.new_from_buffer(path.read_bytes(), "").numpy()
 
 
+def tile_row(path: Path, top: int) -> np.ndarray:
+    """The row of tiles at full size that begins at a row of pixels, [rows, W, 3]."""
+    if path.suffix == ".dzi":
+        root = ElementTree.parse(path / "image.dzi").getroot()
+        size = root.find(f"{NAMESPACE}Size")
+        assert size is not None
+        side, width, height = (
+            int(value) for value in (root.get("TileSize", ""), *map(size.get, ("Width", "Height")))
+        )
+        folder = path / "image_files" / str(math.ceil(math.log2(max(width, height, 1))))
+        columns = range(math.ceil(width / side))
+        names = [folder / f"{each}_{top // side}.{root.get('Format')}" for each in columns]
+    else:
+        info = json.loads((path / "info.json").read_text())
+        names = [path / name for at, _, name in iiif_tiles(info, 1) if at == top]
+    return np.hstack([tile(name) for name in names])
+
+
 def deep_zoom(descriptor: Path, halvings: int = 0) -> np.ndarray:
     """A level of a .dzi, whose levels are counted from one pixel up."""
     root = ElementTree.parse(descriptor).getroot()

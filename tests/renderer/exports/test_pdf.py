@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -15,12 +16,14 @@ from PIL import Image
 from pypdf.generic import RectangleObject
 
 from contracts.export import RUN, draw, make_store, picture, psnr
-from frieze.renderer.color.profiles import named
+from frieze.renderer.color.conversion import Conversion
+from frieze.renderer.color.profiles import named, profile
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import pdf
 from frieze.renderer.exports.pdf import Options
 from frieze.renderer.store.layout import StoreLayout
 from frieze.renderer.store.store import Store
+from support.colorimetry import PATCHES, press_profile
 from support.command_line import frieze, refused
 from tolerances import TILE_PSNR
 
@@ -171,6 +174,40 @@ def test_poppler_draws_the_very_pixels_at_the_pictures_own_resolution(
         assert psnr(found_HWC, pixels_HWC) > TILE_PSNR
         assert psnr(found_HWC[508:532], pixels_HWC[508:532]) > TILE_PSNR, "a seam"
     assert psnr(np.roll(found_HWC, 1, axis=1), pixels_HWC) < 20, "control"
+
+
+@pytest.mark.parametrize("compression", ["deflate", "jpeg"])
+def test_a_cmyk_page_has_the_press_s_inks_and_is_meant_for_it(
+    tmp_path: Path, compression: Any
+) -> None:
+    press = tmp_path / "press.icc"
+    press.write_bytes(press_profile())
+    pixels_HWC = np.repeat(np.repeat(PATCHES[None], 32, 1), 32, 0)
+    store = make_store(tmp_path / "a.zarr", pixels_HWC, (32, 32))
+    options = Options(compression=compression, marks=True, quality=95)
+    out = pdf.export(store.path, tmp_path / "a.pdf", color=str(press), options=options)
+    reader, page = page_of(out)
+    (meant,) = reader.trailer["/Root"]["/OutputIntents"]  # type: ignore[index]
+    assert meant["/S"] == "/GTS_PDFX"
+    assert meant["/OutputConditionIdentifier"] == "press"
+    assert meant["/DestOutputProfile"].get_data() == press.read_bytes()
+    (image,) = images(page)
+    assert image["/ColorSpace"][1].get_object()["/N"] == 4
+    plates = page["/Resources"]["/ColorSpace"]["/CS0"]  # type: ignore[index]
+    assert plates[:2] == ["/Separation", "/All"]
+    press_of = profile(str(press), ExportError)
+    expected_HWC = Conversion(named("srgb"), press_of).rows(pixels_HWC)
+    if compression == "deflate":
+        found_HWC = np.frombuffer(image.get_data(), np.uint8).reshape(expected_HWC.shape)
+        np.testing.assert_array_equal(found_HWC, expected_HWC)
+        return
+    # A reader turns the numbers of a JPEG of Adobe's around by itself; a page says it by Decode.
+    assert list(image["/Decode"]) == [1, 0] * 4
+    with Image.open(io.BytesIO(image._data)) as strip:
+        found_HWC = np.asarray(strip)
+    middles = np.s_[16, 16::32]
+    near = np.abs(found_HWC[middles].astype(int) - expected_HWC[middles])
+    assert near.max() <= 3
 
 
 def test_a_page_larger_than_200_inches_has_larger_units(tmp_path: Path) -> None:
