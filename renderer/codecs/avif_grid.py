@@ -17,10 +17,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-TILE = 1024
+WHOLE = 1024  # sides of what is one tile
+TILE_ROWS, TILE_COLUMNS, STEP = 512, 1024, 64  # of others; columns are more where they must be
 LEAST_TILE = 64  # of a grid: MIAF, ISO/IEC 23000-22
-# libheif opens no file of more than 256 items: tiles, as many of alpha, two grids, EXIF and XMP.
-MOST_TILES = 126
+# libheif opens no file of more than 256 items: tiles, two grids, EXIF and XMP.
+MOST_TILES = 252
 ALPHA = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
 XMP = b"application/rdf+xml\0"
 ESSENTIAL = FULL_RANGE = 0x80
@@ -53,18 +54,18 @@ class _Item:
     length: int = 0
 
 
-def tile_sides(size: tuple[int, int]) -> tuple[int, int]:
+def tile_sides(size: tuple[int, int], *, has_alpha: bool) -> tuple[int, int]:
     """(rows, columns) of a tile of a picture of so many rows and columns; of one tile, its own.
 
     Wider where they would be too many: a row of tiles is what is in memory.
     """
-    if max(size) <= TILE:
+    if max(size) <= WHOLE:
         return size
-    wide = TILE
-    while -(-size[0] // TILE) * -(-size[1] // wide) > MOST_TILES:
-        wide *= 2
+    down = -(-size[0] // TILE_ROWS)
+    across = MOST_TILES // (1 + has_alpha) // down
+    wide = max(TILE_COLUMNS, -(-size[1] // (across * STEP)) * STEP)
     rows, columns = (
-        min(most, max(side, LEAST_TILE)) for most, side in zip((TILE, wide), size, strict=True)
+        min(most, max(side, LEAST_TILE)) for most, side in zip((TILE_ROWS, wide), size, strict=True)
     )
     return rows + rows % 2, columns + columns % 2
 
@@ -84,10 +85,12 @@ def write(
     """
     parts: _Parts | None = None
     for strip_HWC in strips:
-        planes = _planes(strip_HWC, tile_sides(size))
+        tile = tile_sides(size, has_alpha=strip_HWC.shape[2] == 4)
+        planes = _planes(strip_HWC, tile)
         coded = [list(pool.map(encode, plane)) for plane in planes]
         if parts is None:
-            parts = _Parts(size, [_box_in(plane[0], b"av1C") for plane in coded], described)
+            coding = [_box_in(plane[0], b"av1C") for plane in coded]
+            parts = _Parts(size, tile, coding, described)
             parts.begin(file)
         for index, plane in enumerate(coded):
             for data in plane:
@@ -100,7 +103,7 @@ def _planes(strip_HWC: np.ndarray, tile: tuple[int, int]) -> list[list[np.ndarra
     """Whole tiles of a strip's colours, and those of its alpha if it has some."""
     rows, columns, channels = strip_HWC.shape
     beyond = ((0, tile[0] - rows), (0, -columns % tile[1]), (0, 0))
-    padded_HWC = np.pad(strip_HWC, beyond, mode="edge")
+    padded_HWC = np.pad(strip_HWC, beyond, mode="edge") if np.any(beyond) else strip_HWC
     cut = [padded_HWC[:, left : left + tile[1]] for left in range(0, columns, tile[1])]
     colours = [np.ascontiguousarray(part_HWC[..., :3]) for part_HWC in cut]
     alpha = [np.ascontiguousarray(part_HWC[..., 3]) for part_HWC in cut if channels == 4]
@@ -110,18 +113,24 @@ def _planes(strip_HWC: np.ndarray, tile: tuple[int, int]) -> list[list[np.ndarra
 class _Parts:
     """The items of one file, their properties and how they belong together."""
 
-    def __init__(self, size: tuple[int, int], coding: list[bytes], described: Described) -> None:
-        self._size, self._tile = size, tile_sides(size)
+    def __init__(
+        self,
+        size: tuple[int, int],
+        tile: tuple[int, int],
+        coding: list[bytes],
+        described: Described,
+    ) -> None:
+        self._size, self._tile = size, tile
         self._described = described
         self._grid = tuple(-(-side // tile) for side, tile in zip(size, self._tile, strict=True))
         self._properties: list[bytes] = []
         self._items: list[_Item] = []
         self._references: list[tuple[bytes, int, list[int]]] = []
         self._tiles: list[Iterator[_Item]] = []
-        whole, tile = self._property(_extent(size)), self._property(_extent(self._tile))
+        whole, part = self._property(_extent(size)), self._property(_extent(tile))
         for is_alpha, configuration in enumerate(coding):
             pixels = self._property(_pixel_bits(described.bits, 1 if is_alpha else 3))
-            coded = [tile, pixels, self._property(configuration) | ESSENTIAL]
+            coded = [part, pixels, self._property(configuration) | ESSENTIAL]
             shown = [self._property(b) for b in ([_ALPHA_BOX] if is_alpha else self._colour())]
             if is_alpha:
                 shown[0] |= ESSENTIAL

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 INSTALL = "pip install 'frieze[exr]'"
-STRIP_ROWS = 256  # a multiple of every compression's chunk
 Compression = Literal["piz", "zip", "zips", "rle", "dwaa", "dwab"]
 CHUNK_ROWS: dict[Compression, int] = {
     "piz": 32,
@@ -26,6 +25,7 @@ CHUNK_ROWS: dict[Compression, int] = {
     "dwaa": 32,
     "dwab": 256,
 }
+LEAST_ROWS = 128
 CHANNELS = {3: "RGB", 4: "RGBA"}
 
 
@@ -38,7 +38,7 @@ def write(
 ) -> None:
     """Write a picture of so many rows and columns into an empty file.
 
-    Strips are (first row, float16 or float32 [rows, W, 3 or 4]), `STRIP_ROWS` each, the last one
+    Strips are (first row, float16 or float32 [rows, W, 3 or 4]), `strip_rows` each, the last one
     fewer. `attributes` are texts, numbers, fractions and tuples.
     """
     per_chunk = CHUNK_ROWS[compression]
@@ -61,10 +61,15 @@ def write(
     file.write(struct.pack(f"<{num_chunks}Q", *offsets))
 
 
-def cut(pixels_HWC: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) of a whole picture, as `write` takes them."""
-    for top in range(0, len(pixels_HWC), STRIP_ROWS):
-        yield top, pixels_HWC[top : top + STRIP_ROWS]
+def strip_rows(compression: Compression) -> int:
+    """How many rows are encoded at once: whole chunks, some of them."""
+    return max(LEAST_ROWS, CHUNK_ROWS[compression])
+
+
+def cut(pixels_HWC: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, so many rows, the last strip fewer) of a whole picture."""
+    for top in range(0, len(pixels_HWC), rows):
+        yield top, pixels_HWC[top : top + rows]
 
 
 def _encoded(

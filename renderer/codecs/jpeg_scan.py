@@ -22,6 +22,7 @@ from PIL import Image
 LONGEST_SIDE = 65500
 STRIP_ROWS = 128  # 8 rows of blocks of 16, or 16 of 8
 MOST_EXIF, MOST_XMP = 65533 - 6, 65533 - 29  # bytes of a segment, without what names it
+MOST_DENSITY = 2**16 - 1
 START_OF_SCAN, END = b"\xff\xda", b"\xff\xd9"
 LAST_RESTART = b"\xff\xd7"
 FRAME_HEADERS = (0xC0, 0xC1)  # baseline, extended sequential
@@ -57,8 +58,9 @@ def _encoded(
     """Everything before the entropy-coded data, and these."""
     told: dict[str, Any] = {}
     if is_first:
+        dots = min(round(settings.dpi), MOST_DENSITY)  # whole, of JFIF; EXIF has the fraction
         told = {"exif": b"Exif\0\0" + settings.exif, "xmp": settings.xmp}
-        told |= {"icc_profile": settings.icc, "dpi": (round(settings.dpi),) * 2}
+        told |= {"icc_profile": settings.icc, "dpi": (dots, dots)}
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rows_HWC)).save(
         file,

@@ -1,6 +1,7 @@
 """AVIF in little memory: a grid of tiles, each encoded by itself; 8, 10 or 12 bits.
 
-Up to 32768 pixels a side and 16384 x 16384 in all, which is what readers take.
+Up to 32768 pixels a side and 16384 x 16384 in all, which is what readers on libavif take; those on
+libheif stop at 2 GiB, about 15000 x 15000 of 4:4:4.
 Shape suffixes: C channels, H rows, W columns.
 """
 
@@ -10,11 +11,11 @@ import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import imagecodecs
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..codecs import avif_grid, picture_rows
 from ..codecs.exif import exif
@@ -31,7 +32,13 @@ color_spaces = ("RGB",)
 
 LONGEST_SIDE, MOST_PIXELS = 32768, 16384**2  # libavif's own, unless a reader asks for more
 
+WORKERS = 4  # as many as 400 MB are enough for
 OF_STORE = {"uint8": 8, "uint16": 12}
+
+
+def _as_word(bits: Any) -> Any:
+    """A number as it is typed: one of the words."""
+    return str(bits) if isinstance(bits, int) else bits
 
 
 class Options(BaseModel):
@@ -40,7 +47,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     quality: int = Field(default=90, ge=1, le=100, description="libavif's: 60 for the web")
-    bits: Literal["store", "8", "10", "12"] = Field(
+    bits: Annotated[Literal["store", "8", "10", "12"], BeforeValidator(_as_word)] = Field(
         default="store", description="of a sample; store: 8 of 8 and 12 of 16"
     )
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = Field(
@@ -48,7 +55,10 @@ class Options(BaseModel):
     )
     speed: int = Field(default=8, ge=0, le=10, description="0 small, 10 fast")
     workers: int | None = Field(
-        default=None, ge=1, le=1024, description="encoding threads; default: all cores"
+        default=None,
+        ge=1,
+        le=1024,
+        description="encoding threads, 40 MB each; default: the cores, up to 4",
     )
 
 
@@ -87,7 +97,8 @@ def export(
     described = avif_grid.Described(
         bits, exif(store, dots, carried), xmp(carried.xmp).encode(), colors.icc, code
     )
-    in_order = picture_rows.strips(store, avif_grid.tile_sides(size)[0], follow)
+    tile = avif_grid.tile_sides(size, has_alpha=picture_rows.has_alpha(layout))
+    in_order = picture_rows.strips(store, tile[0], follow)
     strips = (
         picture_rows.of_bits(rows_HWC, bits)
         for _, rows_HWC in colors.strips(in_order, options.workers)
@@ -95,7 +106,7 @@ def export(
     encode = functools.partial(_encoded, options=options, bits=bits, code=code)
     with (
         whole_file(out, overwrite=overwrite, error=ExportError) as part,
-        ThreadPoolExecutor(options.workers or os.cpu_count() or 1) as pool,
+        ThreadPoolExecutor(options.workers or min(WORKERS, os.cpu_count() or 1)) as pool,
         part.open("wb") as file,
     ):
         avif_grid.write(file, strips, size, encode, pool, described)

@@ -55,7 +55,9 @@ def export(
     told = attributes(store, dpi_of(store, dpi), colors)
     strips = (
         (top, picture_rows.linear(rows_HWC, colors).astype(options.dtype))
-        for top, rows_HWC in picture_rows.strips(store, exr_chunks.STRIP_ROWS, follow)
+        for top, rows_HWC in picture_rows.strips(
+            store, exr_chunks.strip_rows(options.compression), follow
+        )
     )
     with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
         exr_chunks.write(file, strips, size, options.compression, told)

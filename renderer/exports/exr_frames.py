@@ -73,7 +73,7 @@ def export(
         for number, pixels_HWC in store.frames_in_order(wait=follow):
             light_HWC = picture_rows.linear(pixels_HWC, colors).astype(options.dtype)
             with (part / f"{out.stem}.{options.first + number:04d}.exr").open("wb") as file:
-                strips = exr_chunks.cut(light_HWC)
+                strips = exr_chunks.cut(light_HWC, exr_chunks.strip_rows(options.compression))
                 exr_chunks.write(file, strips, size, options.compression, told)
     return out
 

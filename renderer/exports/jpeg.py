@@ -1,6 +1,7 @@
 """JPEG in little memory: strips of rows, each encoded by itself, joined where a scan restarts.
 
-8 bits, colours at full resolution by default; up to 65500 pixels a side.
+8 bits, colours at full resolution by default; up to 65500 pixels a side. EXIF and XMP that a
+picture carried are left out where they are longer than JPEG's 64 KiB.
 """
 
 from __future__ import annotations

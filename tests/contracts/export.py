@@ -317,6 +317,9 @@ def follows_a_store_that_is_being_drawn(export: ModuleType, kind: str, folder: P
     thread.join(AMPLE)
     assert made == [out]
     assert is_same(out, pixels)
+    (folder / "afterwards").mkdir()
+    later = export.export(store.path, folder / "afterwards" / out.name)
+    assert contents(later) == contents(out)
 
 
 def says_what_drew_it(export: ModuleType, kind: str, folder: Path) -> None:
@@ -341,9 +344,14 @@ def makes_the_same_file_twice(export: ModuleType, kind: str, folder: Path) -> No
         found.append([])
         for suffix in export.suffixes:
             out = export.export(store.path, folder / name / f"out{suffix}")
-            files = [out] if out.is_file() else sorted(f for f in out.rglob("*") if f.is_file())
-            found[-1] += [file.read_bytes() for file in files]
+            found[-1] += contents(out)
     assert found[0] == found[1]
+
+
+def contents(path: Path) -> list[bytes]:
+    """The bytes of a delivered file, or of each in a folder, in the order of their names."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    return [file.read_bytes() for file in files]
 
 
 def described(path: Path) -> tuple[dict[str, Any], float | None]:

@@ -97,12 +97,15 @@ def test_a_tall_picture_takes_the_memory_of_a_row_of_tiles(
             )
         )
     assert peaks[1] < 1.3 * peaks[0]
-    assert avif_grid.tile_sides((4096, 80)) == (1024, 80)
+    assert avif_grid.tile_sides((4096, 80), has_alpha=False) == (512, 80)
 
 
-@pytest.mark.parametrize("size", [(16384, 16384), (32768, 8192), (8192, 32768), (11264, 11264)])
-def test_no_file_has_more_items_than_readers_open(size: tuple[int, int]) -> None:
-    rows, columns = avif_grid.tile_sides(size)
+@pytest.mark.parametrize("has_alpha", [True, False])
+@pytest.mark.parametrize(
+    "size", [(16384, 16384), (32768, 8192), (8192, 32768), (11264, 11264), (32768, 64), (64, 32768)]
+)
+def test_no_file_has_more_items_than_readers_open(size: tuple[int, int], has_alpha: bool) -> None:
+    rows, columns = avif_grid.tile_sides(size, has_alpha=has_alpha)
     tiles = -(-size[0] // rows) * -(-size[1] // columns)
-    assert rows == avif_grid.TILE
-    assert 2 * tiles + 4 <= 256
+    assert rows <= 512
+    assert (1 + has_alpha) * tiles + 4 <= 256

@@ -139,6 +139,16 @@ def test_alpha_is_put_on_white_when_told(tmp_path: Path) -> None:
     assert psnr(np.asarray(_read_back(out)), pixels_HWC) > 36
 
 
+@pytest.mark.parametrize(("dpi", "jfif"), [(1.4, 1), (254.4, 254), (100000, 65535)])
+def test_resolution_is_whole_in_jfif_and_exact_in_exif(
+    tmp_path: Path, dpi: float, jfif: int
+) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (64, 64))
+    found = _read_back(jpeg.export(store.path, tmp_path / "a.jpg", dpi=dpi))
+    assert found.info["jfif_density"] == (jfif, jfif)
+    assert float(found.getexif()[0x011A]) == pytest.approx(dpi)
+
+
 def test_a_tall_picture_takes_the_memory_of_a_strip(tmp_path: Path) -> None:
     peaks = []
     for height in (512, 2048):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import imagecodecs
 import pytest
 import tifffile
 from typer.testing import CliRunner
@@ -12,6 +13,14 @@ from contracts.export import make_store, picture
 from frieze.renderer.cli import app
 from frieze.renderer.errors import SpecError
 from frieze.renderer.outputs import exporting
+
+
+@pytest.mark.parametrize("bits", [10, "10"])
+def test_a_number_that_is_a_word_is_read(tmp_path: Path, bits: object) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(64, 80), (32, 32)).path
+    out = str(tmp_path / "a.avif")
+    exporting.export(str(store), out, overwrite=False, options={"bits": bits})
+    assert imagecodecs.avif_decode(Path(out).read_bytes()).max() > 255
 
 
 def test_options_reach_the_format(tmp_path: Path) -> None:
