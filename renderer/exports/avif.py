@@ -32,7 +32,7 @@ color_spaces = ("RGB",)
 
 LONGEST_SIDE, MOST_PIXELS = 32768, 16384**2  # libavif's own, unless a reader asks for more
 
-WORKERS = 4  # as many as 400 MB are enough for
+WORKERS = 2  # as many as 400 MB are enough for, at 16384 pixels a side
 OF_STORE = {"uint8": 8, "uint16": 12}
 
 
@@ -58,7 +58,7 @@ class Options(BaseModel):
         default=None,
         ge=1,
         le=1024,
-        description="encoding threads, 40 MB each; default: the cores, up to 4",
+        description=f"encoding threads, some 60 MB each; default: {WORKERS}",
     )
 
 
@@ -106,7 +106,7 @@ def export(
     encode = functools.partial(_encoded, options=options, bits=bits, code=code)
     with (
         whole_file(out, overwrite=overwrite, error=ExportError) as part,
-        ThreadPoolExecutor(options.workers or min(WORKERS, os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(options.workers or WORKERS) as pool,
         part.open("wb") as file,
     ):
         avif_grid.write(file, strips, size, encode, pool, described)

@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from contracts.export import psnr, takes
-from frieze.renderer import plugins
+from frieze.renderer import ExportError, plugins
 from frieze.renderer.store.layout import StoreLayout
 from frieze.renderer.store.store import Store
 from support.exr_files import srgb_values
@@ -78,6 +79,12 @@ def peak(*words: str) -> int:
 def read_rows(path: Path, side: int) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, pixels) of some rows of a picture; of none where nobody here reads the format."""
     places = [(index * (side - BLOCK) // 3) // BLOCK * BLOCK for index in range(4)]
+    if path.suffix == ".avif":  # libheif, which pyvips has, stops at 2 GiB of pixels
+        Image.MAX_IMAGE_PIXELS = None
+        with Image.open(path) as read:
+            pixels_HWC = np.asarray(read)
+        yield from ((top, pixels_HWC[top : top + CHECKED_ROWS]) for top in places)
+        return
     if path.suffix == ".exr":
         import OpenImageIO
 
@@ -107,6 +114,11 @@ def measured(name: str, source: Path, side: int, folder: Path) -> int:
     """Print a row of the table, and return what was held at most, in bytes."""
     module = plugins.load("exports", name)
     out = folder / f"{name}{module.suffixes[0]}"
+    try:
+        module.check(out, Store.open(source).layout)
+    except ExportError as error:
+        print(f"| {name} | {side} x {side} | refused: {error.args[0].partition(': ')[2]} | | | |")
+        return 0
     began = time.perf_counter()
     held = peak(str(source), str(out))
     seconds = time.perf_counter() - began
