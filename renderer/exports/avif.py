@@ -54,11 +54,8 @@ class Options(BaseModel):
         default="4:4:4", description="how many samples of colour there are: all, a half, a quarter"
     )
     speed: int = Field(default=8, ge=0, le=10, description="0 small, 10 fast")
-    workers: int | None = Field(
-        default=None,
-        ge=1,
-        le=1024,
-        description=f"encoding threads, some 60 MB each; default: {WORKERS}",
+    workers: int = Field(
+        default=WORKERS, ge=1, le=1024, description="encoding threads, some 60 MB each"
     )
 
 
@@ -106,7 +103,7 @@ def export(
     encode = functools.partial(_encoded, options=options, bits=bits, code=code)
     with (
         whole_file(out, overwrite=overwrite, error=ExportError) as part,
-        ThreadPoolExecutor(options.workers or WORKERS) as pool,
+        ThreadPoolExecutor(options.workers) as pool,
         part.open("wb") as file,
     ):
         avif_grid.write(file, strips, size, encode, pool, described)
