@@ -19,7 +19,7 @@ from frieze.renderer.checkpoints.shipped import SHIPPED
 
 FOLDER = Path(__file__).with_name("results") / "gallery"
 RECORD = FOLDER / "pictures.json"
-PROMPT, SEED, STEPS, QUALITY = "a red sun over blue mountains at dusk", 1, 12, 82
+PROMPT, SEED, STEPS, QUALITY = "a red sun over blue mountains at dusk", 1, 24, 82
 # Twice the trained side, where what methods do to repetition shows.
 SIDES = {"demo": 512, "demo-unet": 256}
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from documentation.links import broken, foreign
 from documentation.pages import write
+from frieze.renderer.errors import printable
 
 HERE = Path(__file__).parent
 MARK = "objects.inv"  # what Sphinx leaves in every site
@@ -29,7 +29,7 @@ def build(out: Path) -> list[str]:
         if wrong := [*broken(made), *foreign(made)]:
             return wrong
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(Path(scratch, "before"))
         made.rename(out)
     return []
 
@@ -39,12 +39,18 @@ def main() -> int:
     parser.add_argument("out", nargs="?", type=Path, default=Path("site"), help="default: site")
     out = parser.parse_args().out.absolute()
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
-        print(f"{out} is no site, and would be replaced; an empty folder works", file=sys.stderr)
+        told = f"{printable(out)} is no site, and would be replaced; an empty folder works"
+        print(told, file=sys.stderr)
         return 2
-    for line in (wrong := build(out)):
+    try:
+        wrong = build(out)
+    except OSError as error:
+        print(f"{printable(out)} cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+    for line in wrong:
         print(line, file=sys.stderr)
     if not wrong:
-        print(out / "index.html")
+        print(printable(out / "index.html"))
     return bool(wrong)
 
 

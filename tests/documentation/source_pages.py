@@ -7,10 +7,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from documentation import command_pages
 from documentation.markdown import code, page, prose, slug, toctree
+from frieze.renderer import plugins
 from frieze.renderer.spec.presets import preset_names
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#:\s]+)\)")
+FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"(?<![\[`])`([^`\n]+)`(?![`\]])")  # that is no link already
+FIRST_CELL = re.compile(r"^\|[^|\n]*\|", re.MULTILINE)
 PICTURES = {".png", ".jpg", ".jpeg", ".svg", ".webp"}
 LANGUAGES = {".yaml": "yaml", ".sh": "bash", ".outline": "python", "": "docker"}
 RESULTS = PurePosixPath("tests/bench/results")
@@ -61,10 +66,26 @@ def _guide(root: Path) -> dict[str, str]:
     readme = PurePosixPath("README.md")
     return {
         f"guide/{slug(title)}": page(
-            f"# {title}", _relinked(root, readme, re.sub(r"^###", "##", text, flags=re.M)).strip()
+            f"# {title}",
+            named(_relinked(root, readme, re.sub(r"^###", "##", text, flags=re.M))).strip(),
         )
         for title, text in _sections(root)
     }
+
+
+def named(text: str) -> str:
+    """With links from what has a page: commands, presets, and plugins where a table lists them."""
+    pages = {f"frieze {w}": f"/{command_pages.path_of(w)}.md" for w, _ in command_pages.commands()}
+    pages |= {name: f"#preset-{name}" for name in preset_names() if "-" in name}
+    plugin = {n: f"/{kind}/{n}.md" for kind in ("families", "methods") for n in plugins.names(kind)}
+
+    def linked(text: str, known: dict[str, str]) -> str:
+        return SPAN.sub(lambda m: f"[{m[0]}]({known[m[1]]})" if m[1] in known else m[0], text)
+
+    parts = FENCED.split(text)
+    for i in range(0, len(parts), 2):
+        parts[i] = linked(FIRST_CELL.sub(lambda row: linked(row[0], plugin), parts[i]), pages)
+    return "".join(parts)
 
 
 def _markdown(root: Path, file: PurePosixPath) -> str:
@@ -110,7 +131,7 @@ def _relinked(root: Path, file: PurePosixPath, text: str) -> str:
             return f"[{words}](#{label(root, goal)})"
         return f"`{goal}`"
 
-    parts = re.split(r"(^```.*?^```)", text, flags=re.MULTILINE | re.DOTALL)
+    parts = FENCED.split(text)
     parts[::2] = [LINK.sub(link, part) for part in parts[::2]]
     return "".join(parts)
 

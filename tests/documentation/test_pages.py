@@ -14,6 +14,7 @@ from documentation import command_pages, plugin_pages
 from documentation.build import build
 from documentation.links import broken, foreign
 from documentation.pages import ROOT, pages
+from documentation.source_pages import named
 from frieze.renderer import plugins
 from frieze.renderer.cli.options.completions import option_schemas
 from frieze.renderer.spec.presets import preset_names
@@ -82,6 +83,13 @@ def test_presets_public_names_results_and_guide_are_there(made: dict[str, str]) 
         assert f"(/results/{file.stem}.md)" in made["results/index"]
     titles = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert titles == [made[p].splitlines()[0][2:] for p in made if p.startswith("guide/")]
+
+
+def test_the_guide_links_to_what_it_names(made: dict[str, str]) -> None:
+    assert "[`rdfc`](/methods/rdfc.md)" in made["guide/beyond-the-trained-size"]
+    assert "[`frieze plan`](/commands/plan.md)" in made["guide/models"]
+    text = "`frieze plan` [`frieze plan`](x)\n```sh\n`frieze plan`\n```\n`frieze` ``frieze plan``"
+    assert named(text) == text.replace("`frieze plan`", "[`frieze plan`](/commands/plan.md)", 1)
 
 
 def test_links_between_pages_lead_somewhere(made: dict[str, str]) -> None:
