@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ class Server:
         with self._counting:
             if event.event is not None:
                 self._meter(event.event)
-            self._on_event(event)
+            self._on_event(replace(event, name=f"{job.id[:12]}/{event.name}"))
 
 
 def listen(host: str, port: int) -> socket.socket:
