@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
-from ..errors import FriezeError
+from ..driver.store_arrays import store_layout
+from ..errors import ExportError, FriezeError
+from ..outputs.exporting import exporter
+from ..planning.canvas_plan import CanvasPlan
 from . import image_request, uploads
-from .api_error import ApiError, refused
+from .api_error import ApiError, invalid, refused
 from .image_request import ImageRequest
 from .jobs.job import Job, new_id, now
 from .jobs.job_queue import JobQueue
@@ -117,13 +120,17 @@ class Submission:
                 raise
         return job
 
-    def _checked(self, job: Job) -> Any:
+    def _checked(self, job: Job) -> CanvasPlan:
         """The plan of a job's first picture: that of the others differs by the seed alone."""
         first = job.model_copy(update={"items": job.items[:1]})
         try:
-            return planned(first, self.queue.folder.of(job), self.spread)[0].plan
+            (picture,) = planned(first, self.queue.folder.of(job), self.spread)
+            exporter(picture.item.main).check(picture.item.main, store_layout(picture.plan))
+        except ExportError as error:
+            raise invalid(str(error), "output_format") from None
         except FriezeError as error:
             raise refused(error) from None
+        return picture.plan
 
 
 def _same(known: Job, digest: str) -> Job:

@@ -137,8 +137,9 @@ class Drawing:
 
     def _next(self) -> tuple[JobRun, ScheduledItem, Lane] | None:
         """The picture to begin, and the lane for it; None where none waits or there is no room."""
-        if self._busy and not self.spread.ray:
-            return None  # one device
+        busy = sum(self._busy.values())
+        if busy >= self.spread.workers or (busy and not self.spread.ray):  # which is one device
+            return None
         run = self._first()
         if run is None:
             return None

@@ -192,3 +192,12 @@ def test_nobody_comes_in_without_a_token(at: Served, token: str) -> None:
     for path in ("/v1/models", "/v1/jobs", "/metrics", "/v1/files/file_x"):
         found = httpx2.get(f"{at.base}{path}", headers=headers)
         assert (found.status_code, found.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("jpeg", "JPEG"), ("webp", "WEBP")])
+def test_other_formats_are_what_they_are_called(api: openai.OpenAI, name: Any, kind: str) -> None:
+    drawn = api.images.generate(**SMALL, output_format=name)
+    assert drawn.output_format == name
+    assert drawn.data is not None
+    with Image.open(io.BytesIO(base64.b64decode(str(drawn.data[0].b64_json)))) as picture:
+        assert (picture.format, picture.size) == (kind, (64, 64))
