@@ -84,6 +84,7 @@ CATCHES_ALL = (
         "cluster/comm/rank_threads.py",
     ),
     *("renderer/batches/attempts.py", "renderer/worker/block_writer.py"),
+    "renderer/server/jobs/drawing.py",
 )
 EMPTY_NAMES = {"utils", "helpers", "common", "base", "manager", "handler"}
 COMMANDS = {

@@ -92,8 +92,11 @@ class Waiting:
             if job.has_ended and now["status"] != job.state:
                 yield answers.event(f"job.{job.state}", self.queue.as_json(job))
 
-    async def stream(self, job: Job, folder: JobFolder) -> AsyncIterator[bytes]:
-        """The picture of a job as the images API streams it; a client that leaves cancels it."""
+    async def stream(self, job: Job, folder: JobFolder, *, is_kept: bool) -> AsyncIterator[bytes]:
+        """The picture of a job as the images API streams it.
+
+        A client that leaves takes its job along, unless that `is_kept`.
+        """
         try:
             with self.queue.feed.subscribed(job.id) as news:
                 while not job.has_ended:
@@ -109,5 +112,6 @@ class Waiting:
         except ApiError as error:
             yield answers.event("error", error.body)
         except (asyncio.CancelledError, GeneratorExit):
-            self.queue.cancel(job)
+            if not is_kept:
+                self.queue.cancel(job)
             raise

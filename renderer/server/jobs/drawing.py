@@ -18,8 +18,8 @@ from frieze.cluster.ray import session
 from ...batches.attempts import one_line
 from ...batches.item_states import ItemEvent, ItemResult
 from ...batches.scheduling import ScheduledItem
-from ...batches.warm_workers import EncodedPrompts, NoWorkersError, WarmWorkers
-from ...errors import FriezeError, PlanError, RenderFailedError
+from ...batches.warm_workers import EncodedPrompts, WarmWorkers
+from ...errors import FriezeError, PlanError
 from ...events import Event
 from .job import Job
 from .job_queue import JobQueue
@@ -141,7 +141,7 @@ class Drawing:
         if busy >= self.spread.workers or (busy and not self.spread.ray):  # which is one device
             return None
         run = self._first()
-        if run is None:
+        if run is None or not run.waiting:  # an earlier server drew all of it, and was killed then
             return None
         picture = run.waiting[0]
         lane = self._lane(picture.width)
@@ -161,8 +161,8 @@ class Drawing:
             self.queue.take(job)
         try:
             self.runs[job.id] = run = JobRun(job, self.queue.folder.of(job), self.spread, self.hear)
-        except FriezeError as error:
-            self.queue.end(job, "failed", str(error))
+        except (FriezeError, OSError) as error:
+            self.queue.end(job, "failed", one_line(error))
             return None
         return run
 
@@ -185,9 +185,8 @@ class Drawing:
         """Draw a picture, or leave it waiting where it was stopped or is to be tried again."""
         try:
             result = self._attempt(run, picture, lane)
-        except (NoWorkersError, FleetError, CommError, FriezeError) as error:
-            lost = RenderFailedError(f"the picture could not be begun: {one_line(error)}")
-            result = run.attempts.failed(picture.item, lost, 0.0)
+        except Exception as error:  # one job's end, whatever it was, is not the server's
+            result = run.attempts.failed(picture.item, error, 0.0)
         with self.queue.changed:
             run.running -= 1
             if result is None:

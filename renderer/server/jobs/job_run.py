@@ -13,7 +13,6 @@ from ...batches.attempts import Attempts
 from ...batches.item_states import ItemEvent, ItemStates
 from ...batches.scheduling import ScheduledItem, pack
 from ...batches.time_left import BatchTimeLeft
-from ...errors import FriezeError
 from ...files.folder import Folder
 from ...monitoring.time_left import whole_cost
 from .job import Job
@@ -79,8 +78,3 @@ class JobRun:
     def close(self) -> None:
         """Let the ledger go."""
         self.states.journal.release()
-
-
-def fault(error: Exception) -> str:
-    """An error as a job tells it."""
-    return str(error) if isinstance(error, FriezeError) else f"{type(error).__name__}: {error}"
