@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,14 @@ def completed(job: Job, path: Path) -> Iterator[bytes]:
     yield f"event: {kind}\ndata: ".encode() + head + b', "b64_json": "'
     yield from base64_of(path)
     yield b'"}\n\n'
+
+
+def partial(job: Job, index: int, png: bytes) -> bytes:
+    """An event with a preview, which says its own format and size."""
+    kind, (width, height) = f"{job.kind}.partial_image", struct.unpack(">II", png[16:24])
+    about = {"type": kind, "partial_image_index": index, "created_at": int(time.time())}
+    about |= {**job.told, "output_format": "png", "size": f"{width}x{height}"}
+    return event(kind, about | {"b64_json": base64.b64encode(png).decode()})
 
 
 def event(kind: str, data: dict[str, Any]) -> bytes:

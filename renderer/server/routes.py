@@ -100,8 +100,8 @@ class Routes:
         if wanted.is_background:
             return JSONResponse(self.queue.as_json(job), 202)
         if wanted.stream:
-            is_kept = bool(asked.key)
-            return answers.stream(self.waiting.stream(job, self.queue.folder, is_kept=is_kept))
+            most, is_kept = wanted.partial_images or 0, bool(asked.key)
+            return answers.stream(self.waiting.stream(job, most, is_kept=is_kept))
         await self.waiting.until_ended(job, request, is_kept=bool(asked.key))
         return self._pictures(request, job)
 

@@ -12,8 +12,9 @@ from starlette.requests import Request
 
 from . import answers
 from .api_error import FINAL, ApiError
-from .jobs.job import Job, JobFolder
+from .jobs.job import Job
 from .jobs.job_queue import JobQueue
+from .jobs.partial_images import PartialImages, PreviewColours
 
 LOOK_SECONDS = 0.5  # between looks whether a client is still there, or the server ends
 SIGN_SECONDS = 15.0  # without news, after which a stream gives a sign of life
@@ -24,6 +25,7 @@ class Waiting:
 
     def __init__(self, queue: JobQueue, stopping: threading.Event, most_seconds: float) -> None:
         self.queue, self.stopping, self.most_seconds = queue, stopping, most_seconds
+        self._colours = PreviewColours()
 
     def check_going(self) -> None:
         """Raise `ApiError` 503 where the server is about to end."""
@@ -92,17 +94,26 @@ class Waiting:
             if job.has_ended and now["status"] != job.state:
                 yield answers.event(f"job.{job.state}", self.queue.as_json(job))
 
-    async def stream(self, job: Job, folder: JobFolder, *, is_kept: bool) -> AsyncIterator[bytes]:
-        """The picture of a job as the images API streams it.
+    async def stream(self, job: Job, most: int, *, is_kept: bool) -> AsyncIterator[bytes]:
+        """The picture of a job as the images API streams it, after `most` previews at the most.
 
         A client that leaves takes its job along, unless that `is_kept`.
         """
+        folder = self.queue.folder
+        partial = PartialImages(folder.of(job) / "0.zarr", most, self._colours)
         try:
+            silent = time.monotonic()
             with self.queue.feed.subscribed(job.id) as news:
                 while not job.has_ended:
                     self.check_going()
-                    if await news.next(SIGN_SECONDS if not self.stopping.is_set() else 0) is None:
+                    told = await news.next(LOOK_SECONDS)
+                    if told is not None and partial.is_due(told.data):
+                        finished = self.queue.finished(job.model)
+                        if found := await run_in_threadpool(partial.next, finished):
+                            yield answers.partial(job, partial.count - 1, found)
+                    elif told is None and time.monotonic() - silent > SIGN_SECONDS:
                         yield b": \n\n"
+                        silent = time.monotonic()
             self.check_end(job)
             path = folder.picture(job, 0)
             if path is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from ...batches.item_states import ItemEvent
@@ -17,6 +18,7 @@ from ..api_error import ApiError, public
 from .job import Job, JobFolder, JobState, now
 from .job_feed import JobEvent, JobFeed
 
+MOST_FINISHED = 4  # in which the colours of latents are looked for
 TOLD = frozenset({"stage", "step", "decode", "block", "export", "failure", "recovered"})
 
 
@@ -91,6 +93,13 @@ class JobQueue:
         with self.changed:
             found = [job for job in self.jobs.values() if job.owner == owner]
         return sorted(found, key=lambda job: (-job.created, job.id))
+
+    def finished(self, model: str) -> list[Path]:
+        """Stores of the newest pictures that a model has drawn."""
+        with self.changed:
+            done = [j for j in self.jobs.values() if (j.model, j.state) == (model, "completed")]
+        newest = sorted(done, key=lambda job: -job.created)[:MOST_FINISHED]
+        return [self.folder.of(job) / "0.zarr" for job in newest]
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""

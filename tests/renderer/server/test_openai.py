@@ -126,9 +126,15 @@ def test_a_mask_keeps_all_but_its_hole(api: openai.OpenAI) -> None:
     assert (found[~outside] != colour).any()
 
 
-def test_a_stream_ends_with_the_picture(api: openai.OpenAI) -> None:
-    events = list(api.images.generate(**SMALL, stream=True, partial_images=2))
-    last = events[-1]
+def test_a_stream_shows_previews_and_ends_with_the_picture(api: openai.OpenAI) -> None:
+    more = {"steps": 12, "seed": 3}
+    events = list(api.images.generate(**SMALL, stream=True, partial_images=2, extra_body=more))
+    *partial, last = events
+    assert 1 <= len(partial) <= 2
+    assert [each.partial_image_index for each in partial] == list(range(len(partial)))
+    for each in partial:
+        assert each.type == "image_generation.partial_image"
+        assert pixels(base64.b64decode(each.b64_json)).shape == (64, 64, 3)
     assert last.type == "image_generation.completed"
     assert pixels(base64.b64decode(last.b64_json)).shape == (64, 64, 3)
 
