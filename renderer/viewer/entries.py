@@ -34,6 +34,7 @@ SCAN_SECONDS = 3.0
 # Seconds that one answer may spend on looking at stores; the rest are told as they were.
 MOST_SECONDS = 0.5
 ITEM_FIELDS = ("state", "error", "seconds", "retries")
+MORE_DRAWN = 0.1  # of a picture, until colours are fitted anew
 MOST_PROMPT = 400  # letters in a list
 
 
@@ -90,6 +91,11 @@ class StoreEntry:
             self.fault = line(error)
 
     @property
+    def drawn(self) -> float:
+        """The part of its blocks that are."""
+        return self.status.blocks / self.status.num_blocks if self.status else 0.0
+
+    @property
     def prompt(self) -> str:
         """What the picture shows, as somebody wrote it."""
         picture = self.store.run.get("picture", {}) if self.store else {}
@@ -118,7 +124,7 @@ class StoreEntry:
         store = self.store
         if store is None:
             return None
-        key = (self._at(), frame, known is None)
+        key = (self._at(), frame, known)
         if self._preview[0] != key:
             # A slot may be written over just now; the next look finds another.
             with contextlib.suppress(StoreError):
@@ -152,7 +158,7 @@ class Collection:
         self.cache = TileCache(CACHE_BYTES)
         self.stores: dict[str, StoreEntry] = {}
         self.batches: dict[str, tuple[str, Location]] = {}
-        self._fits: dict[tuple[str, str, int], ColourFit] = {}
+        self._fits: dict[tuple[str, str, int], tuple[float, ColourFit]] = {}
         self.scanned = 0.0
         self._turn = threading.Lock()
         self.scan()
@@ -189,24 +195,25 @@ class Collection:
                 break
 
     def fit(self, entry: StoreEntry) -> ColourFit | None:
-        """The colours of an entry's latents, if any picture on view tells them."""
+        """The colours of an entry's latents, if any picture on view tells them.
+
+        The more of one is drawn, the better it tells: a sky alone knows no forest.
+        """
         if entry.store is None or (key := latent_preview.key_of(entry.store)) is None:
             return None
-        if key in self._fits:
-            return self._fits[key]
-        for each in (entry, *self.stores.values()):
-            if each.store is None or each.pyramid is None:
-                continue
-            if latent_preview.key_of(each.store) != key:
-                continue
-            try:
-                found = latent_preview.fit(each.store, each.pyramid)
-            except StoreError:
-                continue
-            if found is not None:
-                self._fits[key] = found
-                return found
-        return None
+        shared = [
+            each
+            for each in (entry, *self.stores.values())
+            if each.store is not None and latent_preview.key_of(each.store) == key
+        ]
+        best = max(shared, key=lambda each: each.drawn)
+        known = self._fits.get(key)
+        if best.pyramid is not None and (known is None or best.drawn > known[0] + MORE_DRAWN):
+            with contextlib.suppress(StoreError):
+                found = latent_preview.fit(best.pyramid.store, best.pyramid)
+                if found is not None:
+                    known = self._fits[key] = best.drawn, found
+        return known[1] if known else None
 
 
 def _found(root: Location, is_store: bool) -> Iterator[tuple[str, str, Location]]:

@@ -23,12 +23,13 @@ from .tiles import TilePyramid
 SIDE = 256  # latents of a preview along a side, at the most
 SHOWN = 1024  # and pixels
 LEAST_SAMPLES = 8  # for each unknown of a fit
+SMALLEST = 1e-3  # singular value of a fit, to the largest: what hardly varied tells nothing
 RANGE = 2.5  # standard deviations from black to white
 # Lightness and two colours that oppose each other, as rows of R, G and B.
 COLOURS = np.array([[1.0, 1.0, 1.0], [0.35, -0.05, -0.3], [-0.25, 0.25, -0.2]])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ColourFit:
     """R, G and B in 0 to 1 as `weights` [C + 1, 3] times the channels and a one."""
 
@@ -92,7 +93,7 @@ def fit(store: Store, pyramid: TilePyramid) -> ColourFit | None:
         return None
     known = np.hstack([samples, np.ones((len(samples), 1))])
     colours = np.asarray(pixels).reshape(-1, 3)[is_drawn] / 255
-    return ColourFit(np.linalg.lstsq(known, colours, rcond=None)[0])
+    return ColourFit(np.linalg.lstsq(known, colours, rcond=SMALLEST)[0])
 
 
 def false_colours(latents_CHW: np.ndarray) -> np.ndarray:

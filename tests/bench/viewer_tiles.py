@@ -1,8 +1,9 @@
 """How soon a tile of `frieze view` is there: of a large store, finished or half drawn.
 
 Prints a Markdown table. A server of its own is asked over HTTP, by as many connections as a browser
-opens, for tiles at random; each answer's pixels are checked against the store's first. The picture
-is gradients with grain, which no PNG makes small.
+opens, for tiles at random, once its pixels are found to be the store's. `processor` is what the
+server computes for each, `load` how many processes wanted to run: on a machine that does other work
+the former tells more. The picture is gradients with grain, which no PNG makes small.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import http.client
 import io
 import json
+import os
 import queue
 import random
 import signal
@@ -76,6 +78,12 @@ class Server:
         (line,) = (each for each in text.splitlines() if each.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
 
+    @property
+    def processor_seconds(self) -> float:
+        """What it has computed so far, on all cores."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def get(self, path: str, connection: http.client.HTTPConnection | None = None) -> bytes:
         """An answer's body; exits where it is not there."""
         connection = connection or http.client.HTTPConnection("127.0.0.1", self.port)
@@ -130,16 +138,18 @@ def check(server: Server, made: Store, store: dict[str, Any]) -> None:
         sys.exit("the pixels differ; no timing")
 
 
-def measure(label: str, server: Server, paths: list[str], most: float = 0.0) -> float:
-    """Print one row; returns the 95th percentile in seconds."""
+def measure(label: str, server: Server, paths: list[str]) -> None:
+    """Print one row."""
+    before = server.processor_seconds
     seconds = sorted(server.seconds(paths))
+    computed = 1000 * (server.processor_seconds - before) / len(paths)
     cuts = statistics.quantiles(seconds, n=20, method="inclusive")
     shown = " | ".join(f"{1000 * value:.0f} ms" for value in (cuts[9], cuts[18], seconds[-1]))
-    rate = len(paths) / sum(seconds) * CONNECTIONS
+    memory, load = f"{server.peak_mib:.0f} MiB", os.getloadavg()[0]
     print(
-        f"| {label} | {len(paths)} | {shown} | {rate:.0f} | {server.peak_mib:.0f} MiB |", flush=True
+        f"| {label} | {len(paths)} | {shown} | {computed:.0f} ms | {memory} | {load:.0f} |",
+        flush=True,
     )
-    return cuts[18]
 
 
 def main() -> None:
@@ -155,8 +165,8 @@ def main() -> None:
         }
         print(f"{side} x {side}, 8 bit, blocks of {BLOCK}, tiles of {TILE}, ", end="")
         print(f"{CONNECTIONS} connections\n")
-        print("| tiles | of them | median | p95 | longest | a second | memory |")
-        print(f"|{'---|' * 7}")
+        print("| tiles | of them | median | p95 | longest | processor | memory | load |")
+        print(f"|{'---|' * 8}")
         for name, made in stores.items():
             server = Server(folder)
             try:
