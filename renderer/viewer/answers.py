@@ -9,7 +9,7 @@ from ..codecs.tile_pyramid import TILE
 from ..errors import line, printable
 from ..monitoring.durations import clock
 from ..monitoring.time_left import Left
-from .entries import MOST_PROMPT, Collection, StoreEntry, batch_state
+from .entries import MOST_PROMPT, Collection, StoreEntry
 from .latent_preview import ColourFit
 
 MOST_FAILURES = 20
@@ -22,7 +22,7 @@ def everything(collection: Collection) -> dict[str, Any]:
         "is_store": collection.is_store,
         "is_live": True,
         "stores": [brief(key, entry) for key, entry in collection.stores.items()],
-        "batches": [batch_state(name, place) for name, place in collection.batches.values()],
+        "batches": [batch.as_json() for batch in collection.batches.values()],
     }
 
 

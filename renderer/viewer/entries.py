@@ -10,19 +10,19 @@ import hashlib
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ..errors import FriezeError, StoreError, line, printable
+from ..errors import StoreError, line, printable
 from ..files.bucket import Bucket
 from ..files.location import Location, S3Path, location
 from ..monitoring.status import Status, status
-from ..store.directory import holds_store, store_directory
+from ..store.directory import holds_store
+from ..store.run_record import DAMAGE, damaged
 from ..store.store import Store
 from . import latent_preview
+from .batch_entry import BatchEntry
 from .latent_preview import ColourFit
 from .tiles import TileCache, TilePyramid
 
@@ -30,10 +30,9 @@ MOST_ENTRIES, MOST_DEEP = 2000, 3  # stores and batches, and folders in folders
 CACHE_BYTES = 256 * 2**20
 # Seconds until a store is looked at again: one at work, and one that waits for somebody.
 AT_WORK, AT_REST = 1.0, 5.0
-SCAN_SECONDS = 3.0
+SCAN_SECONDS, BUCKET_SECONDS = 3.0, 30.0
 # Seconds that one answer may spend on looking at stores; the rest are told as they were.
 MOST_SECONDS = 0.5
-ITEM_FIELDS = ("state", "error", "seconds", "retries")
 MORE_DRAWN = 0.1  # of a picture, until colours are fitted anew
 MOST_PROMPT = 400  # letters in a list
 
@@ -86,9 +85,9 @@ class StoreEntry:
                 ):
                     self.store, self.pyramid = store, TilePyramid(store, self.cache)
             self.fault = ""
-        except FriezeError as error:
+        except DAMAGE as error:  # of our errors all that stores raise, and what damage makes others
             self.store = self.pyramid = self.status = None
-            self.fault = line(error)
+            self.fault = line(damaged(self.place, error))
 
     @property
     def drawn(self) -> float:
@@ -157,7 +156,7 @@ class Collection:
         self.is_store = holds_store(self.root)
         self.cache = TileCache(CACHE_BYTES)
         self.stores: dict[str, StoreEntry] = {}
-        self.batches: dict[str, tuple[str, Location]] = {}
+        self.batches: dict[str, BatchEntry] = {}
         self._fits: dict[tuple[str, str, int], tuple[float, ColourFit]] = {}
         self.scanned = 0.0
         self._turn = threading.Lock()
@@ -171,13 +170,20 @@ class Collection:
     def scan(self) -> None:
         """Find what is there now; what was there keeps its key."""
         with self._turn:
-            if self.scanned and time.monotonic() - self.scanned < SCAN_SECONDS:
+            pause = BUCKET_SECONDS if isinstance(self.root, S3Path) else SCAN_SECONDS
+            if self.scanned and time.monotonic() - self.scanned < pause:
                 return
+            try:
+                found = list(_found(self.root, self.is_store))
+            except StoreError:
+                if not self.scanned:
+                    raise
+                return  # a bucket that does not answer: what was there still is, for all we know
             stores, batches = {}, {}
-            for kind, name, place in _found(self.root, self.is_store):
+            for kind, name, place in found:
                 key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
                 if kind == "batch":
-                    batches[key] = (printable(name), place)
+                    batches[key] = self.batches.get(key) or BatchEntry(printable(name), place)
                 else:
                     stores[key] = self.stores.get(key) or StoreEntry(
                         place, printable(name), self.cache
@@ -256,27 +262,3 @@ def _in_bucket(root: S3Path) -> Iterator[tuple[str, str, Location]]:
     for name in sorted(names):
         if name.endswith(".zarr") and holds_store(root / name):
             yield "store", name, root / name
-
-
-def batch_state(name: str, place: Location) -> dict[str, Any]:
-    """How a batch stands, by its journal: the state of every item, and whether it is at work."""
-    journal = store_directory(place).journal()
-    items: dict[str, dict[str, Any]] = {}
-    try:
-        is_at_work = journal.is_claimed() and not journal.is_given_up()
-        for event in journal.read():
-            if event["event"] == "batch":
-                for item in event.get("items", {}):
-                    items.setdefault(item, {"state": "queued"})
-            elif event["event"] == "item" and "name" in event:
-                items[event["name"]] = {k: event[k] for k in ITEM_FIELDS if k in event}
-    except FriezeError as error:
-        return {"name": name, "fault": line(error), "items": [], "counts": {}, "at_work": False}
-    for about in items.values():
-        if about.get("state") == "running" and not is_at_work:
-            about["state"] = "stopped"
-        if about.get("error"):
-            about["error"] = line(about["error"])
-    counts = Counter(str(about.get("state")) for about in items.values())
-    listed = [{"name": printable(item), **about} for item, about in items.items()]
-    return {"name": name, "at_work": is_at_work, "counts": counts, "items": listed}

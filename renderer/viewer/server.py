@@ -124,6 +124,9 @@ def _of_store(
         if entry is None:
             return PlainTextResponse("no store of that key", 404)
         entry.look()
+        frames = (entry.store.layout.frames if entry.store else None) or 1
+        if request.path_params.get("frame", 0) >= frames:
+            return PlainTextResponse(f"no such frame; 0 to {frames - 1} are there", 404, FRESH)
         return answer(request, collection, key, entry)
 
     return found

@@ -90,6 +90,7 @@ class TilePyramid:
 
     store: Store
     cache: TileCache
+    _known: tuple[int, frozenset[str]] | None = None
     _number: int = field(default_factory=itertools.count().__next__)  # its tiles in the cache
 
     @cached_property
@@ -125,7 +126,14 @@ class TilePyramid:
         """A tile as far as it is drawn; raises `StoreError` where there is none of that number."""
         if not self.has(level, column, row, frame):
             raise StoreError(f"no tile {column}_{row} of level {level}, frame {frame}")
-        return self._tile(self.top - level, column, row, frame, self.store.done())
+        return self._tile(self.top - level, column, row, frame, self._done())
+
+    def _done(self) -> frozenset[str]:
+        """Blocks that are drawn, as the journal had them when it last grew."""
+        size = self.store.journal.size
+        if self._known is None or self._known[0] != size:
+            self._known = size, self.store.done()
+        return self._known[1]
 
     def _tile(self, index: int, column: int, row: int, frame: int, done: frozenset[str]) -> Tile:
         """The same by the store's numbers of levels, 0 the largest.

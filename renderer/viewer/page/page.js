@@ -134,7 +134,7 @@ function gallery() {
 const order = ["done", "running", "stopped", "failed", "queued"];
 
 function batchTable(batch, isOpen) {
-  const total = Math.max(1, batch.items.length);
+  const total = Math.max(1, Object.values(batch.counts).reduce((sum, count) => sum + count, 0));
   const parts = make("span", { className: "parts" });
   const words = [];
   for (const name of order.filter((each) => batch.counts[each])) {

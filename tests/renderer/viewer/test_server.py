@@ -20,6 +20,7 @@ from frieze.renderer.store.layout import LatentArray, halve
 from frieze.renderer.store.store import SavedState, Store
 from frieze.renderer.viewer import entries
 from frieze.renderer.viewer.access import POLICY
+from frieze.renderer.viewer.batch_entry import BatchEntry
 from frieze.renderer.viewer.entries import Collection
 from frieze.renderer.viewer.server import application
 from support.s3_server import BUCKET, S3Server
@@ -212,7 +213,9 @@ def test_stores_come_and_go(tmp_path: Path) -> None:
         "/stores/{key}/0_files/9/999999999_0.png",
         "/stores/{key}/0_files/" + "9" * 5000 + "/0_0.png",
         "/stores/{key}/1_files/9/0_0.png",
-        "/stores/{key}/1.dzi/",
+        "/stores/{key}/1.dzi",
+        "/stores/{key}/1.preview.png",
+        "/stores/{key}/0.dzi/",
         "//etc/passwd",
     ],
 )
@@ -231,6 +234,37 @@ def test_a_key_of_a_damaged_store_is_one_line(client: TestClient) -> None:
         assert answer.status_code == 404
         assert answer.text.count("\n") == 0
     assert client.get(f"/stores/{key}/about.json").json()["state"] == "damaged"
+
+
+def test_what_a_log_cannot_say_is_no_fault_of_the_servers(tmp_path: Path) -> None:
+    make_store(tmp_path / "a.zarr", picture(64, 64), (64, 64), finish=False)
+    make_store(tmp_path / "b.zarr", picture(64, 64), (64, 64))
+    log = tmp_path / "a.zarr" / "frieze" / "log.jsonl"
+    lines = (
+        {"event": "plan", "stages": "none"},
+        {"event": "step", "stage": "x"},
+        {"event": [1]},
+        7,
+    )
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    client = TestClient(application(Collection(tmp_path)), base_url="http://localhost")
+    found = stores(client)
+    assert found["b.zarr"]["state"] == "done"
+    assert found["a.zarr"]["state"] in ("damaged", "silent")
+    key = found["a.zarr"]["key"]
+    assert client.get(f"/stores/{key}/about.json").status_code == 200
+
+
+def test_of_a_large_batch_what_needs_a_look_comes_first(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path / "frieze" / "journal.jsonl")
+    journal.path.parent.mkdir()
+    journal.append({"event": "batch", "items": {f"item {n}": "a" for n in range(600)}})
+    journal.append({"event": "item", "name": "item 599", "state": "failed", "error": "lost"})
+    told = BatchEntry("b", tmp_path).as_json()
+    assert told["counts"] == {"queued": 599, "failed": 1}
+    assert (told["items"][0]["name"], len(told["items"])) == ("item 599", 500)
+    journal.path.write_text("nonsense\n" + journal.path.read_text())
+    assert "line 1" in BatchEntry("b", tmp_path).as_json()["fault"]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8484", "192.168.0.7", "", "[::2]"])
