@@ -37,11 +37,12 @@ function size(about) {
 
 class Card {
   constructor(about) {
-    this.beneath = make("img", { alt: "", loading: "lazy", hidden: true });
-    this.picture = make("img", { alt: "", loading: "lazy", hidden: true });
+    // Unseen, but there: a browser loads no lazy image that has no place on the page.
+    this.beneath = make("img", { alt: "", loading: "lazy", className: "unseen" });
+    this.picture = make("img", { alt: "", loading: "lazy", className: "unseen" });
     for (const image of [this.beneath, this.picture]) {
-      image.addEventListener("load", () => { image.hidden = false; });
-      image.addEventListener("error", () => { image.hidden = true; });
+      image.addEventListener("load", () => { image.className = ""; });
+      image.addEventListener("error", () => { image.className = "unseen"; });
     }
     this.none = make("div", { className: "none" }, "nothing drawn yet");
     this.name = make("div", { className: "name" });
@@ -81,10 +82,10 @@ class Card {
     const frame = Math.floor((about.frames || 1) / 2);
     if (about.is_saved && about.state !== "done") {
       this.beneath.src = `stores/${about.key}/${frame}.preview.png?v=${about.revision}`;
-    } else this.beneath.hidden = true;
+    } else this.beneath.className = "unseen";
     if (about.blocks) {
       this.picture.src = `${tileAddress(about, frame, Math.min(about.top, 9), 0, 0)}&v=${about.revision}`;
-    } else this.picture.hidden = true;
+    } else this.picture.className = "unseen";
   }
 }
 

@@ -78,6 +78,13 @@ def begin(browser: Browser, address: str) -> None:
     browser.wait("state && document.querySelectorAll('.card').length === 3")
 
 
+def test_all_pictures_are_seen(browser: Browser, address: str) -> None:
+    begin(browser, address)
+    seen = "document.querySelectorAll('.card img:not(.unseen)')"
+    browser.wait(f"{seen}.length === 3 && [...{seen}].every((each) => each.naturalWidth >= 256)")
+    only_ours(browser, address)
+
+
 def only_ours(browser: Browser, address: str) -> None:
     """Nothing was asked of anybody else, and the policy had nothing to refuse."""
     hosts = {
