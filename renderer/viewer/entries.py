@@ -27,7 +27,7 @@ from .latent_preview import ColourFit
 from .tiles import TileCache, TilePyramid
 
 MOST_ENTRIES, MOST_DEEP = 2000, 3  # stores and batches, and folders in folders
-CACHE_BYTES = 256 * 2**20
+CACHE_BYTES = 128 * 2**20
 # Seconds until a store is looked at again: one at work, and one that waits for somebody.
 AT_WORK, AT_REST = 1.0, 5.0
 SCAN_SECONDS, BUCKET_SECONDS = 3.0, 30.0
