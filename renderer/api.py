@@ -15,6 +15,7 @@ from .errors import SpecError, StoreError
 from .events import Event
 from .files.location import Location, S3Path, location
 from .models.imports import uncollected
+from .outputs.signer import asked_for
 from .spec.render_spec import RenderSpec
 
 
@@ -35,6 +36,8 @@ def batch(
     on_event: Callable[[ItemEvent], None] | None = None,
     cancel: threading.Event | None = None,
     again: str | None = None,
+    sign: tuple[str, str] | None = None,
+    timestamp: str | None = None,
 ) -> Generator[ItemResult, None, None]:
     """Draw the items of a file, or mappings of their keys, into the folder `out`; lazily.
 
@@ -46,7 +49,7 @@ def batch(
     stays, what was half drawn is finished, what failed is tried again. `out` also gets
     report.json and contact.png. Setting `cancel`, or leaving the iterator, stops at the next
     step, and a wait for workers at once. `again` is the command that messages tell to go on with,
-    where that is not `frieze batch`.
+    where that is not `frieze batch`. `sign` and `timestamp` are as in `render`.
 
     Raises `SpecError` before any work for a file with unknown keys, paths that leave `out` or
     outputs of two items that meet, and `PlanError` or `ModelError` if no item can be drawn;
@@ -70,7 +73,15 @@ def batch(
 
     title = str(source) if isinstance(source, str | Path) else None
     made = Batch(
-        title, root, found, workers, local=local, address=address, retries=retries, again=again
+        title,
+        root,
+        found,
+        workers,
+        local=local,
+        address=address,
+        retries=retries,
+        again=again,
+        signer=asked_for(sign, timestamp),
     )
     made.check(continued=continued)
     return made.results(on_event, cancel or threading.Event())
@@ -84,6 +95,8 @@ def render(
     callback_on_step_end: StepCallback | None = None,
     on_event: Callable[[Event], None] | None = None,
     cancel: threading.Event | None = None,
+    sign: tuple[str, str] | None = None,
+    timestamp: str | None = None,
 ) -> RenderResult:
     """Draw a picture and return where it is.
 
@@ -94,7 +107,9 @@ def render(
     `RenderHandle` in the pipeline's place; setting `handle.interrupt` or `cancel` stops at the
     next step with a store that `resume` finishes, and `cancel` ends a wait for workers at once. If
     `continued`, a store that is there already and is of this very picture is finished instead, with
-    the workers that `spec` asks for.
+    the workers that `spec` asks for. With `sign`, paths of a certificate and its key in PEM, the
+    exports carry signed Content Credentials (C2PA), with a time stamp of the RFC 3161 authority at
+    the address `timestamp`.
 
     Raises `SpecError`, `ModelError`, `PlanError`, `StoreError`, `ExportError` before any work;
     `RenderCancelledError` or `RenderFailedError` during it, with the store left resumable.
@@ -103,7 +118,8 @@ def render(
         from .driver.driver import Driver
         from .repetition.detect import settled
 
-    drive = Driver(on_event, cancel, callback_on_step_end, settle=settled)
+    signer = asked_for(sign, timestamp)
+    drive = Driver(on_event, cancel, callback_on_step_end, settle=settled, signer=signer)
     return drive.go_on(spec, exports) if continued else drive.render(spec, exports)
 
 
@@ -120,11 +136,14 @@ def resume(
     callback_on_step_end: StepCallback | None = None,
     on_event: Callable[[Event], None] | None = None,
     cancel: threading.Event | None = None,
+    sign: tuple[str, str] | None = None,
+    timestamp: str | None = None,
 ) -> RenderResult:
     """Finish what a stopped render left in the store at `path`, on any number of workers.
 
     On the same number of workers the pixels are byte for byte those of an undisturbed run; on
-    another number they are within one grey level. Arguments left None are the store's own.
+    another number they are within one grey level. Arguments left None are the store's own, but for
+    `sign` and `timestamp`, as in `render`, which no store keeps.
 
     Raises `StoreError` when there is no usable store, `FingerprintError` when the weights or
     the version have changed, and what `render` raises.
@@ -137,5 +156,5 @@ def resume(
     given: dict[str, Any] = {k: value for k, value in changes.items() if value is not None}
     if workers is not None:
         given |= {"max_workers": None}  # unless `workers` is a range, as "2..8"
-    drive = Driver(on_event, cancel, callback_on_step_end)
+    drive = Driver(on_event, cancel, callback_on_step_end, signer=asked_for(sign, timestamp))
     return drive.resume(location(path, StoreError), given, exports, overwrite)

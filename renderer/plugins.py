@@ -36,6 +36,7 @@ KINDS = {
     "methods": Kind("frieze.renderer.methods", ("method",)),
     "exports": Kind("frieze.renderer.exports", ("suffixes", "check", "export")),
     "strategies": Kind("frieze.cluster.strategies", ("predict",)),
+    "watermarks": Kind("frieze.renderer.watermarks", ("mark",)),
 }
 
 

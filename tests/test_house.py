@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TOPS = ("renderer", "cluster", "kernels")
-PLUGINS = {"renderer/families", "renderer/methods", "renderer/exports", "cluster/strategies"}
+PLUGINS = {
+    *("renderer/families", "renderer/methods", "renderer/exports", "renderer/watermarks"),
+    "cluster/strategies",
+}
 MOST_AT_ROOT, MOST_IN_PACKAGE = 7, 16
 
 

@@ -16,11 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from frieze.cluster.strategies import Strategy
-from frieze.renderer import SpecError, plugins
+from frieze.renderer import SpecError, plugins, resume
 from frieze.renderer.checkpoints.checkpoint import find
 from frieze.renderer.cli import app
 from frieze.renderer.cli.options import completions
-from support.drawing import draw, pixels
+from support.drawing import draw, pixels, small_spec, stop_after
 from tolerances import GREY_LEVELS
 
 TINY = {"height": 128, "width": 128, "num_inference_steps": 2, "method": "none"}
@@ -66,6 +66,12 @@ def export(store_path, out_path, *, overwrite=False, follow=False, dpi=None):
         for _, rows in store.in_order(64, wait=follow):
             file.write(rows.tobytes())
     return out
+"""
+WATERMARK = """
+def mark(pixels_HWC, row, *, frame, size, options):
+    marked = pixels_HWC.copy()
+    marked[(-row) % 2 :: 2] ^= 1  # the last bit of every second row of the canvas
+    return marked
 """
 STRATEGY = """
 def predict(denoised, x, level, comm, *, bands, marks, modifier, step):
@@ -151,6 +157,30 @@ def test_a_strategy_of_another_distribution_spreads_the_canvas(
         apart = np.abs(pixels(tmp_path / f"{workers}.zarr").astype(int) - plain).max()
         assert (apart <= GREY_LEVELS) == is_exact
     assert "apart" in completions.strategies()
+
+
+def test_a_watermark_of_another_distribution_marks_the_pixels(
+    install: Install, tmp_path: Path, plain: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SpecError, match="no 'rows' in watermarks; there are: luminance"):
+        draw(tmp_path / "a.zarr", **TINY, watermark="rows")
+    assert not (tmp_path / "a.zarr").exists()
+    module = install("watermarks", "rows", WATERMARK)
+    stop_after(small_spec(tmp_path / "b.zarr", **TINY, watermark="rows"), 1)
+    draw(tmp_path / "a.zarr", **TINY, watermark="rows")
+    expected = plain.copy()
+    expected[::2] ^= 1
+    assert np.array_equal(pixels(tmp_path / "a.zarr"), expected)
+    assert "rows" in completions.watermarks()
+    bad = WATERMARK.replace("return marked", "return marked[1:]")
+    install("watermarks", "short", bad)
+    with pytest.raises(SpecError, match="watermark short gave uint8"):
+        draw(tmp_path / "c.zarr", **TINY, watermark="short")
+    site = Path(sys.modules[module].__file__ or "").parent
+    shutil.rmtree(site / f"{module}-1.0.dist-info")  # it is gone again: nothing goes on unmarked
+    monkeypatch.syspath_prepend(site)  # what is installed is looked up once for a path
+    with pytest.raises(SpecError, match="no 'rows' in watermarks; there are: luminance, short"):
+        resume(tmp_path / "b.zarr")
 
 
 def test_the_lists_show_plugins_of_other_distributions(install: Install) -> None:

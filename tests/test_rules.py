@@ -33,6 +33,8 @@ FOLDERS = ("renderer", "cluster", "kernels", "configs")
 DOORS = {
     "av": ("renderer/exports/video.py", "renderer/inputs/clips.py"),
     "boto3": ("renderer/files/s3.py",),
+    "c2pa": ("renderer/outputs/signer.py",),
+    "cryptography": ("renderer/outputs/signer.py",),
     "diffusers": (
         *("renderer/families/", "renderer/demo/"),
         *("renderer/models/lora_loading.py", "renderer/training/lora/lora_adapter.py"),
@@ -88,10 +90,14 @@ CATCHES_ALL = (
 )
 EMPTY_NAMES = {"utils", "helpers", "common", "base", "manager", "handler"}
 COMMANDS = {
-    "render": ["prompt", "preset", "size", "also", "continued", "dry_run", "json", "quiet"],
+    "render": [
+        *("prompt", "preset", "size", "also", "continued", "dry_run", "json", "quiet"),
+        *("sign", "timestamp"),
+    ],
     "upscale": [
         *("picture", "size", "enlarger", "num_frames", "fps", "also", "continued", "dry_run"),
         *("json", "quiet", "model", "revision", "variant", "decoder", "dtype", "seed", "bits"),
+        *("sign", "timestamp", "watermark", "watermark_options"),
         *("creativity", "guide", "prompt", "negative_prompt", "num_inference_steps", "lora"),
         *("lora_2", "guidance_scale", "guidance_scale_2", "true_cfg_scale", "strategy", "method"),
         *("max_sequence_length", "quantization", "storage_dtype", "method_options", "attend"),
@@ -102,15 +108,17 @@ COMMANDS = {
     "plan": ["prompt", "preset", "size", "cost", "device_kind", "json"],
     "config": ["prompt", "preset", "size", "full"],
     "resume": [
-        *("store", "also", "overwrite", "json", "quiet"),
+        *("store", "also", "overwrite", "json", "quiet", "sign", "timestamp"),
         *("workers", "local", "address", "timeout", "wait", "trace_digests"),
     ],
     "batch": [
         *("jobs", "out", "continued", "retries", "json", "quiet", "workers", "local"),
+        *("sign", "timestamp"),
         *("park", "address", "device", "device_memory", "timeout", "wait"),
     ],
     "export": [
         *("store", "out", "overwrite", "follow", "dpi", "color", "intent", "option", "json"),
+        *("sign", "timestamp"),
     ],
     "status": ["store", "address", "follow", "json"],
     "view": ["place", "host", "port", "token", "opens", "export", "overwrite", "json"],

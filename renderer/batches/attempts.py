@@ -26,6 +26,7 @@ from ..errors import (
 )
 from ..events import Event
 from ..files.operations import is_taken
+from ..outputs.signer import Signer
 from ..repetition.detect import settled
 from .item_states import ItemEvent, ItemResult, ItemStates
 from .items import Item, inside
@@ -47,7 +48,9 @@ class Attempts:
         on_event: Callable[[ItemEvent], None] | None,
         cancel: threading.Event,
         left: BatchTimeLeft,
+        signer: Signer | None = None,
     ) -> None:
+        self._signer = signer
         self.item_states = item_states
         self.retries = retries
         self.cancel = cancel
@@ -66,7 +69,8 @@ class Attempts:
             self.tell(ItemEvent(item.name, "running", event))
 
         try:
-            drawn = self._draw(job, Driver(listen, self.cancel, None, workers, settled))
+            drive = Driver(listen, self.cancel, None, workers, settled, self._signer)
+            drawn = self._draw(job, drive)
         except (RenderCancelledError, NoWorkersError) as error:
             self.item_states.enter(item.name, "queued")
             self.tell(ItemEvent(item.name, "queued"))

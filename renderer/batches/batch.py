@@ -25,7 +25,9 @@ from ..files.folder import Folder
 from ..files.location import Location
 from ..monitoring import commands
 from ..monitoring.time_left import whole_cost
+from ..outputs import content_credentials
 from ..outputs.contact_sheet import contact_sheet
+from ..outputs.signer import Signer
 from ..planning import devices
 from ..store.directory import store_directory
 from .attempts import Attempts
@@ -52,8 +54,13 @@ class Batch:
         address: str | None,
         retries: int,
         again: str | None = None,
+        signer: Signer | None = None,
     ) -> None:
-        """`again` is the command that goes on with it, where that is not `frieze batch`."""
+        """`again` is the command that goes on with it, where that is not `frieze batch`.
+
+        `signer` signs what its items deliver.
+        """
+        self.signer = signer
         self.title = title
         self.root = root
         self.items = items
@@ -81,6 +88,8 @@ class Batch:
             if self.item_states.states[item.name] == "done":
                 continue
             try:
+                if self.signer is not None:
+                    content_credentials.check(item.outputs)
                 self.jobs.append(pack(item, number, self.workers))
             except FriezeError as error:
                 self.refused.append((item, error))
@@ -94,7 +103,10 @@ class Batch:
     ) -> Generator[ItemResult, None, None]:
         """Draw what is left to draw; the report is written however this ends."""
         ordered = phases(self.jobs, self.workers, one_device=not self.ray)
-        self.attempts = Attempts(self.item_states, self.retries, on_event, cancel, _left(ordered))
+        left = _left(ordered)
+        self.attempts = Attempts(
+            self.item_states, self.retries, on_event, cancel, left, self.signer
+        )
         self.cancel = cancel
         began = time.monotonic()
         with self._session():

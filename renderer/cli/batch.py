@@ -19,7 +19,7 @@ from ..spec.merging import checked
 from ..terminal.interrupts import interruptible
 from ..terminal.text import result
 from .options import completions
-from .options.arguments import Json, Quiet
+from .options.arguments import Json, Quiet, Sign, Timestamp
 from .options.spec_fields import takes_fields
 
 
@@ -47,6 +47,8 @@ def batch(
         int,
         typer.Option(min=0, show_default=False, help="attempts after one that broke; default 1"),
     ] = 1,
+    sign: Sign = None,
+    timestamp: Timestamp = None,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
@@ -57,8 +59,9 @@ def batch(
     """
     folder = out or Path(jobs).stem
     options = {**checked(fields), "continued": continued, "retries": retries}
+    options |= {"sign": sign, "timestamp": timestamp}
     place = {name: options[name] for name in ("workers", "local", "address") if name in options}
-    again = commands.batch(jobs, folder, **place)
+    again = commands.batch(jobs, folder, **place, sign=sign, timestamp=timestamp)
     run(jobs, folder, options, again, json=json, quiet=quiet)
 
 

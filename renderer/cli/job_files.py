@@ -96,7 +96,7 @@ def local_files(named: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def check_reachable(flag: str, path: str) -> None:
-    """Raises `SpecError` for a result that would stay in a folder of one node."""
+    """Raises `SpecError` for a path that means something in a folder of one machine only."""
     if not _is_everywhere(path):
         raise SpecError(
             f"{flag} {path}: a job starts in a folder that goes away with it; give an absolute "

@@ -34,8 +34,10 @@ from .options.arguments import (
     Preset,
     Prompt,
     Quiet,
+    Sign,
     Size,
     StorePath,
+    Timestamp,
     as_json,
 )
 from .options.spec_fields import takes_fields
@@ -53,6 +55,8 @@ def render(
     also: Also = None,
     continued: Continue = False,
     dry_run: DryRun = False,
+    sign: Sign = None,
+    timestamp: Timestamp = None,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
@@ -68,7 +72,7 @@ def render(
     if not spec.prompt and prompt is None:
         raise SpecError('no prompt; give one, as frieze render "a red sun over blue mountains"')
 
-    begin(spec, also, continued, json=json, quiet=quiet)
+    begin(spec, also, continued, sign=sign, timestamp=timestamp, json=json, quiet=quiet)
 
 
 @takes_fields()
@@ -96,6 +100,8 @@ def resume(
     store: StorePath,
     also: Also = None,
     overwrite: Overwrite = False,
+    sign: Sign = None,
+    timestamp: Timestamp = None,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
@@ -115,13 +121,22 @@ def resume(
             overwrite=overwrite,
             on_event=progress,
             cancel=cancel,
+            sign=sign,
+            timestamp=timestamp,
         )
 
     _show(work, location(store, StoreError), changes, json=json, quiet=quiet)
 
 
 def begin(
-    spec: RenderSpec, also: list[str] | None, continued: bool, *, json: bool, quiet: bool
+    spec: RenderSpec,
+    also: list[str] | None,
+    continued: bool,
+    *,
+    sign: tuple[str, str] | None,
+    timestamp: str | None,
+    json: bool,
+    quiet: bool,
 ) -> None:
     """Draw into the spec's store, and show it; `continued`: or go on with what is there.
 
@@ -133,7 +148,15 @@ def begin(
         raise SpecError("--continue keeps what is at --out and --overwrite replaces it; use one")
 
     def work(progress: Progress, cancel: threading.Event) -> RenderResult:
-        return draw(spec, exports=also or (), continued=continued, on_event=progress, cancel=cancel)
+        return draw(
+            spec,
+            exports=also or (),
+            continued=continued,
+            on_event=progress,
+            cancel=cancel,
+            sign=sign,
+            timestamp=timestamp,
+        )
 
     _show(work, store_of(spec.out), {}, json=json, quiet=quiet)
 

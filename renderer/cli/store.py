@@ -13,7 +13,7 @@ import typer
 from ..errors import RenderFailedError, StoreError, SubmitError, line, printable
 from ..terminal.text import remark, result
 from .options import completions
-from .options.arguments import Json, Overwrite, StorePath
+from .options.arguments import Json, Overwrite, Sign, StorePath, Timestamp
 
 POLL_SECONDS = 1.0
 START_SECONDS = 30.0  # a driver that was started just now may take so long to take up its store
@@ -67,16 +67,26 @@ def export(
             autocompletion=completions.export_options,
         ),
     ] = None,
+    sign: Sign = None,
+    timestamp: Timestamp = None,
     json: Json = False,
 ) -> None:
     """Write a finished picture, or one still being drawn, as TIFF, PNG, ..."""
-    from ..outputs import exporting
+    from ..outputs import content_credentials, exporting
+    from ..outputs.signer import asked_for
     from ..spec.merging import typed_values
 
     asked = {"dpi": dpi, "color": color, "intent": intent}
     told: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    options = typed_values("--option", option or (), "quality=95")
-    path = exporting.export(store, out, overwrite=overwrite, follow=follow, options=options, **told)
+    path = exporting.export(
+        store,
+        out,
+        overwrite=overwrite,
+        follow=follow,
+        options=typed_values("--option", option or (), "quality=95"),
+        signing=content_credentials.signing(asked_for(sign, timestamp), {}),
+        **told,
+    )
     result(jsonlib.dumps({"event": "result", "path": str(path)}) if json else printable(path))
 
 

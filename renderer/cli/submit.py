@@ -61,7 +61,8 @@ def render_request(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest
     It finishes its own store when it is sent again. Raises `SpecError` where the job could not
     find what it needs, or nobody what it makes.
     """
-    own = ("preset", "prompt", "size", "also", "continued", "dry_run", "json", "quiet")
+    own = {"preset", "prompt", "size", "also", "continued", "dry_run", "json", "quiet"}
+    own |= {"sign", "timestamp"}
     fields = {name: value for name, value in given.items() if name not in own}
     spec = merge(given["preset"], given["prompt"], given["size"], fields)
     return _begun(words, given, spec, given["preset"], spec.prompt)
@@ -79,6 +80,7 @@ def _begun(
     check_reachable("--out", spec.out)
     for path in given["also"] or ():
         check_reachable("--also", path)
+    _check_signed(given)
     begins_anew = spec.overwrite or given["continued"] or given["dry_run"]
     return JobRequest(
         words=(*words, *(() if begins_anew else ("--continue",))),
@@ -94,12 +96,14 @@ def resume_request(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest
     check_reachable("STORE", given["store"])
     for path in given["also"] or ():
         check_reachable("--also", path)
+    _check_signed(given)
     return JobRequest(tuple(words), given["store"], f"resume {PurePosixPath(given['store']).name}")
 
 
 def batch_request(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
     """The request of `frieze batch`, which goes on with its own folder when it is sent again."""
     _check_no_address(given["address"])
+    _check_signed(given)
     if given["out"] is None:
         raise SpecError("--out is missing: a batch on a cluster fills a folder every node sees")
     check_reachable("--out", given["out"])
@@ -127,7 +131,8 @@ def _files_of_items(jobs: str, out: Location) -> Iterator[tuple[str, str]]:
 
 def upscale_request(words: Sequence[str], given: Mapping[str, Any]) -> JobRequest:
     """The request of `frieze upscale`; raises `SpecError` as `render_request` does."""
-    own = ("picture", "size", "enlarger", "also", "continued", "dry_run", "json", "quiet")
+    own = {"picture", "size", "enlarger", "also", "continued", "dry_run", "json", "quiet"}
+    own |= {"sign", "timestamp"}
     fields = {name: value for name, value in given.items() if name not in own}
     spec = upscale.spec_of(given["picture"], given["size"], fields, given["enlarger"])
     if os.path.isdir(given["picture"]):
@@ -138,6 +143,7 @@ def upscale_request(words: Sequence[str], given: Mapping[str, Any]) -> JobReques
 def _folder_request(words: Sequence[str], given: Mapping[str, Any], spec: RenderSpec) -> JobRequest:
     """That of a folder, which goes on with its own --out when it is sent again."""
     _check_no_address(spec.address)
+    _check_signed(given)
     check_reachable("--out", spec.out)
     return JobRequest(
         words=(*words, *(() if given["continued"] or given["dry_run"] else ("--continue",))),
@@ -192,6 +198,15 @@ def send(request: JobRequest, way: SubmitOptions) -> int:
     except JobError as error:
         raise SubmitError(str(error)) from error
     return _told(name, end.status, end.exit_code, end.message, way.python)
+
+
+def _check_signed(given: Mapping[str, Any]) -> None:
+    """A key goes with no job, for Ray keeps what does: it lies where the job finds it, or nowhere.
+
+    Raises `SpecError`.
+    """
+    for path in given.get("sign") or ():
+        check_reachable("--sign", path)
 
 
 def _check_no_address(address: str | None) -> None:

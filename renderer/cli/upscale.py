@@ -18,7 +18,7 @@ from ..spec.render_spec import parse
 from ..spec.roles import OF_A_REDRAW, OF_AN_UPSCALE
 from ..terminal.text import result
 from .options import completions
-from .options.arguments import Also, Continue, DryRun, Json, Quiet
+from .options.arguments import Also, Continue, DryRun, Json, Quiet, Sign, Timestamp
 from .options.spec_fields import ALSO_CALLED, takes_fields
 from .render import begin, print_plan
 
@@ -123,6 +123,8 @@ def upscale(
     also: Also = None,
     continued: Continue = False,
     dry_run: DryRun = False,
+    sign: Sign = None,
+    timestamp: Timestamp = None,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
@@ -138,13 +140,15 @@ def upscale(
     own |= {"creativity": creativity, "guide": guide, "prompt": prompt}
     spec = spec_of(picture, size, fields | own, enlarger)
     if os.path.isdir(picture):
-        _folder(spec, also, fields, continued=continued, dry_run=dry_run, json=json, quiet=quiet)
+        who = {"sign": sign, "timestamp": timestamp}
+        told = {"dry_run": dry_run, "json": json, "quiet": quiet}
+        _folder(spec, also, {"continued": continued, **who}, **told)
         return
     spec = with_own(spec)
     if dry_run:
         print_plan(spec, json)
         return
-    begin(spec, also, continued, json=json, quiet=quiet)
+    begin(spec, also, continued, sign=sign, timestamp=timestamp, json=json, quiet=quiet)
 
 
 def spec_of(
@@ -180,14 +184,13 @@ def with_own(spec: RenderSpec) -> RenderSpec:
 def _folder(
     spec: RenderSpec,
     also: list[str] | None,
-    fields: Mapping[str, Any],
+    options: Mapping[str, Any],
     *,
-    continued: bool,
     dry_run: bool,
     json: bool,
     quiet: bool,
 ) -> None:
-    """All pictures and clips of a folder, as a batch."""
+    """All pictures and clips of a folder, as a batch with these options."""
     from ..batches import picture_folder
     from . import batch
 
@@ -206,4 +209,4 @@ def _folder(
     told = {name: getattr(spec, name) for name in names if name in spec.model_fields_set}
     words = [word for word in sys.argv[1:] if word != "--continue"]
     again = shlex.join(["frieze", *words, "--continue"])
-    batch.run(listed, out, {**told, "continued": continued}, again, json=json, quiet=quiet)
+    batch.run(listed, out, {**told, **options}, again, json=json, quiet=quiet)

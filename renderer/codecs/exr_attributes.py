@@ -79,6 +79,6 @@ def attributes(store: Store, dpi: float, colors: Conversion) -> dict[str, Any]:
         "xDensity": float(dpi),
         "frieze": as_json(store.provenance),
         "parameters": parameters(store),
-        "xmp": xmp(carried_by(store).xmp),
+        "xmp": xmp(carried_by(store).xmp, store.provenance),
         **({} if fps is None else {"framesPerSecond": rate(fps)}),
     }

@@ -33,6 +33,8 @@ from ..monitoring.prediction import PredictionThread
 from ..monitoring.time_left import whole_cost
 from ..outputs import targets as outputs
 from ..outputs.background_exports import BackgroundExports
+from ..outputs.content_credentials import signing
+from ..outputs.signer import Signer
 from ..planning import devices
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.plan import plan
@@ -70,8 +72,13 @@ class Driver:
         callback: StepCallback | None,
         workers: Workers | None = None,
         settle: Settle = unchanged,
+        signer: Signer | None = None,
     ) -> None:
-        """`settle` gives the plan that is drawn, where its method asks for what a look shows."""
+        """`settle` gives the plan that is drawn, where its method asks for what a look shows.
+
+        `signer` signs what is delivered.
+        """
+        self.signer = signer
         self.watch = EventFanout(on_event)
         self.caller = Caller(self._hear, cancel, callback)
         self.say = self.caller.say
@@ -93,7 +100,8 @@ class Driver:
         spec = of_print(with_whole_paths(spec))
         canvas_plan = plan(spec)
         devices.check_here(spec)
-        targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite)
+        who = signing(self.signer, canvas_plan.sources)
+        targets = outputs.targets(spec.out, exports, overwrite=spec.overwrite, signing=who)
         colors = conversion_of(canvas_plan)
         targets = outputs.of_plan(targets, canvas_plan, colors)
         layout = store_layout(canvas_plan)
@@ -120,6 +128,8 @@ class Driver:
         spec, path = of_print(with_whole_paths(spec)), outputs.store_of(spec.out)
         if not Store.exists(path):
             return self.render(spec, exports)
+        if self.signer is None:
+            outputs.check_unsigned(path, Store.open(path).recorded("outputs"))
         asked = spec.model_dump(mode="json", exclude={"out", "overwrite"})
         wanted = (spec.out, *exports) if output(spec.out, ExportError) != path else exports
         return self.resume(path, asked, wanted, overwrite=spec.overwrite)
@@ -144,7 +154,9 @@ class Driver:
         # A model counts by what is in it, not by where it lies.
         about["picture"]["model"] = store.recorded("picture").get("model")
         store.check_fingerprint(fingerprint(about), about)
-        targets = outputs.resumed(path, store.recorded("outputs"), exports, overwrite=overwrite)
+        who = signing(self.signer, {} if sources else canvas_plan.sources)
+        had = store.recorded("outputs")
+        targets = outputs.resumed(path, had, exports, overwrite=overwrite, signing=who)
         colors = color_of(store, targets.main, spec.color, spec.intent)
         outputs.check(targets, store.layout)
         outputs.check_colors(targets, colors, has_alpha=alpha_of(store) is not None)

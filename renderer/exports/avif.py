@@ -92,7 +92,11 @@ def export(
     bits = int(options.bits) if options.bits != "store" else OF_STORE[layout.dtype]
     code = avif_grid.SRGB if colors.target.name == SRGB else avif_grid.OF_PROFILE
     described = avif_grid.Described(
-        bits, exif(store, dots, carried), xmp(carried.xmp).encode(), colors.icc, code
+        bits,
+        exif(store, dots, carried),
+        xmp(carried.xmp, store.provenance).encode(),
+        colors.icc,
+        code,
     )
     tile = avif_grid.tile_sides(size, has_alpha=picture_rows.has_alpha(layout))
     in_order = picture_rows.strips(store, tile[0], follow)

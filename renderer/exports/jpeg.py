@@ -72,13 +72,14 @@ def export(
     check(out, store.layout, options)
     dots, carried = dpi_of(store, dpi), carried_by(store)
     colors = color_of(store, out, color, intent)
-    packet, most = xmp(carried.xmp).encode(), jpeg_scan.MOST_XMP
+    packet, most = xmp(carried.xmp, store.provenance).encode(), jpeg_scan.MOST_XMP
+    kind = {"starts_from": store.provenance.get("starts_from")}  # what there is always room for
     settings = jpeg_scan.JpegSettings(
         quality=options.quality,
         subsampling=options.subsampling,
         dpi=dots,
         exif=exif(store, dots, carried, jpeg_scan.MOST_EXIF),
-        xmp=packet if len(packet) <= most else xmp().encode(),
+        xmp=packet if len(packet) <= most else xmp(about=kind).encode(),
         icc=colors.icc,
     )
     # The store's own colours, which lie on white.

@@ -119,7 +119,7 @@ def _head(store: Store, dpi: float, colors: Conversion) -> bytes:
             _text("Software", software()),
             _text("parameters", parameters(store)),
             _international("frieze", as_json(store.provenance)),
-            _international("XML:com.adobe.xmp", xmp(carried.xmp)),
+            _international("XML:com.adobe.xmp", xmp(carried.xmp, store.provenance)),
             *([] if carried.exif is None else [_chunk(b"eXIf", carried.exif)]),
         )
     )

@@ -9,6 +9,8 @@ Shape suffixes: C channels, T frames, H rows, W columns.
 from __future__ import annotations
 
 import os
+import struct
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +24,17 @@ from ..files.atomic import whole_file
 from ..files.location import Location, S3Path
 from ..inputs.clips import BT709, INSTALL
 from ..spec.units import BYTES_OF
+from ..store import provenance
 from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import TRAINED_MODEL, as_json, check_clip, parameters, software, source
+from ..store.provenance import check_clip, source
 from ..store.store import Store
 
 suffixes = (".mp4", ".mov", ".mkv")
 
+# An XMP packet's place in a file of the ISO base media format: a box of this type at the top
+# (XMP specification, part 3). It comes last, where it moves nothing that the file points to.
+XMP_BOX = uuid.UUID("be7acfcb-97a9-42e8-9c71-999491e3afac")
 # Code points of ITU-T H.273: primaries, transfer and matrix of BT.709; limited range.
 BT709_CODE, LIMITED = 1, 1
 
@@ -89,6 +95,7 @@ class Container:
     muxer: str
     options: dict[str, str]
     codecs: tuple[str, ...]
+    is_boxed: bool = True  # of the ISO base media format, or QuickTime's, which that comes from
 
 
 CONTAINERS = {
@@ -98,7 +105,9 @@ CONTAINERS = {
         "mov", {"movflags": "+faststart+use_metadata_tags"}, ("prores", "h264", "hevc")
     ),
     # Else Matroska writes a random id into every file.
-    ".mkv": Container("matroska", {"fflags": "+bitexact"}, ("h264", "hevc", "prores")),
+    ".mkv": Container(
+        "matroska", {"fflags": "+bitexact"}, ("h264", "hevc", "prores"), is_boxed=False
+    ),
 }
 
 
@@ -140,9 +149,12 @@ def export(
     check(out, store.layout)
     codec = _codec(out)
     av = _av(out, codec)
+    container = CONTAINERS[out.suffix.lower()]
     with whole_file(out, overwrite=overwrite, error=ExportError) as part:
         try:
-            _encode(av, part, CONTAINERS[out.suffix.lower()], codec, store, follow)
+            _encode(av, part, container, codec, store, follow)
+            if container.is_boxed:
+                _append_xmp(part, provenance.xmp(None, store.provenance).encode())
         except av.FFmpegError as error:
             raise ExportError(
                 f"{out} cannot be encoded as {codec.name} ({error.strerror}); "
@@ -184,7 +196,7 @@ def _encode(
 ) -> None:
     options = container.options
     with av.open(f"file:{part}", "w", format=container.muxer, options=options) as file:
-        file.metadata.update(_about(store))
+        file.metadata.update(_about(store, container))
         stream = _stream(file, codec, store.layout)
         for number, pixels_HWC in store.frames_in_order(wait=follow):
             frame = _frame(av, stream.pix_fmt, pixels_HWC)
@@ -193,6 +205,13 @@ def _encode(
                 file.mux(packet)
         for packet in stream.encode():
             file.mux(packet)
+
+
+def _append_xmp(part: Path, packet: bytes) -> None:
+    """Add a box to a whole file: its size, "uuid", the type, the packet."""
+    size = struct.pack(">I4s", 8 + len(XMP_BOX.bytes) + len(packet), b"uuid")
+    with part.open("ab") as file:
+        file.write(size + XMP_BOX.bytes + packet)
 
 
 def _stream(file: Any, codec: Codec, layout: StoreLayout) -> Any:
@@ -209,12 +228,13 @@ def _stream(file: Any, codec: Codec, layout: StoreLayout) -> Any:
     return stream
 
 
-def _about(store: Store) -> dict[str, str]:
-    about = {**store.provenance, "digital_source_type": TRAINED_MODEL}
+def _about(store: Store, container: Container) -> dict[str, str]:
+    kind = provenance.source_type(store.provenance)
     return {
-        "comment": parameters(store),
-        "description": as_json(about),
-        "encoder": software(),
+        "comment": provenance.parameters(store),
+        "description": provenance.as_json({**store.provenance, "digital_source_type": kind}),
+        "encoder": provenance.software(),
+        **({} if container.is_boxed else {"DIGITAL_SOURCE_TYPE": kind}),
     }
 
 

@@ -94,7 +94,7 @@ def export(
             method=METHOD,
             exact=True,  # colours below no alpha too
             exif=exif(store, dots, carried),
-            xmp=xmp(carried.xmp).encode(),
+            xmp=xmp(carried.xmp, store.provenance).encode(),
             icc_profile=colors.icc,
         )
     return out

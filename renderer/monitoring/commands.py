@@ -25,6 +25,7 @@ def resume(store: Location, spec: RenderSpec, outputs: Mapping[str, Any]) -> str
     for name in outputs["exports"]:
         words += ["--also", name] if name.startswith("/") or "://" in name else []
     words += ["--overwrite"] if outputs["overwrite"] else []
+    words += ["--sign", "CERT", "KEY"] if outputs.get("signed") is True else []
     return shlex.join(words)
 
 
@@ -35,10 +36,14 @@ def batch(
     workers: int | str | None = None,
     local: bool = False,
     address: str | None = None,
+    sign: tuple[str, str] | None = None,
+    timestamp: str | None = None,
 ) -> str:
-    """The command that goes on with a batch, on the workers that were asked for."""
+    """The command that goes on with a batch, on the workers and signed as were asked for."""
     words = ["frieze", "batch", jobs, "--out", out]
     words += ["--workers", str(workers)] if workers else []
     words += ["--local"] if local else []
     words += ["--address", address] if address else []
+    words += ["--sign", *sign] if sign else []
+    words += ["--timestamp", timestamp] if timestamp else []
     return shlex.join([*words, "--continue"])

@@ -61,6 +61,7 @@ class BackgroundExports:
             self._made_for.store,
             target,
             overwrite=self._made_for.overwrite,
+            signing=self._made_for.signing,
             dpi=self._spec.dpi,
             color=self._spec.color,
             intent=self._spec.intent,

@@ -13,13 +13,14 @@ from pydantic import BaseModel
 from .. import plugins
 from ..color.conversion import Conversion
 from ..errors import ExportError, StoreError
-from ..files.atomic import is_there
+from ..files.atomic import is_there, whole_file
 from ..files.location import Location, S3Path, location, output, real
 from ..files.scratch import scratch
 from ..spec.options import checked_options
 from ..store.provenance import color_of
 from ..store.store import Store
-from . import upload
+from . import content_credentials, upload
+from .content_credentials import Signing
 
 
 class NoOptions(BaseModel):
@@ -34,9 +35,10 @@ def export(
     color: str | None = None,
     intent: str | None = None,
     options: Mapping[str, Any] | None = None,
+    signing: Signing | None = None,
     **told: Any,
 ) -> Location:
-    """Write a store as the format that `out`'s suffix names; returns where it is.
+    """Write a store as the format that `out`'s suffix names, signed if asked to; returns where.
 
     In which colours says `color_of`, of `color` and `intent`. `options` are the format's own, by
     name, as values or as a person writes them.
@@ -55,17 +57,45 @@ def export(
     if hasattr(module, "color_spaces"):
         told |= {"color": color, "intent": intent}
     if isinstance(where, Path):
+        if signing is not None:
+            return _export_signed(module, store, where, signing, overwrite=overwrite, **told)
         made = module.export(store, str(out), overwrite=overwrite, **told)
         assert isinstance(made, Path)
         return made
     check_export(where, overwrite=overwrite)
     with scratch(name="frieze-export") as folder:
-        made = module.export(store, str(folder / where.name), **told)
+        made = folder / where.name
+        if signing is not None:
+            _export_signed(module, store, made, signing, overwrite=False, **told)
+        else:
+            made = module.export(store, str(made), **told)
         if kind := _of_folder(module):
             upload.send_folder(made, where, kind, overwrite=overwrite)
         else:
             upload.send_file(made, where, overwrite=overwrite)
     return where
+
+
+def _export_signed(
+    module: ModuleType,
+    store: str | Location,
+    out: Path,
+    signing: Signing,
+    *,
+    overwrite: bool,
+    **told: Any,
+) -> Path:
+    """The same of a file here: it is written beside its place, signed as a copy, then named."""
+    check_export(out, overwrite=overwrite)
+    found = Store.open(store)
+    module.check(out, found.layout)
+    content_credentials.check((out,), found.layout)
+    with whole_file(out, overwrite=overwrite, error=ExportError) as part:
+        folder = part.parent / "unsigned"
+        folder.mkdir()
+        made = module.export(store, str(folder / out.name), **told)
+        content_credentials.sign(made, part, Store.open(store), signing)
+    return out
 
 
 def exporter(out: Location) -> ModuleType:

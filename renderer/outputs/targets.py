@@ -16,7 +16,8 @@ from ..errors import ExportError
 from ..files.atomic import is_there, place_file
 from ..files.location import Location, S3Path, location, output, real
 from ..files.operations import is_taken
-from . import exporting
+from . import content_credentials, exporting
+from .content_credentials import Signing
 from .exporting import check_apart, check_export, exporter, pure_path
 
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ class Targets:
     exports: tuple[Location, ...]
     overwrite: bool
     left_out: tuple[str, ...] = ()  # recorded files that are not made, and how they would be
+    signing: Signing | None = None
 
     @property
     def all(self) -> tuple[Location, ...]:
         """Every file or folder that is there when the render is done."""
         live = () if self.live is None else (self.live,)
-        return (self.store, *live, *self.exports)
+        return tuple(dict.fromkeys((self.store, *live, *self.exports)))
 
     @property
     def part(self) -> Path | None:
@@ -54,13 +56,15 @@ class Targets:
     def record(self) -> dict[str, Any]:
         """JSON values from which `resumed` makes the targets again.
 
-        What lies beside the store is named from there on, and moves with it.
+        What lies beside the store is named from there on, and moves with it. Of who signs it says
+        nothing, only that somebody is to.
         """
         return {
             "main": _recorded(self.main, self.store),
             "live": None if self.live is None else _recorded(self.live, self.store),
             "exports": [_recorded(path, self.store) for path in self.exports],
             "overwrite": self.overwrite,
+            **({} if self.signing is None else {"signed": True}),
         }
 
 
@@ -69,8 +73,17 @@ def store_of(out: str) -> Location:
     return output(out, ExportError).with_suffix(".zarr")
 
 
-def targets(out: str, exports: Sequence[str | Location], *, overwrite: bool) -> Targets:
-    """Decide the paths from `out`'s suffix; raises `ExportError` where one cannot be made."""
+def targets(
+    out: str,
+    exports: Sequence[str | Location],
+    *,
+    overwrite: bool,
+    signing: Signing | None = None,
+) -> Targets:
+    """Decide the paths from `out`'s suffix; raises `ExportError` where one cannot be made.
+
+    What is signed is made from the store: a signature is of the whole file.
+    """
     main = output(out, ExportError)
     store = store_of(out)
     others = tuple(output(path, ExportError) for path in exports)
@@ -81,15 +94,17 @@ def targets(out: str, exports: Sequence[str | Location], *, overwrite: bool) -> 
             check_export(path, overwrite=overwrite)
         elif isinstance(path, Path):
             check_export(path, overwrite=True)
+    if signing is not None:
+        content_credentials.check((main, *others))
     if main == store:
-        return Targets(main, main, None, others, overwrite)
-    if main.suffix in LIVE_SUFFIXES and isinstance(main, Path):
+        return Targets(main, main, None, others, overwrite, signing=signing)
+    if main.suffix in LIVE_SUFFIXES and isinstance(main, Path) and signing is None:
         if is_there(_part(main)) and not overwrite:
             raise ExportError(
                 f"{_part(main)} is another render's, unfinished; resume that, or use --overwrite"
             )
         return Targets(store, main, main, others, overwrite)
-    return Targets(store, main, None, (main, *others), overwrite)
+    return Targets(store, main, None, (main, *others), overwrite, signing=signing)
 
 
 def resumed(
@@ -98,13 +113,15 @@ def resumed(
     exports: Sequence[str | Location],
     *,
     overwrite: bool,
+    signing: Signing | None = None,
 ) -> Targets:
     """The targets that a stopped render had, and more exports if asked for.
 
     A store may come from a stranger: of what it names only what lies beside it is written, and
     nothing is replaced, unless that is asked for here. A store that was moved keeps its files
     beside it. A live TIFF that is no longer there lacks what was drawn into it: it is exported in
-    the end. Raises `ExportError`.
+    the end, and so is one that is signed now. What was to be signed is not made unsigned. Raises
+    `ExportError`.
     """
     store = store.absolute()
     main = store.with_suffix(location(record["main"], ExportError).suffix)
@@ -116,8 +133,11 @@ def resumed(
         if _is_live_part(_part(main)):
             live = main
             _check_live(main, overwrite=overwrite)
-        else:
+        if live is None or signing is not None:
             places.insert(0, (str(main), main))
+    if signing is not None:
+        content_credentials.check((*(where or main for _, where in places), *asked))
+    is_unsigned = signing is None and record.get("signed") is True
     files = list[Location]()
     for name, beside in places:
         known = location(name, ExportError)
@@ -125,12 +145,19 @@ def resumed(
         if where is None:
             words = f"--also {shlex.quote(name)}"
             left_out.append(f"{name} is elsewhere, and not made unasked; add {words} to have it")
+        elif is_unsigned and not is_taken(where):
+            words = shlex.join(["frieze", "export", str(store), str(where)])
+            left_out.append(
+                f"{where} is to be signed, and is not made; add --sign CERT KEY, or make it "
+                f"unsigned with: {words}"
+            )
         elif where not in asked and isinstance(where, Path) and not where.parent.is_dir():
             left_out.append(f"{where} is not made: there is no folder {where.parent}")
         elif overwrite or not is_taken(where):
             files.append(where)
-        elif record["overwrite"] and where not in asked:
-            left_out.append(f"{where} is there and stays; --overwrite replaces it")
+        elif signing is not None or (record["overwrite"] and where not in asked):
+            what = "stays" if signing is None else "stays as it is, signed or not"
+            left_out.append(f"{where} is there and {what}; --overwrite replaces it")
     had = {
         store,
         main,
@@ -138,10 +165,19 @@ def resumed(
         *(location(n, ExportError) for n, _ in places),
     }
     files += [path for path in asked if path not in had]
-    check_apart(store, (*(() if live is None else (live,)), *files))
+    check_apart(store, (*(() if live is None or live in files else (live,)), *files))
     for path in files:
         check_export(path, overwrite=overwrite)
-    return Targets(store, main, live, tuple(files), overwrite, tuple(left_out))
+    return Targets(store, main, live, tuple(files), overwrite, tuple(left_out), signing)
+
+
+def check_unsigned(store: Location, record: Mapping[str, Any]) -> None:
+    """Raise `ExportError` if the files of a store were to be signed, and nobody is to sign now."""
+    if record.get("signed") is True:
+        raise ExportError(
+            f"{store} was begun with --sign, and no store keeps a certificate or key; add "
+            "--sign CERT KEY"
+        )
 
 
 def check(made_for: Targets, layout: StoreLayout) -> None:
@@ -149,6 +185,8 @@ def check(made_for: Targets, layout: StoreLayout) -> None:
     live = () if made_for.live is None else (made_for.live,)
     for path in (*live, *made_for.exports):
         exporter(path).check(path, layout)
+    if made_for.signing is not None and made_for.exports:
+        content_credentials.check(made_for.exports, layout)
 
 
 def check_colors(made_for: Targets, colors: Conversion, *, has_alpha: bool) -> None:
@@ -197,7 +235,13 @@ def discard_live(made_for: Targets) -> None:
 
 
 def finish_live(made_for: Targets) -> None:
-    """Give the live TIFF its name, now that it is whole; raises `ExportError` if that is taken."""
+    """Give the live TIFF its name, now that it is whole; raises `ExportError` if that is taken.
+
+    One that is to be signed is made from the store instead.
+    """
+    if made_for.signing is not None:
+        discard_live(made_for)
+        return
     if made_for.live is not None and made_for.part is not None and made_for.part.exists():
         place_file(made_for.part, made_for.live, overwrite=made_for.overwrite, error=ExportError)
 

@@ -27,6 +27,7 @@ from ..models.family import Guidance
 from ..spec.attend import attend_schedule
 from ..spec.render_spec import RenderSpec
 from ..spec.stage_loras import all_loras
+from ..watermarks import check as check_watermark
 from . import checks, decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
 from .guidance_scales import check_guidance, check_stage_guidance, guidance_scales
@@ -126,6 +127,7 @@ def _made(
     checks.check_sides(unit, spec, facts)
     checks.check_model(spec, facts)
     checks.check_variant(spec, facts)
+    check_watermark(spec)
     checks.check_stage_loras(spec)
     lora.check(all_loras(spec), facts)
     checks.check_control(spec, facts, method)

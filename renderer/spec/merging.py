@@ -17,6 +17,7 @@ OPTIONS = (
     ("method_options", "--option", "margin=0.85"),
     ("strategy_options", "--strategy-option", "overlap=64"),
     ("scheduler_options", "--scheduler-option", "timestep_spacing=trailing"),
+    ("watermark_options", "--watermark-option", "levels=2"),
 )
 
 

@@ -215,6 +215,12 @@ class RenderSpec(BaseModel):
     bits: Annotated[Literal[8, 16], Role("Output")] = Field(
         default=8, description="bits per channel of the picture"
     )
+    watermark: Annotated[str | None, Role("Output", came_later=True)] = Field(
+        default=None, min_length=1, description="mark put into pixels: luminance; default: none"
+    )
+    watermark_options: Annotated[PlainOptions, Role("Output", came_later=True)] = Field(
+        default_factory=dict, description="NAME=VALUE of the mark; repeatable; default: its own"
+    )
     out: Annotated[str, IN_OUTPUT] = Field(
         default="picture.zarr", min_length=1, description=".zarr, .tif, .png, .mp4, .mov ..."
     )

@@ -28,7 +28,9 @@ class Role:
 
 # Of fields that decide pixels those with which an upscale is begun, beside its picture, its size,
 # its frames and its decoder; all others are about what is denoised.
-OF_AN_UPSCALE = ("model", "revision", "variant", "dtype", "seed", "bits")
+OF_AN_UPSCALE = (
+    *("model", "revision", "variant", "dtype", "seed", "bits", "watermark", "watermark_options"),
+)
 # Of these others those with which a picture is redrawn (`--with render`).
 OF_A_REDRAW = (
     *("prompt", "negative_prompt", "creativity", "guide", "num_inference_steps", "guidance_scale"),

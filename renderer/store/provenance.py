@@ -6,13 +6,14 @@ import base64
 import binascii
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import quoteattr
 
 from ..color.conversion import INTENTS, Conversion
 from ..color.profiles import NAMED, SRGB, Profile, named, parsed, profile
@@ -27,8 +28,14 @@ from .store import Store
 DEFAULT_DPI = 300.0
 XMP_TAG = 700
 INK_SET_TAG, CMYK_INKS = 332, 1  # TIFF 6.0, section 16
-TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+TRAINED_MODEL = f"{SOURCE_TYPES}trainedAlgorithmicMedia"
+# What a model made of a picture or clip that is handed in.
+COMPOSITE = f"{SOURCE_TYPES}compositeWithTrainedAlgorithmicMedia"
+GIVEN = ("init", "upscale", "image")  # such pictures and clips, by the fields that name them
 
+# All but what XML 1.0 has as a character.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # Fields that galleries show, by the names that AUTOMATIC1111's web UI gave them.
 _SHOWN = (
     ("num_inference_steps", "Steps"),
@@ -169,7 +176,7 @@ def tiff_tags(
 
     Deterministic, so that the same picture makes the same file.
     """
-    packet = xmp(carried.xmp).encode()
+    packet = xmp(carried.xmp, description).encode()
     colors = own_colors(carried) if color is None else color.target
     inks = [(INK_SET_TAG, "H", 1, CMYK_INKS, True)] if colors.space == "CMYK" else []
     return {
@@ -220,28 +227,61 @@ def parameters(store: Store) -> str:
     return "\n".join(lines)
 
 
-def xmp(carried: bytes | None = None) -> str:
-    """An XMP packet with the IPTC digital source type of pictures that a trained model made.
+def source_type(about: Mapping[str, Any] | None) -> str:
+    """IPTC's digital source type of what a `Store.provenance` tells about."""
+    given = (about or {}).get("starts_from") or {}
+    return COMPOSITE if any(name in given for name in GIVEN) else TRAINED_MODEL
 
-    It is added to the packet that is `carried` from the picture that was made larger.
+
+def model_name(about: Mapping[str, Any]) -> str:
+    """The model by its name or hub id; of a folder the last name."""
+    return str((about.get("picture") or {}).get("model") or "")
+
+
+def xmp(carried: bytes | None = None, about: Mapping[str, Any] | None = None) -> str:
+    """An XMP packet of what a model made: IPTC's digital source type, and the model and the prompt.
+
+    `about` is a store's `provenance`. It is added to the packet that is `carried` from the picture
+    that was made larger. The properties of IPTC's Photo Metadata Standard 2025.1 begin with AI.
     """
     whole = carried.decode("utf-8", "replace") if carried else ""
+    added = _description(about)
     if whole.count("</rdf:RDF>") == 1:
-        return whole.replace("</rdf:RDF>", f"{_description()}</rdf:RDF>")
+        return whole.replace("</rdf:RDF>", f"{added}</rdf:RDF>")
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
         '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        f"{_description()}"
+        f"{added}"
         '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
     )
 
 
-def _description() -> str:
+def _description(about: Mapping[str, Any] | None) -> str:
+    told = "".join(f" Iptc4xmpExt:{n}={_quoted(v)}" for n, v in _iptc(about or {}).items())
     return (
         '<rdf:Description rdf:about=""'
         ' xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
         ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-        f' xmp:CreatorTool="{escape(software())}"'
-        f' Iptc4xmpExt:DigitalSourceType="{TRAINED_MODEL}"/>'
+        f" xmp:CreatorTool={_quoted(software())}"
+        f' Iptc4xmpExt:DigitalSourceType="{source_type(about)}"{told}/>'
     )
+
+
+def _iptc(about: Mapping[str, Any]) -> dict[str, str]:
+    """Properties of IPTC's standard that say which model drew, and what it was told."""
+    picture = about.get("picture") or {}
+    prompts = [str(picture.get("prompt") or "")]
+    if picture.get("negative_prompt"):
+        prompts.append(f"Negative prompt: {picture['negative_prompt']}")
+    found = {
+        "AISystemUsed": model_name(about),
+        "AISystemVersionUsed": str(about.get("weights") or ""),
+        "AIPromptInformation": "\n".join(filter(None, prompts)),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _quoted(text: str) -> str:
+    """A value of an attribute; what XML has no letters for is left out."""
+    return quoteattr(_NO_XML.sub("", text), {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})

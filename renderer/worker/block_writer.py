@@ -18,6 +18,7 @@ from ..store.layout import RowSink
 if TYPE_CHECKING:
     from ..store.layout import BlockId
     from ..store.store import Store
+    from ..watermarks import Marked
 
 
 class BlockWriter:
@@ -27,7 +28,15 @@ class BlockWriter:
     when every sink and the store have it.
     """
 
-    def __init__(self, store: Store, sinks: Sequence[RowSink] = (), depth: int = 4) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sinks: Sequence[RowSink] = (),
+        mark: Marked | None = None,
+        depth: int = 4,
+    ) -> None:
+        """`mark` is what is done to pixels before they are written: a watermark."""
+        self._mark = mark
         assert not sinks or store.layout.frames is None, "sinks take pictures only"
         self._store = store
         self._sinks = tuple(sinks)
@@ -81,6 +90,8 @@ class BlockWriter:
 
     def _write(self, row: int, pixels_HWC: np.ndarray, frame: int | None) -> None:
         try:
+            if self._mark is not None:
+                pixels_HWC = self._mark(pixels_HWC, row, frame)
             for sink in self._sinks:
                 sink(row, pixels_HWC)
             self._done.put(self._store.write_rows(row, pixels_HWC, frame))

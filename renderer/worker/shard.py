@@ -32,6 +32,7 @@ from ..planning.stage_plan import StagePlan, num_cached
 from ..sampling.solvers import noised, solver, stage_seed
 from ..store import numerics
 from ..store.store import Store
+from ..watermarks import of_spec as mark_of
 from . import guidance_pair, model_cache, precision
 from .block_writer import BlockWriter
 from .method_attention import Entropies, register_token_hook
@@ -246,7 +247,7 @@ class Shard:
         def is_done(frame: int, row: int) -> bool:
             return self.store.covers(done, row, frame if self.plan.frames else None)
 
-        with BlockWriter(self.store, sinks=sinks(self.picture_path)) as writer:
+        with BlockWriter(self.store, sinks(self.picture_path), mark_of(self.plan.spec)) as writer:
             for piece in self._saved.composited(self._finished(is_done)):
                 for frame, pixels_BCHW in enumerate(piece.pixels_BCTHW.unbind(2), piece.frame):
                     if not is_done(frame, piece.row):

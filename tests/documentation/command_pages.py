@@ -13,7 +13,12 @@ from documentation.markdown import code, definitions, line, page, prose, slug, t
 from frieze.renderer.cli import app
 
 # Pages that list what an option may be.
-LISTS = {"--method": "methods", "--strategy": "strategies", "--model": "families"}
+LISTS = {
+    "--method": "methods",
+    "--strategy": "strategies",
+    "--model": "families",
+    "--watermark": "watermarks",
+}
 LISTS |= {"--preset": "presets", "--out": "exports", "--also": "exports"}
 
 

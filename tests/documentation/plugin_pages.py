@@ -25,11 +25,23 @@ KINDS = {
     ),
     "exports": ("Exports", "Formats of finished files.", {"suffixes": "Suffixes"}),
     "strategies": ("Strategies", "Ways to spread a canvas over workers, for `--strategy`.", {}),
+    "watermarks": ("Watermarks", "Marks in the pixels themselves, for `--watermark`.", {}),
 }
-FLAG = {"methods": "--option", "exports": "--option", "strategies": "--strategy-option"}
-SINGULAR, PROMPT = {"methods": "method", "strategies": "strategy"}, "a red sun"
+FLAG = {
+    "methods": "--option",
+    "exports": "--option",
+    "strategies": "--strategy-option",
+    "watermarks": "--watermark-option",
+}
+SINGULAR = {"methods": "method", "strategies": "strategy", "watermarks": "watermark"}
+PROMPT = "a red sun"
 # Of the function that a kind's module defines, whose docstring says more.
-FUNCTION = {"methods": "method", "exports": "check", "strategies": "predict"}
+FUNCTION = {
+    "methods": "method",
+    "exports": "check",
+    "strategies": "predict",
+    "watermarks": "mark",
+}
 
 
 def pages(root: Path) -> dict[str, str]:

@@ -126,7 +126,7 @@ def test_profile_exif_and_xmp_go_along(tmp_path: Path, folder: Path, suffix: str
             assert opened.info["icc_profile"] == PROFILE
             packet = opened.info["xmp"]
             packet = packet if isinstance(packet, str) else packet.decode()
-            assert "trainedAlgorithmicMedia" in packet
+            assert "/compositeWithTrainedAlgorithmicMedia" in packet
             assert ("a harbour" in packet) == (suffix != ".png")
             assert "tiff:Orientation" not in packet
             assert opened.getexif().get(0x0112, 1) == 1

@@ -33,6 +33,25 @@ Also = Annotated[
         autocompletion=completions.pictures,
     ),
 ]
+Sign = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--sign",
+        metavar="CERT KEY",
+        help="sign files with Content Credentials (C2PA): a certificate and its key in PEM, no "
+        "store keeps them; default: unsigned",
+        rich_help_panel="Output",
+    ),
+]
+Timestamp = Annotated[
+    str | None,
+    typer.Option(
+        "--timestamp",
+        metavar="URL",
+        help="with --sign: an RFC 3161 authority's time stamp; default: none",
+        rich_help_panel="Output",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="JSON lines on stdout", rich_help_panel="Output")
 ]

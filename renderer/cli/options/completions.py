@@ -57,6 +57,11 @@ def exports() -> list[str]:
     return list(plugins.names("exports"))
 
 
+def watermarks() -> list[str]:
+    """Watermarks, those of other packages too."""
+    return list(plugins.names("watermarks"))
+
+
 def options(ctx: Any, incomplete: str) -> list[str]:
     """Options of the method that was given, or its preset's, or of all; and their known words."""
     method = ctx.params.get("method") or _of_preset(ctx.params.get("preset"))
@@ -173,6 +178,7 @@ OF_FIELD: dict[str, Values] = {
     "method": methods,
     "method_options": options,
     "strategy": strategies,
+    "watermark": watermarks,
     "device": devices,
     "quantization": quantizations,
     "address": addresses,

@@ -19,6 +19,7 @@ ALSO_CALLED = {
     "num_frames": "--frames",
     "method_options": "--option",
     "strategy_options": "--strategy-option",
+    "watermark_options": "--watermark-option",
     "edit": "--region",
     "scheduler_options": "--scheduler-option",
 }

@@ -60,6 +60,7 @@ FIELDS: dict[str, Any] = {
     **dict.fromkeys(("quantization", "init", "upscale", "image", "mask", "method"), TEXT),
     **dict.fromkeys(("strategy", "decoder", "controlnet", "control", "scheduler"), TEXT),
     **dict.fromkeys(("out", "device", "color"), TEXT),
+    "watermark": WORDS,
     **dict.fromkeys(("lora", "lora_2"), st.lists(WORDS.filter(_is_file), max_size=3)),
     **dict.fromkeys(("guidance_scale", "guidance_scale_2", "shift"), SCALE),
     **dict.fromkeys(("fps", "device_memory", "timeout", "wait", "dpi"), st.floats(1.0, 1000)),
@@ -75,7 +76,7 @@ FIELDS: dict[str, Any] = {
     "true_cfg_scale": st.floats(1, 900),
     "seed": st.integers(0, 2**63 - 1),
     **dict.fromkeys(
-        ("method_options", "strategy_options", "scheduler_options"),
+        ("method_options", "strategy_options", "scheduler_options", "watermark_options"),
         st.dictionaries(TEXT, PLAIN, max_size=4),
     ),
     **dict.fromkeys(

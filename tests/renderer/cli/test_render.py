@@ -233,7 +233,8 @@ def test_resume_passes_on_only_what_is_given(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(render, "finish", finish)
     assert frieze("resume", "a.zarr", "--workers", "3", "--also", "a.png").exit_code == 0
-    assert set(asked) == {"workers", "exports", "overwrite", "on_event", "cancel"}
+    always = {"exports", "overwrite", "on_event", "cancel", "sign", "timestamp"}
+    assert set(asked) == {"workers"} | always
     assert (asked["workers"], asked["exports"], asked["overwrite"]) == (3, ["a.png"], False)
 
 
@@ -246,7 +247,7 @@ def test_export_passes_on_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(exporting, "export", export)
     assert frieze("export", "a.zarr", "a.tif", "--overwrite", "--dpi", "72").stdout == "a.tif\n"
-    options = {"overwrite": True, "follow": False, "options": {}, "dpi": 72.0}
+    options = {"overwrite": True, "follow": False, "options": {}, "signing": None, "dpi": 72.0}
     assert asked == [("a.zarr", "a.tif", options)]
 
 

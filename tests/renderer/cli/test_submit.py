@@ -81,6 +81,10 @@ def test_a_batch_goes_on_with_its_own_folder() -> None:
         (("--", "render", "x", "--out", "/a.zarr", "--init", "../a.png"), ("none above",)),
         (("--", "render", "x", "--out", "/a.zarr", "--lora", "a=0.5"), ("--lora a ", "not here")),
         (("--", "render", "x", "--out", "/a.zarr", "--model", "./m"), ("--model ./m", "not here")),
+        (
+            ("--", "render", "x", "--out", "/a.zarr", "--sign", "/c.pem", "c.key"),
+            ("--sign c.key", "absolute path on storage that every node sees"),
+        ),
         (("--", "batch", "a.yaml"), ("--out is missing",)),
         (("--", "batch", "a.yaml", "--out", "/nfs/a"), ("JOBS a.yaml", "not here")),
         (("--", "resume", "a.zarr"), ("STORE a.zarr", "every node sees")),

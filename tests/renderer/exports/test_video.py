@@ -5,12 +5,16 @@ Shape suffixes: C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import struct
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import av
 import numpy as np
@@ -140,6 +144,45 @@ def test_players_can_start_before_the_file_is_there(tmp_path: Path) -> None:
         assert 0 < data.index(b"moov") < data.index(b"mdat")
 
 
+def boxes(data: bytes) -> list[tuple[bytes, bytes]]:
+    """(type, content) of every box at the top of a file (ISO/IEC 14496-12, 4.2)."""
+    found, place = [], 0
+    while place < len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        head = 16 if size == 1 else 8
+        size = struct.unpack_from(">Q", data, place + 8)[0] if size == 1 else size
+        assert size >= head, "a box that goes on to the end would swallow what is added"
+        found.append((kind, data[place + head : place + size]))
+        place += size
+    assert place == len(data)
+    return found
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.hevc.mp4", "a.mov"])
+def test_a_box_says_in_xmp_that_a_model_made_it(tmp_path: Path, name: str) -> None:
+    store = make_store(tmp_path / "a.zarr", clip(3, 64, 80))
+    made = video.export(store.path, tmp_path / name)
+    found = boxes(made.read_bytes())
+    (packet,) = (
+        data[16:]
+        for kind, data in found
+        if kind == b"uuid" and data[:16].hex() == "be7acfcb97a942e89c71999491e3afac"
+    )
+    told = ElementTree.fromstring(packet).find(".//{*}Description")
+    assert told is not None
+    iptc = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
+    assert told.get(f"{iptc}DigitalSourceType", "").endswith("/trainedAlgorithmicMedia")
+    assert told.get(f"{iptc}AISystemUsed") == "demo"
+    assert told.get(f"{iptc}AIPromptInformation") == (
+        "a red sun over blue mountains, été 漢\nNegative prompt: fog"
+    )
+    assert len(decoded(made)[1]) == 3
+    if tool := shutil.which("exiftool"):  # which reads it by itself
+        run = subprocess.run([tool, "-j", "-XMP:all", made], capture_output=True, check=True)
+        (read_back,) = json.loads(run.stdout)
+        assert read_back["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
+
+
 def test_players_and_galleries_find_the_parameters(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", clip(4, 64, 64))
     for name in ("a.mp4", "a.mov", "a.mkv"):
@@ -148,6 +191,8 @@ def test_players_and_galleries_find_the_parameters(tmp_path: Path) -> None:
         assert tags["comment"].startswith("a red sun over blue mountains, été 漢\n")
         assert "Size: 64x64, Frames: 4, FPS: 24.0" in tags["comment"]
         assert "trainedAlgorithmicMedia" in tags["description"]
+        is_told = tags.get("digital_source_type", "").endswith("/trainedAlgorithmicMedia")
+        assert is_told == name.endswith(".mkv")  # the others have XMP
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,8 @@ OTHER: dict[str, Any] = {
     "shift": 1.25,
     "dtype": "bfloat16",
     "bits": 16,
+    "watermark": "luminance",
+    "watermark_options": {"levels": 2},
     "strategy": "other",
     "strategy_options": {"overlap": 64},
     "scheduler": "LCMScheduler",
