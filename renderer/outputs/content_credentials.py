@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ExportError, FriezeError, reason
+from ..errors import ExportError, printable, reason
 from ..files.atomic import check_space
 from ..files.location import Location
-from ..inputs.sources import Source
+from ..inputs.sources import Source, is_there
 from ..spec.units import BYTES_OF
 from ..store import provenance
 from ..store.layout import StoreLayout
@@ -54,15 +54,14 @@ class Signing:
     """
 
     signer: Signer
-    parent: Path | None = None
+    parent: Source | None = None
 
 
 def signing(signer: Signer | None, given: Mapping[str, Source]) -> Signing | None:
     """Who signs what is made from pictures that this process was `given`; None: nobody."""
     if signer is None:
         return None
-    path = next((given[name].path for name in provenance.GIVEN if name in given), None)
-    return Signing(signer, None if path is None else Path(path))
+    return Signing(signer, next((given[name] for name in provenance.GIVEN if name in given), None))
 
 
 def check(files: Sequence[Location], layout: StoreLayout | None = None) -> None:
@@ -88,23 +87,29 @@ def sign(made: Path, out: Path, store: Store, signing: Signing) -> None:
 
     Raises `ExportError`.
     """
-    name = made.name
-    kind = KINDS[made.suffix.lower()]
     _check_space(out, made.stat().st_size)
-    try:
-        with ExitStack() as files:
-            source = files.enter_context(made.open("rb"))
-            target = files.enter_context(out.open("xb+"))
-            ingredients = _ingredients(signing.parent, files)
-            told = manifest(store, name, kind, is_edited=bool(ingredients))
-            signing.signer.sign(told, kind, source, target, *ingredients)
-    except FriezeError:
-        raise
-    except refusals() as error:
-        raise ExportError(
-            f"{name} cannot be signed: {reason(error, 300)}; the store is whole, and frieze export "
-            "or frieze resume with --sign try again"
-        ) from error
+    for parent in dict.fromkeys((signing.parent, None)):
+        try:
+            _sign(made, out, store, signing.signer, parent)
+        except refusals() as error:
+            out.unlink(missing_ok=True)
+            if parent is None:  # else the picture that was given may be what cannot be read
+                raise ExportError(
+                    f"{made.name} cannot be signed: {reason(error, 300)}; the store is whole, and "
+                    "frieze export or frieze resume with --sign try again"
+                ) from error
+        else:
+            return
+
+
+def _sign(made: Path, out: Path, store: Store, signer: Signer, parent: Source | None) -> None:
+    kind = KINDS[made.suffix.lower()]
+    with ExitStack() as files:
+        source = files.enter_context(made.open("rb"))
+        target = files.enter_context(out.open("xb+"))
+        ingredients = _ingredients(parent, files)
+        told = manifest(store, printable(made.name), kind, is_edited=bool(ingredients))
+        signer.sign(told, kind, source, target, *ingredients)
 
 
 def manifest(store: Store, name: str, kind: str, *, is_edited: bool) -> dict[str, Any]:
@@ -148,21 +153,25 @@ def _parameters(about: Mapping[str, Any], layout: StoreLayout) -> dict[str, Any]
     }
 
 
-def _ingredients(parent: Path | None, files: ExitStack) -> list[tuple[str, str | None, Any]]:
-    """The picture that was given, as C2PA's parent; none of a kind that the library cannot read."""
+def _ingredients(parent: Source | None, files: ExitStack) -> list[tuple[str, str | None, Any]]:
+    """The picture that was given, as C2PA's parent.
+
+    None where it is no longer what was drawn from, or of a kind that the library cannot read.
+    """
     if parent is None:
         return []
-    kind = KINDS.get(parent.suffix.lower()) or mimetypes.guess_type(parent.name)[0]
-    if kind not in library().Builder.get_supported_mime_types() or not parent.is_file():
+    path = Path(parent.path)
+    kind = KINDS.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0]
+    if kind not in library().Builder.get_supported_mime_types() or not is_there(parent):
         return []
     about = {
-        "title": parent.name,
+        "title": printable(path.name),
         "format": kind,
         "relationship": "parentOf",
         "instance_id": PARENT,
         "label": PARENT,
     }
-    return [(json.dumps(about), kind, files.enter_context(parent.open("rb")))]
+    return [(json.dumps(about), kind, files.enter_context(path.open("rb")))]
 
 
 def _most_bytes(path: Path, layout: StoreLayout) -> int:

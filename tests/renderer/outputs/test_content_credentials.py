@@ -129,6 +129,10 @@ def test_what_is_made_from_a_picture_names_it_as_its_parent(
         (parent,) = found.get_active_manifest()["ingredients"]
     assert (parent["title"], parent["relationship"]) == ("given.png", "parentOf")
     assert b"private" not in (tmp_path / "a.png").read_bytes()
+    # One that the library cannot read, for its name says another format, is not named.
+    (tmp_path / "b.jpg").write_bytes(given.read_bytes())
+    render(small_spec(tmp_path / "c.png", **{**tiny, "init": str(tmp_path / "b.jpg")}), sign=files)
+    assert [each["action"] for each in actions(tmp_path / "c.png")] == ["c2pa.created"]
     # A store may be a stranger's: what it says that it was made from is not read to be signed.
     frieze("export", str(tmp_path / "a.zarr"), str(tmp_path / "b.png"), "--sign", *files)
     (act,) = actions(tmp_path / "b.png")
