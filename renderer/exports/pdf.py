@@ -224,7 +224,7 @@ def _write_catalog(
     pdf: PdfFile, store: Store, title: str, colors: Conversion, pages: int, profile: int
 ) -> None:
     """What the document says of itself, and the end of the file."""
-    packet = _packet(xmp(carried_by(store).xmp), title).encode()
+    packet = _packet(xmp(carried_by(store).xmp, store.provenance), title).encode()
     metadata = pdf.add_stream({"Type": "/Metadata", "Subtype": "/XML"}, [packet])
     root = {"Type": "/Catalog", "Pages": reference(pages), "Metadata": reference(metadata)}
     if colors.space == "CMYK":
