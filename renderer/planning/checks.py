@@ -221,6 +221,8 @@ def check_wrap(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
         why = f"{given[0]} {getattr(spec, given[0])!r} ends at its edges; leave it out"
     elif spec.strategy != "bands":
         why = f"strategy {spec.strategy!r} ends at its tiles' edges; use bands"
+    elif spec.stages is not None and len(spec.stages) > 1:
+        why = "stages enlarge a picture that ends at its edges; leave them out"
     elif len(method.stages) > 1 or method.guide is not None:
         why = f"method {spec.method!r} enlarges a picture that ends at its edges; use none or ntk"
     elif any(part is not None for part in whole) or method.needs_spectrum:

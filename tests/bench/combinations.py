@@ -183,10 +183,8 @@ class Drill:
         fields = self.fields()
         for name in names:
             fields |= self.features[name]
-        least = {"halves": 2, "ulysses": 2}
-        workers = max([workers, *(least.get(name, 1) for name in names)])
-        if {"halves", "ulysses"} & {*names} and workers == 3:
-            workers = 4
+        paired = 2 ** len({"halves", "ulysses"} & {*names})  # ranks that share a band
+        workers = workers if paired == 1 else paired * workers if workers == 1 else 4
         render(RenderSpec(**fields, out=str(out), workers=workers))
         return np.asarray(zarr.open_array(str(out / "0"), mode="r")[:])
 
@@ -246,6 +244,7 @@ SILENT |= {
     frozenset(("tiles", "eaac")): "no head is concentrated in tiles, as the plan says",
     frozenset(("wrap", "ntk")): "of so few frequencies the nearest whole turns are the same",
     frozenset(("auto", "decoder")): "it is nothing at the size that the decoder begins with",
+    frozenset(("cinescale", "decoder")): "it is nothing at the size that the decoder begins with",
     frozenset(("tiles", "decoder")): "what is denoised is no larger than a tile, as the plan warns",
 }
 

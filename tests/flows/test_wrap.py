@@ -79,6 +79,7 @@ def test_positions_turn_whole_times_around() -> None:
         ({"model": "sd3"}, "sd3 has learnt positions"),
         ({"height": 512, "width": 512}, "method 'auto' enlarges a picture"),
         ({"height": 512, "width": 512, "method": "pi"}, "method 'pi' enlarges a picture"),
+        ({"stages": ({"scale": 0.5}, {"start": 0.6})}, "stages enlarge a picture"),
         ({"init": "a.png"}, "init 'a.png' ends at its edges"),
         ({"method": "none", "strategy": "tiles"}, "strategy 'tiles' ends at its tiles' edges"),
         ({"model": "demo-unet", "method": "hidiffusion"}, "looks at parts of the canvas"),
