@@ -46,6 +46,8 @@ def export(
     where = output(out, ExportError)
     check_apart(location(store, StoreError).absolute(), (where,))
     module = exporter(where)
+    if not isinstance(where, Path):
+        check_export(where, overwrite=overwrite)
     name = module.__name__.rpartition(".")[2]
     taken: type[BaseModel] = getattr(module, "Options", NoOptions)
     chosen = checked_options(taken, options or {}, "export", name)
@@ -62,7 +64,6 @@ def export(
         made = module.export(store, str(out), overwrite=overwrite, **told)
         assert isinstance(made, Path)
         return made
-    check_export(where, overwrite=overwrite)
     with scratch(name="frieze-export") as folder:
         made = folder / where.name
         if signing is not None:
