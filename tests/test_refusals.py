@@ -69,7 +69,7 @@ def sharded(*shards: object) -> Callable[[Path], Path]:
         (("--size", "250x256"), ("width 250", "the nearest that works is 256")),
         (("--workers", "20"), ("20 workers", "at most 16 workers")),
         (("--method", "magic"), ("no 'magic' in methods", "none", "pi")),
-        (("--out", "a.bmp"), ("a.bmp", ".png, .tif, .tiff, .zarr")),
+        (("--out", "a.bmp"), ("a.bmp", ".png", ".tif, .tiff", ".zarr")),
         (("--out", "no/such/folder/a.zarr"), ("no/such/folder",)),
         (("--also", "a.bmp"), ("a.bmp", ".png")),
         (("--ulysses", "2"), ("ulysses 2 does not divide 1",)),
