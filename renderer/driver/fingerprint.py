@@ -29,27 +29,15 @@ from ..spec.stage_spec import StageSpec
 from ..store.provenance import own_colors, recorded_profile
 
 FULL_DIGEST = 256 * 2**20
-
-
 SAMPLE = 2**20
-
-
 WEIGHTS = frozenset({".safetensors", ".json"})
-
-
 TEXTS = frozenset({".txt", ".model", ".jinja"})
-
-
 # What identities of earlier stores do not have.
 ADDED = frozenset({"texts"})
-
-
 # What every store names of a stage.
 STAGE_FIELDS = frozenset(
     {"scale", "start", "steps", "shift", "enlarge", "prompt", "guidance_scale"},
 )
-
-
 FILES = frozenset(
     {
         "lora",

@@ -318,7 +318,8 @@ def _table(plan: CanvasPlan) -> list[str]:
     method = f"method    {spec.method}" + (f": {plan.method.note}" if plan.method.note else "")
     lines = [
         f"{kind:<9} {spec.width} x {spec.height} px{clip}, {spec.bits} bit, seed {spec.seed}"
-        + (f", wraps {spec.wrap}" if spec.wrap else ""),
+        + (f", wraps {spec.wrap}" if spec.wrap else "")
+        + (f", watermark {spec.watermark}" if spec.watermark else ""),
         *printed(spec),
         f"model     {plan.facts.family}, trained at {plan.facts.training_size} px "
         f"({plan.facts.folder})",

@@ -14,8 +14,6 @@ from ..journal import checksums
 
 # Fields of a run that say where it happened, with paths and addresses: never published.
 UNPUBLISHED = frozenset({"spec", "outputs", "sources", "carried", "profile"})
-
-
 # What damaged metadata or data raise, from JSON, numpy and zarr.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError)
 
@@ -65,11 +63,15 @@ def _placeless(name: str, value: Any) -> Any:
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """For every field of `new` that differs, as in: seed: 7 in the store, 8 asked for."""
+    """For every field of `new` that differs, as in: seed: 7 in the store, 8 asked for.
+
+    And for those of a field's own that `new` has not, since defaults of later fields are left out.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
+        names = [*new, *(old.keys() - new.keys() if name else ())]
         parts = [
-            differences(old.get(key), value, f"{name}.{key}" if name else key)
-            for key, value in new.items()
+            differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            for key in sorted(names, key=str)
         ]
         return [line for part in parts for line in part]
     if json.dumps(old) == json.dumps(new):
@@ -83,14 +85,8 @@ def _short(value: Any) -> str:
 
 
 FORMAT = "frieze store 1"
-
-
 MOST_BYTES = 64 * 2**20
-
-
 Side = Annotated[int, Field(ge=1, le=2**31)]
-
-
 Count = Annotated[int, Field(ge=0, le=2**31)]
 
 

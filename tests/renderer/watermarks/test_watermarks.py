@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from contracts import watermark
-from frieze.renderer import FingerprintError, SpecError, render, resume
+from frieze.renderer import FingerprintError, SpecError, plan, render, resume
 from frieze.renderer.watermarks import luminance
 from support.command_line import frieze, refused
 from support.drawing import draw, pixels, small_spec, stop_after
@@ -55,10 +55,19 @@ def test_workers_and_resumes_leave_the_same_mark(tmp_path: Path, plain: np.ndarr
     assert not np.array_equal(plain, marked)  # the control
 
 
+def test_a_plan_names_the_mark(tmp_path: Path) -> None:
+    told = "8 bit, seed 7, watermark luminance"
+    assert told in str(plan(small_spec(tmp_path / "a.zarr", **MARKED)))
+    assert "watermark" not in str(plan(small_spec(tmp_path / "a.zarr", **SMALL)))
+
+
 def test_a_store_is_not_gone_on_with_under_another_mark(tmp_path: Path) -> None:
     stop_after(small_spec(tmp_path / "a.zarr", **MARKED), 1)
     mine = MARKED | {"watermark_options": {"word": "mine"}}
-    for other, why in ((SMALL, "was begun otherwise"), (mine, "watermark_options")):
+    for other, why in (
+        (SMALL, r"watermark: \"luminance\" in the store, null"),
+        (mine, "watermark_options"),
+    ):
         with pytest.raises(FingerprintError, match=why):
             render(small_spec(tmp_path / "a.zarr", **other), continued=True)
 
