@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -128,7 +129,7 @@ def test_a_hung_process_is_named_within_the_timeout(gloo_world: Callable, tmp_pa
     assert outcomes[1] == (None, "slept")
     for rank, text in (outcomes[0], outcomes[2]):
         assert rank == 1
-        assert "waited 3.0 s for 1 uint8 from rank 1" in text
+        assert re.search(r"waited \d+\.\d s for 1 uint8 from rank 1", text)
 
 
 def test_an_error_of_one_process_reaches_all(gloo_world: Callable, tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def join_without_rank_1(comm: Comm) -> str:
 
 def test_a_rank_that_never_joins_is_named(gloo_world: Callable) -> None:
     for text in gloo_world(3, join_without_rank_1)[::2]:
-        assert "waited 3.0 s for rank 1 to join: it did not come in time" in text
+        assert re.search(r"waited \d+\.\d s for rank 1 to join: it did not come in time", text)
 
 
 def test_a_store_that_is_not_there_is_named() -> None:
