@@ -166,7 +166,7 @@ class Kills:
             return False
         victim = process.pid
         while kind.victim == "worker":
-            workers = [pid for pid, words in marked(mark).items() if words.startswith("ray::")]
+            workers = [pid for pid, words in marked(mark).items() if _is_worker(words)]
             if workers:
                 victim = chance.choice(workers)
                 break
@@ -336,6 +336,11 @@ def digest(path: Path) -> str:
     for array in readers[path.suffix](path):  # type: ignore[attr-defined]
         total.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
+
+
+def _is_worker(words: str) -> bool:
+    """Of a command line on Ray. A node's agents are none: without one of them it ends."""
+    return words.startswith("ray::") and "Agent" not in words
 
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
