@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
@@ -16,12 +16,15 @@ from ..spec.values import ValuesError, checked, from_json
 from .api_error import ApiError, invalid
 
 SECONDS = 60.0  # for a body to come
+# What is read of a body that is refused unread: a connection that is closed with bytes waiting is
+# reset, and the client sees that instead of the answer.
+MOST_REST, REST_SECONDS = 4 * 2**20, 2.0
 MOST_FILES, MOST_FIELDS, MOST_FIELD = 4, 64, 256 * 1024
 
 
 async def json_body(request: Request, most: int) -> dict[str, Any]:
     """The object of a JSON body; raises `ApiError` 400, 408, 413 or 415."""
-    _check_kind(request, "application/json")
+    await _check_kind(request, "application/json")
     async with _in_time():
         data = b"".join([part async for part in _limited(request, most)])
     try:
@@ -38,7 +41,7 @@ async def form(
     request: Request, most: int
 ) -> AsyncIterator[tuple[dict[str, Any], dict[str, UploadFile]]]:
     """Fields and files of a form; raises as `json_body`."""
-    _check_kind(request, "multipart/form-data")
+    await _check_kind(request, "multipart/form-data")
     parser = MultiPartParser(
         request.headers,
         _limited(request, most),
@@ -87,9 +90,10 @@ def _fields(parts: FormData) -> tuple[dict[str, Any], dict[str, UploadFile]]:
     return fields, files
 
 
-def _check_kind(request: Request, kind: str) -> None:
+async def _check_kind(request: Request, kind: str) -> None:
     told = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if told != kind:
+        await _rest(request.stream())
         raise ApiError(
             415, f"content-type {told[:100]!r} does not work here; {kind} does", code="invalid_type"
         )
@@ -110,14 +114,28 @@ async def _limited(request: Request, most: int) -> AsyncGenerator[bytes, None]:
     """The body's parts; 413 as soon as it is told, or found, to be longer."""
     told = request.headers.get("content-length", "0")
     count = int(told) if told.isdecimal() and len(told) < 20 else 0
+    parts = request.stream()
     if count > most:
+        await _rest(parts)
         raise _too_long(most)
     count = 0
-    async for part in request.stream():
+    async for part in parts:
         count += len(part)
         if count > most:
+            await _rest(parts)
             raise _too_long(most)
         yield part
+
+
+async def _rest(parts: AsyncGenerator[bytes, None]) -> None:
+    """Read what still comes of a body, and keep nothing of it."""
+    count = 0
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(REST_SECONDS):
+            async for part in parts:
+                count += len(part)
+                if count > MOST_REST:
+                    return
 
 
 def _too_long(most: int) -> ApiError:
