@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from . import png_rows
+from . import picture_rows, png_rows
 from .pdf_file import PdfFile
-from .tile_encoder import eight_bit
 
 STRIP_ROWS = 512
 OVERLAP = 16  # rows of a strip that the next one covers, so that no seam shows
@@ -81,7 +80,7 @@ class PageImages:
         from PIL import Image
 
         mode = "CMYK" if self.channels == 4 else "RGB"
-        pixels_HWC = np.ascontiguousarray(eight_bit(rows_HWC))
+        pixels_HWC = np.ascontiguousarray(picture_rows.of_bits(rows_HWC, 8))
         file, size = io.BytesIO(), (pixels_HWC.shape[1], pixels_HWC.shape[0])
         image = Image.frombuffer(mode, size, pixels_HWC.tobytes(), "raw", mode, 0, 1)
         image.save(file, "JPEG", quality=self.quality, subsampling=0)

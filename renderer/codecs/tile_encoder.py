@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import ExportError, shown
+from . import picture_rows
 
 FORMATS = ("jpg", "png")
 QUALITY = 90  # of JPEG, where nothing is asked for
@@ -44,7 +45,7 @@ class TileEncoder:
         """A tile's file; of 16 bits a channel the nearest 8 are kept. Safe in threads."""
         from PIL import Image
 
-        image = Image.fromarray(np.ascontiguousarray(eight_bit(pixels_HWC)))
+        image = Image.fromarray(np.ascontiguousarray(picture_rows.of_bits(pixels_HWC, 8)))
         file = io.BytesIO()
         if self.format == "jpg":
             # No colour is halved: thin lines of colour are what a print is looked at for.
@@ -53,10 +54,3 @@ class TileEncoder:
         else:
             image.save(file, "PNG", icc_profile=self.icc, compress_level=6)
         return file.getvalue()
-
-
-def eight_bit(pixels_HWC: np.ndarray) -> np.ndarray:
-    """Pixels in 8 bits, those of 16 rounded to the nearest."""
-    if pixels_HWC.dtype == np.uint8:
-        return pixels_HWC
-    return ((pixels_HWC.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -19,7 +19,8 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..codecs.tile_encoder import QUALITY, TileEncoder, eight_bit
+from ..codecs import picture_rows
+from ..codecs.tile_encoder import QUALITY, TileEncoder
 from ..codecs.tile_pyramid import TILE, Tile, TileLevel, level_rows, tile_levels, write_tiles
 from ..errors import ExportError, shown
 from ..files.atomic import whole_folder
@@ -144,7 +145,9 @@ def _within(store: Store, side: int) -> np.ndarray:
     layout = store.layout
     levels = [level for level in tile_levels(layout) if _longest(level) >= side]
     level = levels[-1] if levels else TileLevel(0, layout.height, layout.width)
-    image = Image.fromarray(eight_bit(level_rows(store, level.index, 0, level.height)))
+    image = Image.fromarray(
+        picture_rows.of_bits(level_rows(store, level.index, 0, level.height), 8)
+    )
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(image)
 

@@ -95,7 +95,7 @@ def _export_signed(
         folder = part.parent / "unsigned"
         folder.mkdir()
         made = module.export(store, str(folder / out.name), **told)
-        content_credentials.sign(made, part, Store.open(store), signing)
+        content_credentials.sign(made, part, found, signing)
     return out
 
 

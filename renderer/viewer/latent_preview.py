@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..codecs.tile_encoder import eight_bit
+from ..codecs import picture_rows
 from ..codecs.tile_pyramid import TILE
 from ..store.store import SavedState, Store
 from .tiles import TilePyramid
@@ -85,7 +85,9 @@ def fit(store: Store, pyramid: TilePyramid) -> ColourFit | None:
     level = min(pyramid.top, TILE.bit_length() - 1)  # the largest that is one tile
     tile = pyramid.tile(level, 0, 0, frame)
     size = latents_CHW.shape[:0:-1]
-    pixels = Image.fromarray(eight_bit(tile.pixels_HWC)).resize(size, Image.Resampling.BOX)
+    pixels = Image.fromarray(picture_rows.of_bits(tile.pixels_HWC, 8)).resize(
+        size, Image.Resampling.BOX
+    )
     drawn = Image.fromarray(tile.drawn_HW.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
     is_drawn = np.asarray(drawn).ravel() == 255
     samples = latents_CHW.reshape(len(latents_CHW), -1).T[is_drawn]

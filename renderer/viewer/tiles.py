@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from ..codecs.tile_encoder import eight_bit
+from ..codecs import picture_rows
 from ..codecs.tile_pyramid import TILE
 from ..errors import StoreError
 from ..store.arrays import rows_of
@@ -43,7 +43,7 @@ class Tile:
 
     def png(self, icc: bytes | None = None) -> bytes:
         """A PNG of 8 bits, to the bit, with alpha where something is missing."""
-        pixels = eight_bit(self.pixels_HWC)
+        pixels = picture_rows.of_bits(self.pixels_HWC, 8)
         if not self.drawn_HW.all():
             pixels = np.dstack([pixels, np.where(self.drawn_HW, 255, 0).astype(np.uint8)])
         file = io.BytesIO()
