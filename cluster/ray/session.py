@@ -21,6 +21,9 @@ OBJECT_STORE_BYTES = 256 * 2**20  # verbs return numbers; latents never pass thr
 REACH_SECONDS = 10.0
 START_TRIES = 3
 LATE = "timed out during startup"  # in what Ray raises then
+# Ray would start idle workers first and let the driver in when all have registered: for ever, where
+# one of them dies. Actors with variables of their own use none of them.
+SYSTEM_CONFIG = {"prestart_worker_first_driver": False}
 TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with the cluster's token"
 
 _private = threading.Event()  # set while this process is connected to a Ray that it started
@@ -109,7 +112,12 @@ def start(**options: Any) -> None:
         cancellation.check()
         try:
             with _on_loopback():
-                ray.init(address="local", include_dashboard=False, **options)
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    _system_config=SYSTEM_CONFIG,
+                    **options,
+                )
             return
         except Exception as error:  # Ray raises nothing narrower for a node that is late
             ray.shutdown()
