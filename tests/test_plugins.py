@@ -47,10 +47,7 @@ def method(spec, facts):
     return Method(positions=lambda axis, at, sigma: trained(axis, 2 * at, sigma), note="twice")
 """
 EXPORT = """
-from pathlib import Path
 from frieze.renderer import ExportError
-from frieze.renderer.files.atomic import whole_file
-from frieze.renderer.store.provenance import source
 
 suffixes = (".ppm",)
 
@@ -58,14 +55,13 @@ def check(out, layout):
     if layout.dtype != "uint8":
         raise ExportError(f"{out}: a portable pixmap has 8 bits here; use --bits 8")
 
-def export(store_path, out_path, *, overwrite=False, follow=False, dpi=None):
-    store, out = source(store_path, out_path), Path(out_path)
-    check(out, store.layout)
-    with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
-        file.write(b"P6 %d %d 255\\n" % (store.layout.width, store.layout.height))
-        for _, rows in store.in_order(64, wait=follow):
+def export(output):
+    check(output.path, output.layout)
+    with output.file() as part, part.open("wb") as file:
+        file.write(b"P6 %d %d 255\\n" % (output.layout.width, output.layout.height))
+        for _, rows in output.flat_strips(64):
             file.write(rows.tobytes())
-    return out
+    return output.path
 """
 WATERMARK = """
 def mark(pixels_HWC, row, *, frame, size, options):

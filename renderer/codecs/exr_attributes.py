@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..color.conversion import Conversion
 from ..color.profiles import ADOBE_RGB, DISPLAY_P3, NAMED, SRGB, named
@@ -20,6 +20,7 @@ from ..store.provenance import as_json, carried_by, parameters, software, xmp
 from ..store.store import Store
 from .exr_chunks import INSTALL, Compression
 from .frame_rate import rate
+from .output import ExportOptions
 
 # Of the Color Interop Forum's light of a scene: of a display's there is none yet.
 INTEROP = {SRGB: "lin_rec709_scene", DISPLAY_P3: "lin_p3d65_scene", ADOBE_RGB: "lin_adobergb_scene"}
@@ -29,10 +30,8 @@ NOTE = (
 )
 
 
-class ExrOptions(BaseModel):
+class ExrOptions(ExportOptions):
     """Of OpenEXR."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     pixels: Literal["half", "float"] = Field(
         default="half", description="half keeps 8 bits of a sample, float 16"

@@ -6,7 +6,6 @@ Shape suffixes: C channels, H rows, W columns.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -14,20 +13,8 @@ from ..color.conversion import Conversion
 from ..color.profiles import NAMED
 from ..errors import ExportError
 from ..files.location import Location
-from ..inputs.transparency import with_alpha
-from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import alpha_of, check_picture
-from ..store.store import Store
-
-
-def strips(store: Store, rows: int, follow: Follow) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, pixels [rows, W, 3 or 4]) from the top down, as `Store.in_order` gives them.
-
-    With alpha, as straight colours, where the picture that was made larger had some.
-    """
-    size = (store.layout.height, store.layout.width)
-    return with_alpha(store.in_order(rows, wait=follow), alpha_of(store), size)
+from ..store.provenance import check_picture
 
 
 def has_alpha(layout: StoreLayout) -> bool:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..color.conversion import Conversion
 from ..store.follower import Follow
 from ..store.layout import StoreLayout, halve
 from ..store.store import Store
+from .output import Output
 from .tile_encoder import TileEncoder
 
 TILE = 512  # pixels, as most stores' chunks: none is decoded twice
@@ -77,22 +77,19 @@ def level_rows(store: Store, index: int, top: int, bottom: int) -> np.ndarray:
 
 
 def write_tiles(
-    store: Store,
+    output: Output,
     levels: list[TileLevel],
     place: Callable[[Tile], Path],
     encoder: TileEncoder,
-    *,
-    side: int = TILE,
-    colors: Conversion | None = None,
-    follow: Follow = False,
     workers: int | None = None,
+    side: int = TILE,
 ) -> None:
     """Write a file for every tile of some levels, the whole picture first, as it is drawn.
 
-    `place` says where a tile goes, `side` is a tile's in pixels, `colors` what becomes of the
-    store's (default: nothing), `workers` are encoding threads (default: all cores). Raises
-    `StoreError` where the picture is not drawn, and not waited for.
+    `place` says where a tile goes, `workers` are encoding threads (default: all cores), `side` is
+    a tile's in pixels. Raises `StoreError` where the picture is not drawn, and not waited for.
     """
+    colors = output.colors
 
     def write(tile: Tile, rows_HWC: np.ndarray) -> None:
         path = place(tile)
@@ -100,9 +97,9 @@ def write_tiles(
         path.write_bytes(encoder.encode(rows_HWC[:, tile.left : tile.left + tile.width]))
 
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for level, top, rows_HWC in _strips(store, levels, side, follow):
+        for level, top, rows_HWC in _strips(output.store, levels, side, output.follow):
             row = list(tiles(level, top // side, side))
-            shown_HWC = rows_HWC if colors is None else colors.rows(rows_HWC, pool)
+            shown_HWC = colors.rows(rows_HWC, pool)
             list(pool.map(write, row, [shown_HWC] * len(row)))
 
 

@@ -8,24 +8,21 @@ Shape suffixes: C channels, H rows, W columns.
 from __future__ import annotations
 
 import functools
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import imagecodecs
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from ..codecs import avif_grid, picture_rows
 from ..codecs.exif import exif
+from ..codecs.output import ExportOptions, Output
 from ..color.profiles import SRGB
-from ..errors import ExportError
-from ..files.atomic import whole_file
-from ..files.location import Location, S3Path
-from ..store.follower import Follow
+from ..files.location import Location
 from ..store.layout import StoreLayout
-from ..store.provenance import carried_by, color_of, dpi_of, source, xmp
+from ..store.provenance import xmp
 
 suffixes = (".avif",)
 color_spaces = ("RGB",)
@@ -41,10 +38,8 @@ def _as_word(bits: Any) -> Any:
     return str(bits) if isinstance(bits, int) else bits
 
 
-class Options(BaseModel):
+class Options(ExportOptions):
     """Of AVIF."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     quality: int = Field(default=90, ge=1, le=100, description="libavif's: 60 for the web")
     bits: Annotated[Literal["store", "8", "10", "12"], BeforeValidator(_as_word)] = Field(
@@ -67,51 +62,34 @@ def check(out: Location, layout: StoreLayout) -> None:
     picture_rows.check_sides(out, layout, LONGEST_SIDE, "AVIF", MOST_PIXELS)
 
 
-def export(
-    store_path: str | os.PathLike[str] | S3Path,
-    out_path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    follow: Follow = False,
-    dpi: float | None = None,
-    color: str | None = None,
-    intent: str | None = None,
-    options: Options = DEFAULTS,
-) -> Path:
+def export(output: Output, options: Options = DEFAULTS) -> Path:
     """Write a store as one AVIF; returns the file's path.
 
-    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
-    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
+    Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
-    store, out = source(store_path, out_path), Path(out_path)
-    check(out, store.layout)
-    dots, carried = dpi_of(store, dpi), carried_by(store)
-    colors = color_of(store, out, color, intent)
-    layout = store.layout
+    store, layout, carried = output.store, output.layout, output.carried
+    check(output.path, layout)
     size = (layout.height, layout.width)
     bits = int(options.bits) if options.bits != "store" else OF_STORE[layout.dtype]
-    code = avif_grid.SRGB if colors.target.name == SRGB else avif_grid.OF_PROFILE
+    code = avif_grid.SRGB if output.colors.target.name == SRGB else avif_grid.OF_PROFILE
     described = avif_grid.Described(
         bits,
-        exif(store, dots, carried),
+        exif(store, output.dpi, carried),
         xmp(carried.xmp, store.provenance).encode(),
-        colors.icc,
+        output.colors.icc,
         code,
     )
     tile = avif_grid.tile_sides(size, has_alpha=picture_rows.has_alpha(layout))
-    in_order = picture_rows.strips(store, tile[0], follow)
-    strips = (
-        picture_rows.of_bits(rows_HWC, bits)
-        for _, rows_HWC in colors.strips(in_order, options.workers)
-    )
+    in_order = output.strips(tile[0], options.workers)
+    strips = (picture_rows.of_bits(rows_HWC, bits) for _, rows_HWC in in_order)
     encode = functools.partial(_encoded, options=options, bits=bits, code=code)
     with (
-        whole_file(out, overwrite=overwrite, error=ExportError) as part,
+        output.file() as part,
         ThreadPoolExecutor(options.workers) as pool,
         part.open("wb") as file,
     ):
         avif_grid.write(file, strips, size, encode, pool, described)
-    return out
+    return output.path
 
 
 def _encoded(tile: np.ndarray, options: Options, bits: int, code: tuple[int, int, int]) -> bytes:

@@ -8,24 +8,20 @@ the store's own pyramid, 512 pixels, without overlap. A picture with alpha lies 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Set
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from ..codecs.output import ExportOptions, Output
 from ..codecs.tile_encoder import QUALITY, TileEncoder
 from ..codecs.tile_pyramid import TILE, Tile, tile_levels, write_tiles
-from ..errors import ExportError
-from ..files.atomic import whole_folder
-from ..files.folder import Folder
-from ..files.location import Location, S3Path
-from ..store.follower import Follow
+from ..files.location import Location
 from ..store.layout import StoreLayout
-from ..store.provenance import check_picture, color_of, dpi_of, source
+from ..store.provenance import check_picture
 
 suffixes = (".dzi",)
 color_spaces = ("RGB",)
@@ -34,10 +30,8 @@ last, others = "image.dzi", re.compile(r"image_files|frieze\.json")
 NAMESPACE = "http://schemas.microsoft.com/deepzoom/2008"
 
 
-class Options(BaseModel):
+class Options(ExportOptions):
     """Of Deep Zoom."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     format: Literal["jpg", "png"] = Field(default="jpg", description="the tiles' format")
     quality: int = Field(default=QUALITY, ge=1, le=100, description="JPEG's, of 100")
@@ -54,40 +48,24 @@ def check(out: Location, layout: StoreLayout) -> None:
     check_picture(out, layout)
 
 
-def export(
-    store_path: str | os.PathLike[str] | S3Path,
-    out_path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    follow: Follow = False,
-    dpi: float | None = None,
-    color: str | None = None,
-    intent: str | None = None,
-    options: Options = DEFAULTS,
-) -> Path:
+def export(output: Output, options: Options = DEFAULTS) -> Path:
     """Write a store as a folder of Deep Zoom tiles; returns its path.
 
-    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store may
-    still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
+    Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
-    store, out = source(store_path, out_path), Path(out_path)
-    check(out, store.layout)
-    colors = color_of(store, out, color, intent)
-    encoder = TileEncoder(options.format, options.quality, colors.icc)
-    levels = tile_levels(store.layout)
-    about = {**store.provenance, "dpi": dpi_of(store, dpi)}
-    target = Path(os.path.realpath(out))
-    with whole_folder(target, overwrite=overwrite, is_ours=_is_ours, error=ExportError) as part:
-        (part / "frieze.json").write_text(json.dumps(about, indent=1))
+    check(output.path, output.layout)
+    encoder = TileEncoder(options.format, options.quality, output.colors.icc)
+    levels = tile_levels(output.layout)
+    with output.folder(last, is_ours) as part:
+        (part / "frieze.json").write_text(json.dumps(output.about, indent=1))
 
         def place(tile: Tile) -> Path:
             number = len(levels) - 1 - tile.level.index
             return part / "image_files" / str(number) / f"{tile.column}_{tile.row}.{options.format}"
 
-        workers = options.workers
-        write_tiles(store, levels, place, encoder, colors=colors, follow=follow, workers=workers)
-        (part / last).write_bytes(descriptor(store.layout, options.format))
-    return out
+        write_tiles(output, levels, place, encoder, options.workers)
+        (part / last).write_bytes(descriptor(output.layout, options.format))
+    return output.path
 
 
 def descriptor(layout: StoreLayout, format: str = "jpg") -> bytes:
@@ -105,7 +83,3 @@ def is_ours(names: Set[str], about: bytes | None) -> bool:
     """Whether a folder of these names is an earlier export and holds nothing else."""
     is_told = about is not None and NAMESPACE.encode() in about and "frieze.json" in names
     return is_told and all(map(others.fullmatch, names - {last}))
-
-
-def _is_ours(path: Path) -> bool:
-    return is_ours({entry.name for entry in path.iterdir()}, Folder(path).read(last))

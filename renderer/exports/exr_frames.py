@@ -7,7 +7,6 @@ them. Shape suffixes: C channels, H rows, W columns.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Set
 from pathlib import Path
@@ -16,13 +15,12 @@ from pydantic import Field
 
 from ..codecs import exr_chunks, picture_rows
 from ..codecs.exr_attributes import ExrOptions, attributes, check_library, light_colors
+from ..codecs.output import Output
 from ..errors import ExportError
-from ..files.atomic import check_space, whole_folder
-from ..files.folder import Folder
-from ..files.location import Location, S3Path
-from ..store.follower import Follow
+from ..files.atomic import check_space
+from ..files.location import Location
 from ..store.layout import StoreLayout
-from ..store.provenance import check_clip, color_of, dpi_of, source
+from ..store.provenance import check_clip
 
 suffixes = (".exrs",)
 color_spaces = ("RGB",)
@@ -44,33 +42,20 @@ def check(out: Location, layout: StoreLayout) -> None:
     check_library(out)
 
 
-def export(
-    store_path: str | os.PathLike[str] | S3Path,
-    out_path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    follow: Follow = False,
-    dpi: float | None = None,
-    color: str | None = None,
-    intent: str | None = None,
-    options: Options = DEFAULTS,
-) -> Path:
+def export(output: Output, options: Options = DEFAULTS) -> Path:
     """Write a store's clip as a folder of OpenEXR files; returns its path.
 
-    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
-    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
+    Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
-    store, out = source(store_path, out_path), Path(out_path)
-    layout = store.layout
+    store, out, layout = output.store, output.path, output.layout
     check(out, layout)
-    colors = light_colors(out, color_of(store, out, color, intent))
-    told = attributes(store, dpi_of(store, dpi), colors)
-    target, size = Path(os.path.realpath(out)), (layout.height, layout.width)
-    with whole_folder(target, overwrite=overwrite, is_ours=_is_ours, error=ExportError) as part:
-        check_space(target, _bytes(layout, options), ExportError)
-        about = {**store.provenance, "fps": layout.fps, "dpi": dpi_of(store, dpi)}
-        (part / last).write_text(json.dumps(about, indent=1))
-        for number, pixels_HWC in store.frames_in_order(wait=follow):
+    colors = light_colors(out, output.colors)
+    told = attributes(store, output.dpi, colors)
+    size = (layout.height, layout.width)
+    with output.folder(last, is_ours) as part:
+        check_space(output.target, _bytes(layout, options), ExportError)
+        (part / last).write_text(json.dumps(output.about, indent=1))
+        for number, pixels_HWC in store.frames_in_order(wait=output.follow):
             light_HWC = picture_rows.linear(pixels_HWC, colors).astype(options.dtype)
             with (part / f"{out.stem}.{options.first + number:04d}.exr").open("wb") as file:
                 strips = exr_chunks.cut(light_HWC, exr_chunks.strip_rows(options.compression))
@@ -86,7 +71,3 @@ def _bytes(layout: StoreLayout, options: Options) -> int:
 def is_ours(names: Set[str], about: bytes | None) -> bool:
     """Whether a folder of these names is an earlier export and holds nothing else."""
     return about is not None and all(map(others.fullmatch, names - {last}))
-
-
-def _is_ours(path: Path) -> bool:
-    return is_ours({entry.name for entry in path.iterdir()}, Folder(path).read(last))

@@ -9,7 +9,6 @@ lies on white. `full/max` is at most 1024 pixels wide and high, which info.json 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Set
 from pathlib import Path
@@ -17,18 +16,16 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..codecs import picture_rows
+from ..codecs.output import ExportOptions, Output
 from ..codecs.tile_encoder import QUALITY, TileEncoder
 from ..codecs.tile_pyramid import TILE, Tile, TileLevel, level_rows, tile_levels, write_tiles
 from ..errors import ExportError, shown
-from ..files.atomic import whole_folder
-from ..files.folder import Folder
-from ..files.location import Location, S3Path
-from ..store.follower import Follow
+from ..files.location import Location
 from ..store.layout import StoreLayout
-from ..store.provenance import check_picture, color_of, dpi_of, source
+from ..store.provenance import check_picture
 from ..store.store import Store
 
 suffixes = (".iiif",)
@@ -40,10 +37,8 @@ SERVER = "http://localhost:8000"  # where `python -m http.server` serves the fol
 MOST = 1024  # pixels of full/max
 
 
-class Options(BaseModel):
+class Options(ExportOptions):
     """Of IIIF."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     uri: str | None = Field(
         default=None,
@@ -64,43 +59,26 @@ def check(out: Location, layout: StoreLayout) -> None:
     check_picture(out, layout)
 
 
-def export(
-    store_path: str | os.PathLike[str] | S3Path,
-    out_path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    follow: Follow = False,
-    dpi: float | None = None,
-    color: str | None = None,
-    intent: str | None = None,
-    options: Options = DEFAULTS,
-) -> Path:
+def export(output: Output, options: Options = DEFAULTS) -> Path:
     """Write a store as a folder of IIIF tiles; returns its path.
 
-    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store may
-    still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
+    Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
-    store, out = source(store_path, out_path), Path(out_path)
-    layout = store.layout
+    out, layout, colors = output.path, output.layout, output.colors
     check(out, layout)
     uri = _address(options.uri if options.uri is not None else f"{SERVER}/{quote(out.name)}")
-    colors = color_of(store, out, color, intent)
     encoder = TileEncoder("jpg", options.quality, colors.icc)
-    about = {**store.provenance, "dpi": dpi_of(store, dpi)}
-    target = Path(os.path.realpath(out))
-    with whole_folder(target, overwrite=overwrite, is_ours=_is_ours, error=ExportError) as part:
-        (part / "frieze.json").write_text(json.dumps(about, indent=1))
+    with output.folder(last, is_ours) as part:
+        (part / "frieze.json").write_text(json.dumps(output.about, indent=1))
 
         def place(tile: Tile) -> Path:
             return part / path_of(layout, tile)
 
-        levels = tile_levels(layout, TILE)
-        workers = options.workers
-        write_tiles(store, levels, place, encoder, colors=colors, follow=follow, workers=workers)
+        write_tiles(output, tile_levels(layout, TILE), place, encoder, options.workers)
         whole = part / "full" / "max" / "0" / "default.jpg"
         if not whole.exists():  # else one tile is the whole picture
             whole.parent.mkdir(parents=True)
-            whole.write_bytes(encoder.encode(colors.rows(_within(store, MOST))))
+            whole.write_bytes(encoder.encode(colors.rows(_within(output.store, MOST))))
         (part / last).write_text(json.dumps(info(layout, uri), indent=1))
     return out
 
@@ -174,7 +152,3 @@ def is_ours(names: Set[str], about: bytes | None) -> bool:
     """Whether a folder of these names is an earlier export and holds nothing else."""
     is_told = about is not None and CONTEXT.encode() in about and "frieze.json" in names
     return is_told and all(map(others.fullmatch, names - {last}))
-
-
-def _is_ours(path: Path) -> bool:
-    return is_ours({entry.name for entry in path.iterdir()}, Folder(path).read(last))

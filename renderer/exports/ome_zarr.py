@@ -6,7 +6,6 @@ Shape suffixes: C channels, H rows, W columns.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Set
 from itertools import product
@@ -14,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..codecs.output import Output
 from ..errors import ExportError
-from ..files.atomic import check_space, whole_folder
-from ..files.location import Location, S3Path
+from ..files.atomic import check_space
+from ..files.location import Location
 from ..store.arrays import ZarrArray, create_picture, write_rows
 from ..store.directory import StoreFolder
 from ..store.follower import Follow
 from ..store.layout import StoreLayout, required_bytes
-from ..store.provenance import dpi_of, source
 from ..store.store import Store
 
 suffixes = (".zarr",)
@@ -32,34 +31,23 @@ def check(out: Location, layout: StoreLayout) -> None:
     """Pictures and clips of any size can be written."""
 
 
-def export(
-    store_path: str | os.PathLike[str] | S3Path,
-    out_path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    follow: Follow = False,
-    dpi: float | None = None,
-) -> Path:
+def export(output: Output) -> Path:
     """Write a store as an OME-Zarr 0.5 folder; returns its path.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
-    store, out = source(store_path, out_path), Path(out_path)
-    layout = store.layout
-    with whole_folder(
-        Path(os.path.realpath(out)), overwrite=overwrite, is_ours=_is_ours, error=ExportError
-    ) as path:
+    store, layout, follow = output.store, output.layout, output.follow
+    with output.folder(last, is_ours) as path:
         part = StoreFolder(path)
-        check_space(out.absolute(), required_bytes(layout), ExportError)
-        about = {**store.provenance, "dpi": dpi_of(store, dpi)}
-        arrays = create_picture(part, layout, out.stem, about)
+        check_space(output.path.absolute(), required_bytes(layout), ExportError)
+        about = {**store.provenance, "dpi": output.dpi}
+        arrays = create_picture(part, layout, output.path.stem, about)
         for frame, top, rows_HWC in _strips(store, follow):
             write_rows(part / "0", arrays[0], (top, 0), rows_HWC, layout.lead(frame), settle=False)
         store.wait_finished(wait=follow)
         for index in range(1, layout.num_levels):
             _copy_level(store, index, part, arrays[index])
-    return out
+    return output.path
 
 
 def _strips(store: Store, follow: Follow) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -85,7 +73,3 @@ def is_ours(names: Set[str], about: bytes | None) -> bool:
     except (ValueError, KeyError, TypeError):
         return False
     return "frieze" in attributes and all(map(others.fullmatch, names - {last}))
-
-
-def _is_ours(path: Path) -> bool:
-    return is_ours({entry.name for entry in path.iterdir()}, StoreFolder(path).read(last))

@@ -22,31 +22,19 @@ from typing import Any, Literal
 from xml.sax.saxutils import escape
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import Field, StrictBool
 
+from ..codecs.output import ExportOptions, Output
 from ..codecs.page_images import STRIP_ROWS, PageImages
 from ..codecs.pdf_file import PdfFile, reference, string
 from ..codecs.print_page import POINTS, POINTS_PER_MM, PrintPage
 from ..codecs.tile_encoder import QUALITY
-from ..color.conversion import Conversion
 from ..errors import ExportError, printable, shown
-from ..files.atomic import whole_file
-from ..files.location import Location, S3Path
+from ..files.location import Location
 from ..spec.place import length_mm, print_mm
 from ..spec.units import BYTES_OF
-from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import (
-    as_json,
-    carried_by,
-    check_picture,
-    color_of,
-    dpi_of,
-    software,
-    source,
-    xmp,
-)
-from ..store.store import Store
+from ..store.provenance import as_json, check_picture, dpi_of, software, xmp
 
 suffixes = (".pdf",)
 color_spaces = ("RGB", "CMYK")
@@ -56,10 +44,8 @@ MOST_TITLE = 500
 ROUNDING = 0.01  # points
 
 
-class Options(BaseModel):
+class Options(ExportOptions):
     """Of PDF."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     bleed: str | None = Field(
         default=None,
@@ -87,58 +73,45 @@ def check(out: Location, layout: StoreLayout) -> None:
     check_picture(out, layout)
 
 
-def export(
-    store_path: str | os.PathLike[str] | S3Path,
-    out_path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    follow: Follow = False,
-    dpi: float | None = None,
-    color: str | None = None,
-    intent: str | None = None,
-    options: Options = DEFAULTS,
-) -> Path:
+def export(output: Output, options: Options = DEFAULTS) -> Path:
     """Write a store as a PDF of one page; returns the file's path.
 
-    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store may
-    still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
+    Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
-    store, out = source(store_path, out_path), Path(out_path)
-    check(out, store.layout)
-    colors = color_of(store, out, color, intent)
-    page = _page(store, dpi, options)
+    out, layout, colors = output.path, output.layout, output.colors
+    check(out, layout)
+    page = _page(output, options)
     title = _checked_title(printable(out.stem) if options.title is None else options.title)
-    if options.compression == "jpeg" and store.layout.width > MOST_JPEG:
+    if options.compression == "jpeg" and layout.width > MOST_JPEG:
         raise ExportError(f"{out}: JPEG ends at {MOST_JPEG} pixels a side; use deflate")
     images = PageImages(
-        store.layout.height,
-        store.layout.width,
+        layout.height,
+        layout.width,
         colors.channels,
-        8 * BYTES_OF[store.layout.dtype],
+        8 * BYTES_OF[layout.dtype],
         options.compression,
         options.quality,
         options.level,
         options.workers or os.cpu_count() or 1,
     )
-    with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
-        in_order = store.in_order(STRIP_ROWS, wait=follow)
-        strips = (rows for _, rows in colors.strips(in_order, options.workers))
-        _write(PdfFile(file), store, page, title, colors, images, strips)
+    with output.file() as part, part.open("wb") as file:
+        strips = (rows for _, rows in output.flat_strips(STRIP_ROWS, options.workers))
+        _write(PdfFile(file), output, page, title, images, strips)
     return out
 
 
-def _page(store: Store, dpi: float | None, options: Options) -> PrintPage:
+def _page(output: Output, options: Options) -> PrintPage:
     """The page of a store: its print's, where it was drawn for one and is not told another dpi."""
-    dots, told = dpi_of(store, dpi), store.run.get("spec")
+    told, layout = output.store.run.get("spec"), output.layout
     spec: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
-    width, height = (side / dots * POINTS for side in (store.layout.width, store.layout.height))
+    width, height = (side / output.dpi * POINTS for side in (layout.width, layout.height))
     try:
         asked = spec.get("bleed") if options.bleed is None else options.bleed
         edge = 0.0 if asked is None else length_mm(asked) * POINTS_PER_MM
         size = None if spec.get("print") is None else print_mm(spec["print"])
     except (TypeError, ValueError) as error:
         raise ExportError(f"bleed or print: {error}") from None
-    if size is not None and dpi in (None, spec.get("dpi")):
+    if size is not None and output.dpi == dpi_of(output.store, None):
         trim = (size[0] * POINTS_PER_MM, size[1] * POINTS_PER_MM)
     else:
         trim = (width - 2 * edge, height - 2 * edge)
@@ -170,14 +143,14 @@ def _checked_title(title: str) -> str:
 
 def _write(
     pdf: PdfFile,
-    store: Store,
+    output: Output,
     page: PrintPage,
     title: str,
-    colors: Conversion,
     images: PageImages,
     strips: Iterator[np.ndarray],
 ) -> None:
     """All objects of the document, the pixels before what names them."""
+    colors = output.colors
     alternate = "/DeviceCMYK" if colors.space == "CMYK" else "/DeviceRGB"
     profile = pdf.add_stream(
         {"N": str(colors.channels), "Alternate": alternate, "Filter": "/FlateDecode"},
@@ -207,7 +180,7 @@ def _write(
         }
     )
     pdf.add({"Type": "/Pages", "Kids": f"[{reference(leaf)}]", "Count": "1"}, pages)
-    _write_catalog(pdf, store, title, colors, pages, profile)
+    _write_catalog(pdf, output, title, pages, profile)
 
 
 # Of marks: all inks of a press, or black.
@@ -220,11 +193,10 @@ def _plates(space: str) -> str:
     return f"[/Separation /All {space} {tint}]"
 
 
-def _write_catalog(
-    pdf: PdfFile, store: Store, title: str, colors: Conversion, pages: int, profile: int
-) -> None:
+def _write_catalog(pdf: PdfFile, output: Output, title: str, pages: int, profile: int) -> None:
     """What the document says of itself, and the end of the file."""
-    packet = _packet(xmp(carried_by(store).xmp, store.provenance), title).encode()
+    store, colors = output.store, output.colors
+    packet = _packet(xmp(output.carried.xmp, store.provenance), title).encode()
     metadata = pdf.add_stream({"Type": "/Metadata", "Subtype": "/XML"}, [packet])
     root = {"Type": "/Catalog", "Pages": reference(pages), "Metadata": reference(metadata)}
     if colors.space == "CMYK":

@@ -12,29 +12,14 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..codecs import png_rows
-from ..color.conversion import Conversion
+from ..codecs.output import ExportOptions, Output
 from ..errors import ExportError
-from ..files.atomic import whole_file
-from ..files.location import Location, S3Path
-from ..inputs.transparency import with_alpha
-from ..store.follower import Follow
+from ..files.location import Location
 from ..store.layout import StoreLayout
-from ..store.provenance import (
-    alpha_of,
-    as_json,
-    carried_by,
-    check_picture,
-    color_of,
-    dpi_of,
-    parameters,
-    software,
-    source,
-    xmp,
-)
-from ..store.store import Store
+from ..store.provenance import as_json, check_picture, parameters, software, xmp
 
 suffixes = (".png",)
 color_spaces = ("RGB",)
@@ -46,10 +31,8 @@ METRES_PER_INCH = 0.0254
 RGB, RGBA = 2, 6  # types of colour
 
 
-class Options(BaseModel):
+class Options(ExportOptions):
     """Of PNG."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     level: int = Field(default=6, ge=1, le=9, description="deflate's: 1 fast, 9 small")
     workers: int | None = Field(
@@ -67,46 +50,30 @@ def check(out: Location, layout: StoreLayout) -> None:
         raise ExportError(f"{out}: PNG ends at {LONGEST_SIDE} pixels a side; use TIFF")
 
 
-def export(
-    store_path: str | os.PathLike[str] | S3Path,
-    out_path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    follow: Follow = False,
-    dpi: float | None = None,
-    color: str | None = None,
-    intent: str | None = None,
-    options: Options = DEFAULTS,
-) -> Path:
+def export(output: Output, options: Options = DEFAULTS) -> Path:
     """Write a store as one PNG, 8 or 16 bits per channel; returns the file's path.
 
-    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
-    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
+    Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
-    store, out = source(store_path, out_path), Path(out_path)
-    check(out, store.layout)
-    colors = color_of(store, out, color, intent)
-    head = _head(store, dpi_of(store, dpi), colors)
-    with whole_file(out, overwrite=overwrite, error=ExportError) as part, part.open("wb") as file:
+    check(output.path, output.layout)
+    head = _head(output)
+    with output.file() as part, part.open("wb") as file:
         file.write(head)
-        layout = store.layout
-        in_order = store.in_order(STRIP_ROWS, wait=follow)
-        straight = with_alpha(in_order, alpha_of(store), (layout.height, layout.width))
-        strips = (rows_HWC for _, rows_HWC in colors.strips(straight, options.workers))
+        strips = (rows_HWC for _, rows_HWC in output.strips(STRIP_ROWS, options.workers))
         pieces, workers = png_rows.filtered(strips), options.workers or os.cpu_count() or 1
         for data in png_rows.deflated(pieces, options.level, workers):
             file.write(_chunk(b"IDAT", data))
         file.write(_chunk(b"IEND", b""))
-    return out
+    return output.path
 
 
-def _head(store: Store, dpi: float, colors: Conversion) -> bytes:
+def _head(output: Output) -> bytes:
     """Everything before the pixels: size, resolution and what drew the picture."""
-    layout = store.layout
-    bits, carried = 8 * np.dtype(layout.dtype).itemsize, carried_by(store)
-    kind = RGB if alpha_of(store) is None else RGBA
-    icc = b"ICC profile\0\0" + zlib.compress(colors.icc)
-    per_metre = round(dpi / METRES_PER_INCH)
+    store, layout, carried = output.store, output.layout, output.carried
+    bits = 8 * np.dtype(layout.dtype).itemsize
+    kind = RGBA if output.has_alpha else RGB
+    icc = b"ICC profile\0\0" + zlib.compress(output.colors.icc)
+    per_metre = round(output.dpi / METRES_PER_INCH)
     return b"".join(
         (
             SIGNATURE,

@@ -18,25 +18,20 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import Field, StrictBool
 
-from ..color.conversion import Conversion
+from ..codecs.output import ExportOptions, Output
 from ..errors import ExportError
 from ..files.atomic import check_space, whole_file
-from ..files.location import Location, S3Path
+from ..files.location import Location
 from ..inputs.metadata import NOTHING, Metadata
 from ..inputs.transparency import with_alpha
 from ..spec.units import GIB
-from ..store.follower import Follow
 from ..store.layout import StoreLayout
 from ..store.provenance import (
     DEFAULT_DPI,
     alpha_of,
-    carried_by,
     check_picture,
-    color_of,
-    dpi_of,
-    source,
     tiff_tags,
 )
 from ..store.store import Store
@@ -51,10 +46,8 @@ BUFFER_BYTES = 2**24
 CLASSIC_BYTES = 2**32 - 2**24
 
 
-class Options(BaseModel):
+class Options(ExportOptions):
     """Of TIFF."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     level: int = Field(default=1, ge=1, le=9, description="deflate's: 1 fast, 9 small")
     classic: StrictBool = Field(
@@ -73,32 +66,19 @@ def check(out: Location, layout: StoreLayout) -> None:
     check_picture(out, layout)
 
 
-def export(
-    store_path: str | os.PathLike[str] | S3Path,
-    out_path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    follow: Follow = False,
-    dpi: float | None = None,
-    color: str | None = None,
-    intent: str | None = None,
-    options: Options = DEFAULTS,
-) -> Path:
+def export(output: Output, options: Options = DEFAULTS) -> Path:
     """Write a store as a deflated, tiled BigTIFF with its pyramid; returns the file's path.
 
-    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
-    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
+    Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
-    store, out = source(store_path, out_path), Path(out_path)
-    layout = store.layout
+    store, out, layout = output.store, output.path, output.layout
     check(out, layout)
-    colors = color_of(store, out, color, intent)
-    channels = colors.channels + (alpha_of(store) is not None)
+    channels = output.colors.channels + output.has_alpha
     itemsize = np.dtype(layout.dtype).itemsize
     raw = layout.height * layout.width * channels * itemsize * 4 // 3
     if options.classic and raw > CLASSIC_BYTES:
         raise ExportError(f"{out}: {raw / GIB:.1f} GiB do not fit a classic TIFF; use BigTIFF")
-    about = tiff_tags(dpi_of(store, dpi), store.provenance, carried_by(store), colors) | {
+    about = tiff_tags(output.dpi, store.provenance, output.carried, output.colors) | {
         "compression": "zlib",
         "compressionargs": {"level": options.level},
         "predictor": True,
@@ -106,26 +86,26 @@ def export(
         "buffersize": BUFFER_BYTES,
     }
     with (
-        whole_file(out, overwrite=overwrite, error=ExportError) as part,
+        output.file() as part,
         tifffile.TiffWriter(part, bigtiff=not options.classic, byteorder="<") as writer,
     ):
-        _write_level(writer, store, 0, store.in_order(TILE, wait=follow), colors, about)
-        store.wait_finished(wait=follow)
+        _write_level(writer, output, 0, store.in_order(TILE, wait=output.follow), about)
+        store.wait_finished(wait=output.follow)
         for index in range(1, layout.num_levels):
-            _write_level(writer, store, index, _strips(store, index), colors, about)
+            _write_level(writer, output, index, _strips(store, index), about)
     return out
 
 
 def _write_level(
     writer: tifffile.TiffWriter,
-    store: Store,
+    output: Output,
     index: int,
     strips: Iterator[tuple[int, np.ndarray]],
-    colors: Conversion,
     about: Mapping[str, Any],
 ) -> None:
     """One page: the picture itself, with room for its SubIFDs, or one of these."""
-    level = store.layout.levels[index]
+    layout, colors = output.layout, output.colors
+    level = layout.levels[index]
     tile = tuple(min(TILE, math.ceil(side / 16) * 16) for side in (level.height, level.width))
     if index:
         kept = ("photometric", "metadata", "compression", "compressionargs", "predictor")
@@ -133,15 +113,15 @@ def _write_level(
             "subfiletype": 1
         }
     else:
-        options = {**about, "subifds": store.layout.num_levels - 1}
-    alpha = alpha_of(store)
+        options = {**about, "subifds": layout.num_levels - 1}
+    alpha = alpha_of(output.store)
     if alpha is not None:
         options["extrasamples"] = ["unassalpha"]
     straight = with_alpha(strips, alpha, (level.height, level.width))
     writer.write(
         _tiles(colors.strips(straight, about["maxworkers"]), tile[1]),
         shape=(level.height, level.width, colors.channels + (alpha is not None)),
-        dtype=store.layout.dtype,
+        dtype=layout.dtype,
         tile=tile,
         **options,
     )

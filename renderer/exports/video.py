@@ -8,7 +8,6 @@ Shape suffixes: C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-import os
 import struct
 import uuid
 from collections.abc import Iterator
@@ -19,15 +18,14 @@ from typing import Any
 import numpy as np
 
 from ..codecs.frame_rate import rate
+from ..codecs.output import Output
 from ..errors import ExportError
-from ..files.atomic import whole_file
-from ..files.location import Location, S3Path
+from ..files.location import Location
 from ..inputs.clips import BT709, INSTALL
 from ..spec.units import BYTES_OF
 from ..store import provenance
-from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import check_clip, source
+from ..store.provenance import check_clip
 from ..store.store import Store
 
 suffixes = (".mp4", ".mov", ".mkv")
@@ -132,27 +130,19 @@ def check(out: Location, layout: StoreLayout) -> None:
     _av(out, codec)
 
 
-def export(
-    store_path: str | os.PathLike[str] | S3Path,
-    out_path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    follow: Follow = False,
-    dpi: float | None = None,
-) -> Path:
-    """Write a store's clip as a video file; returns its path. `dpi` has no place in it.
+def export(output: Output) -> Path:
+    """Write a store's clip as a video file; returns its path. No dpi has a place in it.
 
-    With `follow` the store may still be drawn. Raises `ExportError` or `StoreError`, and leaves
-    nothing then.
+    Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
-    store, out = source(store_path, out_path), Path(out_path)
-    check(out, store.layout)
+    store, out = output.store, output.path
+    check(out, output.layout)
     codec = _codec(out)
     av = _av(out, codec)
     container = CONTAINERS[out.suffix.lower()]
-    with whole_file(out, overwrite=overwrite, error=ExportError) as part:
+    with output.file() as part:
         try:
-            _encode(av, part, container, codec, store, follow)
+            _encode(av, part, container, codec, output)
             if container.is_boxed:
                 _append_xmp(part, provenance.xmp(None, store.provenance).encode())
         except av.FFmpegError as error:
@@ -191,14 +181,13 @@ def _av(out: Location, codec: Codec) -> Any:
     return av
 
 
-def _encode(
-    av: Any, part: Path, container: Container, codec: Codec, store: Store, follow: Follow
-) -> None:
+def _encode(av: Any, part: Path, container: Container, codec: Codec, output: Output) -> None:
+    store = output.store
     options = container.options
     with av.open(f"file:{part}", "w", format=container.muxer, options=options) as file:
         file.metadata.update(_about(store, container))
         stream = _stream(file, codec, store.layout)
-        for number, pixels_HWC in store.frames_in_order(wait=follow):
+        for number, pixels_HWC in store.frames_in_order(wait=output.follow):
             frame = _frame(av, stream.pix_fmt, pixels_HWC)
             frame.pts, frame.time_base = number, 1 / rate(store.layout.fps)
             for packet in stream.encode(frame):

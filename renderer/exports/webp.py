@@ -5,23 +5,21 @@ Up to 16383 pixels a side, and as much memory as its encoder takes for all pixel
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import Field, StrictBool
 
 from ..codecs import picture_rows
 from ..codecs.exif import exif
+from ..codecs.output import ExportOptions, Output
 from ..errors import ExportError
-from ..files.atomic import whole_file
-from ..files.location import Location, S3Path
+from ..files.location import Location
 from ..inputs.host_memory import memory_bytes
 from ..spec.units import GIB
-from ..store.follower import Follow
 from ..store.layout import StoreLayout
-from ..store.provenance import carried_by, color_of, dpi_of, source, xmp
+from ..store.provenance import xmp
 
 suffixes = (".webp",)
 color_spaces = ("RGB",)
@@ -34,10 +32,8 @@ BYTES, LOSSLESS_BYTES = 12, 40
 METHOD, LOSSLESS_EFFORT = 4, 20  # more takes minutes for a few hundredths of the size
 
 
-class Options(BaseModel):
+class Options(ExportOptions):
     """Of WebP."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     quality: int = Field(default=90, ge=1, le=100, description="libwebp's: 75 for the web")
     lossless: StrictBool = Field(default=False, description="keep every pixel; slow")
@@ -58,31 +54,18 @@ def check(out: Location, layout: StoreLayout, options: Options = DEFAULTS) -> No
         )
 
 
-def export(
-    store_path: str | os.PathLike[str] | S3Path,
-    out_path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    follow: Follow = False,
-    dpi: float | None = None,
-    color: str | None = None,
-    intent: str | None = None,
-    options: Options = DEFAULTS,
-) -> Path:
+def export(output: Output, options: Options = DEFAULTS) -> Path:
     """Write a store as one WebP; returns the file's path.
 
-    `color` and `intent` say in which colours, as `color_of` takes them. With `follow` the store
-    may still be drawn. Raises `ExportError` or `StoreError`, and leaves nothing then.
+    Raises `ExportError` or `StoreError`, and leaves nothing then.
     """
-    store, out = source(store_path, out_path), Path(out_path)
-    check(out, store.layout, options)
-    dots, carried = dpi_of(store, dpi), carried_by(store)
-    colors = color_of(store, out, color, intent)
-    layout = store.layout
-    with whole_file(out, overwrite=overwrite, error=ExportError) as part:
+    store, layout, carried = output.store, output.layout, output.carried
+    check(output.path, layout, options)
+    icc = output.colors.icc
+    with output.file() as part:
         mode = "RGBA" if picture_rows.has_alpha(layout) else "RGB"
         image = Image.new(mode, (layout.width, layout.height))
-        for top, rows_HWC in colors.strips(picture_rows.strips(store, STRIP_ROWS, follow)):
+        for top, rows_HWC in output.strips(STRIP_ROWS):
             image.paste(
                 Image.fromarray(np.ascontiguousarray(picture_rows.of_bits(rows_HWC, 8))), (0, top)
             )
@@ -93,8 +76,8 @@ def export(
             lossless=options.lossless,
             method=METHOD,
             exact=True,  # colours below no alpha too
-            exif=exif(store, dots, carried),
+            exif=exif(store, output.dpi, carried),
             xmp=xmp(carried.xmp, store.provenance).encode(),
-            icc_profile=colors.icc,
+            icc_profile=icc,
         )
-    return out
+    return output.path

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 from types import ModuleType
 from typing import Any
@@ -11,13 +13,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from .. import plugins
+from ..codecs.output import Output
 from ..color.conversion import Conversion
 from ..errors import ExportError, StoreError
-from ..files.atomic import is_there, whole_file
+from ..files.atomic import is_there
 from ..files.location import Location, S3Path, location, output, real
 from ..files.scratch import scratch
 from ..spec.options import checked_options
-from ..store.provenance import color_of
+from ..store.follower import Follow
+from ..store.provenance import color_of, dpi_of
 from ..store.store import Store
 from . import content_credentials, upload
 from .content_credentials import Signing
@@ -32,11 +36,12 @@ def export(
     out: str | Location,
     *,
     overwrite: bool,
+    follow: Follow = False,
+    dpi: float | None = None,
     color: str | None = None,
     intent: str | None = None,
     options: Mapping[str, Any] | None = None,
     signing: Signing | None = None,
-    **told: Any,
 ) -> Location:
     """Write a store as the format that `out`'s suffix names, signed if asked to; returns where.
 
@@ -51,25 +56,24 @@ def export(
     name = module.__name__.rpartition(".")[2]
     taken: type[BaseModel] = getattr(module, "Options", NoOptions)
     chosen = checked_options(taken, options or {}, "export", name)
-    if taken is not NoOptions:
-        told["options"] = chosen
+    given = () if taken is NoOptions else (chosen,)
+    found = Store.open(store)
     if hasattr(module, "color_spaces") or color is not None or intent is not None:
-        conversion = color_of(Store.open(store), where, color, intent)
-        check_colors(where, conversion)
-    if hasattr(module, "color_spaces"):
-        told |= {"color": color, "intent": intent}
-    if isinstance(where, Path):
+        check_colors(where, color_of(found, where, color, intent))
+    dots = dpi_of(found, dpi)
+
+    def write(path: Path, *, overwrite: bool) -> Path:
+        output = Output(found, path, dots, color, intent, overwrite, follow)
         if signing is not None:
-            return _export_signed(module, store, where, signing, overwrite=overwrite, **told)
-        made = module.export(store, str(out), overwrite=overwrite, **told)
+            return _export_signed(module, output, given, signing)
+        made = module.export(output, *given)
         assert isinstance(made, Path)
         return made
+
+    if isinstance(where, Path):
+        return write(Path(str(out)), overwrite=overwrite)
     with scratch(name="frieze-export") as folder:
-        made = folder / where.name
-        if signing is not None:
-            _export_signed(module, store, made, signing, overwrite=False, **told)
-        else:
-            made = module.export(store, str(made), **told)
+        made = write(folder / where.name, overwrite=False)
         if kind := _of_folder(module):
             upload.send_folder(made, where, kind, overwrite=overwrite)
         else:
@@ -78,24 +82,19 @@ def export(
 
 
 def _export_signed(
-    module: ModuleType,
-    store: str | Location,
-    out: Path,
-    signing: Signing,
-    *,
-    overwrite: bool,
-    **told: Any,
+    module: ModuleType, output: Output, options: Sequence[BaseModel], signing: Signing
 ) -> Path:
     """The same of a file here: it is written beside its place, signed as a copy, then named."""
-    check_export(out, overwrite=overwrite)
-    found = Store.open(store)
-    module.check(out, found.layout)
-    content_credentials.check((out,), found.layout)
-    with whole_file(out, overwrite=overwrite, error=ExportError) as part:
+    out, layout = output.path, output.layout
+    check_export(out, overwrite=output.overwrite)
+    matter = len(inspect.signature(module.check).parameters) > 2
+    module.check(out, layout, *(options if matter else ()))
+    content_credentials.check((out,), layout)
+    with output.file() as part:
         folder = part.parent / "unsigned"
         folder.mkdir()
-        made = module.export(store, str(folder / out.name), **told)
-        content_credentials.sign(made, part, found, signing)
+        made = module.export(replace(output, path=folder / out.name), *options)
+        content_credentials.sign(made, part, output.store, signing)
     return out
 
 

@@ -45,9 +45,11 @@ _SHOWN = (
 )
 
 
-def source(store_path: str | os.PathLike[str] | S3Path, out_path: str | os.PathLike[str]) -> Store:
+def source(
+    from_store: Store | str | os.PathLike[str] | S3Path, out_path: str | os.PathLike[str]
+) -> Store:
     """The store to export from; raises `ExportError` if the file would land in it."""
-    store = Store.open(store_path)
+    store = from_store if isinstance(from_store, Store) else Store.open(from_store)
     out = Path(os.path.realpath(out_path))
     if store.path in (out, *out.parents):
         raise ExportError(f"{out_path} lies in the store itself; use another name")

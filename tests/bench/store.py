@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.exports import ome_zarr, png, tiff
 from frieze.renderer.store.layout import StoreLayout
 from frieze.renderer.store.store import Store
@@ -68,13 +69,25 @@ def main() -> None:
         check("store", np.concatenate([rows_HWC for _, rows_HWC in source.in_order()]), pixels_HWC)
         live_tiff(folder / "live.tif", pixels_HWC)
         check("live TIFF", tifffile.imread(folder / "live.tif"), pixels_HWC)
-        check("TIFF", tifffile.imread(tiff.export(source.path, folder / "x.tif")), pixels_HWC)
+        check(
+            "TIFF",
+            tifffile.imread(tiff.export(Output.of(source.path, folder / "x.tif"))),
+            pixels_HWC,
+        )
         for label, act, suffix in (
             ("store, with pyramid", lambda out: store(out, pixels_HWC), "zarr"),
             ("TIFF, live", lambda out: live_tiff(out, pixels_HWC), "tif"),
-            ("TIFF export, with pyramid", lambda out: tiff.export(source.path, out), "tif"),
-            ("PNG export, level 1", lambda out: png.export(source.path, out, options=FAST), "png"),
-            ("OME-Zarr export", lambda out: ome_zarr.export(source.path, out), "zarr"),
+            (
+                "TIFF export, with pyramid",
+                lambda out: tiff.export(Output.of(source.path, out)),
+                "tif",
+            ),
+            (
+                "PNG export, level 1",
+                lambda out: png.export(Output.of(source.path, out), FAST),
+                "png",
+            ),
+            ("OME-Zarr export", lambda out: ome_zarr.export(Output.of(source.path, out)), "zarr"),
         ):
             measure(label, act, folder, suffix, plain)
 

@@ -23,6 +23,7 @@ import zarr
 from PIL import Image
 
 from frieze.renderer import plugins
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError, FriezeError, StoreError
 from frieze.renderer.store.layout import LatentArray, StoreLayout
 from frieze.renderer.store.store import Store
@@ -201,7 +202,7 @@ def keeps_every_pixel(
         out = folder / f"out{suffix}"
         if suffix in OTHER_NAMES:
             continue  # another name of the first
-        assert export.export(store.path, out) == out
+        assert export.export(Output.of(store.path, out)) == out
         assert is_same(out, pixels)
         assert not is_same(out, np.roll(pixels, size[0] // 2, axis=-3)), "control"
 
@@ -210,7 +211,7 @@ def takes_nothing_else(export: ModuleType, kind: str, folder: Path) -> None:
     """A clip in a picture's format, or a picture in a clip's: one error, before any work."""
     store = make_store(folder / "store.zarr", content(kind, 64, 64), (32, 32), finish=False)
     with pytest.raises(ExportError, match=r"use \.") as caught:
-        export.export(store.path, folder / f"out{export.suffixes[0]}")
+        export.export(Output.of(store.path, folder / f"out{export.suffixes[0]}"))
     assert "\n" not in str(caught.value)
     assert os.listdir(folder) == ["store.zarr"]
 
@@ -223,15 +224,15 @@ def replaces_only_when_told(export: ModuleType, kind: str, folder: Path) -> None
         make_store(folder / f"{i}.zarr", p, (32, 32)).path for i, p in enumerate((first, second))
     ]
     out = folder / f"out{export.suffixes[0]}"
-    export.export(stores[0], out)
+    export.export(Output.of(stores[0], out))
     with pytest.raises(ExportError, match="already there"):
-        export.export(stores[1], out)
+        export.export(Output.of(stores[1], out))
     assert is_same(out, first)
-    export.export(stores[1], out, overwrite=True)
+    export.export(Output.of(stores[1], out, overwrite=True))
     assert is_same(out, second)
     assert not is_same(out, first), "control"
     with pytest.raises(ExportError):
-        export.export(stores[1], stores[1], overwrite=True)
+        export.export(Output.of(stores[1], stores[1], overwrite=True))
     Store.open(stores[1])
 
 
@@ -244,7 +245,7 @@ def refuses_one_of_two(export: ModuleType, kind: str, folder: Path) -> None:
 
     def deliver() -> None:
         try:
-            told.append(export.export(store.path, out, follow=True))
+            told.append(export.export(Output.of(store.path, out, follow=True)))
         except ExportError as error:
             told.append(str(error))
 
@@ -272,7 +273,7 @@ def never_replaces_a_stranger(export: ModuleType, kind: str, folder: Path) -> No
     out.mkdir()
     (out / "thesis.txt").write_text("years")
     with pytest.raises(ExportError, match="folder"):
-        export.export(store.path, out, overwrite=True)
+        export.export(Output.of(store.path, out, overwrite=True))
     assert (out / "thesis.txt").read_text() == "years"
 
 
@@ -289,12 +290,12 @@ def leaves_nothing_after_an_error(export: ModuleType, kind: str, folder: Path) -
     before = sorted(os.listdir(folder))
     for store in (half, damaged):
         with pytest.raises(StoreError) as caught:
-            export.export(store.path, folder / f"out{suffix}")
+            export.export(Output.of(store.path, folder / f"out{suffix}"))
         assert "\n" not in str(caught.value)
     with pytest.raises(FriezeError, match="no folder"):
-        export.export(damaged.path, folder / "nowhere" / f"out{suffix}")
+        export.export(Output.of(damaged.path, folder / "nowhere" / f"out{suffix}"))
     with pytest.raises(StoreError):
-        export.export(folder / "absent.zarr", folder / f"out{suffix}")
+        export.export(Output.of(folder / "absent.zarr", folder / f"out{suffix}"))
     assert sorted(os.listdir(folder)) == before
 
 
@@ -305,7 +306,8 @@ def follows_a_store_that_is_being_drawn(export: ModuleType, kind: str, folder: P
     out = folder / f"out{export.suffixes[0]}"
     made: list[Path] = []
     thread = threading.Thread(
-        target=lambda: made.append(export.export(store.path, out, follow=True)), daemon=True
+        target=lambda: made.append(export.export(Output.of(store.path, out, follow=True))),
+        daemon=True,
     )
     thread.start()
     left = places(store.layout, 32)
@@ -318,7 +320,7 @@ def follows_a_store_that_is_being_drawn(export: ModuleType, kind: str, folder: P
     assert made == [out]
     assert is_same(out, pixels)
     (folder / "afterwards").mkdir()
-    later = export.export(store.path, folder / "afterwards" / out.name)
+    later = export.export(Output.of(store.path, folder / "afterwards" / out.name))
     assert contents(later) == contents(out)
 
 
@@ -326,7 +328,7 @@ def says_what_drew_it(export: ModuleType, kind: str, folder: Path) -> None:
     """Resolution and generation parameters survive; paths of the machine do not get out."""
     store = make_store(folder / "store.zarr", content(kind, 96, 80), (32, 32))
     out = folder / f"out{export.suffixes[0]}"
-    export.export(store.path, out, dpi=300)
+    export.export(Output.of(store.path, out, dpi=300))
     about, dpi = described(out)
     assert about["picture"]["prompt"] == PICTURE["prompt"]
     assert about["picture"]["model"] == "demo"
@@ -343,7 +345,7 @@ def makes_the_same_file_twice(export: ModuleType, kind: str, folder: Path) -> No
         (folder / name).mkdir()
         found.append([])
         for suffix in export.suffixes:
-            out = export.export(store.path, folder / name / f"out{suffix}")
+            out = export.export(Output.of(store.path, folder / name / f"out{suffix}"))
             found[-1] += contents(out)
     assert found[0] == found[1]
 

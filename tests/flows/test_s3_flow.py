@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from frieze.renderer import Event, RenderCancelledError, render, resume
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import TakenOverError
 from frieze.renderer.exports import tiff
 from frieze.renderer.files import lease
@@ -45,7 +46,7 @@ def test_a_killed_drivers_store_is_finished_from_another_process_to_the_same_byt
     result = resume(address, exports=[tmp_path / "far.tif"])
     assert str(result.path) == address
     assert np.array_equal(drawn(address), pixels(tmp_path / "near.zarr"))
-    near = tiff.export(tmp_path / "near.zarr", tmp_path / "near.tif")
+    near = tiff.export(Output.of(tmp_path / "near.zarr", tmp_path / "near.tif"))
     assert near.read_bytes() == (tmp_path / "far.tif").read_bytes()
     assert store.directory.read(lease.NAME) is None
     lines = run_log.read(store.path)

@@ -11,6 +11,7 @@ import pytest
 
 from contracts.export import make_store, picture
 from frieze.renderer.codecs import pdf_file
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.codecs.pdf_file import PdfFile, number, reference, string
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import pdf
@@ -41,5 +42,5 @@ def test_a_file_that_no_table_could_index_is_refused_and_leaves_nothing(
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
     monkeypatch.setattr(pdf_file, "MOST_BYTES", 2000)
     with pytest.raises(ExportError, match=r"use jpeg compression, or \.tif"):
-        pdf.export(store.path, tmp_path / "a.pdf")
+        pdf.export(Output.of(store.path, tmp_path / "a.pdf"))
     assert os.listdir(tmp_path) == ["a.zarr"]

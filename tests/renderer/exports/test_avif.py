@@ -13,6 +13,7 @@ from PIL import Image
 
 from contracts.export import make_store, psnr
 from frieze.renderer.codecs import avif_grid
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import avif
 from frieze.renderer.store.layout import LatentArray, StoreLayout
@@ -30,7 +31,7 @@ def smooth(height: int, width: int, bits: int = 8) -> np.ndarray:
 def test_tiles_are_put_together_by_two_decoders(tmp_path: Path, size: tuple[int, int]) -> None:
     pixels_HWC = smooth(*size)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (512, 512))
-    out = avif.export(store.path, tmp_path / "a.avif", dpi=254, options=avif.Options(speed=10))
+    out = avif.export(Output.of(store.path, tmp_path / "a.avif", dpi=254), avif.Options(speed=10))
     with Image.open(out) as image:
         found_HWC, tags = np.asarray(image), image.getexif()
         assert "trainedAlgorithmicMedia" in image.info["xmp"].decode()
@@ -47,7 +48,7 @@ def test_16_bits_give_as_many_as_are_asked_for(tmp_path: Path, told: str, bits: 
     pixels_HWC = smooth(96, 80, 16)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (32, 32))
     options = avif.Options(bits=told, quality=100)
-    data = avif.export(store.path, tmp_path / "a.avif", options=options).read_bytes()
+    data = avif.export(Output.of(store.path, tmp_path / "a.avif"), options).read_bytes()
     found_HWC = imagecodecs.avif_decode(data)
     assert found_HWC.max() >= 2**bits - 2
     off = np.abs(found_HWC / (2**bits - 1) - pixels_HWC / 65535).max()
@@ -60,7 +61,7 @@ def test_alpha_is_a_grid_of_its_own(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", smooth(*size), (512, 64), latents)
     values_HW = np.linspace(0.2, 1, size[0], dtype=np.float32)[:, None].repeat(64, axis=1)
     store.save_latents(0, 0, slice(0, size[0]), values_HW[None, None])
-    out = avif.export(store.path, tmp_path / "a.avif", options=avif.Options(speed=10))
+    out = avif.export(Output.of(store.path, tmp_path / "a.avif"), avif.Options(speed=10))
     with Image.open(out) as image:
         assert image.mode == "RGBA"
         alpha_HW = np.asarray(image)[..., 3]
@@ -92,7 +93,7 @@ def test_a_tall_picture_takes_the_memory_of_a_row_of_tiles(
         peaks.append(
             peak_bytes(
                 lambda store=store, out=out, options=options: avif.export(
-                    store.path, out, options=options
+                    Output.of(store.path, out), options
                 )
             )
         )

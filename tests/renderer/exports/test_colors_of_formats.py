@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 from contracts.export import make_store
 from frieze.renderer import plugins
 from frieze.renderer.codecs import avif_grid
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.color.profiles import DISPLAY_P3, NAMED, SRGB
 from frieze.renderer.errors import ExportError
 from support.exr_files import read_exr, srgb_light
@@ -37,7 +38,9 @@ def test_a_reader_finds_the_colours_through_the_profile(
     tmp_path: Path, name: str, color: str | None
 ) -> None:
     store = make_store(tmp_path / "a.zarr", patches(), (64, 64))
-    out = plugins.load("exports", name).export(store.path, tmp_path / NAMES[name], color=color)
+    out = plugins.load("exports", name).export(
+        Output.of(store.path, tmp_path / NAMES[name], color=color)
+    )
     with Image.open(out) as image:
         icc = image.info["icc_profile"]
         assert icc == NAMED[color or SRGB].icc()
@@ -53,7 +56,7 @@ def test_avif_says_by_numbers_what_is_srgb_and_nothing_of_others(tmp_path: Path)
     store = make_store(tmp_path / "a.zarr", patches(), (64, 64))
     avif = plugins.load("exports", "avif")
     for color, code in ((None, avif_grid.SRGB), (DISPLAY_P3, avif_grid.OF_PROFILE)):
-        out = avif.export(store.path, tmp_path / "a.avif", color=color, overwrite=True)
+        out = avif.export(Output.of(store.path, tmp_path / "a.avif", color=color, overwrite=True))
         numbers = b"".join(value.to_bytes(2, "big") for value in code)
         assert b"colrnclx" + numbers + b"\x80" in out.read_bytes()
 
@@ -72,7 +75,7 @@ def test_light_in_other_primaries_is_the_same_light(tmp_path: Path, color: str) 
     store = make_store(tmp_path / "a.zarr", patches(), (64, 64))
     exr = plugins.load("exports", "exr")
     options = exr.Options(pixels="float")
-    out = exr.export(store.path, tmp_path / "a.exr", color=color, options=options)
+    out = exr.export(Output.of(store.path, tmp_path / "a.exr", color=color), options)
     light_HWC, about = read_exr(out)
     expected = srgb_light(np.array(PATCHES, np.uint8)) @ to_xyz(SRGB).T
     found = middles(light_HWC) @ to_xyz(color).T
@@ -90,6 +93,8 @@ def test_light_of_a_profile_without_a_known_curve_is_one_line(tmp_path: Path) ->
     profile = tmp_path / "mine.icc"
     profile.write_bytes(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     with pytest.raises(ExportError, match=r"OpenEXR has the light of srgb, .* use \.tif") as caught:
-        plugins.load("exports", "exr").export(store.path, tmp_path / "a.exr", color=str(profile))
+        plugins.load("exports", "exr").export(
+            Output.of(store.path, tmp_path / "a.exr", color=str(profile))
+        )
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "mine.icc"]

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from contracts.export import draw, make_store, picture, psnr
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.codecs.tile_encoder import TileEncoder
 from frieze.renderer.color.conversion import Conversion
 from frieze.renderer.color.profiles import named
@@ -31,7 +32,7 @@ def test_every_level_is_half_of_the_one_before_down_to_one_pixel(
 ) -> None:
     pixels_HWC = picture(530, 1100)
     store = make_store(tmp_path / "a.zarr", pixels_HWC)
-    out = deep_zoom.export(store.path, tmp_path / "a.dzi", options=Options(format=format))
+    out = deep_zoom.export(Output.of(store.path, tmp_path / "a.dzi"), Options(format=format))
     levels = math.ceil(math.log2(1100)) + 1
     assert sorted(os.listdir(out)) == ["frieze.json", "image.dzi", "image_files"]
     assert sorted(map(int, os.listdir(out / "image_files"))) == list(range(levels))
@@ -51,7 +52,7 @@ def test_every_level_is_half_of_the_one_before_down_to_one_pixel(
 def test_sixteen_bits_become_the_nearest_eight(tmp_path: Path) -> None:
     deep_HWC = np.arange(64 * 64 * 3, dtype=np.uint16).reshape(64, 64, 3) * 5
     store = make_store(tmp_path / "a.zarr", deep_HWC, (32, 32))
-    out = deep_zoom.export(store.path, tmp_path / "a.dzi", options=Options(format="png"))
+    out = deep_zoom.export(Output.of(store.path, tmp_path / "a.dzi"), Options(format="png"))
     np.testing.assert_array_equal(joined(out), np.rint(deep_HWC / 257).astype(np.uint8))
     assert not np.array_equal(joined(out), deep_HWC >> 8), "control"
 
@@ -59,8 +60,8 @@ def test_sixteen_bits_become_the_nearest_eight(tmp_path: Path) -> None:
 def test_better_quality_is_closer_and_larger(tmp_path: Path) -> None:
     pixels_HWC = picture(200, 300)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (64, 64))
-    coarse = deep_zoom.export(store.path, tmp_path / "a.dzi", options=Options(quality=30))
-    fine = deep_zoom.export(store.path, tmp_path / "b.dzi", options=Options(quality=98))
+    coarse = deep_zoom.export(Output.of(store.path, tmp_path / "a.dzi"), Options(quality=30))
+    fine = deep_zoom.export(Output.of(store.path, tmp_path / "b.dzi"), Options(quality=98))
     assert psnr(joined(fine), pixels_HWC) > psnr(joined(coarse), pixels_HWC) + 5
     assert len(tile(fine / "image_files" / "0" / "0_0.jpg")) == 1
 
@@ -98,7 +99,7 @@ def test_tiles_have_the_profile_that_the_picture_was_given(tmp_path: Path) -> No
     draw(store, picture(64, 64), 0, 64, None)
     store.finish()
     for place, expected in ((store.path, icc), (plain.path, named("srgb").data)):
-        out = deep_zoom.export(place, place.with_suffix(".dzi"))
+        out = deep_zoom.export(Output.of(place, place.with_suffix(".dzi")))
         with Image.open(out / "image_files" / "6" / "0_0.jpg") as tile:
             assert tile.info.get("icc_profile") == expected
 
@@ -107,7 +108,7 @@ def test_tiles_of_other_colours_are_converted_at_every_level(tmp_path: Path) -> 
     pixels_HWC = picture(700, 90)
     store = make_store(tmp_path / "a.zarr", pixels_HWC)
     options = Options(format="png")
-    out = deep_zoom.export(store.path, tmp_path / "a.dzi", color="display-p3", options=options)
+    out = deep_zoom.export(Output.of(store.path, tmp_path / "a.dzi", color="display-p3"), options)
     wide = Conversion(named("srgb"), named("display-p3"))
     for halvings in range(2):
         np.testing.assert_array_equal(joined(out, halvings), wide.rows(pixels_HWC))

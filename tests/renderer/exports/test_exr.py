@@ -12,6 +12,7 @@ import pytest
 
 from contracts.export import clip, make_store, picture
 from frieze.renderer.codecs import exr_chunks
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import exr, exr_frames
 from frieze.renderer.store.layout import LatentArray, StoreLayout
@@ -23,7 +24,7 @@ def test_half_keeps_every_value_of_8_bits_and_another_library_reads_it(tmp_path:
     pixels_HWC = picture(520, 96)
     pixels_HWC[0] = np.arange(96 * 3).reshape(96, 3) % 256  # every value there is
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (128, 96))
-    out = exr.export(store.path, tmp_path / "a.exr", dpi=254)
+    out = exr.export(Output.of(store.path, tmp_path / "a.exr", dpi=254))
     light_HWC, about = read_by_another(out, tmp_path / "a.npy")
     assert (srgb_values(light_HWC) == pixels_HWC).all()
     assert not (np.rint(light_HWC * 255) == pixels_HWC).all(), "control: it is linear"
@@ -42,7 +43,7 @@ def test_half_keeps_every_value_of_8_bits_and_another_library_reads_it(tmp_path:
 def test_light_is_as_close_as_its_numbers_are(tmp_path: Path, pixels: str) -> None:
     pixels_HWC = picture(300, 64, 16)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (64, 64))
-    out = exr.export(store.path, tmp_path / "a.exr", options=exr.Options(pixels=pixels))
+    out = exr.export(Output.of(store.path, tmp_path / "a.exr"), exr.Options(pixels=pixels))
     found_HWC, _ = read_exr(out)
     light_HWC = srgb_light(pixels_HWC)
     off = np.abs(found_HWC - light_HWC).max()
@@ -78,7 +79,7 @@ def test_colours_are_multiplied_by_alpha(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (32, 64), (alpha,))
     values_HW = np.linspace(0, 1, 64, dtype=np.float32)[:, None].repeat(64, axis=1)
     store.save_latents(0, 0, slice(0, 64), values_HW[None, None])
-    light_HWC, _ = read_exr(exr.export(store.path, tmp_path / "a.exr"))
+    light_HWC, _ = read_exr(exr.export(Output.of(store.path, tmp_path / "a.exr")))
     alpha_HW = light_HWC[..., 3].astype(np.float32)
     np.testing.assert_allclose(alpha_HW, values_HW, atol=1 / 255)
     np.testing.assert_array_equal(light_HWC[..., 0], light_HWC[..., 3])
@@ -88,7 +89,7 @@ def test_colours_are_multiplied_by_alpha(tmp_path: Path) -> None:
 def test_frames_are_numbered_as_studios_do(tmp_path: Path) -> None:
     pixels_THWC = clip(3, 64, 48)
     store = make_store(tmp_path / "a.zarr", pixels_THWC, (32, 48), fps=23.976)
-    out = exr_frames.export(store.path, tmp_path / "shot.exrs")
+    out = exr_frames.export(Output.of(store.path, tmp_path / "shot.exrs"))
     names = [f"shot.{number}.exr" for number in (1001, 1002, 1003)]
     assert sorted(file.name for file in out.iterdir()) == ["frieze.json", *names]
     for name, pixels_HWC in zip(names, pixels_THWC, strict=True):
@@ -96,7 +97,7 @@ def test_frames_are_numbered_as_studios_do(tmp_path: Path) -> None:
         assert (srgb_values(light_HWC) == pixels_HWC).all()
         assert about["framesPerSecond"] == Fraction(24000, 1001)
     options = exr_frames.Options(first=0, compression="zip")
-    exr_frames.export(store.path, out, overwrite=True, options=options)
+    exr_frames.export(Output.of(store.path, out, overwrite=True), options)
     assert sorted(file.name for file in out.glob("*.exr"))[0] == "shot.0000.exr"
 
 

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from contracts.export import clip, make_store, picture
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import frames
 from support.peaks import peak_bytes
@@ -21,7 +22,7 @@ from support.peaks import peak_bytes
 def test_every_bit_of_every_frame_is_kept(tmp_path: Path, bits: int) -> None:
     noise = [np.roll(picture(97, 65, bits), 7 * number, axis=0) for number in range(3)]
     store = make_store(tmp_path / "a.zarr", np.stack(noise), (32, 65), fps=12.5)
-    out = frames.export(store.path, tmp_path / "a.frames", dpi=150)
+    out = frames.export(Output.of(store.path, tmp_path / "a.frames", dpi=150))
     names = ["000000.tif", "000001.tif", "000002.tif"]
     assert sorted(os.listdir(out)) == [*names, "frieze.json"]
     for name, expected_HWC in zip(names, noise, strict=True):
@@ -42,12 +43,12 @@ def test_every_bit_of_every_frame_is_kept(tmp_path: Path, bits: int) -> None:
 def test_an_earlier_export_is_replaced_whole(tmp_path: Path) -> None:
     long = make_store(tmp_path / "a.zarr", clip(5, 64, 64))
     short = make_store(tmp_path / "b.zarr", clip(2, 64, 64))
-    out = frames.export(long.path, tmp_path / "a.frames")
-    frames.export(short.path, out, overwrite=True)
+    out = frames.export(Output.of(long.path, tmp_path / "a.frames"))
+    frames.export(Output.of(short.path, out, overwrite=True))
     assert sorted(os.listdir(out)) == ["000000.tif", "000001.tif", "frieze.json"]
     (out / "notes.txt").write_text("mine")
     with pytest.raises(ExportError, match="did not make"):
-        frames.export(long.path, out, overwrite=True)
+        frames.export(Output.of(long.path, out, overwrite=True))
     assert (out / "notes.txt").read_text() == "mine"
 
 
@@ -56,6 +57,6 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     for number in (8, 32):
         store = make_store(tmp_path / f"{number}.zarr", clip(number, 256, 256), (256, 256))
         path, out = store.path, tmp_path / f"{number}.frames"
-        peaks.append(peak_bytes(lambda path=path, out=out: frames.export(path, out)))
+        peaks.append(peak_bytes(lambda path=path, out=out: frames.export(Output.of(path, out))))
     assert peaks[1] - peaks[0] < 2 * 256 * 256 * 3, peaks
     assert peak_bytes(lambda: clip(32, 256, 256)) > 24 * 256 * 256 * 3, "control"

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from contracts.export import make_store, picture, psnr
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import iiif
 from frieze.renderer.exports.iiif import Options
@@ -34,7 +35,7 @@ def test_every_tile_that_is_listed_is_there_and_no_other_file(
 ) -> None:
     pixels_HWC = picture(*size)
     store = make_store(tmp_path / "a.zarr", pixels_HWC)
-    out = iiif.export(store.path, tmp_path / "a.iiif")
+    out = iiif.export(Output.of(store.path, tmp_path / "a.iiif"))
     info = json.loads((out / "info.json").read_text())
     assert {key: info[key] for key in REQUIRED} == REQUIRED
     assert (info["height"], info["width"]) == size
@@ -57,7 +58,7 @@ def test_every_tile_that_is_listed_is_there_and_no_other_file(
 def test_full_max_is_as_large_as_info_json_allows(tmp_path: Path) -> None:
     pixels_HWC = picture(530, 1300)
     store = make_store(tmp_path / "a.zarr", pixels_HWC)
-    out = iiif.export(store.path, tmp_path / "a.iiif")
+    out = iiif.export(Output.of(store.path, tmp_path / "a.iiif"))
     info = json.loads((out / "info.json").read_text())
     whole_HWC = tile(out / "full/max/0/default.jpg")
     assert whole_HWC.shape == (417, info["maxWidth"], 3)
@@ -65,7 +66,9 @@ def test_full_max_is_as_large_as_info_json_allows(tmp_path: Path) -> None:
     assert psnr(whole_HWC, np.asarray(small)) > TILE_PSNR - 5
     assert psnr(whole_HWC, np.asarray(small)[::-1]) < 15, "control"
     small_out = iiif.export(
-        make_store(tmp_path / "b.zarr", picture(96, 80), (32, 32)).path, tmp_path / "b.iiif"
+        Output.of(
+            make_store(tmp_path / "b.zarr", picture(96, 80), (32, 32)).path, tmp_path / "b.iiif"
+        )
     )
     assert "maxWidth" not in json.loads((small_out / "info.json").read_text())
 
@@ -73,7 +76,7 @@ def test_full_max_is_as_large_as_info_json_allows(tmp_path: Path) -> None:
 def test_it_is_called_as_it_will_be_served(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
     uri = "https://example.org/iiif/sun%20one"
-    out = iiif.export(store.path, tmp_path / "a.iiif", options=Options(uri=f"{uri}/"))
+    out = iiif.export(Output.of(store.path, tmp_path / "a.iiif"), Options(uri=f"{uri}/"))
     assert json.loads((out / "info.json").read_text())["id"] == uri
 
 
@@ -84,5 +87,5 @@ def test_it_is_called_as_it_will_be_served(tmp_path: Path) -> None:
 def test_what_is_no_address_is_refused_before_any_work(tmp_path: Path, uri: str) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32), finish=False)
     with pytest.raises(ExportError, match="is no address of a folder; https://"):
-        iiif.export(store.path, tmp_path / "a.iiif", options=Options(uri=uri))
+        iiif.export(Output.of(store.path, tmp_path / "a.iiif"), Options(uri=uri))
     assert os.listdir(tmp_path) == ["a.zarr"]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from contracts.export import make_store, picture, psnr
 from frieze.renderer.codecs import exif, jpeg_scan
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import jpeg
 from frieze.renderer.inputs.metadata import Metadata
@@ -39,7 +40,7 @@ def test_strips_make_the_scan_of_the_whole(
     pixels_HWC = picture(*size)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (64, 64))
     options = jpeg.Options(subsampling=subsampling)
-    made = jpeg.export(store.path, tmp_path / "a.jpg", options=options).read_bytes()
+    made = jpeg.export(Output.of(store.path, tmp_path / "a.jpg"), options).read_bytes()
     expected = whole(pixels_HWC, subsampling)
     tables = expected.index(b"\xff\xdb")  # from the first table on it is the same file
     assert made.endswith(expected[tables:])
@@ -54,7 +55,7 @@ def test_strips_make_the_scan_of_the_whole(
 def test_another_library_reads_pixels_resolution_and_profile(tmp_path: Path) -> None:
     pixels_HWC = picture(300, 200, 16)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (64, 64))
-    out = jpeg.export(store.path, tmp_path / "a.jpeg", dpi=254)
+    out = jpeg.export(Output.of(store.path, tmp_path / "a.jpeg", dpi=254))
     image = pyvips.Image.new_from_file(str(out))
     assert psnr(image.numpy(), pixels_HWC) > 45
     assert (image.xres, image.yres) == pytest.approx((10, 10))  # pixels a millimetre
@@ -134,8 +135,8 @@ def test_alpha_is_put_on_white_when_told(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (64, 64), ALPHA)
     store.save_latents(0, 0, slice(0, 64), np.full((1, 1, 64, 64), 0.5, np.float32))
     with pytest.raises(ExportError, match="--option background=white"):
-        jpeg.export(store.path, tmp_path / "a.jpg")
-    out = jpeg.export(store.path, tmp_path / "a.jpg", options=jpeg.Options(background="white"))
+        jpeg.export(Output.of(store.path, tmp_path / "a.jpg"))
+    out = jpeg.export(Output.of(store.path, tmp_path / "a.jpg"), jpeg.Options(background="white"))
     assert psnr(np.asarray(_read_back(out)), pixels_HWC) > 36
 
 
@@ -144,7 +145,7 @@ def test_resolution_is_whole_in_jfif_and_exact_in_exif(
     tmp_path: Path, dpi: float, jfif: int
 ) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (64, 64))
-    found = _read_back(jpeg.export(store.path, tmp_path / "a.jpg", dpi=dpi))
+    found = _read_back(jpeg.export(Output.of(store.path, tmp_path / "a.jpg", dpi=dpi)))
     assert found.info["jfif_density"] == (jfif, jfif)
     assert float(found.getexif()[0x011A]) == pytest.approx(dpi)
 
@@ -155,5 +156,7 @@ def test_a_tall_picture_takes_the_memory_of_a_strip(tmp_path: Path) -> None:
         layout = np.broadcast_to(picture(1, 256), (height, 256, 3))
         store = make_store(tmp_path / f"{height}.zarr", layout, (64, 256))
         out = tmp_path / f"{height}.jpg"
-        peaks.append(peak_bytes(lambda store=store, out=out: jpeg.export(store.path, out)))
+        peaks.append(
+            peak_bytes(lambda store=store, out=out: jpeg.export(Output.of(store.path, out)))
+        )
     assert peaks[1] < 1.5 * peaks[0]

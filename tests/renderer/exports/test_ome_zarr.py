@@ -12,6 +12,7 @@ import tensorstore
 import zarr
 
 from contracts.export import clip, make_store, picture
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError, StoreError
 from frieze.renderer.exports import ome_zarr
 from frieze.renderer.store.layout import LatentArray, halve
@@ -22,7 +23,7 @@ def test_it_holds_all_levels_and_nothing_else(tmp_path: Path) -> None:
     pixels_HWC = picture(600, 500)
     latents = (LatentArray("0", (2, 4, 1, 8, 8), 8),)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, latents=latents)
-    out = ome_zarr.export(store.path, tmp_path / "b.zarr")
+    out = ome_zarr.export(Output.of(store.path, tmp_path / "b.zarr"))
     assert sorted(os.listdir(out)) == ["0", "1", "2", "zarr.json"]
     group = zarr.open_group(out, mode="r")
     ome_zarr_models.v05.Image.from_zarr(group)
@@ -39,13 +40,13 @@ def test_a_working_store_is_never_replaced(tmp_path: Path) -> None:
     one = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
     other = make_store(tmp_path / "b.zarr", picture(64, 64), (32, 32))
     with pytest.raises(ExportError, match="did not make"):
-        ome_zarr.export(one.path, other.path, overwrite=True)
+        ome_zarr.export(Output.of(one.path, other.path, overwrite=True))
     assert Store.open(other.path).is_complete
 
 
 def test_a_clip_keeps_its_frames_levels_and_rate(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", clip(3, 300, 500), (64, 500), fps=12.5)
-    out = ome_zarr.export(store.path, tmp_path / "b.zarr")
+    out = ome_zarr.export(Output.of(store.path, tmp_path / "b.zarr"))
     image = ome_zarr_models.v05.Image.from_zarr(zarr.open_group(out, mode="r"))
     dataset = image.attributes.ome.multiscales[0].datasets[0]
     assert dataset.coordinateTransformations[0].scale == [0.08, 1, 1, 1]

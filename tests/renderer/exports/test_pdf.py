@@ -16,6 +16,7 @@ from PIL import Image
 from pypdf.generic import RectangleObject
 
 from contracts.export import RUN, draw, make_store, picture, psnr
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.color.conversion import Conversion
 from frieze.renderer.color.profiles import named, profile
 from frieze.renderer.errors import ExportError
@@ -61,7 +62,7 @@ def print_store(path: Path, pixels_HWC: np.ndarray, **told: object) -> Store:
 def test_the_image_is_whole_and_the_page_has_its_physical_size(tmp_path: Path, bits: int) -> None:
     pixels_HWC = picture(530, 700, bits)
     store = make_store(tmp_path / "a.zarr", pixels_HWC)
-    reader, page = page_of(pdf.export(store.path, tmp_path / "sun.pdf", dpi=300))
+    reader, page = page_of(pdf.export(Output.of(store.path, tmp_path / "sun.pdf", dpi=300)))
     size = [0, 0, 700 / 300 * 72, 530 / 300 * 72]
     assert sides(page.mediabox) == pytest.approx(size, abs=1e-5)
     assert sides(page.trimbox) == sides(page.bleedbox) == sides(page.mediabox)
@@ -78,7 +79,7 @@ def test_the_image_is_whole_and_the_page_has_its_physical_size(tmp_path: Path, b
 def test_it_says_what_drew_it_and_what_it_is_called(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 80), (32, 32))
     options = Options(title="été 漢 <&> (1)")
-    reader, _ = page_of(pdf.export(store.path, tmp_path / "a.pdf", options=options))
+    reader, _ = page_of(pdf.export(Output.of(store.path, tmp_path / "a.pdf"), options))
     assert reader.metadata is not None
     assert reader.metadata.title == "été 漢 <&> (1)"
     assert json.loads(reader.metadata["/frieze"])["fingerprint"] == "f"
@@ -87,14 +88,14 @@ def test_it_says_what_drew_it_and_what_it_is_called(tmp_path: Path) -> None:
     assert packet.dc_title == {"x-default": "été 漢 <&> (1)"}
     assert "trainedAlgorithmicMedia" in packet.stream.get_data().decode()
     assert len(reader.trailer["/ID"]) == 2
-    plain, _ = page_of(pdf.export(store.path, tmp_path / "sun.pdf"))
+    plain, _ = page_of(pdf.export(Output.of(store.path, tmp_path / "sun.pdf")))
     assert plain.metadata is not None
     assert plain.metadata.title == "sun"
 
 
 def test_bleed_is_cut_off_and_marks_say_where(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(540, 700))
-    plain = pdf.export(store.path, tmp_path / "a.pdf", dpi=300, options=Options(bleed="3mm"))
+    plain = pdf.export(Output.of(store.path, tmp_path / "a.pdf", dpi=300), Options(bleed="3mm"))
     _, page = page_of(plain)
     width, height = 700 / 300 * 72, 540 / 300 * 72
     edge = 3 * MM
@@ -103,7 +104,7 @@ def test_bleed_is_cut_off_and_marks_say_where(tmp_path: Path) -> None:
     inner = [edge, edge, width - edge, height - edge]
     assert sides(page.trimbox) == pytest.approx(inner, abs=1e-5)
     marked = Options(bleed="3mm", marks=True)
-    _, page = page_of(pdf.export(store.path, tmp_path / "b.pdf", dpi=300, options=marked))
+    _, page = page_of(pdf.export(Output.of(store.path, tmp_path / "b.pdf", dpi=300), marked))
     margin = 8 * MM  # marks of 5 mm begin 3 mm from the cut
     trim = [margin, margin, margin + width - 2 * edge, margin + height - 2 * edge]
     assert sides(page.trimbox) == pytest.approx(trim, abs=1e-5)
@@ -126,13 +127,13 @@ def test_a_print_has_exactly_the_size_that_was_asked_for(tmp_path: Path) -> None
     assert 528 / dpi * 25.4 >= 44
     told = {"print": "60x40mm", "bleed": "2mm", "dpi": dpi}
     store = print_store(tmp_path / "a.zarr", pixels_HWC, **told)
-    _, page = page_of(pdf.export(store.path, tmp_path / "a.pdf"))
+    _, page = page_of(pdf.export(Output.of(store.path, tmp_path / "a.pdf")))
     left, bottom, right, top = sides(page.trimbox)
     assert (right - left) / MM == pytest.approx(60, abs=1e-4)
     assert (top - bottom) / MM == pytest.approx(40, abs=1e-4)
     width, height = sides(page.bleedbox)[2:]
     assert (width / MM, height / MM) == pytest.approx((64, 44), abs=1e-4)
-    _, other = page_of(pdf.export(store.path, tmp_path / "b.pdf", dpi=300))
+    _, other = page_of(pdf.export(Output.of(store.path, tmp_path / "b.pdf", dpi=300)))
     assert sides(other.bleedbox)[2] == pytest.approx(768 / 300 * 72), "told another dpi"
 
 
@@ -140,7 +141,7 @@ def test_jpeg_strips_overlap_and_are_the_picture(tmp_path: Path) -> None:
     pixels_HWC = picture(1200, 300)
     store = make_store(tmp_path / "a.zarr", pixels_HWC)
     options = Options(compression="jpeg", quality=90)
-    _, page = page_of(pdf.export(store.path, tmp_path / "a.pdf", dpi=72, options=options))
+    _, page = page_of(pdf.export(Output.of(store.path, tmp_path / "a.pdf", dpi=72), options))
     found = images(page)
     assert [image["/Height"] for image in found] == [528, 528, 176]
     tops = (0, 512, 1024)
@@ -163,7 +164,7 @@ def test_poppler_draws_the_very_pixels_at_the_pictures_own_resolution(
     pixels_HWC = picture(1040, 530)
     store = make_store(tmp_path / "a.zarr", pixels_HWC)
     options = Options(compression=compression)
-    out = pdf.export(store.path, tmp_path / "a.pdf", dpi=240, options=options)
+    out = pdf.export(Output.of(store.path, tmp_path / "a.pdf", dpi=240), options)
     subprocess.run([str(POPPLER), "-r", "240", "-png", out, tmp_path / "a"], check=True)
     with Image.open(tmp_path / "a-1.png") as image:
         found_HWC = np.asarray(image.convert("RGB"))
@@ -185,7 +186,7 @@ def test_a_cmyk_page_has_the_press_s_inks_and_is_meant_for_it(
     pixels_HWC = np.repeat(np.repeat(PATCHES[None], 32, 1), 32, 0)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (32, 32))
     options = Options(compression=compression, marks=True, quality=95)
-    out = pdf.export(store.path, tmp_path / "a.pdf", color=str(press), options=options)
+    out = pdf.export(Output.of(store.path, tmp_path / "a.pdf", color=str(press)), options)
     reader, page = page_of(out)
     (meant,) = reader.trailer["/Root"]["/OutputIntents"]  # type: ignore[index]
     assert meant["/S"] == "/GTS_PDFX"
@@ -212,7 +213,7 @@ def test_a_cmyk_page_has_the_press_s_inks_and_is_meant_for_it(
 
 def test_a_page_larger_than_200_inches_has_larger_units(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 600), (64, 64))
-    _, page = page_of(pdf.export(store.path, tmp_path / "a.pdf", dpi=2))
+    _, page = page_of(pdf.export(Output.of(store.path, tmp_path / "a.pdf", dpi=2)))
     assert page.user_unit == 2
     assert sides(page.mediabox) == pytest.approx([0, 0, 10800, 1152])
 
@@ -244,6 +245,6 @@ def test_what_a_page_cannot_be_is_refused_before_any_work(
 
 def test_a_bleed_that_was_not_drawn_is_refused(tmp_path: Path) -> None:
     store = print_store(tmp_path / "a.zarr", picture(400, 600), print="60x40mm", dpi=254.0)
-    pdf.export(store.path, tmp_path / "a.pdf")
+    pdf.export(Output.of(store.path, tmp_path / "a.pdf"))
     with pytest.raises(ExportError, match=r"60 x 40 mm and the print 60 x 40 mm; draw it with"):
-        pdf.export(store.path, tmp_path / "b.pdf", options=Options(bleed="3mm"))
+        pdf.export(Output.of(store.path, tmp_path / "b.pdf"), Options(bleed="3mm"))

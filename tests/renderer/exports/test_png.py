@@ -13,6 +13,7 @@ from PIL import Image
 
 from contracts.export import make_store, picture
 from frieze.renderer.codecs import png_rows
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.exports import png
 from frieze.renderer.store import provenance
 
@@ -39,7 +40,7 @@ def test_the_stream_is_whole_and_every_reader_agrees(
 ) -> None:
     pixels_HWC = picture(1000, 300, bits)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (128, 128))
-    out = png.export(store.path, tmp_path / "a.png", options=png.Options(workers=workers))
+    out = png.export(Output.of(store.path, tmp_path / "a.png"), png.Options(workers=workers))
     found = chunks(out)
     names = [name for name, _ in found]
     assert names[0] == b"IHDR"
@@ -63,7 +64,7 @@ def test_rows_choose_the_filter_that_packs_better(tmp_path: Path) -> None:
     for pixels_HWC, kind in ((vertical_HWC, png_rows.FILTER_UP), (ramp_HWC, png_rows.FILTER_SUB)):
         name = f"{kind}.zarr"
         store = make_store(tmp_path / name, pixels_HWC, (128, 128))
-        out = png.export(store.path, tmp_path / f"{kind}.png")
+        out = png.export(Output.of(store.path, tmp_path / f"{kind}.png"))
         raw = zlib.decompress(b"".join(data for name, data in chunks(out) if name == b"IDAT"))
         kinds = np.frombuffer(raw, np.uint8).reshape(256, -1)[:, 0]
         assert (kinds[1:] == kind).mean() > 0.9
@@ -71,7 +72,7 @@ def test_rows_choose_the_filter_that_packs_better(tmp_path: Path) -> None:
 
 def test_galleries_find_the_parameters(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 80), (32, 32))
-    out = png.export(store.path, tmp_path / "a.png")
+    out = png.export(Output.of(store.path, tmp_path / "a.png"))
     with Image.open(out) as image:
         image.load()
         prompt, negative, facts = image.info["parameters"].split("\n")

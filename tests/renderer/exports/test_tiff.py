@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image
 
 from contracts.export import RUN, make_store, picture
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import tiff
 from frieze.renderer.store.layout import StoreLayout, halve
@@ -44,8 +45,9 @@ def peak_megabytes(store: Path, out: Path) -> float:
     code = """
 import re
 from pathlib import Path
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.exports import tiff
-tiff.export(sys.argv[1], sys.argv[2])
+tiff.export(Output.of(sys.argv[1], sys.argv[2]))
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
 """
     process = python(code, store, out)
@@ -67,7 +69,7 @@ def cheap_store(path: Path, height: int, width: int) -> Store:
 def test_the_pyramid_is_in_subifds(tmp_path: Path) -> None:
     pixels_HWC = picture(1100, 900)
     store = make_store(tmp_path / "a.zarr", pixels_HWC)
-    out = tiff.export(store.path, tmp_path / "a.tif")
+    out = tiff.export(Output.of(store.path, tmp_path / "a.tif"))
     with tifffile.TiffFile(out) as file:
         assert file.is_bigtiff
         page = file.pages.first
@@ -87,7 +89,7 @@ def test_pillow_and_libtiff_read_it(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", pixels_HWC)
     for classic in (False, True):
         out = tiff.export(
-            store.path, tmp_path / f"{classic}.tif", options=tiff.Options(classic=classic)
+            Output.of(store.path, tmp_path / f"{classic}.tif"), tiff.Options(classic=classic)
         )
         with Image.open(out) as image:
             np.testing.assert_array_equal(np.asarray(image), pixels_HWC)
@@ -107,7 +109,7 @@ def test_a_classic_tiff_beyond_4_gib_is_refused(tmp_path: Path) -> None:
     layout = StoreLayout(40960, 40960, (512, 512))
     store = Store.create(tmp_path / "a.zarr", layout, fingerprint="", run=RUN)
     with pytest.raises(ExportError, match="BigTIFF"):
-        tiff.export(store.path, tmp_path / "a.tif", options=tiff.Options(classic=True))
+        tiff.export(Output.of(store.path, tmp_path / "a.tif"), tiff.Options(classic=True))
 
 
 @pytest.mark.slow
@@ -205,7 +207,7 @@ def test_a_live_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
 
 def test_only_a_tiff_made_for_it_is_written_live(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
-    packed = tiff.export(store.path, tmp_path / "a.tif")
+    packed = tiff.export(Output.of(store.path, tmp_path / "a.tif"))
     other = tmp_path / "b.tif"
     other.write_bytes(b"not a TIFF")
     for path in (packed, other):

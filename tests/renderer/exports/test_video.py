@@ -22,6 +22,7 @@ import pytest
 
 from contracts.export import clip, make_store, picture, psnr, read
 from frieze.renderer.codecs import frame_rate
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import video
 from frieze.renderer.inputs import media
@@ -62,7 +63,7 @@ def test_name_and_bits_choose_codec_and_depth(
 ) -> None:
     pixels_THWC = clip(7, 64, 80, bits)
     store = make_store(tmp_path / "a.zarr", pixels_THWC, (32, 80), fps=24)
-    stream, frames = decoded(video.export(store.path, tmp_path / name))
+    stream, frames = decoded(video.export(Output.of(store.path, tmp_path / name)))
     deep = int(bits == 16)
     assert (stream.codec_context.name, stream.codec_context.profile) == (codec, profiles[deep])
     assert {frame.format.name for frame in frames} == {formats[deep]}
@@ -85,7 +86,7 @@ def test_colours_are_tagged_and_are_those_of_the_tags(tmp_path: Path, name: str)
     for number, (rgb, yuv) in enumerate(colours.items()):
         pixels_THWC = np.full((2, 64, 64, 3), rgb, np.uint8)
         store = make_store(tmp_path / f"{number}.zarr", pixels_THWC)
-        path = video.export(store.path, tmp_path / f"{number}{name}")
+        path = video.export(Output.of(store.path, tmp_path / f"{number}{name}"))
         for frame in decoded(path)[1]:
             tags = (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
             assert tags == (1, 1, 1, 1)
@@ -132,7 +133,7 @@ def test_the_frame_rate_is_a_fraction(tmp_path: Path, fps: float, rate: Fraction
     assert frame_rate.rate(fps) == rate
     store = make_store(tmp_path / "a.zarr", clip(4, 64, 64), fps=fps)
     for name in ("a.mp4", "a.mov"):
-        stream, _ = decoded(video.export(store.path, tmp_path / name))
+        stream, _ = decoded(video.export(Output.of(store.path, tmp_path / name)))
         assert stream.average_rate == rate
         assert stream.frames == 4
 
@@ -140,7 +141,7 @@ def test_the_frame_rate_is_a_fraction(tmp_path: Path, fps: float, rate: Fraction
 def test_players_can_start_before_the_file_is_there(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", clip(4, 64, 64))
     for name in ("a.mp4", "a.mov"):
-        data = video.export(store.path, tmp_path / name).read_bytes()
+        data = video.export(Output.of(store.path, tmp_path / name)).read_bytes()
         assert 0 < data.index(b"moov") < data.index(b"mdat")
 
 
@@ -161,7 +162,7 @@ def boxes(data: bytes) -> list[tuple[bytes, bytes]]:
 @pytest.mark.parametrize("name", ["a.mp4", "a.hevc.mp4", "a.mov"])
 def test_a_box_says_in_xmp_that_a_model_made_it(tmp_path: Path, name: str) -> None:
     store = make_store(tmp_path / "a.zarr", clip(3, 64, 80))
-    made = video.export(store.path, tmp_path / name)
+    made = video.export(Output.of(store.path, tmp_path / name))
     found = boxes(made.read_bytes())
     (packet,) = (
         data[16:]
@@ -186,7 +187,7 @@ def test_a_box_says_in_xmp_that_a_model_made_it(tmp_path: Path, name: str) -> No
 def test_players_and_galleries_find_the_parameters(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", clip(4, 64, 64))
     for name in ("a.mp4", "a.mov", "a.mkv"):
-        with av.open(str(video.export(store.path, tmp_path / name))) as file:
+        with av.open(str(video.export(Output.of(store.path, tmp_path / name)))) as file:
             tags = {key.lower(): value for key, value in file.metadata.items()}
         assert tags["comment"].startswith("a red sun over blue mountains, été 漢\n")
         assert "Size: 64x64, Frames: 4, FPS: 24.0" in tags["comment"]
@@ -233,7 +234,7 @@ def test_an_encoder_that_fails_leaves_nothing(
     monkeypatch.setitem(video.H264.options, "crf", "-7000")
     monkeypatch.setitem(video.H264.options, "preset", "no such preset")
     with pytest.raises(ExportError, match=r"cannot be encoded as H\.264") as caught:
-        video.export(store.path, tmp_path / "a.mp4")
+        video.export(Output.of(store.path, tmp_path / "a.mp4"))
     assert "\n" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == before
 
@@ -244,7 +245,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     for frames in (8, 32):
         store = make_store(tmp_path / f"{frames}.zarr", clip(frames, 256, 256), (256, 256))
         path, out = store.path, tmp_path / f"{frames}.mp4"
-        peaks.append(peak_bytes(lambda path=path, out=out: video.export(path, out)))
+        peaks.append(peak_bytes(lambda path=path, out=out: video.export(Output.of(path, out))))
     frame = 256 * 256 * 3
     assert peaks[1] - peaks[0] < 2 * frame, peaks
     assert peak_bytes(lambda: clip(32, 256, 256)) > 24 * frame, "control"
@@ -257,7 +258,7 @@ def test_a_name_is_a_name_and_no_address(
     pixels_THWC = clip(5, 64, 80)
     store = make_store(tmp_path / "a.zarr", pixels_THWC, (32, 80), fps=24)
     monkeypatch.chdir(tmp_path)
-    video.export(store.path, name)
+    video.export(Output.of(store.path, name))
     assert sorted(os.listdir(tmp_path)) == sorted(["a.zarr", name])
     found_THWC = media.read(name).frames_THWC
     assert found_THWC.shape == pixels_THWC.shape
@@ -267,16 +268,17 @@ def test_a_name_is_a_name_and_no_address(
 def test_a_picture_is_no_clip(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64))
     with pytest.raises(ExportError, match=r"holds a picture; use \.tif"):
-        video.export(store.path, tmp_path / "a.mp4")
+        video.export(Output.of(store.path, tmp_path / "a.mp4"))
 
 
 def test_one_store_gives_one_file_whatever_lies_in_fresh_memory(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", clip(7, 96, 144), (32, 144), fps=24)
     code = """
 import sys
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.exports import video
 for out in sys.argv[2:]:
-    video.export(sys.argv[1], out)
+    video.export(Output.of(sys.argv[1], out))
 """
     names, fillings = ("a.mp4", "a.hevc.mp4", "a.mov"), ("1", "200")
     for filling in fillings:

@@ -11,6 +11,7 @@ import pyvips
 from PIL import Image
 
 from contracts.export import make_store, picture
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import webp
 from frieze.renderer.store.layout import LatentArray, StoreLayout
@@ -22,14 +23,14 @@ def test_another_library_reads_every_pixel_and_the_tags(tmp_path: Path) -> None:
     pixels_HWC = picture(64, 80)
     store = make_store(tmp_path / "a.zarr", pixels_HWC, (32, 32))
     options = webp.Options(lossless=True)
-    out = webp.export(store.path, tmp_path / "a.webp", dpi=254, options=options)
+    out = webp.export(Output.of(store.path, tmp_path / "a.webp", dpi=254), options)
     image = pyvips.Image.new_from_file(str(out))
     assert (image.numpy() == pixels_HWC).all()
     assert b"trainedAlgorithmicMedia" in image.get("xmp-data")
     with Image.open(out) as read:
         assert read.getexif()[282] == 254
         assert json.loads(read.getexif()[270])["picture"]["seed"] == 7
-    lossy = webp.export(store.path, tmp_path / "b.webp")
+    lossy = webp.export(Output.of(store.path, tmp_path / "b.webp"))
     assert not (pyvips.Image.new_from_file(str(lossy)).numpy() == pixels_HWC).all(), "control"
 
 
@@ -37,7 +38,7 @@ def test_alpha_is_kept(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 80), (32, 32), ALPHA)
     values_HW = np.linspace(0, 1, 80, dtype=np.float32)[None].repeat(64, axis=0)
     store.save_latents(0, 0, slice(0, 64), values_HW[None, None])
-    with Image.open(webp.export(store.path, tmp_path / "a.webp")) as image:
+    with Image.open(webp.export(Output.of(store.path, tmp_path / "a.webp"))) as image:
         alpha_HW = np.asarray(image)[..., 3]
     np.testing.assert_array_equal(alpha_HW, np.rint(values_HW * 255))
 

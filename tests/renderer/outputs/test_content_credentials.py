@@ -27,7 +27,7 @@ from frieze.renderer.errors import ExportError, SpecError
 from frieze.renderer.outputs import exporting
 from frieze.renderer.outputs.content_credentials import KINDS, Signing, check
 from frieze.renderer.outputs.signer import PASSPHRASE, asked_for, signer
-from frieze.renderer.store.layout import StoreLayout
+from frieze.renderer.store.layout import LatentArray, StoreLayout
 from support.certificates import Authority
 from support.command_line import frieze, refused
 from support.drawing import small_spec, stop_after
@@ -75,6 +75,22 @@ def pixels(path: Path) -> np.ndarray:
             assert len(levels) == 2
             return np.concatenate([level.asarray().ravel() for level in levels])
     return np.asarray(Image.open(path))
+
+
+def test_options_that_let_a_format_take_a_picture_hold_for_signed_files_too(
+    tmp_path: Path, signs: Signing
+) -> None:
+    alpha = (LatentArray("alpha", (1, 1, 1, 64, 64), chunk_rows=64),)
+    store, out = (
+        make_store(tmp_path / "a.zarr", picture(64, 64), (64, 64), alpha),
+        tmp_path / "a.jpg",
+    )
+    with pytest.raises(ExportError, match=f"{out}: JPEG has no alpha"):
+        exporting.export(store.path, out, overwrite=False, signing=signs)
+    white = {"background": "white"}
+    exporting.export(store.path, out, overwrite=False, signing=signs, options=white)
+    with reader(out) as found:
+        assert found.get_validation_state() == "Valid"
 
 
 @pytest.mark.parametrize("suffix", [*(k for k in KINDS if k not in (".tiff", ".jpeg"))])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.export import make_store, picture
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import ExportError
 from frieze.renderer.exports import png
 from frieze.renderer.files.location import S3Path, location
@@ -150,7 +151,7 @@ def test_nothing_is_written_into_a_store_by_another_way(
     with pytest.raises(ExportError, match="lies in the store itself"):
         report(store, f"{out}.html")
     with pytest.raises(ExportError, match="lies in the store itself"):
-        png.export(store, f"{out}.png")
+        png.export(Output.of(store, f"{out}.png"))
     report(store, "there/b.html")
     exporting.export(store, "there/b.png", overwrite=False)
 

@@ -10,6 +10,7 @@ import zarr
 
 from contracts.export import NAMES, RUN, content, draw, make_store, picture, places, takes
 from frieze.renderer import plugins
+from frieze.renderer.codecs.output import Output
 from frieze.renderer.errors import StoreError
 from frieze.renderer.files import location
 from frieze.renderer.journal.bucket_journal import BucketJournal
@@ -77,7 +78,7 @@ def test_exports_are_those_of_the_same_store_on_disk(
     for folder, where in (("near", tmp_path / "a.zarr"), ("far", address)):
         (tmp_path / folder).mkdir()
         store = make_store(where, pixels, (32, 32))
-        out = export.export(store.path, tmp_path / folder / f"out{export.suffixes[0]}")
+        out = export.export(Output.of(store.path, tmp_path / folder / f"out{export.suffixes[0]}"))
         files = [out] if out.is_file() else sorted(f for f in out.rglob("*") if f.is_file())
         made.append([file.read_bytes() for file in files])
     assert made[0] == made[1]
