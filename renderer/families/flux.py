@@ -12,15 +12,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..autoencoders.picture_vae import PictureVAE, around_mask
 from ..checkpoints.configs import Count, Heads, PictureVae, Size, hints, index_of, read
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
+from ..controlnets.flux import FluxControl
+from ..controlnets.parts import loaded as controlnet
 from ..errors import ModelError
-from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
+from ..models.family import BandPlace, Conditioning, Control, Guidance, linear_guided
 from ..models.positions import RotaryAxis
 from ..sampling.noise_levels import NoiseLevel, x0_from
 
@@ -144,7 +146,12 @@ def text_shapes(facts: ModelFacts, spec: RenderSpec) -> Mapping[str, tuple[int, 
 
 def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux:
     """The transformer and the VAE on one device."""
-    from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+    from diffusers import (
+        AutoencoderKL,
+        FluxControlNetModel,
+        FluxPipeline,
+        FluxTransformer2DModel,
+    )
 
     from ..models import loading
 
@@ -153,14 +160,24 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux:
     )
     loading.add_loras(transformer, FluxPipeline, facts, spec)
     vae = loading.component(AutoencoderKL, facts, "vae", spec, dtype=loading.vae_dtype(facts, spec))
-    return Flux(facts, transformer.to(device).eval(), vae.to(device).eval())
+    control = None
+    if spec.controlnet is not None:
+        control = FluxControl(controlnet(facts, spec, FluxControlNetModel, device))
+    return Flux(facts, transformer.to(device).eval(), vae.to(device).eval(), control)
 
 
 class Flux(PictureVAE):
     """A loaded FLUX-layout checkpoint."""
 
+    # Of the prompt, what a ControlNet is told for the negative half too.
+    control_asks = ("embeds", "pooled")
+
     def __init__(
-        self, facts: ModelFacts, transformer: FluxTransformer2DModel, vae: AutoencoderKL
+        self,
+        facts: ModelFacts,
+        transformer: FluxTransformer2DModel,
+        vae: AutoencoderKL,
+        control: FluxControl | None = None,
     ) -> None:
         from frieze.cluster.bands import BlockRun, mark
 
@@ -176,6 +193,9 @@ class Flux(PictureVAE):
         self._thread = threading.local()
         self._run = BlockRun(transformer, ("transformer_blocks", "single_transformer_blocks"))
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
+        self._control = control
+        self.control_marks = control.marks(self._control_context) if control else ()
+        self.encodes_control = control is not None and not control.sees_pixels
 
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of the double and single blocks."""
@@ -203,14 +223,21 @@ class Flux(PictureVAE):
         batch, dtype, device = x_BCHW.shape[0], embeds.dtype, x_BCHW.device
         timestep = torch.tensor(level.timestep, dtype=torch.float32, device=device)
         strength = x_BCHW.new_full((batch,), guidance.embedded, dtype=torch.float32)
+        token_BSE = self._tokens(x_BCHW, tensors).to(dtype)
+        told = {
+            "timestep": timestep.expand(batch).to(dtype) / 1000,
+            "txt_ids": x_BCHW.new_zeros(
+                embeds.shape[1], sum(self.axes_dim) // 2, dtype=torch.float64
+            ),
+            "img_ids": band_angles(place, self.axes(place), level.sigma, device),
+        }
         velocity_BSE = self.transformer(
-            hidden_states=self._tokens(x_BCHW, tensors).to(dtype),
-            timestep=timestep.expand(batch).to(dtype) / 1000,
+            hidden_states=token_BSE,
             guidance=strength if self.facts.guidance.embedded else None,
             pooled_projections=tensors["pooled"],
             encoder_hidden_states=embeds,
-            txt_ids=x_BCHW.new_zeros(embeds.shape[1], sum(self.axes_dim) // 2, dtype=torch.float64),
-            img_ids=band_angles(place, self.axes(place), level.sigma, device),
+            **self._followed(token_BSE, strength, guidance.controls, tensors, told),
+            **told,
             return_dict=False,
         )[0]
         velocity_BCTHW = unpack(velocity_BSE.to(x_BCTHW.dtype), x_BCHW.shape[-2:]).unsqueeze(2)
@@ -224,6 +251,30 @@ class Flux(PictureVAE):
             return pack(x_BCHW)
         shown = (x_BCHW, tensors["around"].squeeze(2), tensors["drawn"].squeeze(2))
         return torch.cat([pack(each) for each in shown], dim=-1)
+
+    def _followed(
+        self,
+        token_BSE: Tensor,
+        guidance_B: Tensor,
+        controls: Sequence[Control],
+        tensors: Mapping[str, Tensor],
+        told: Mapping[str, Tensor],
+    ) -> Mapping[str, Any]:
+        """What a ControlNet adds, asked with the prompt alone, as the pipeline asks it."""
+        if self._control is None or "control" not in tensors:
+            return {}
+        picture = tensors["control"].squeeze(2)
+        return self._control.features(
+            token_BSE,
+            picture if self._control.sees_pixels else pack(picture),
+            guidance_B,
+            controls[0],
+            {
+                "encoder_hidden_states": tensors.get("control_embeds", tensors["embeds"]),
+                "pooled_projections": tensors.get("control_pooled", tensors["pooled"]),
+                **told,
+            },
+        )
 
     def inpaint_condition(self, pixels_BCTHW: Tensor) -> Mapping[str, Tensor]:
         """Latents around what is drawn, and of each cell which of its pixels are."""
@@ -256,6 +307,13 @@ class Flux(PictureVAE):
 
         num_tokens, place = self._thread.text
         return Context(num_tokens, "front", place.texts, place.regions)
+
+    def _control_context(self, *_: object) -> Context:
+        """The same in a ControlNet, where a union's kind is a token of text."""
+        from frieze.cluster.attention import Context
+
+        assert self._control is not None
+        return Context(self._thread.text[0] + self._control.num_tokens, "front")
 
 
 def pack(x_BCHW: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ E features.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +19,11 @@ from pydantic import Field
 
 from ..autoencoders.picture_vae import PictureVAE, around_mask
 from ..checkpoints.configs import Config, PictureVae, Size, Sizes, Upcast, hints, index_of, read
-from ..checkpoints.controlnet import folder_of as controlnet_folder
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
+from ..controlnets.parts import loaded as controlnet
+from ..controlnets.unet import UNetControl
 from ..errors import ModelError
 from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
 from ..models.positions import RotaryAxis
@@ -198,7 +199,7 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> UNet:
     vae = loading.component(AutoencoderKL, facts, "vae", spec, dtype=_vae_dtype(facts, spec))
     control = None
     if spec.controlnet is not None:
-        control = ControlNet.loaded(facts, spec, ControlNetModel, device)
+        control = UNetControl(controlnet(facts, spec, ControlNetModel, device))
     return UNet(facts, unet.to(device).eval(), vae.to(device).eval(), control)
 
 
@@ -220,64 +221,11 @@ def _vae_dtype(facts: ModelFacts, spec: RenderSpec) -> torch.dtype:
     return torch.float32 if overflows else loading.vae_dtype(facts, spec)
 
 
-class ControlNet:
-    """A network that is shown a picture, and how strongly its features count.
-
-    It runs under the band mode as the network that it guides does: its convolutions read halos of
-    the picture's rows as of latents'.
-    """
-
-    def __init__(self, network: Any, scale: float) -> None:
-        self.network, self.scale = network, scale
-
-    @classmethod
-    def loaded(
-        cls, facts: ModelFacts, spec: RenderSpec, kind: type, device: torch.device
-    ) -> ControlNet:
-        """The one that a spec names, of a class of diffusers, on a device; raises `ModelError`."""
-        from ..models import loading
-
-        assert spec.controlnet is not None
-        folder = str(controlnet_folder(spec.controlnet))
-        network = loading.component(kind, facts, folder, spec)
-        return cls(network.to(device).eval(), spec.controlnet_conditioning_scale)
-
-    def marks(self, context: Callable[..., Context]) -> Sequence[Marks]:
-        """Its self-attentions, and those that ask the text; called otherwise than the network's."""
-        from torch import nn
-
-        from frieze.cluster.bands import mark
-
-        named = nn.ModuleDict({"controlnet": self.network})
-        return (
-            mark(named, lambda name, _: name.endswith(".attn1")),
-            mark(named, lambda name, _: name.endswith(".attn2"), context, local=True),
-        )
-
-    def features(
-        self, x_BCHW: Tensor, timestep: Tensor, picture_BCTHW: Tensor, told: Mapping[str, Any]
-    ) -> tuple[list[Tensor], Tensor]:
-        """What is added to the network's features on the way down, and in its middle.
-
-        The picture is in [-1, 1], and `told` what the network is told beside.
-        """
-        picture_BCHW = (picture_BCTHW.squeeze(2) / 2 + 0.5).to(x_BCHW.dtype)
-        down, middle = self.network(
-            x_BCHW,
-            timestep,
-            **told,
-            controlnet_cond=picture_BCHW,
-            conditioning_scale=self.scale,
-            return_dict=False,
-        )
-        return list(down), middle
-
-
 class UNet(PictureVAE):
     """A loaded Stable Diffusion 1, 2 or XL."""
 
     def __init__(
-        self, facts: ModelFacts, unet: Any, vae: Any, control: ControlNet | None = None
+        self, facts: ModelFacts, unet: Any, vae: Any, control: UNetControl | None = None
     ) -> None:
         from frieze.cluster.bands import mark
 
@@ -319,7 +267,8 @@ class UNet(PictureVAE):
         }
         down, middle = None, None
         if self._control is not None and "control" in tensors:
-            down, middle = self._control.features(x_BCHW, timestep, tensors["control"], told)
+            (how,) = guidance.controls
+            down, middle = self._control.features(x_BCHW, timestep, tensors["control"], how, told)
         shown_BCHW = x_BCHW
         if "around" in tensors:
             known = (tensors[name].squeeze(2).to(x_BCHW.dtype) for name in ("drawn", "around"))

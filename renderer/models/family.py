@@ -34,12 +34,43 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Control:
+    """How a ControlNet counts in one render: how strongly, in which part of a stage's steps.
+
+    `mode` is which of its kinds a union of ControlNets follows.
+    """
+
+    scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mode: int | None = None
+
+    def at(self, step: int, num_steps: int) -> Control:
+        """The same at one step: strength 0 where it does not count, as diffusers decides it."""
+        is_early, is_late = step / num_steps < self.start, (step + 1) / num_steps > self.end
+        return replace(self, scale=0.0) if is_early or is_late else self
+
+
+@dataclass(frozen=True)
 class Guidance:
-    """Guidance as one render uses it: at `scale` 1 there is no negative half."""
+    """Guidance as one render uses it: at `scale` 1 there is no negative half.
+
+    `controls` are those of its ControlNets, in their order.
+    """
 
     scale: float = 1.0
     embedded: float = 0.0
     scale_2: float | None = None
+    controls: tuple[Control, ...] = ()
+
+    def at(self, step: int, num_steps: int) -> Guidance:
+        """The same at one step, of which ControlNets depend."""
+        return replace(self, controls=tuple(each.at(step, num_steps) for each in self.controls))
+
+    @property
+    def follows(self) -> bool:
+        """Whether a ControlNet counts."""
+        return any(control.scale for control in self.controls)
 
     @property
     def num_halves(self) -> int:

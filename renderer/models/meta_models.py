@@ -164,7 +164,7 @@ def shorten(network: nn.Module) -> None:
 
 def _form(layer: nn.Module) -> tuple[Any, ...]:
     shapes = tuple((name, tuple(x.shape), x.dtype) for name, x in layer.named_parameters())
-    return type(layer), shapes
+    return type(layer), shapes, tuple(getattr(each, "stride", None) for each in layer.modules())
 
 
 class _StandIn:

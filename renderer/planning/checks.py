@@ -263,6 +263,11 @@ def check_control(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
             raise PlanError(f"{name} {value!r} changes which features a controlnet's are added to")
     if spec.strategy != "bands":
         raise PlanError(f"strategy {spec.strategy!r} shows a controlnet no picture; use bands")
+    if spec.edit and facts.family == "flux":
+        raise PlanError(
+            f"edit {spec.edit[0].prompt!r}: a ControlNet of {facts.family} is told one prompt for "
+            "the whole canvas; leave one of both out"
+        )
 
 
 def check_experts(spec: RenderSpec, facts: ModelFacts) -> None:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from ..checkpoints.facts import ModelFacts
 from ..errors import PlanError
-from ..models.family import Guidance
+from ..models.family import Control, Guidance
 from ..spec.render_spec import RenderSpec
 
 
@@ -25,7 +25,20 @@ def guidance_scales(
     scale = _value(cfg, spec, facts) - neutral + 1.0 if cfg else 1.0
     on = scale > 1 and (cfg == "guidance_scale" or spec.negative_prompt is not None)
     embedded = _value("guidance_scale", spec, facts) if facts.guidance.embedded else 0.0
-    return Guidance(scale if on else 1.0, embedded, spec.guidance_scale_2)
+    return Guidance(scale if on else 1.0, embedded, spec.guidance_scale_2, _controls(spec))
+
+
+def _controls(spec: RenderSpec) -> tuple[Control, ...]:
+    if spec.controlnet is None:
+        return ()
+    return (
+        Control(
+            spec.controlnet_conditioning_scale,
+            spec.control_guidance_start,
+            spec.control_guidance_end,
+            spec.control_mode,
+        ),
+    )
 
 
 def _value(field: str, spec: RenderSpec, facts: ModelFacts) -> float:

@@ -280,7 +280,12 @@ class MetaRender:
 
     def _control(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
         """What a ControlNet follows."""
-        return {"control": self._pixels(stage, band, 1)} if self.spec.controlnet else {}
+        if self.spec.controlnet is None:
+            return {}
+        if getattr(self.model, "encodes_control", False):
+            latents = (1, self.facts.latent.channels, 1, band.rows, stage.canvas.width)
+            return {"control": torch.empty(latents, device=META)}
+        return {"control": self._pixels(stage, band, 1)}
 
     def _condition(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
         """Of a first frame, or of what is around a mask."""

@@ -77,6 +77,9 @@ class RenderSpec(BaseModel):
     control_guidance_end: Annotated[float, Role("Model", came_later=True)] = Field(
         default=1.0, ge=0, le=1, description="part of a stage's steps after which it does not"
     )
+    control_mode: Annotated[int | None, Role("Model", came_later=True)] = Field(
+        default=None, ge=0, le=99, description="kind that a union ControlNet follows; default: none"
+    )
     quantization: Annotated[str | None, IN_MODEL] = Field(
         default=None,
         description="quantise the denoiser's weights while loading; default: as they are",

@@ -18,7 +18,7 @@ from frieze.cluster.comm import AxisComms, Comm
 
 from ..extrapolation.method import StepContext
 from ..extrapolation.skip_filter import free_u
-from ..models.family import BandPlace, Conditioning, Model
+from ..models.family import BandPlace, Conditioning, Guidance, Model
 from ..models.positions import periodic
 from ..models.regional_prompts import RegionalPrompts
 from ..models.strategies import (
@@ -144,24 +144,26 @@ class Network:
         texts = [self.conditioning[prompt].halves[0] for prompt in self.edits.prompts]
         num_halves = self.stage.guidance.num_halves
         negative = self.conditioning[self.stage.prompt].halves[1:num_halves]
+        follows = self._guidance(index).follows
+        image = {n: x for n, x in self.image.items() if n != "control" or follows}
+        joined, asked = self.edits.joined(texts), getattr(self.model, "control_asks", ())
+        # Some pipelines ask a ControlNet once, with the prompt, for both halves.
+        of_prompt = {f"control_{n}": joined[n] for n in asked if "control" in image}
         halves = [
-            (self.edits.joined(texts), self.edits.place(place, texts, grid.margin)),
-            *((tensors, place) for tensors in negative),
+            (joined, self.edits.place(place, texts, grid.margin)),
+            *(({**tensors, **of_prompt}, place) for tensors in negative),
         ]
         if self.pair is not None:
             halves = halves[self.pair.rank : self.pair.rank + 1]
-        image = {n: x for n, x in self.image.items() if n != "control" or self._follows(index)}
         return [({**tensors, **image}, where) for tensors, where in halves]
 
     def _control_marks(self, tensors: Mapping[str, Tensor]) -> Sequence[Marks]:
         """The layers of a ControlNet that attend, where it is asked."""
         return getattr(self.model, "control_marks", ()) if "control" in tensors else ()
 
-    def _follows(self, index: int) -> bool:
-        """Whether a ControlNet counts in a step, as diffusers' pipelines decide it."""
-        spec, num_steps = self.plan.spec, self.stage.num_steps
-        is_early = index / num_steps < spec.control_guidance_start
-        return not is_early and (index + 1) / num_steps <= spec.control_guidance_end
+    def _guidance(self, index: int) -> Guidance:
+        """The guidance of a step, in which ControlNets count or do not."""
+        return self.stage.guidance.at(index, self.stage.num_steps)
 
     def _recompute(self, index: int, grid: Grid) -> None:
         """What a step may reuse and nobody has, after a resume, from what it was computed of."""
@@ -211,7 +213,7 @@ class Network:
         """x0 for one half of the guidance, its attention as the method changes it."""
         (tensors, place), modifier, cache = prompt, self.modifiers[number], self.caches[number]
         assert step.context is not None
-        level = step.context.level
+        level, guidance = step.context.level, self._guidance(step.context.step)
         modifier.begin(replace(step, texts=place.texts))
 
         def begin(part: BandPlace) -> None:
@@ -223,7 +225,7 @@ class Network:
         if place.texts:
             texts = (self.conditioning[prompt].halves[0] for prompt in self.edits.prompts)
             prompts = [{**text, **self.image} for text in texts]
-        parts = CanvasParts(self.model, self.stage.guidance, tensors, place, begin, prompts)
+        parts = CanvasParts(self.model, guidance, tensors, place, begin, prompts)
         reusing: AbstractContextManager[None] = nullcontext()
         if cache is not None:
             computes = not self._may_reuse(step.context.step)
@@ -231,7 +233,7 @@ class Network:
             reusing = cache.step(run, step.num_own, computes=computes)
         with collect_tokens(modifier), reusing:
             return self.strategy.predict(
-                lambda x, at: self.model.denoised(x, at, tensors, place, self.stage.guidance),
+                lambda x, at: self.model.denoised(x, at, tensors, place, guidance),
                 x_BCTHW,
                 level,
                 self.comms,

@@ -121,6 +121,8 @@ class StageStart:
         index = saved.stage_index
         if "control" not in plan.sources or plan.enlarges(index):
             return {}
+        if getattr(self.model, "encodes_control", False):
+            return {"control": self._encoded(f"{index}-control", index)}
         rows = saved.band.scaled(plan.facts.latent.downscale)
         return {"control": saved.read(plan.array(f"{index}-control"), index, 0, rows)}
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import ControlNetModel
+from diffusers import ControlNetModel, FluxControlNetModel
+from torch import nn
 
+from .networks import spread
 from .stock import load
 
 
-def build_controlnet(checkpoint: Path, folder: Path) -> Path:
-    """A ControlNet of a U-Net; its folder. What starts at zero is drawn from a fixed seed."""
-    network = ControlNetModel.from_unet(load(checkpoint, {}).unet)
-    generator = torch.Generator().manual_seed(5)
-    for parameter in network.parameters():
-        if not parameter.any():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.data.copy_(noise / max(1, parameter[0].numel()) ** 0.5)
+def build_controlnet(checkpoint: Path, folder: Path, **options: Any) -> Path:
+    """A ControlNet of a model; its folder. What starts at zero is drawn from a fixed seed.
+
+    `options` are of its config, where it is FLUX's.
+    """
+    pipeline = load(checkpoint, {})
+    if hasattr(pipeline, "unet"):
+        network: nn.Module = ControlNetModel.from_unet(pipeline.unet)
+        generator = torch.Generator().manual_seed(5)
+        for parameter in network.parameters():
+            if not parameter.any():
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.data.copy_(noise / max(1, parameter[0].numel()) ** 0.5)
+    else:
+        known = dict(pipeline.transformer.config) | {"num_layers": 1, "num_single_layers": 1}
+        torch.manual_seed(5)
+        network = spread(FluxControlNetModel.from_config(known | options))
     network.save_pretrained(folder)
     return folder

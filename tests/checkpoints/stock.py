@@ -89,7 +89,8 @@ def load(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
     parts: dict[str, Any] = {}
     if folder := arguments.get("controlnet"):
         name = name.replace("Pipeline", "ControlNetPipeline")
-        parts["controlnet"] = diffusers.ControlNetModel.from_pretrained(folder)
+        kind = json.loads((Path(folder) / "config.json").read_text())["_class_name"]
+        parts["controlnet"] = getattr(diffusers, kind).from_pretrained(folder)
     if arguments.get("mask"):
         name = INPAINT.get(name, name)
     elif arguments.get("init"):
@@ -158,6 +159,8 @@ def _inputs(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if first:
         inputs["image"] = Image.open(first).convert("RGB")
         inputs["video"] = [inputs["image"]] * inputs.get("num_frames", 1)
+    if inputs.get("control"):
+        inputs["control_image"] = Image.open(inputs["control"]).convert("RGB")
     if inputs.get("mask"):
         inputs["mask_image"] = Image.open(inputs["mask"])
     return inputs

@@ -132,6 +132,24 @@ def gives_its_second_expert_a_lora_of_its_own(gallery: Gallery, name: str) -> No
     differ(worn, gallery.drawn(name, lora=second["lora_2"]))
 
 
+def follows_a_controlnet(gallery: Gallery, name: str) -> None:
+    """Its tiny ControlNet's features count as in diffusers, on one rank and on three."""
+    fields = {"controlnet": gallery.controlnet(name), "control": gallery.picture(name)}
+    fields |= {"controlnet_conditioning_scale": 0.8}
+    expected = gallery.stock(name, **fields)
+    equal(gallery.drawn(name, **fields), expected)
+    equal(gallery.drawn(name, **fields, workers=3), expected)
+    differ(gallery.drawn(name, **fields | {"controlnet_conditioning_scale": 0.7}), expected)
+
+
+def takes_no_other_controlnet(gallery: Gallery, name: str, other: str) -> None:
+    """One that was made for another layout's network is refused in one line."""
+    fields = {"controlnet": gallery.controlnet(other), "control": gallery.picture(name)}
+    with pytest.raises(ModelError, match=r"takes|made for another model") as error:
+        plan(gallery.spec(name, **fields))
+    assert "\n" not in str(error.value)
+
+
 def redraws_a_picture(gallery: Gallery, name: str) -> None:
     # 2.4 steps: some pipelines round up, others down.
     init = {"init": gallery.picture(name), "strength": 0.6, "num_inference_steps": 4}

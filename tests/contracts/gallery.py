@@ -68,6 +68,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 # Of layouts whose network knows masks.
 MASKED = ("sd15-inpaint", "sdxl-inpaint", "flux-fill")
+# Of families that take a ControlNet.
+CONTROLLED = ("sd15", "sdxl", "flux")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,15 @@ class Gallery:
 
         folder = self.folder / f"{name}-lora"
         return str(self._once(("lora", name), partial(build_lora, self.checkpoint(name), folder)))
+
+    def controlnet(self, name: str, **options: Any) -> str:
+        """The folder of a ControlNet for a layout."""
+        from checkpoints.controlnet import build_controlnet
+
+        key, folder = ("controlnet", name, *sorted(options.items())), self.folder
+        path = folder / "-".join([name, *options, "controlnet"])
+        made = partial(build_controlnet, self.checkpoint(name), path, **options)
+        return str(self._once(key, made))
 
     def picture(self, name: str) -> str:
         """A picture of a layout's size, to be redrawn or animated."""

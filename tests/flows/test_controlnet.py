@@ -25,21 +25,37 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
     return Gallery(tmp_path_factory.mktemp("controlnet"))
 
 
-def guided(gallery: Gallery, name: str, **fields: Any) -> dict[str, Any]:
+# Published FLUX ControlNets: of one kind, of several, and XLabs', which see pixels.
+PLAIN: dict[str, Any] = {}
+UNION = {"num_mode": 3, "guidance_embeds": False}
+PIXELS = {"conditioning_embedding_channels": 16, "patch_size": 2, "num_single_layers": 0}
+
+
+def guided(
+    gallery: Gallery, name: str, options: dict[str, Any] = PLAIN, **fields: Any
+) -> dict[str, Any]:
     """Fields that draw a layout by its ControlNet."""
-    folder = gallery.folder / f"{name}-controlnet"
-    if not folder.exists():
-        build_controlnet(gallery.checkpoint(name), folder)
-    return {"controlnet": str(folder), "control": gallery.picture(name), **fields}
+    folder = gallery.controlnet(name, **options)
+    return {"controlnet": folder, "control": gallery.picture(name), **fields}
 
 
-@pytest.mark.parametrize("name", [pytest.param("sd15", marks=pytest.mark.slow), "sdxl"])
-def test_a_controlnet_guides_as_in_diffusers_on_any_ranks(gallery: Gallery, name: str) -> None:
-    fields = guided(gallery, name, controlnet_conditioning_scale=0.8)
-    expected = gallery.stock(name, **fields)
-    equal(gallery.drawn(name, **fields), expected)
-    equal(gallery.drawn(name, **fields, workers=3), expected)
-    differ(gallery.drawn(name), expected)
+@pytest.mark.parametrize(
+    ("options", "fields", "ranks"),
+    [
+        (PLAIN, {}, {"workers": 4, "guidance_ranks": 2}),
+        (UNION, {"control_mode": 2}, {"workers": 2, "ulysses": 2}),
+        (PIXELS, {}, {"workers": 3}),
+    ],
+    ids=["halves of guidance", "union", "pixels"],
+)
+def test_flux_is_guided_as_in_diffusers_on_any_ranks(
+    gallery: Gallery, options: dict[str, Any], fields: dict[str, Any], ranks: dict[str, int]
+) -> None:
+    fields = guided(gallery, "flux", options, controlnet_conditioning_scale=0.8, **fields)
+    expected = gallery.stock("flux", **fields)
+    equal(gallery.drawn("flux", **fields), expected)
+    equal(gallery.drawn("flux", **fields, **ranks), expected)
+    differ(gallery.drawn("flux"), expected)
 
 
 def test_it_counts_from_a_part_of_the_steps_to_another(gallery: Gallery) -> None:
@@ -49,21 +65,25 @@ def test_it_counts_from_a_part_of_the_steps_to_another(gallery: Gallery) -> None
     differ(gallery.drawn("sdxl", **guided(gallery, "sdxl")), expected)
 
 
-def test_a_stopped_render_goes_on_without_the_picture(gallery: Gallery, tmp_path: Path) -> None:
-    fields = guided(gallery, "sdxl")
+@pytest.mark.parametrize("name", ["sdxl", "flux"])
+def test_a_stopped_render_goes_on_without_the_picture(
+    gallery: Gallery, name: str, tmp_path: Path
+) -> None:
+    fields = guided(gallery, name)
     copy = tmp_path / "control.png"
     shutil.copy(fields["control"], copy)
     out = tmp_path / "a.zarr"
-    stop_after(gallery.spec("sdxl", **fields | {"control": str(copy)}, out=str(out)), 1)
+    stop_after(gallery.spec(name, **fields | {"control": str(copy)}, out=str(out)), 1)
     copy.unlink()
     resume(out)
-    drawn = gallery.opened("sdxl", out)
-    assert np.array_equal(drawn.pixels_THWC, gallery.drawn("sdxl", **fields).pixels_THWC)
+    drawn = gallery.opened(name, out)
+    assert np.array_equal(drawn.pixels_THWC, gallery.drawn(name, **fields).pixels_THWC)
 
 
-def test_a_plan_counts_it(gallery: Gallery) -> None:
-    fields = guided(gallery, "sdxl")
-    with_it, without = (plan(gallery.spec("sdxl", **each)) for each in (fields, {}))
+@pytest.mark.parametrize(("name", "options"), [("sdxl", PLAIN), ("flux", PLAIN), ("flux", PIXELS)])
+def test_a_plan_counts_it(gallery: Gallery, name: str, options: dict[str, Any]) -> None:
+    fields = guided(gallery, name, options)
+    with_it, without = (plan(gallery.spec(name, **each)) for each in (fields, {}))
     assert with_it.estimate.weights > without.estimate.weights
     assert with_it.cost.stages[0].kinds[0].flops > 1.2 * without.cost.stages[0].kinds[0].flops
 
@@ -90,6 +110,25 @@ def test_what_does_not_go_together_is_refused_in_one_line(gallery: Gallery, tmp_
             plan(gallery.spec("sdxl", **fields | changes))
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 1200
-    flux = fields | {"negative_prompt": None}
-    with pytest.raises(FriezeError, match="flux takes none here"):
-        plan(gallery.spec("flux", **flux))
+
+
+def test_what_flux_cannot_follow_is_refused_in_one_line(gallery: Gallery, tmp_path: Path) -> None:
+    fields = guided(gallery, "flux")
+    union = guided(gallery, "flux", UNION)["controlnet"]
+    wide = str(build_controlnet(gallery.checkpoint("flux"), tmp_path / "w", num_attention_heads=4))
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        ("flux", {"controlnet": guided(gallery, "sdxl")["controlnet"]}, "is a .ControlNetModel"),
+        ("flux", {"controlnet": wide}, "num_attention_heads is 4 there and 2 here"),
+        ("flux", {"control_mode": 1}, "control_mode 1 is for a union"),
+        ("flux", {"controlnet": union}, "kinds 0 to 2 and none is given"),
+        ("flux", {"controlnet": union, "control_mode": 3}, "kinds 0 to 2 and 3 is not"),
+        ("flux-schnell", {}, "is told a guidance_scale"),
+        ("sd3", {}, "sd3 takes none here"),
+    ]
+    for name, changes, told in cases:
+        with pytest.raises(FriezeError, match=told) as error:
+            plan(gallery.spec(name, **fields | changes))
+        assert "\n" not in str(error.value)
+    none = {"controlnet": None, "control": None, "control_mode": 1}
+    with pytest.raises(FriezeError, match="control_mode 1 is for a controlnet"):
+        plan(gallery.spec("flux", **fields | none))

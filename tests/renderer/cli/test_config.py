@@ -83,6 +83,7 @@ FIELDS: dict[str, Any] = {
         ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"),
         st.floats(0, 1),
     ),
+    "control_mode": st.integers(0, 99),
     "attend": st.sampled_from(["pooled", "full,windows@0.5"]),
     "wrap": st.sampled_from(["x", "xy"]),
     "cache": st.sampled_from(["0.125", "0.1,ends=2"]),

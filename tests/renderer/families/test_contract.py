@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts import family as contract
-from contracts.gallery import MASKED, Gallery
+from contracts.gallery import CONTROLLED, MASKED, Gallery
 
 # Diffusers and torch warn about each other; what is tested is the renderer.
 pytestmark = [
@@ -118,6 +118,16 @@ def test_control_the_weight_of_a_lora_shows(gallery: Gallery, name: str) -> None
 @pytest.mark.parametrize("name", ["wan", "wan22", "flux"])
 def test_a_second_expert_has_loras_of_its_own(gallery: Gallery, name: str) -> None:
     contract.gives_its_second_expert_a_lora_of_its_own(gallery, name)
+
+
+@parted(CONTROLLED, ("sd15",))
+def test_a_controlnet_guides_as_in_diffusers(gallery: Gallery, name: str) -> None:
+    contract.follows_a_controlnet(gallery, name)
+
+
+@pytest.mark.parametrize("name", [name for name in FIRST if name != "sdxl"])
+def test_a_controlnet_of_another_family_is_refused(gallery: Gallery, name: str) -> None:
+    contract.takes_no_other_controlnet(gallery, name, "sdxl")
 
 
 # One of each kind of autoencoder: `flows/` redraw with FLUX.1's, and Qwen's is scaled as Wan's.

@@ -148,6 +148,7 @@ OTHER: dict[str, Any] = {
     "controlnet_conditioning_scale": 0.5,
     "control_guidance_start": 0.25,
     "control_guidance_end": 0.75,
+    "control_mode": 2,
     "quantization": "q",
     "height": 512,
     "storage_dtype": "float8_e5m2",

@@ -1,0 +1,1 @@
+"""ControlNets in memory: loaded, and what they add to the network that they guide."""
