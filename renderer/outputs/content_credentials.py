@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..codecs.tiff_subifds import narrow_subifds
 from ..errors import ExportError, printable, reason
 from ..files.atomic import check_space
 from ..files.location import Location
@@ -88,6 +89,8 @@ def sign(made: Path, out: Path, store: Store, signing: Signing) -> None:
     Raises `ExportError`.
     """
     _check_space(out, made.stat().st_size)
+    if KINDS[made.suffix.lower()] == "image/tiff":
+        narrow_subifds(made)
     for parent in dict.fromkeys((signing.parent, None)):
         try:
             _sign(made, out, store, signing.signer, parent)

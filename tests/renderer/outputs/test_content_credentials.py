@@ -72,7 +72,7 @@ def pixels(path: Path) -> np.ndarray:
     if path.suffix == ".tif":
         with tifffile.TiffFile(path) as file:
             levels = file.series[0].levels
-            assert len(levels) == 2
+            assert len(levels) > 1
             return np.concatenate([level.asarray().ravel() for level in levels])
     return np.asarray(Image.open(path))
 
@@ -123,6 +123,27 @@ def test_a_signed_file_is_valid_and_the_same_picture(
     with reader(damaged) as found:  # the control
         assert found.get_validation_state() == "Invalid"
     assert {p.name for p in tmp_path.iterdir()} == {"a.zarr", plain.name, out.name, damaged.name}
+
+
+# From one level of the pyramid to five.
+@pytest.mark.parametrize("side", [256, 300, 600, 1100, 2100])
+def test_a_signed_tiff_keeps_the_levels_of_its_pyramid(
+    tmp_path: Path, signs: Signing, side: int
+) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(side, 16))
+    out = tmp_path / "signed.tif"
+    exporting.export(store.path, out, overwrite=False, signing=signs)
+    with reader(out) as found:
+        assert found.get_validation_state() == "Valid"
+        assert failures(found) == [UNTRUSTED]
+    with tifffile.TiffFile(out) as file:
+        found_levels = [level.asarray() for level in file.series[0].levels]
+    layout = store.layout
+    kept = 2 if layout.num_levels == 3 else layout.num_levels  # the library's limits
+    assert len(found_levels) == kept
+    for index, level_HWC in enumerate(found_levels):
+        height = layout.levels[index].height
+        assert np.array_equal(level_HWC, store.read_rows(0, height, index))
 
 
 def test_every_kind_is_one_that_the_library_writes() -> None:
