@@ -93,6 +93,11 @@ class TokenGrid:
         """Rows of tokens on the canvas."""
         return self.bands[-1].stop
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Tokens of every band."""
+        return tuple(self.frames * band.rows * self.columns for band in self.bands)
+
 
 @dataclass(frozen=True)
 class Halo:

@@ -26,7 +26,7 @@ from frieze.kernels.decay import Decay, Frames
 from frieze.kernels.reference import finite
 
 from ..comm import AxisComms, Comm
-from ..layout import Band
+from ..layout import TokenGrid
 from .pooled_attention import pooled_mean_logits
 from .pooled_context import PooledContext
 from .sequence_parallel import Context, TokenLayout, fading
@@ -134,35 +134,24 @@ def pooled_entropy(
     k_BHSD: Tensor,
     *,
     comms: AxisComms,
-    bands: Sequence[Band],
-    width: int,
+    grid: TokenGrid,
     pooled: PooledContext,
     scale: float | None = None,
     context: Context | None = None,
-    num_frames: int = 1,
 ) -> Tensor:
     """The same of pooled context, where a block of n tokens is n keys of one weight; entropy_BH.
 
     So H = -sum p (log p - log n), which nears `canvas_entropy` as its cost does the windows'.
     """
     context = Context(0) if context is None else context
-    tokens = [num_frames * band.rows * width for band in bands]
-    spread = TokenLayout.of(q_BHSD, comms, tokens, context, num_frames)
+    spread = TokenLayout.of(q_BHSD, comms, grid.tokens, context, grid.frames)
     (q_text, q_image), (k_text, k) = (context.split(x) for x in (q_BHSD, k_BHSD))
     rows = _Rows(_Asker(q_text, scale), _Asker(q_image, scale), k_text, k, spread, None)
 
     def ask(q: Tensor, keys: Sequence[Tensor]) -> AttentionPartial:
         return _Asker(q, scale).mean_logit(keys[0])
 
-    found = pooled_mean_logits(
-        *(q_image, k, k_text),
-        comms=comms,
-        bands=bands,
-        width=width,
-        pooled=pooled,
-        ask=ask,
-        num_frames=num_frames,
-    )
+    found = pooled_mean_logits(q_image, k, k_text, comms=comms, grid=grid, pooled=pooled, ask=ask)
     flat = AttentionPartial(found.out_BHSD.flatten(2, 4), found.lse_BHS.flatten(2, 4))
     return _mean_entropy(rows, flat)
 

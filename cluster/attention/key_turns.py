@@ -54,8 +54,7 @@ def turned_attention(
     Text is asked, and asks, as it stands.  Keys are turned in float32 or wider.
     """
     context = Context(0) if context is None else context
-    tokens = [grid.frames * band.rows * grid.columns for band in grid.bands]
-    layout = TokenLayout.of(q_BHSD, comms, tokens, context, grid.frames)
+    layout = TokenLayout.of(q_BHSD, comms, grid.tokens, context, grid.frames)
     (q_text, q), (k_text, k), (v_text, v) = (context.split(x) for x in (q_BHSD, k_BHSD, v_BHSD))
     own = layout.to_heads(q)
     found = _of_tiles(own, torch.cat((k, v)), layout, grid, turns, scale)

@@ -25,7 +25,7 @@ from frieze.kernels.attention import AttentionPartial, attend
 from frieze.kernels.reference import wide
 
 from ..comm import AxisComms, Comm, Like, select
-from ..layout import Band
+from ..layout import Band, TokenGrid
 from .pooled_context import PooledContext, PooledStack, straddling
 from .windowed_attention import STACKED_QUERIES, Grids
 
@@ -39,12 +39,10 @@ def pooled_context_attention(
     v_BHSD: Tensor,
     *,
     comms: AxisComms,
-    bands: Sequence[Band],
-    width: int,
+    grid: TokenGrid,
     pooled: PooledContext,
     scale: float | None = None,
     text: tuple[Tensor, Tensor] | None = None,
-    num_frames: int = 1,
 ) -> Tensor:
     """This rank's image tokens' attention over their windows, text, and the rest in blocks.
 
@@ -54,7 +52,7 @@ def pooled_context_attention(
     def ask(q: Tensor, kv: Sequence[Tensor]) -> AttentionPartial:
         return attend(q, kv[0], kv[1], scale=scale)
 
-    place = Grids.of(q_BHSD, comms, bands, width, num_frames)
+    place = Grids.of(q_BHSD, comms, grid)
     found = pooled_partial(q_BHSD, (k_BHSD, v_BHSD), text, place=place, pooled=pooled, ask=ask)
     return place.to_tokens(found.out_BHSD.to(q_BHSD.dtype))
 
@@ -65,11 +63,9 @@ def pooled_mean_logits(
     k_text: Tensor,
     *,
     comms: AxisComms,
-    bands: Sequence[Band],
-    width: int,
+    grid: TokenGrid,
     pooled: PooledContext,
     ask: Ask,
-    num_frames: int = 1,
 ) -> AttentionPartial:
     """Mean logits, as `ask` has them, and log-sum-exps of this rank's image queries and heads.
 
@@ -77,7 +73,7 @@ def pooled_mean_logits(
     log n; so the entropy is the log-sum-exp less this.
     """
     text = (k_text,) if k_text.shape[2] else None
-    place = Grids.of(q_BHSD, comms, bands, width, num_frames)
+    place = Grids.of(q_BHSD, comms, grid)
     return pooled_partial(q_BHSD, (k_BHSD,), text, place=place, pooled=pooled, ask=ask)
 
 

@@ -44,8 +44,7 @@ def regional_attention(
     """
     regions = context.regions
     assert regions is not None
-    tokens = [grid.frames * band.rows * grid.columns for band in grid.bands]
-    spread = TokenLayout.of(q_BHSD, comms, tokens, context, grid.frames)
+    spread = TokenLayout.of(q_BHSD, comms, grid.tokens, context, grid.frames)
     (q_text, q), (k_text, k), (v_text, v) = (context.split(x) for x in (q_BHSD, k_BHSD, v_BHSD))
     asked = of_all_ranks(q_text, k, v, comms.world, scale)
     share_P1 = regions.means(q_text)[:, None]

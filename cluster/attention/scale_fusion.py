@@ -22,7 +22,7 @@ from torch import Tensor
 from frieze.kernels.reference import wide
 
 from ..comm import AxisComms, Comm
-from ..layout import Band, LayoutError
+from ..layout import Band, LayoutError, TokenGrid
 from .pooled_attention import pooled_context_attention
 from .pooled_context import PooledContext
 from .resizing import resized, resized_bands
@@ -87,12 +87,10 @@ def shaped_attention(
     v_BHSD: Tensor,
     *,
     comms: AxisComms,
-    bands: Sequence[Band],
-    width: int,
+    grid: TokenGrid,
     shape: AttentionShape,
     scale: float | None = None,
     context: Context | None = None,
-    num_frames: int = 1,
 ) -> Tensor:
     """Attention of this rank's image tokens as `shape` says; text asks the whole canvas always.
 
@@ -104,17 +102,15 @@ def shaped_attention(
     context = Context(0) if context is None else context
     qkv = (q_BHSD, k_BHSD, v_BHSD)
     if shape.grid is not None:
-        place = _Grid(comms.world, bands, width, num_frames, shape.grid)
-        same = partial(shaped_attention, comms=comms, scale=scale, num_frames=num_frames)
-        return _resized_attention(same, qkv, place, replace(shape, grid=None), context)
+        resizing = _Resizing(comms.world, grid, shape.grid)
+        same = partial(shaped_attention, comms=comms, scale=scale)
+        return _resized_attention(same, qkv, resizing, replace(shape, grid=None), context)
     (_, q), (k_text, k), (v_text, v) = (context.split(x) for x in qkv)
     asked: dict[str, Any] = {
         "comms": comms,
-        "bands": bands,
-        "width": width,
+        "grid": grid,
         "scale": scale,
         "text": (k_text, v_text) if context.num_tokens else None,
-        "num_frames": num_frames,
     }
     if shape.pooled is not None:
         local = pooled_context_attention(q, k, v, pooled=shape.pooled, **asked)
@@ -122,8 +118,9 @@ def shaped_attention(
     in_windows = partial(window_attention, q, k, v, **asked)
     fusion, image = shape.fusion, None
     if fusion is not None and fusion.coarse is None:
-        tokens = [num_frames * band.rows * width for band in bands]
-        whole = canvas_attention(*qkv, comms=comms, tokens=tokens, scale=scale, context=context)
+        whole = canvas_attention(
+            *qkv, comms=comms, tokens=grid.tokens, scale=scale, context=context
+        )
         text, image = context.split(whole)
     else:
         text = _of_text(qkv, context, comms, scale)
@@ -132,51 +129,50 @@ def shaped_attention(
     local = in_windows(windows=shape.windows)
     if fusion is None or image is None:
         return context.join(text, local)
-    grid = (num_frames, bands[comms.world.rank].rows, width)
-    fused = context.join(text, _fused(image, local, grid, comms.world, bands, fusion))
+    fused = context.join(text, _fused(image, local, grid, comms.world, fusion))
     return torch.cat((context.join(text, image), fused), dim=2) if shape.fuses_features else fused
 
 
-class _Grid(NamedTuple):
-    """Tokens that are frames of rows and columns, and the rows and columns of a larger grid."""
+class _Resizing(NamedTuple):
+    """A grid of tokens, and the rows and columns of a larger one."""
 
     comm: Comm
-    bands: Sequence[Band]
-    width: int
-    num_frames: int
-    larger: tuple[int, int]
+    grid: TokenGrid
+    size: tuple[int, int]
 
     @property
-    def to_bands(self) -> tuple[Band, ...]:
-        return resized_bands(self.bands, self.larger[0])
+    def larger(self) -> TokenGrid:
+        return TokenGrid(
+            self.grid.frames, resized_bands(self.grid.bands, self.size[0]), self.size[1]
+        )
 
     def up(self, x: Tensor) -> Tensor:
         """This rank's tokens of the larger grid, dim 2."""
-        grid = x.unflatten(2, (self.num_frames, -1, self.width))
-        return resized(grid, self.comm, self.bands, self.to_bands, self.larger[1]).flatten(2, 4)
+        return self._resized(x, self.grid, self.larger)
 
     def down(self, x: Tensor) -> Tensor:
         """The way back."""
-        grid = x.unflatten(2, (self.num_frames, -1, self.larger[1]))
-        return resized(grid, self.comm, self.to_bands, self.bands, self.width).flatten(2, 4)
+        return self._resized(x, self.larger, self.grid)
+
+    def _resized(self, x: Tensor, old: TokenGrid, new: TokenGrid) -> Tensor:
+        tokens = x.unflatten(2, (old.frames, -1, old.columns))
+        return resized(tokens, self.comm, old.bands, new.bands, new.columns).flatten(2, 4)
 
 
 def _resized_attention(
     attention: Callable[..., Tensor],
     qkv: Sequence[Tensor],
-    grid: _Grid,
+    resizing: _Resizing,
     shape: AttentionShape,
     context: Context,
 ) -> Tensor:
     """Attention on a larger grid of image tokens; text stays as it is."""
     parts = [context.split(x) for x in qkv]
-    larger = [context.join(text, grid.up(image)) for text, image in parts]
-    out = attention(
-        *larger, bands=grid.to_bands, width=grid.larger[1], shape=shape, context=context
-    )
+    larger = [context.join(text, resizing.up(image)) for text, image in parts]
+    out = attention(*larger, grid=resizing.larger, shape=shape, context=context)
     answers = out.chunk(2, dim=2) if shape.fuses_features else [out]
     split = [context.split(each) for each in answers]
-    return torch.cat([context.join(text, grid.down(image)) for text, image in split], dim=2)
+    return torch.cat([context.join(text, resizing.down(image)) for text, image in split], dim=2)
 
 
 def _of_text(
@@ -190,17 +186,12 @@ def _of_text(
 
 
 def _fused(
-    whole: Tensor,
-    local: Tensor,
-    grid: tuple[int, int, int],
-    comm: Comm,
-    bands: Sequence[Band],
-    fusion: ScaleFusion,
+    whole: Tensor, local: Tensor, grid: TokenGrid, comm: Comm, fusion: ScaleFusion
 ) -> Tensor:
-    """g + G(l - g) over rows and columns, of tokens that are a grid of frames, rows, columns."""
-    accumulate = wide(whole.dtype)
-    apart = (local.to(accumulate) - whole.to(accumulate)).unflatten(2, grid)
-    return (whole + low_pass(apart, comm, bands, fusion).flatten(2, 4)).to(whole.dtype)
+    """g + G(l - g) over rows and columns."""
+    accumulate, shape = wide(whole.dtype), (grid.frames, grid.bands[comm.rank].rows, grid.columns)
+    apart = (local.to(accumulate) - whole.to(accumulate)).unflatten(2, shape)
+    return (whole + low_pass(apart, comm, grid.bands, fusion).flatten(2, 4)).to(whole.dtype)
 
 
 def fused_features(out_BSF: Tensor, fusion: ScaleFusion) -> Tensor:

@@ -19,7 +19,7 @@ from frieze.kernels.attention import AttentionPartial, attend
 from frieze.kernels.reference import wide
 
 from ..comm import AxisComms, select
-from ..layout import Band
+from ..layout import Band, TokenGrid
 from .sequence_parallel import Context, TokenLayout
 from .windows import Windows, add_at, own_rows
 
@@ -34,22 +34,20 @@ def window_attention(
     v_BHSD: Tensor,
     *,
     comms: AxisComms,
-    bands: Sequence[Band],
-    width: int,
+    grid: TokenGrid,
     windows: Windows,
     scale: float | None = None,
     text: tuple[Tensor, Tensor] | None = None,
-    num_frames: int = 1,
 ) -> Tensor:
     """Every image token's attention over the windows it lies in, averaged; this rank's tokens.
 
-    q, k, v are [B, H, S, D] with S = num_frames x rows of this rank's band x `width`, frame by
-    frame; a window spans all frames.  `bands` are every rank's, in the rows of this layer.
+    q, k, v are [B, H, S, D] with S = frames x rows of this rank's band x columns of the `grid`,
+    this layer's, frame by frame; a window spans all frames.
     `text`, (keys, values) [B, H, K, D] that all ranks hold, is seen by every query once.  `scale`
     defaults to D ** -0.5.  The mean is taken in float32 or wider; the result has q's dtype.
     LayoutError if a token lies in no window, ValueError if the tokens do not add up.
     """
-    grids = Grids.of(q_BHSD, comms, bands, width, num_frames)
+    grids = Grids.of(q_BHSD, comms, grid)
     # Keys and values are stacked along the batch; nobody else holds the stack.
     kv = grids.of_tokens(torch.cat((k_BHSD, v_BHSD)))
     answers = _Answers(grids, grids.of_tokens(q_BHSD), scale, text)
@@ -65,20 +63,17 @@ class Grids:
     """Tokens as frames of rows and columns: [B, H, T, R, C, D] of this rank's Ulysses group."""
 
     @staticmethod
-    def of(
-        q_BHSD: Tensor, comms: AxisComms, bands: Sequence[Band], width: int, num_frames: int
-    ) -> Grids:
+    def of(q_BHSD: Tensor, comms: AxisComms, grid: TokenGrid) -> Grids:
         """Those of an attention's image tokens; ValueError if the tokens do not add up."""
-        tokens = [num_frames * band.rows * width for band in bands]
-        return Grids(TokenLayout.of(q_BHSD, comms, tokens, Context(0), num_frames), bands, width)
+        return Grids(TokenLayout.of(q_BHSD, comms, grid.tokens, Context(0), grid.frames), grid)
 
-    def __init__(self, layout: TokenLayout, bands: Sequence[Band], width: int) -> None:
-        step, ring = layout.comms.ulysses.size, layout.comms.ring
+    def __init__(self, layout: TokenLayout, grid: TokenGrid) -> None:
+        step, ring, bands = layout.comms.ulysses.size, layout.comms.ring, grid.bands
         groups = [bands[i : i + step] for i in range(0, len(bands), step)]
-        self.layout, self.width = layout, width
+        self.layout, self.width = layout, grid.columns
         self.bands = [Band(group[0].start, group[-1].stop) for group in groups]
         self.own = self.bands[ring.rank]
-        self.height = bands[-1].stop
+        self.height = grid.rows
         self._rows = [band.rows for band in groups[ring.rank]]
 
     def of_tokens(self, x_BHSD: Tensor) -> Tensor:

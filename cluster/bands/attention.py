@@ -145,12 +145,10 @@ class BandAttention:
             return pooled_entropy(
                 *(q, k),
                 comms=self.comms,
-                bands=grid.bands,
-                width=grid.columns,
+                grid=grid,
                 pooled=shape.pooled,
                 scale=scale,
                 context=alone.context,
-                num_frames=grid.frames,
             )
         place = self._place(function, (q, k, k), alone, change)
         return canvas_entropy(q, k, pooled=change.pooled, scale=scale, **place)
@@ -175,15 +173,7 @@ class BandAttention:
                 )
             assert shape.fusion is not None
             call.finished = partial(fused_features, fusion=shape.fusion)
-        asked = partial(
-            shaped_attention,
-            comms=self.comms,
-            bands=grid.bands,
-            width=grid.columns,
-            shape=shape,
-            scale=scale,
-            num_frames=grid.frames,
-        )
+        asked = partial(shaped_attention, comms=self.comms, grid=grid, shape=shape, scale=scale)
         if (regions := _regions(call)) is None:
             return asked(*qkv, context=call.context)
         assert call.context is not None

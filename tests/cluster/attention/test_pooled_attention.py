@@ -22,7 +22,7 @@ from frieze.cluster.attention import (
     shaped_attention,
 )
 from frieze.cluster.comm import Comm, axis_comms, phantom, run_threads
-from frieze.cluster.layout import Band, Mesh
+from frieze.cluster.layout import Band, Mesh, TokenGrid
 from frieze.kernels.flop_count import flop_count
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64
 
@@ -135,11 +135,9 @@ def on_ranks(
         own, context = joint(case, x, band, "rear" if comm.size == 2 else "front")
         place: dict[str, Any] = {
             "comms": axis_comms(comm, mesh),
-            "bands": bands,
-            "width": case.columns,
             "scale": SCALE,
             "context": context,
-            "num_frames": case.frames,
+            "grid": TokenGrid(case.frames, bands, case.columns),
         }
         shape = AttentionShape.of_pooled(case.pooled)
         assert shape is not None
@@ -257,7 +255,7 @@ def counted(case: Case, bands: tuple[Band, ...]) -> tuple[int, int]:
     def rank(comm: Comm) -> tuple[int, int]:
         band = bands[comm.rank]
         x = torch.zeros(1, 1, case.frames * band.rows * case.columns, 2, dtype=torch.float64)
-        place: dict[str, Any] = {"bands": bands, "width": case.columns, "num_frames": case.frames}
+        place: dict[str, Any] = {"grid": TokenGrid(case.frames, bands, case.columns)}
         with flop_count() as count:
             pooled_context_attention(x, x, x, comms=axis_comms(comm), pooled=case.pooled, **place)
         return count.total, comm.num_bytes_sent
@@ -294,7 +292,7 @@ def test_a_phantom_rank_holds_no_values() -> None:
     case = CASES["frames"]
     (bands, *_) = bands_of(case, 3)
     own, context = joint(case, [y.to("meta") for y in qkv(case)], bands[1], "front")
-    place: dict[str, Any] = {"bands": bands, "width": case.columns, "num_frames": case.frames}
+    place: dict[str, Any] = {"grid": TokenGrid(case.frames, bands, case.columns)}
     comms = axis_comms(phantom(1, 3))
     shape = AttentionShape.of_pooled(case.pooled)
     assert shape is not None
@@ -314,12 +312,10 @@ def on_a_process(comm: Comm) -> float:
     got = shaped_attention(
         *own,
         comms=axis_comms(comm),
-        bands=bands,
-        width=case.columns,
+        grid=TokenGrid(case.frames, bands, case.columns),
         shape=shape,
         scale=SCALE,
         context=context,
-        num_frames=case.frames,
     )
     band = bands[comm.rank]
     expected = dense(case, x)[0][:, :, :, band.start : band.stop].flatten(2, 4)

@@ -20,7 +20,7 @@ from frieze.cluster.attention import (
     shaped_attention,
 )
 from frieze.cluster.comm import Comm, axis_comms, run_threads, solo
-from frieze.cluster.layout import Band, LayoutError, Mesh
+from frieze.cluster.layout import Band, LayoutError, Mesh, TokenGrid
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT64
 
 HEIGHT, WIDTH, HEADS, HEAD_DIM = 12, 8, 4, 4
@@ -112,11 +112,9 @@ def on_ranks(
             return shaped_attention(
                 *(q, k, v),
                 comms=axis_comms(comm, mesh),
-                bands=bands,
-                width=WIDTH,
+                grid=TokenGrid(num_frames, bands, WIDTH),
                 shape=shape,
                 context=context,
-                num_frames=num_frames,
             )
 
         out = layer(x, attend, context, shape.fusion)[0]

@@ -10,7 +10,7 @@ import torch
 
 from frieze.cluster.attention import Windows, canvas_attention, window_attention
 from frieze.cluster.comm import AxisComms, Comm, axis_comms, run_threads
-from frieze.cluster.layout import Band, cut
+from frieze.cluster.layout import Band, TokenGrid, cut
 from frieze.kernels.flop_count import flop_count
 from frieze.renderer.extrapolation.windows import (
     interleaved_windows,
@@ -72,7 +72,9 @@ def full(x: torch.Tensor, comms: AxisComms, bands: list[Band]) -> torch.Tensor:
 
 def in_windows(windows: Windows) -> Attention:
     def attention(x: torch.Tensor, comms: AxisComms, bands: list[Band]) -> torch.Tensor:
-        return window_attention(x, x, x, comms=comms, bands=bands, width=SIDE, windows=windows)
+        return window_attention(
+            x, x, x, comms=comms, grid=TokenGrid(1, bands, SIDE), windows=windows
+        )
 
     return attention
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from frieze.cluster.attention import Window, Windows, window_attention, windowed_attention
 from frieze.cluster.comm import Comm, axis_comms, phantom, run_threads
-from frieze.cluster.layout import Band, LayoutError, Mesh, cut
+from frieze.cluster.layout import Band, LayoutError, Mesh, TokenGrid, cut
 from tolerances import AMPLE, CONTROL, EXACT_FLOAT32, EXACT_FLOAT64
 
 HEIGHT, WIDTH, HEADS, HEAD_DIM = 12, 8, 4, 8
@@ -96,12 +96,10 @@ def on_ranks(
         out = window_attention(
             *(q, k, v),
             comms=axis_comms(comm, mesh),
-            bands=bands,
-            width=WIDTH,
+            grid=TokenGrid(x[0].shape[2], bands, WIDTH),
             windows=windows,
             scale=0.4,
             text=(x[3], x[4]) if x[3].shape[2] else None,
-            num_frames=x[0].shape[2],
         )
         return out.unflatten(2, (x[0].shape[2], bands[comm.rank].rows, WIDTH))
 
@@ -214,10 +212,8 @@ def test_flops_and_bytes_are_those_of_the_integers(
             window_attention(
                 *(of_rank(y, bands[comm.rank]) for y in x[:3]),
                 comms=axis_comms(comm),
-                bands=bands,
-                width=WIDTH,
+                grid=TokenGrid(2, bands, WIDTH),
                 windows=windows,
-                num_frames=2,
             ),
             comm.num_bytes_sent,
         )[1],
@@ -243,11 +239,9 @@ def test_a_phantom_rank_holds_no_values() -> None:
         out = window_attention(
             *(of_rank(y, bands[1]) for y in x[:3]),
             comms=axis_comms(phantom(1, 3)),
-            bands=bands,
-            width=WIDTH,
+            grid=TokenGrid(2, bands, WIDTH),
             windows=windows,
             text=(x[3], x[4]),
-            num_frames=2,
         )
         assert out.shape == of_rank(x[0], bands[1]).shape
 
@@ -260,12 +254,10 @@ def on_a_process(comm: Comm) -> float:
         got = window_attention(
             *(of_rank(y, bands[comm.rank]) for y in x[:3]),
             comms=axis_comms(comm),
-            bands=bands,
-            width=WIDTH,
+            grid=TokenGrid(2, bands, WIDTH),
             windows=windows,
             scale=0.4,
             text=(x[3], x[4]),
-            num_frames=2,
         )
         expected = of_rank(dense(windows, x), bands[comm.rank])
         worst = max(worst, float((got - expected).abs().max()))

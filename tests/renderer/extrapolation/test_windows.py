@@ -22,7 +22,7 @@ from frieze.cluster.attention import (
 )
 from frieze.cluster.attention.resizing import resized, resized_bands
 from frieze.cluster.comm import Comm, axis_comms, run_threads
-from frieze.cluster.layout import Band
+from frieze.cluster.layout import Band, TokenGrid
 from frieze.renderer.extrapolation.windows import (
     interleaved_windows,
     seeded,
@@ -59,7 +59,7 @@ def attn1(
         own = x[:, band.start * grid[1] : band.stop * grid[1]]
         q, k, v = ((own @ w.mT).unflatten(-1, (2, 8)).transpose(1, 2) for w in (w_q, w_k, w_v))
         out = shaped_attention(
-            *(q, k, v), comms=axis_comms(comm), bands=bands, width=grid[1], shape=shape
+            *(q, k, v), comms=axis_comms(comm), grid=TokenGrid(1, bands, grid[1]), shape=shape
         )
         out = out.transpose(1, 2).flatten(2) @ w_out.mT + bias
         if shape.fusion is None or not shape.fuses_features:
