@@ -14,6 +14,7 @@ from typer.main import get_command
 from frieze.renderer import plugins
 from frieze.renderer.cli import app
 from frieze.renderer.spec.presets import preset_names
+from support.command_line import parsed
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ("README.md", "CONTRIBUTING.md", "configs/batches/example.yaml")
@@ -44,27 +45,19 @@ def flags() -> set[str]:
     return OTHERS | {flag for o in options for flag in (*o.opts, *o.secondary_opts)}
 
 
-def parse(words: list[str]) -> Any:
-    command, name = group(), ""
-    while hasattr(command, "commands"):
-        name, *words = words
-        command = command.commands[name]
-    return command.make_context(name, words)
-
-
 def test_every_command_of_the_readme_is_taken() -> None:
     told = list(commands((ROOT / "README.md").read_text(encoding="utf-8")))
     assert len(told) > 20
     assert {words[0] for words in told} >= group().commands.keys()
     for words in told:
         if words[0] not in OTHERS:
-            parse(words)
+            parsed(words)
 
 
 def test_control_a_command_that_is_not_taken_is_seen() -> None:
     (words,) = commands("```sh\nfrieze render x --sise 3  # no such flag\n```")
     with pytest.raises(Exception, match="sise"):
-        parse(words)
+        parsed(words)
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -39,6 +39,7 @@ from ..models.positions import RotaryAxis
 from ..models.regional_prompts import RegionalPrompts
 from ..sampling import solvers
 from ..sampling.inpainting import Outside
+from ..sampling.solver_step import SolverStep
 from ..spec.stage_loras import all_loras
 from .step_kinds import StepKind, TurnedKeys, step_kinds
 
@@ -144,7 +145,7 @@ class MetaRender:
                 return self.model.guided(x, level, clean[0], clean[1], stage.guidance)
 
             draw = (lambda: torch.empty_like(x)) if solver.needs_noise else None
-            moved, _ = solver.step(index, stage.levels, x, x0(), history, draw)
+            moved, _ = solver.step(SolverStep(index, stage.levels, x, x0(), history, draw))
             if outside is not None:
                 outside.kept(moved, level)
             del cached

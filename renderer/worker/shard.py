@@ -29,6 +29,7 @@ from ..models.family import Conditioning, Model
 from ..models.regional_prompts import RegionalPrompts
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.stage_plan import StagePlan, num_cached
+from ..sampling.solver_step import SolverStep
 from ..sampling.solvers import noised, solver, stage_seed
 from ..store import numerics
 from ..store.store import Store
@@ -43,6 +44,8 @@ from .stage_rows import StageRows
 from .stage_start import Noise, StageStart
 from .state_writer import Digests, StateWriter, StepMeter
 from .tensor_trace import Entry, TensorTrace
+
+ToDecode = tuple[Model, Tensor, tuple[Band, ...], Canvas, Comm]  # as `decode` takes it
 
 
 class Shard:
@@ -188,7 +191,7 @@ class Shard:
         self.trace.take("estimate, guided", clean, self._band)
         noise = self._draw_noise if self.solver.needs_noise else None
         self.x_BCTHW, self.history = self.solver.step(
-            index, self._stage.levels, self.x_BCTHW, clean, self.history, noise
+            SolverStep(index, self._stage.levels, self.x_BCTHW, clean, self.history, noise)
         )
         self.x_BCTHW = self.guiding.left(index + 1, self.x_BCTHW)
         self.trace.take("latents", self.x_BCTHW, self._band)
@@ -364,24 +367,20 @@ class Shard:
             anchor=self._saved.anchor(),
         )
         network = model_cache.decoder(plan.decoder, plan.spec, self.device)
-        what, fault = self._to_decode(index), self._decoding_fault(index)
+        what, fault = self._to_decode(index)
         return self._traced(infgen.enlarged(network, *what, asked, fault=fault))
 
     def _decoded(self, stage_index: int, rows_per_block: int) -> Iterator[Piece]:
         """This worker's share of a stage's picture or clip, piece by piece."""
-        fault, what = self._decoding_fault(stage_index), self._to_decode(stage_index)
+        what, fault = self._to_decode(stage_index)
         return self._traced(decode(*what, rows_per_block=rows_per_block, fault=fault))
 
-    def _to_decode(self, stage_index: int) -> tuple[Model, Tensor, tuple[Band, ...], Canvas, Comm]:
-        """What decodes a stage, and of it this worker's share among all."""
-        stage = self.plan.stages[stage_index]
-        share = self._shared(self.x_BCTHW)
-        return self.model, share, stage.shares, stage.canvas, self.sharing
-
-    def _decoding_fault(self, stage_index: int) -> Fault:
-        """What to raise over something in decoding a stage that is not finite."""
-        where = f"decoding stage {stage_index + 1}"
-        return lambda what: finite.error(what, where, self.plan.spec)
+    def _to_decode(self, stage_index: int) -> tuple[ToDecode, Fault]:
+        """What `decode` takes of a stage, this worker's share, and what to raise in it."""
+        stage, where = self.plan.stages[stage_index], f"decoding stage {stage_index + 1}"
+        place = (stage.shares, stage.canvas, self.sharing)
+        fault = functools.partial(finite.error, where=where, spec=self.plan.spec)
+        return (self.model, self._shared(self.x_BCTHW), *place), fault
 
     def _traced(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """The same pieces, noted where the spec asks for digests."""

@@ -1,7 +1,9 @@
 """Bicubic or linear enlargement of latents, band by band, equal to enlarging the whole canvas.
 
 Interpolation along an axis is a matrix; a band needs only the matrix rows it owns and the few
-source rows on which those are not zero.
+source rows on which those are not zero. The matrix is torch's own, float32 places and all: the
+same latents as diffusers' and the authors' cascades make. `kernels/bicubic.py`, whose places are
+exact and need no matrix of a canvas' width, differs by some 1e-6 where sizes are no power of two.
 Shape suffixes: C channels, T frames, H rows, W columns.
 """
 

@@ -22,6 +22,7 @@ from frieze.renderer.checkpoints.checkpoint import describe
 from frieze.renderer.driver.store_arrays import store_layout
 from frieze.renderer.errors import PlanError, SpecError
 from frieze.renderer.planning.stage_plan import num_cached
+from frieze.renderer.sampling.solver_step import SolverStep
 from frieze.renderer.sampling.solvers import solver
 from frieze.renderer.spec.render_spec import parse
 from frieze.renderer.worker.stage_guides import Grid
@@ -83,7 +84,7 @@ def rank(comm: Comm, plan_: Any, folder: Path) -> tuple[Tensor, list[tuple[int, 
     for step in range(stage.num_steps):
         with torch.no_grad():
             x0 = net.predict(x, step, grid)
-        x, history = step_of.step(step, stage.levels, x, x0, history, None)
+        x, history = step_of.step(SolverStep(step, stage.levels, x, x0, history))
         found.append(tuple(net.computed))
     return x, found
 

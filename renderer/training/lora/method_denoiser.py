@@ -25,6 +25,7 @@ from ...extrapolation.skip_filter import free_u
 from ...models.family import BandPlace, Guidance, Model
 from ...planning.canvas_plan import CanvasPlan
 from ...sampling.noise_levels import NoiseLevel
+from ...sampling.solver_step import SolverStep
 from ...sampling.solvers import noised, solver
 from ...worker.method_attention import (
     AttentionStep,
@@ -148,7 +149,7 @@ class MethodDenoiser:
             clean = each[0]
             if len(each) > 1:
                 clean = model.guided(x_BCTHW, level, each[0], each[1], self.stage.guidance)
-            x_BCTHW, history = by.step(index, levels, x_BCTHW, clean, history, fresh)
+            x_BCTHW, history = by.step(SolverStep(index, levels, x_BCTHW, clean, history, fresh))
         return x_BCTHW
 
     def _context(self, level: NoiseLevel) -> StepContext:

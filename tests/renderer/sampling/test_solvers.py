@@ -16,6 +16,7 @@ from torch import Tensor
 from frieze.renderer.checkpoints.scheduler_config import SOLVER_OF
 from frieze.renderer.sampling.noise_levels import NoiseLevel, NoiseSchedule, Table, x0_from
 from frieze.renderer.sampling.schedule_table import table
+from frieze.renderer.sampling.solver_step import SolverStep
 from frieze.renderer.sampling.solvers import SOLVERS, noised, solver
 from support.schedulers import (
     DPM_KARRAS,
@@ -182,7 +183,7 @@ def run(schedule: NoiseSchedule, made: Table, x: Tensor, stop: int | None = None
             used = solver(schedule)
             x, history = x.clone(), tuple(kept.clone() for kept in history)
         clean = x0_from(schedule.prediction, x, bent(x, level.timestep), level)
-        x, history = used.step(index, made.levels, x, clean, history, draw)
+        x, history = used.step(SolverStep(index, made.levels, x, clean, history, draw))
         assert len(history) == used.num_history
     return x
 
@@ -264,8 +265,8 @@ def test_a_history_that_was_lost_is_seen(tmp_path: Path) -> None:
     step = solver(schedule).step
     lost = tuple(torch.zeros_like(noise()) for _ in range(4))
     kept = tuple(noise(seed) for seed in range(4))
-    there, _ = step(4, made.levels, noise(), noise(1), lost, None)
-    here, _ = step(4, made.levels, noise(), noise(1), kept, None)
+    there, _ = step(SolverStep(4, made.levels, noise(), noise(1), lost))
+    here, _ = step(SolverStep(4, made.levels, noise(), noise(1), kept))
     assert far(there, here) > CONTROL
 
 
@@ -278,7 +279,9 @@ def test_a_perfect_network_reaches_the_clean_latents(tmp_path: Path, name: str) 
     x = noised(clean, noise(), made.levels[0])
     history = (torch.zeros_like(x),) * used.num_history
     for index in range(len(made.levels) - 1):
-        x, history = used.step(index, made.levels, x, clean, history, drawing(torch.float64))
+        x, history = used.step(
+            SolverStep(index, made.levels, x, clean, history, drawing(torch.float64))
+        )
     last = made.levels[-1]
     # A consistency model is the identity at no noise (arXiv 2303.01469), and so keeps a little.
     kept = 1e-7 if name.startswith("LCM") else 1e-9
@@ -347,7 +350,7 @@ def test_a_solver_keeps_no_state_of_its_own(tmp_path: Path) -> None:
     for index, level in enumerate(levels[:-1]):
         for turn, (x, history) in enumerate(states):
             clean = x0_from("velocity", x, bent(x, level.timestep), level)
-            states[turn] = used.step(index, levels, x, clean, tuple(history), None)
+            states[turn] = used.step(SolverStep(index, levels, x, clean, tuple(history)))
     for seed in (0, 1):
         alone = run(replace(schedule), Table(levels, 1.0, None), noise(seed))
         assert torch.equal(states[seed][0], alone)
