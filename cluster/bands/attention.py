@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypedDict
 
-import torch
 from torch import Tensor
 
 from frieze.kernels.decay import Decay
@@ -34,8 +33,8 @@ from ..attention import (
     turned_attention,
 )
 from ..comm import AxisComms
-from ..layout import LayoutError, TokenGrid
 from .layer_marks import Call, innermost
+from .layer_tokens import LayerTokens, check_reach
 from .tensor_shapes import CanvasShapes, refusal
 
 
@@ -53,7 +52,7 @@ class BandAttention:
         *,
         is_whole: bool,
     ) -> None:
-        self.comms, self.comm, self.canvas = comms, comms.world, canvas
+        self.comms, self.comm, self.tokens = comms, comms.world, LayerTokens(canvas)
         self.modifier, self.is_whole = modifier, is_whole
 
     def attend(
@@ -78,14 +77,14 @@ class BandAttention:
         call = innermost()
         if call is None or call.marks.local:
             if call is None:
-                self._check_unmarked(function, query, key)
+                self.tokens.check_unmarked(function, query, key)
             rest = (attn_mask, dropout_p, is_causal)
             if call is not None and _regions(call) is not None:
-                _check_reach(function, query, call, *rest)
+                check_reach(function, query, call, *rest)
                 return self._of_texts(function, (query, key, value), call, scale)
             return function(query, key, value, *rest, scale=scale, enable_gqa=enable_gqa)
         call.num_attentions += 1
-        _check_reach(function, query, call, attn_mask, dropout_p, is_causal)
+        check_reach(function, query, call, attn_mask, dropout_p, is_causal)
         if enable_gqa:
             repeats = query.shape[-3] // key.shape[-3]
             key, value = (x.repeat_interleave(repeats, -3) for x in (key, value))
@@ -117,8 +116,8 @@ class BandAttention:
         """What the image's queries ask; None for the canvas."""
         if change.shape is None:
             return None
-        self._token_counts(function, qkv, call)
-        grid = self._grid(function, qkv[0], call)
+        self.tokens.counts(function, qkv, call)
+        grid = self.tokens.grid(function, qkv[0], call)
         shape = change.shape(grid.rows, grid.columns)
         if shape is not None and change.decay is not None:
             raise refusal(function, qkv, "decay is of the canvas, not of windows")
@@ -140,8 +139,8 @@ class BandAttention:
         """
         q, k, alone = _of_first_prompt(query, key, call)
         if shape is not None and shape.pooled is not None and change.pooled is None:
-            self._token_counts(function, (q, k, k), alone)
-            grid = self._grid(function, q, alone)
+            self.tokens.counts(function, (q, k, k), alone)
+            grid = self.tokens.grid(function, q, alone)
             return pooled_entropy(
                 *(q, k),
                 comms=self.comms,
@@ -162,7 +161,7 @@ class BandAttention:
         scale: float | None,
     ) -> Tensor:
         """Attention in windows, with the canvas or without."""
-        grid = self._grid(function, qkv[0], call)
+        grid = self.tokens.grid(function, qkv[0], call)
         if shape.fuses_features:
             if call.context is not None:
                 raise refusal(
@@ -196,8 +195,8 @@ class BandAttention:
         """Attention over the canvas whose keys stand elsewhere for each tile of queries."""
         if _regions(call) is not None:
             raise refusal(function, qkv, "regions ask their texts of keys that stand as they are")
-        self._token_counts(function, qkv, call)
-        grid = self._grid(function, qkv[0], call)
+        self.tokens.counts(function, qkv, call)
+        grid = self.tokens.grid(function, qkv[0], call)
         return turned_attention(
             *qkv, comms=self.comms, grid=grid, turns=turns, scale=scale, context=call.context
         )
@@ -212,8 +211,8 @@ class BandAttention:
     ) -> Tensor:
         """Attention over the canvas whose parts ask the texts of different prompts."""
         assert call.context is not None
-        self._token_counts(function, qkv, call)
-        grid = self._grid(function, qkv[0], call)
+        self.tokens.counts(function, qkv, call)
+        grid = self.tokens.grid(function, qkv[0], call)
         return regional_attention(
             *qkv,
             comms=self.comms,
@@ -236,27 +235,9 @@ class BandAttention:
         assert context.regions is not None
         if context.alone:
             return regional_text_attention(*qkv, runs=context.runs, scale=scale)
-        grid = self._grid(function, qkv[0], call)
+        grid = self.tokens.grid(function, qkv[0], call)
         share_PS = context.regions.of_band(grid, self.comm.rank, qkv[0])
         return regional_cross_attention(*qkv, share_PS=share_PS, runs=context.runs, scale=scale)
-
-    def _grid(self, function: Any, query: Tensor, call: Call) -> TokenGrid:
-        """Rows and columns of this layer's tokens."""
-        is_joined = call.context is not None and not call.marks.local
-        num_text = call.context.num_tokens if call.context and is_joined else 0
-        grid, reason = None, "give the mode its latent canvas"
-        try:
-            grid = self.canvas.grid_of(query.shape[2] - num_text)
-        except LayoutError as error:
-            reason = str(error)
-        if grid is None:
-            raise refusal(
-                function,
-                query,
-                f"layer {call.name!r}: it is not known which rows and columns these tokens are; "
-                f"{reason}",
-            )
-        return grid
 
     def _place(
         self,
@@ -269,62 +250,11 @@ class BandAttention:
         by_frame = change.decay is not None or change.pooled is not None
         return {
             "comms": self.comms,
-            "tokens": self._token_counts(function, qkv, call),
+            "tokens": self.tokens.counts(function, qkv, call),
             "context": call.context,
             "decay": change.decay,
-            "num_frames": self._num_frames(function, qkv[0], call) if by_frame else 1,
+            "num_frames": self.tokens.num_frames(function, qkv[0], call) if by_frame else 1,
         }
-
-    def _num_frames(self, function: Any, query: Tensor, call: Call) -> int:
-        """Frames of this layer's tokens."""
-        num_text = call.context.num_tokens if call.context else 0
-        num_frames = self.canvas.frames_of(query.shape[2] - num_text)
-        if num_frames is None:
-            raise refusal(
-                function,
-                query,
-                f"layer {call.name!r}: it is not known how many frames these tokens are; "
-                "give the mode its latent canvas",
-            )
-        return num_frames
-
-    def _token_counts(
-        self, function: Any, qkv: tuple[Tensor, Tensor, Tensor], call: Call
-    ) -> tuple[int, ...]:
-        """Image tokens of every rank."""
-        query, *others = qkv
-        if query.ndim != 4 or any(x.shape != query.shape for x in others):
-            raise refusal(
-                function,
-                qkv,
-                f"layer {call.name!r}: attention over a canvas takes query, key and value of one "
-                "shape [batch, heads, tokens, head dim]; do not mark cross-attention",
-            )
-        num_text = call.context.num_tokens if call.context else 0
-        num_image = query.shape[2] - num_text
-        tokens = self.canvas.tokens_of_all(num_image)
-        if tokens is None:
-            raise refusal(
-                function,
-                query,
-                f"layer {call.name!r}: {query.shape[2]} tokens less {num_text} of text do not make "
-                f"{self.canvas.band.rows} rows like those of the other bands; state the layer's "
-                "context, or cut bands at multiples of the patch",
-            )
-        self.canvas.token_counts |= {num_image, query.shape[2]}
-        return tokens
-
-    def _check_unmarked(self, function: Any, query: Tensor, key: Tensor) -> None:
-        """Refuses self-attention, and queries from elsewhere that ask this band's tokens."""
-        num_queries, num_keys = query.shape[-2], key.shape[-2]
-        known = self.canvas.token_counts
-        if num_queries == num_keys or (num_keys in known and num_queries not in known):
-            raise refusal(
-                function,
-                (query, key),
-                f"{num_queries} queries ask {num_keys} keys in a layer that is not marked, so it "
-                "would end at this band's edge; mark it (with local=True if it should end there)",
-            )
 
 
 class _Place(TypedDict):
@@ -348,28 +278,3 @@ def _of_first_prompt(q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor, 
     if context is None or context.regions is None:
         return q, k, call
     return context.only(0, q), context.only(0, k), replace(call, context=context.of_prompt(0))
-
-
-def _check_reach(
-    function: Any,
-    query: Tensor,
-    call: Call,
-    mask: Tensor | None,
-    dropout_p: float,
-    is_causal: bool,
-) -> None:
-    """Refuses what would need to know which tokens of the other bands a query may see."""
-    if is_causal or dropout_p or not _is_open(mask):
-        raise refusal(
-            function,
-            query,
-            f"layer {call.name!r}: is_causal={is_causal}, dropout_p={dropout_p} or a mask with "
-            "gaps do not reach beyond this band; drop padded text instead of masking it",
-        )
-
-
-def _is_open(mask: Tensor | None) -> bool:
-    """Does this mask let every query see every key? One without values is taken to."""
-    if mask is None or mask.is_meta:
-        return True
-    return bool(mask.all()) if mask.dtype == torch.bool else not bool(mask.any())

@@ -125,13 +125,14 @@ class Driver:
 
     def go_on(self, spec: RenderSpec, exports: Sequence[str | Location]) -> RenderResult:
         """What `resume` does if there is a store of this very picture; else what `render` does."""
-        spec, path = of_print(with_whole_paths(spec)), outputs.store_of(spec.out)
+        spec, main = of_print(with_whole_paths(spec)), output(spec.out, ExportError)
+        path = outputs.store_of(main)
         if not Store.exists(path):
             return self.render(spec, exports)
         if self.signer is None:
             outputs.check_unsigned(path, Store.open(path).recorded("outputs"))
         asked = spec.model_dump(mode="json", exclude={"out", "overwrite"})
-        wanted = (spec.out, *exports) if output(spec.out, ExportError) != path else exports
+        wanted = (main, *exports) if main != path else exports
         return self.resume(path, asked, wanted, overwrite=spec.overwrite)
 
     def resume(

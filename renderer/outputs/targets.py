@@ -68,13 +68,13 @@ class Targets:
         }
 
 
-def store_of(out: str) -> Location:
+def store_of(out: str | Location) -> Location:
     """The store of a picture: `out` itself if that is a .zarr, else beside it."""
     return output(out, ExportError).with_suffix(".zarr")
 
 
 def targets(
-    out: str,
+    out: str | Location,
     exports: Sequence[str | Location],
     *,
     overwrite: bool,
@@ -85,7 +85,7 @@ def targets(
     What is signed is made from the store: a signature is of the whole file.
     """
     main = output(out, ExportError)
-    store = store_of(out)
+    store = main.with_suffix(".zarr")
     others = tuple(output(path, ExportError) for path in exports)
     check_apart(store, (*(() if main == store else (main,)), *others))
     for path in (main, *others):
@@ -128,19 +128,21 @@ def resumed(
     asked = tuple(output(path, ExportError) for path in exports)
     check_apart(store, asked)
     live, left_out = None, list[str]()
-    places = [(name, _beside(name, record["main"], store)) for name in record["exports"]]
+    given = {name: location(name, ExportError) for name in record["exports"]}
+    places = [(name, _beside(name, record["main"], store)) for name in given]
     if record["live"] is not None and isinstance(main, Path):
         if _is_live_part(_part(main)):
             live = main
             _check_live(main, overwrite=overwrite)
         if live is None or signing is not None:
             places.insert(0, (str(main), main))
+            given[str(main)] = main
     if signing is not None:
         content_credentials.check((*(where or main for _, where in places), *asked))
     is_unsigned = signing is None and record.get("signed") is True
     files = list[Location]()
     for name, beside in places:
-        known = location(name, ExportError)
+        known = given[name]
         where = known if beside is None and known in asked else beside
         if where is None:
             words = f"--also {shlex.quote(name)}"
@@ -162,7 +164,7 @@ def resumed(
         store,
         main,
         *(beside for _, beside in places),
-        *(location(n, ExportError) for n, _ in places),
+        *given.values(),
     }
     files += [path for path in asked if path not in had]
     check_apart(store, (*(() if live is None or live in files else (live,)), *files))

@@ -44,7 +44,8 @@ class LoraRef:
 
     def absolute(self) -> LoraRef:
         """The same file from any folder, as it is told from here."""
-        return LoraRef.parse(str(Path(self.text).expanduser().absolute()))
+        text, name = (str(Path(t).expanduser().absolute()) for t in (self.text, self.name))
+        return LoraRef(text, name, self.weight)
 
     def __str__(self) -> str:
         return self.text
