@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..checkpoints.decoder import OWN
+from ..checkpoints.decoder import NO_DECODER, OWN
 from ..errors import SpecError
 from ..spec.merging import merge
 from ..spec.render_spec import parse
@@ -57,8 +57,8 @@ Size = Annotated[
 Decoder = Annotated[
     str | None,
     typer.Option(
-        help="folder of an InfGen decoder for the model's latents; default: the model's own, with "
-        "render the autoencoder's",
+        help="folder of an InfGen decoder for the model's latents; default: the model's own. With "
+        "render none is the autoencoder, which a model without an own decoder has too",
         rich_help_panel="Model",
     ),
 ]
@@ -67,7 +67,7 @@ With = Annotated[
     typer.Option(
         "--with",
         help="what makes it larger: infgen decodes its latents at any size and is the default, "
-        "render redraws it with the model at growing sizes",
+        "render redraws it with the model first",
         rich_help_panel="Model",
     ),
 ]
@@ -132,13 +132,16 @@ def upscale(
     """Make a picture or clip larger, or all of a folder.
 
     With infgen it is enlarged as it is, by bicubic interpolation, and detail is added to that:
-    nothing of it goes through the autoencoder and back. With render the model redraws it at
-    growing sizes, as freely as --creativity says. --size has its shape, in multiples of 8, of
-    render in those of the model; of a folder it is the box that each fills in its own shape.
+    nothing of it goes through the autoencoder and back. With render the model redraws it first, as
+    freely as --creativity says: at its own size or the trained one, or without a decoder at growing
+    sizes. --size has its shape, in multiples of 8, without a decoder in those of the model; of a
+    folder it is the box that each fills in its own shape.
     """
     own = {"decoder": decoder, "num_frames": num_frames, "fps": fps}
     own |= {"creativity": creativity, "guide": guide, "prompt": prompt}
     spec = spec_of(picture, size, fields | own, enlarger)
+    if decoder is None and spec.redraws:
+        spec = with_decoder(spec)
     if os.path.isdir(picture):
         who = {"sign": sign, "timestamp": timestamp}
         told = {"dry_run": dry_run, "json": json, "quiet": quiet}
@@ -159,6 +162,8 @@ def spec_of(
         raise SpecError("no size; give one of the picture's shape, as --size 4096x3072")
     given = {name: value for name, value in fields.items() if value is not None}
     if enlarger == "render":
+        if given.get("decoder") == NO_DECODER:
+            del given["decoder"]
         return merge(None, None, size, {"creativity": CREATIVITY, **given, "upscale": picture})
     if told := [name for name in OF_A_REDRAW if given.get(name)]:
         flag = "--" + ALSO_CALLED.get(told[0], told[0]).removeprefix("--").replace("_", "-")
@@ -168,6 +173,19 @@ def spec_of(
         )
     decoder = given.pop("decoder", OWN)
     return merge(None, None, size, {**given, "upscale": picture, "decoder": decoder})
+
+
+def with_decoder(spec: RenderSpec) -> RenderSpec:
+    """The spec of a redraw with its model's own decoder, where the model has one.
+
+    What the demo redrew at growing sizes had its tokens all over, and what it redrew at the trained
+    size and its decoder enlarged had none (extrapolation/guides.py).
+    """
+    from ..checkpoints.checkpoint import find
+
+    if not (find(spec.model, spec.revision, spec.variant) / OWN).is_dir():
+        return spec
+    return parse({**spec.model_dump(exclude_unset=True), "decoder": OWN})
 
 
 def with_own(spec: RenderSpec) -> RenderSpec:

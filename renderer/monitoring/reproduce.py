@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..checkpoints.decoder import OWN
+from ..checkpoints.decoder import NO_DECODER, OWN
 from ..spec.lora_refs import LoraRef
 from ..spec.render_spec import RenderSpec
 from ..spec.roles import OF_A_REDRAW, OF_AN_UPSCALE
@@ -86,6 +86,8 @@ def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> tupl
         given = {field: value for field, value in given.items() if field in kept}
         words, is_flag_like = ["frieze", "upscale", str(upscale)], False
         words += ["--with", "render", *(["--prompt", prompt] if prompt else [])] if redraws else []
+        if redraws and "decoder" not in given:
+            words += option("decoder", NO_DECODER)
     stages = given.pop("stages", None)
     if stages:
         words += ["--preset", f"{name}.yaml"]

@@ -26,6 +26,7 @@ from bench.quality_decoder_latents import SOURCES, Small, Source
 from bench.quality_rows import NATIVE, Cell, Pixels, Settings
 from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
 from frieze.renderer.autoencoders.infgen_positions import Window
+from frieze.renderer.checkpoints.decoder import NO_DECODER, OWN
 from frieze.renderer.demo import scenes
 
 # Enlarges what is known of a seed to so many pixels a side.
@@ -162,17 +163,20 @@ def enlarge_of(row: Row, settings: Settings) -> Enlarge:
             )
 
 
-def redraw(guide: str, creativity: float) -> Row:
-    """The decode redrawn larger, held by a guide."""
-    return Row(f"redrawn, {guide} {creativity:g}", "redraw", f"{guide} {creativity!r}", slow=True)
+def redraw(guide: str, creativity: float, decoder: str = OWN) -> Row:
+    """The decode redrawn, held by a guide, and enlarged by a decoder; none: at growing sizes."""
+    how = "redrawn" if decoder != NO_DECODER else "redrawn at growing sizes"
+    model = f"{guide} {creativity!r} {decoder}"
+    return Row(f"{how}, {guide} {creativity:g}", "redraw", model, slow=True)
 
 
 def redrawn(row: Row, small: Small, side: int, settings: Settings, seed: int) -> Pixels:
     """The decode as `frieze upscale --with render` makes it larger."""
-    guide, creativity = row.model.split()
+    guide, creativity, decoder = row.model.split()
     with tempfile.TemporaryDirectory() as folder:
         Image.fromarray(small.pixels).save(f"{folder}/small.png")
         asked = {"upscale": f"{folder}/small.png", "guide": guide, "creativity": creativity}
+        asked |= {} if decoder == NO_DECODER else {"decoder": decoder}
         spec = auto(side, settings, seed).model_dump(exclude_unset=True)
         return quality_rows.rendered(quality_rows.RenderSpec.model_validate(spec | asked))
 

@@ -28,6 +28,7 @@ from bench.quality_decoder_rows import Row, Shelf, redraw, rows
 from bench.quality_processes import run
 from bench.quality_report import machine
 from bench.quality_rows import Settings
+from frieze.renderer.checkpoints.decoder import NO_DECODER, OWN
 from frieze.renderer.checkpoints.shipped import SHIPPED
 from frieze.renderer.extrapolation.guides import HELD_BY
 
@@ -45,8 +46,11 @@ def chosen(asked: argparse.Namespace) -> list[Row]:
         found = [row for row in found if row.kind != "realesrgan"]
     if asked.rows and "redraw" not in kinds:
         return found
-    each = itertools.product(asked.guides.split(","), asked.creativity.split(","))
-    return found + [redraw(guide, float(number)) for guide, number in each]
+    guides, freedoms = asked.guides.split(","), asked.creativity.split(",")
+    decoders = asked.decoders.split(",")
+    return found + [
+        redraw(g, float(c), d) for g, c, d in itertools.product(guides, freedoms, decoders)
+    ]
 
 
 def tasks(shelves: list[Shelf], number: int) -> Iterator[tuple[Shelf, Source, int]]:
@@ -92,6 +96,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--creativity", default="0.2,0.5,0.8", help="with commas")
     parser.add_argument("--guides", default=HELD_BY, help="with commas")
+    parser.add_argument("--decoders", default=f"{OWN},{NO_DECODER}", help="with commas")
     parser.add_argument("--rows", default="", help="kinds with commas; default: all there are")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="then only report")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")

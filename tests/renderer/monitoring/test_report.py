@@ -122,7 +122,7 @@ def parsed(line: str, folder: Path, preset: str) -> RenderSpec:
     own = {name: given.get(name) for name in ("preset", "prompt", "size")}
     fields = {name: value for name, value in given.items() if name in RenderSpec.model_fields}
     if verb == "upscale":
-        told = {name: given[name] for name in ("prompt", "creativity", "guide")}
+        told = {name: given[name] for name in ("prompt", "creativity", "guide", "decoder")}
         return spec_of(given["picture"], own["size"], fields | told, given["enlarger"])
     return merging.merge(own["preset"], own["prompt"], own["size"], fields)
 
