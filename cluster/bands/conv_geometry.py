@@ -75,6 +75,12 @@ def conv_shape(shape: ConvShape | None) -> AbstractContextManager[None]:
     return _step.set(None if shape is None else _Step(shape))
 
 
+def current_shape() -> ConvShape:
+    """The shape that networks of this thread have now."""
+    step = _step.get()
+    return ConvShape() if step is None else step.shape
+
+
 def hook_convolutions(network: nn.Module, convs: Sequence[str], pools: Sequence[BlockPool]) -> None:
     """Hooks for the layers that a shape may name, and for the samplers that then change sizes.
 

@@ -5,13 +5,15 @@ A missed attention is a silent seam, so every call of a marked layer is counted.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -172,6 +174,17 @@ def leave_out(prefixes: tuple[str, ...]) -> None:
     """Marked layers of this thread's mode, if it is in one, that need not run this time."""
     if _current.watch is not None:
         _current.watch.leave_out(prefixes)
+
+
+@contextlib.contextmanager
+def off_bands() -> Iterator[None]:
+    """Inside, on this thread, tensors are no bands: of a map that every rank holds whole."""
+    watch, _current.watch = _current.watch, None
+    try:
+        with torch._C.DisableTorchFunction():
+            yield
+    finally:
+        _current.watch = watch
 
 
 def _enter(

@@ -169,6 +169,26 @@ class Convolutions:
 
 
 @dataclass(frozen=True)
+class ControlMap:
+    """At what size a ControlNet runs on a canvas that is larger than trained, and for how long.
+
+    The map's longer side is the trained one of `side` latent cells, and both are multiples of 8.
+    It counts until this part of a stage's steps.
+    """
+
+    side: int
+    until: float
+
+    def size(self, canvas: Canvas) -> tuple[int, int] | None:
+        """Its rows and columns of latents; None where the canvas is no larger than trained."""
+        factor = max(canvas.height, canvas.width) / self.side
+        if factor <= 1:
+            return None
+        rows, columns = (max(8, int(n // factor // 8 * 8)) for n in (canvas.height, canvas.width))
+        return rows, columns
+
+
+@dataclass(frozen=True)
 class Detection:
     """The wish of a method that frequencies be found, before it draws, which would repeat.
 
@@ -198,6 +218,7 @@ class Method:
     key_positions: KeyPolicy | None = None
     token_spacing: TokenSpacing | None = None  # of positions that are interpolated, of no others
     convolutions: Convolutions | None = None
+    control: ControlMap | None = None  # None: a ControlNet runs on the canvas itself
     guide: Guide | None = None  # of every stage but the first, by the one before it
     detection: Detection | None = None
     skips: FreeU | None = None

@@ -25,7 +25,7 @@ from ..checkpoints.weight_files import weight_bytes
 from ..controlnets.parts import loaded as controlnet
 from ..controlnets.unet import UNetControl
 from ..errors import ModelError
-from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
+from ..models.family import BandPlace, Conditioning, Control, Guidance, linear_guided
 from ..models.positions import RotaryAxis
 from ..sampling.noise_levels import NoiseLevel, x0_from
 
@@ -268,7 +268,12 @@ class UNet(PictureVAE):
         down, middle = None, None
         if self._control is not None and "control" in tensors:
             (how,) = guidance.controls
-            down, middle = self._control.features(x_BCHW, timestep, tensors["control"], how, told)
+            picture = tensors["control"]
+            if "control_latents" in tensors:
+                x = tensors["control_latents"].squeeze(2).to(x_BCHW.dtype)
+                down, middle = self._reduced(x, timestep, picture, how, told, place)
+            else:
+                down, middle = self._control.features(x_BCHW, timestep, picture, how, told)
         shown_BCHW = x_BCHW
         if "around" in tensors:
             known = (tensors[name].squeeze(2).to(x_BCHW.dtype) for name in ("drawn", "around"))
@@ -283,6 +288,25 @@ class UNet(PictureVAE):
         )[0]
         output_BCTHW = output_BCHW.to(x_BCTHW.dtype).unsqueeze(2)
         return x0_from(self.facts.schedule.prediction, x_BCTHW, output_BCTHW, level)
+
+    def _reduced(
+        self,
+        x_BCHW: Tensor,
+        timestep: Tensor,
+        picture_BCTHW: Tensor,
+        how: Control,
+        told: Mapping[str, Any],
+        place: BandPlace,
+    ) -> tuple[list[Tensor], Tensor]:
+        """A ControlNet's features from the whole of a smaller map, which is no band."""
+        from frieze.cluster.bands import current_shape, off_bands
+
+        from ..controlnets.reduced import enlarged
+
+        assert self._control is not None
+        with off_bands():
+            down, middle = self._control.features(x_BCHW, timestep, picture_BCTHW, how, told)
+            return enlarged(down, middle, self.unet, place, current_shape())
 
     def inpaint_condition(self, pixels_BCTHW: Tensor) -> Mapping[str, Tensor]:
         """Which cells are drawn, by their first pixel, and latents of the picture around them."""

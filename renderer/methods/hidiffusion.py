@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ..checkpoints.facts import ModelFacts
 from ..extrapolation.cascade import stages_of
-from ..extrapolation.method import Convolutions, Method, Stage, StepContext
+from ..extrapolation.method import ControlMap, Convolutions, Method, Stage, StepContext
 from ..extrapolation.method_options import MethodOptions, OddMap, StepOrder, Switch
 from ..extrapolation.unet_layouts import Model, layout, published_unet
 from ..spec.render_spec import RenderSpec
@@ -59,6 +59,13 @@ class Options(MethodOptions):
         default="cut",
         description="of maps with an odd side: windows of unequal size, or an even map as released",
     )
+    control: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="part of the steps until which a ControlNet counts, on a map of the trained "
+        "size",
+    )
 
 
 def method(spec: RenderSpec, facts: ModelFacts) -> Method:
@@ -70,7 +77,8 @@ def method(spec: RenderSpec, facts: ModelFacts) -> Method:
     return Method(
         stages=stages_of(spec, (Stage(),)),
         windows=_window_policy(model, options) if options.windows else None,
-        convolutions=_convolutions(model, options) if options.raunet else None,
+        convolutions=_convolutions(model, options, spec) if options.raunet else None,
+        control=ControlMap(facts.training_size // facts.latent.downscale, options.control),
     )
 
 
@@ -91,18 +99,25 @@ def _window_policy(model: Model, options: Options) -> WindowPolicy:
     return windows
 
 
-def _convolutions(model: Model, options: Options) -> Convolutions:
-    """RAU-Net, by the thresholds that were published unless others are given."""
+def _convolutions(model: Model, options: Options, spec: RenderSpec) -> Convolutions:
+    """RAU-Net, by the thresholds that were published unless others are given.
+
+    Of SDXL with a ControlNet below 4096 pixels half of the steps pool.
+    """
     from ..extrapolation.convolutions import raunet, raunet_schedule, raunet_sites
 
     def rule(context: StepContext) -> ConvShape:
+        pooled = options.pooled
+        is_small = min(context.canvas.height, context.canvas.width) < 512
+        if pooled is None and spec.controlnet and model == "sdxl" and is_small:
+            pooled = 0.5
         schedule = raunet_schedule(
             model,
             (context.canvas.height, context.canvas.width),
             context.num_steps,
             options.schedule,
             strided=options.strided,
-            pooled=options.pooled,
+            pooled=pooled,
         )
         return raunet(model, schedule, context.step)
 

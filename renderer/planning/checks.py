@@ -257,7 +257,8 @@ def check_control(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
     controlnet.check(spec, facts)
     if spec.controlnet is None:
         return
-    changes = method.convolutions is not None or isinstance(method.guide, Resolution | View)
+    is_unfit = method.convolutions is not None and method.control is None
+    changes = is_unfit or isinstance(method.guide, Resolution | View)
     for name, value in {"method": spec.method if changes else None, "cache": spec.cache}.items():
         if value is not None:
             raise PlanError(f"{name} {value!r} changes which features a controlnet's are added to")

@@ -286,6 +286,14 @@ class MetaRender:
         if getattr(self.model, "encodes_control", False):
             latents = (1, self.facts.latent.channels, 1, band.rows, stage.canvas.width)
             return {"control": torch.empty(latents, device=META)}
+        control = self.method.control
+        if control and (size := control.size(stage.canvas)):
+            height, width = size
+            step, channels = self.facts.latent.downscale, self.facts.latent.channels
+            return {
+                "control": torch.empty((1, 3, 1, height * step, width * step), device=META),
+                "control_latents": torch.empty((1, channels, 1, height, width), device=META),
+            }
         return {"control": self._pixels(stage, band, 1)}
 
     def _condition(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from frieze.cluster.bands import BlockCache, Marks, conv_shape, hook_blocks
-from frieze.cluster.comm import AxisComms, Comm
+from frieze.cluster.comm import AxisComms, Comm, Like
 
+from ..controlnets.reduced import nearest
 from ..extrapolation.method import StepContext
 from ..extrapolation.skip_filter import free_u
 from ..models.family import BandPlace, Conditioning, Guidance, Model
@@ -112,7 +114,9 @@ class Network:
         ):
             halves = [
                 self._half(number, x, grid, prompt, step)
-                for number, prompt in enumerate(self._prompts(place, grid, context.step))
+                for number, prompt in enumerate(
+                    self._prompts(place, grid, context.step, self._reduced(x, index, grid))
+                )
             ]
         self._note(x, index)
         if self.pair is not None:
@@ -135,7 +139,11 @@ class Network:
             modifier.concentrate(entropies)
 
     def _prompts(
-        self, place: BandPlace, grid: Grid, index: int
+        self,
+        place: BandPlace,
+        grid: Grid,
+        index: int,
+        reduced: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> list[tuple[Mapping[str, Tensor], BandPlace]]:
         """What the network is told in a step, and where, for each half that is evaluated here.
 
@@ -146,6 +154,7 @@ class Network:
         negative = self.conditioning[self.stage.prompt].halves[1:num_halves]
         follows = self._guidance(index).follows
         image = {n: x for n, x in self.image.items() if n != "control" or follows}
+        image |= reduced
         joined, asked = self.edits.joined(texts), getattr(self.model, "control_asks", ())
         # Some pipelines ask a ControlNet once, with the prompt, for both halves.
         of_prompt = {f"control_{n}": joined[n] for n in asked if "control" in image}
@@ -159,11 +168,31 @@ class Network:
 
     def _control_marks(self, tensors: Mapping[str, Tensor]) -> Sequence[Marks]:
         """The layers of a ControlNet that attend, where it is asked."""
-        return getattr(self.model, "control_marks", ()) if "control" in tensors else ()
+        is_on_bands = "control" in tensors and "control_latents" not in tensors
+        return getattr(self.model, "control_marks", ()) if is_on_bands else ()
+
+    def _reduced(self, x_BCTHW: Tensor, index: int, grid: Grid) -> Mapping[str, Tensor]:
+        """All of the canvas as a ControlNet sees it that runs on a smaller map, if one does."""
+        control = self.plan.method.control
+        size = control.size(grid.canvas) if control else None
+        if size is None or not self._guidance(index).follows:
+            return {}
+        rows, columns = nearest(grid.canvas.height, size[0]), nearest(grid.canvas.width, size[1])
+        own = [[row for row in rows if row in range(b.start, b.stop)] for b in grid.bands]
+        world, band = self.comms.world, grid.bands[self.comms.world.rank]
+        held = [row - band.start for row in own[world.rank]]
+        part = x_BCTHW[..., held, :][..., columns].contiguous()
+        like = Like.of(part)
+        parts = world.all_gather(part, [like.with_size(3, len(each)) for each in own])
+        return {"control_latents": torch.cat(parts, dim=3)}
 
     def _guidance(self, index: int) -> Guidance:
         """The guidance of a step, in which ControlNets count or do not."""
-        return self.stage.guidance.at(index, self.stage.num_steps)
+        control, num_steps = self.plan.method.control, self.stage.num_steps
+        guidance = self.stage.guidance.at(index, num_steps)
+        if control and control.size(self.stage.canvas) and index >= control.until * num_steps:
+            return replace(guidance, controls=())
+        return guidance
 
     def _recompute(self, index: int, grid: Grid) -> None:
         """What a step may reuse and nobody has, after a resume, from what it was computed of."""

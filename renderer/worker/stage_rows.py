@@ -16,6 +16,7 @@ from frieze.cluster.layout import Band
 
 from ..autoencoders.decoding import Piece
 from ..autoencoders.infgen import Anchor
+from ..controlnets.reduced import nearest
 from ..extrapolation.guides import View
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.inpainting import composited
@@ -23,6 +24,8 @@ from ..store.numerics import KEPT
 from ..store.store import Store
 from . import upsampling
 from .tensor_trace import TensorTrace
+
+PICTURE_ROWS = 256  # of a given picture that are read at a time, to be made smaller
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,22 @@ class StageRows:
             return self._to_device(found_CTHW).squeeze(2)
 
         return Anchor(size, read)
+
+    def reduced(self, name: str, size: tuple[int, int]) -> Tensor:
+        """All of a picture at a size of so many latent cells, of its nearest pixels."""
+        downscale, array = self.plan.facts.latent.downscale, self.plan.array(name)
+        height, width = self.plan.size(self.stage_index)
+        rows, columns = (
+            nearest(source, cells * downscale)
+            for source, cells in zip((height, width), size, strict=True)
+        )
+        parts = []
+        for start in range(0, height, PICTURE_ROWS):
+            stop = min(start + PICTURE_ROWS, height)
+            found = torch.from_numpy(self.store.load_latents(array, 0, slice(start, stop)))
+            held = [row - start for row in rows if start <= row < stop]
+            parts.append(found[..., held, :][..., columns])
+        return self._to_device(torch.cat(parts, dim=-2))
 
     def latents(self, name: str, source_index: int, slot: int) -> Tensor:
         """The band's rows of latents kept for guidance, enlarged where smaller."""

@@ -123,6 +123,9 @@ class StageStart:
             return {}
         if getattr(self.model, "encodes_control", False):
             return {"control": self._encoded(f"{index}-control", index)}
+        control = plan.method.control
+        if control and (size := control.size(plan.stages[index].canvas)):
+            return {"control": saved.reduced(f"{index}-control", size)}
         rows = saved.band.scaled(plan.facts.latent.downscale)
         return {"control": saved.read(plan.array(f"{index}-control"), index, 0, rows)}
 

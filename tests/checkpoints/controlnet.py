@@ -26,6 +26,8 @@ def build_controlnet(checkpoint: Path, folder: Path, **options: Any) -> Path:
             if not parameter.any():
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.data.copy_(noise / max(1, parameter[0].numel()) ** 0.5)
+        torch.manual_seed(5)
+        spread(network.controlnet_cond_embedding, gain=2.0)  # else it hardly sees the picture
     else:
         known = dict(pipeline.transformer.config) | {"num_layers": 1, "num_single_layers": 1}
         torch.manual_seed(5)

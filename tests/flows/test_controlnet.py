@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch.nn.functional as F
+from torch import Tensor
 
 from checkpoints.controlnet import build_controlnet
-from contracts.gallery import Gallery, differ, equal
+from checkpoints.stock import draw, load
+from contracts.gallery import LAYOUTS, Drawn, Gallery, differ, equal
 from frieze.renderer import FriezeError, plan, resume
 from support.drawing import stop_after
 
@@ -63,6 +67,62 @@ def test_it_counts_from_a_part_of_the_steps_to_another(gallery: Gallery) -> None
     expected = gallery.stock("sdxl", **fields)
     equal(gallery.drawn("sdxl", **fields, workers=2), expected)
     differ(gallery.drawn("sdxl", **guided(gallery, "sdxl")), expected)
+
+
+# A canvas of twice the trained 128 pixels.
+LARGER = {"height": 256, "width": 128, "num_inference_steps": 5, "guidance_scale": 5.0}
+PLAIN_NETWORK = {"raunet": False, "windows": False}
+
+
+@pytest.fixture
+def deep(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> Gallery:
+    """The gallery with layouts that have all the levels of their published U-Nets."""
+    for name in ("sdxl-deep", "sd15-deep"):
+        monkeypatch.setitem(LAYOUTS, name, LARGER | {"max_sequence_length": None})
+    return gallery
+
+
+def on_a_smaller_map(forward: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """As HiDiffusion's code runs a ControlNet: at the trained size, its features enlarged."""
+    size = (x.shape[-2] // 2, x.shape[-1] // 2)
+    picture = F.interpolate(kwargs.pop("controlnet_cond"), size=(8 * size[0], 8 * size[1]))
+    down, middle = forward(F.interpolate(x, size=size), *args, controlnet_cond=picture, **kwargs)
+    return [_doubled(each) for each in down], _doubled(middle)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    size = (2 * x.shape[-2], 2 * x.shape[-1])
+    return F.interpolate(x, size=size, mode="bicubic")
+
+
+@pytest.mark.parametrize("name", [pytest.param("sd15-deep", marks=pytest.mark.slow), "sdxl-deep"])
+def test_with_hidiffusion_it_runs_at_the_trained_size(deep: Gallery, name: str) -> None:
+    fields = guided(deep, name)
+    pipeline = load(deep.checkpoint(name), fields)
+    pipeline.controlnet.forward = partial(on_a_smaller_map, pipeline.controlnet.forward)
+    arguments = deep.arguments(name) | fields | {"control_guidance_end": 0.6}
+    latents, pixels = draw(pipeline, arguments)
+    expected = Drawn(latents, np.uint8(np.round(np.clip(pixels, 0, 1) * 255)))
+    fields |= {"method": "hidiffusion", "method_options": dict(PLAIN_NETWORK)}
+    equal(deep.fresh(name, **fields), expected)
+    equal(deep.fresh(name, **fields, workers=3), expected)
+    longer = {"method_options": {**PLAIN_NETWORK, "control": 1.0}}
+    differ(deep.fresh(name, **fields | longer), expected)
+    differ(deep.fresh(name, **fields | {"control": deep.grey(name)}), expected)
+
+
+@pytest.mark.slow  # of two strides and pools, on ranks; at one step plain maps are held above
+def test_with_hidiffusion_any_ranks_draw_the_same(deep: Gallery) -> None:
+    options = {"schedule": "aggressive", "strided": 0.2, "pooled": 0.6}
+    fields = guided(deep, "sdxl-deep", method="hidiffusion", method_options=options)
+    alone = deep.fresh("sdxl-deep", **fields)
+    equal(deep.fresh("sdxl-deep", **fields, workers=3), alone)
+    differ(deep.fresh("sdxl-deep", **fields | {"controlnet_conditioning_scale": 0.5}), alone)
+    plain = {"controlnet": None, "control": None}
+    plans = (plan(deep.spec("sdxl-deep", **fields | each)) for each in ({}, plain))
+    with_it, without = plans
+    assert with_it.estimate.weights > without.estimate.weights
+    assert with_it.cost.stages[0].kinds[0].flops > without.cost.stages[0].kinds[0].flops
 
 
 @pytest.mark.parametrize("name", ["sdxl", "flux"])
