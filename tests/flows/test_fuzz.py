@@ -8,23 +8,11 @@ import pytest
 from hypothesis import strategies as st
 
 from frieze.renderer.errors import SpecError
-from support.fuzz_kinds import kinds
+from support.fuzz_kinds import NAMES, kinds
 from support.fuzzing import Kind, tally
 
 FEW, MANY = 30, 10_000
 FEWEST = 6  # of a kind that costs much: one of them is accepted
-NAMES = (
-    "fields of a spec",
-    "methods and options",
-    "words of the command line",
-    "YAML presets",
-    "batch files",
-    "configs of model folders",
-    "files of tokenizers",
-    "models that are drawn with",
-    "LoRA files",
-    "variables of the environment",
-)
 
 
 @pytest.fixture(scope="module")

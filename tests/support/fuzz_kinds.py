@@ -17,6 +17,18 @@ from support.fuzzing import Kind
 # One of each kind of tokenizer, and of each kind of network.
 READ = ("flux", "sd15", "qwen", "flux2")
 DRAWN = ("flux", "sd15", "wan22-small")
+NAMES = (
+    "fields of a spec",
+    "methods and options",
+    "words of the command line",
+    "YAML presets",
+    "batch files",
+    "configs of model folders",
+    "files of tokenizers",
+    "models that are drawn with",
+    "LoRA files",
+    "variables of the environment",
+)
 
 
 def kinds(folder: Path) -> list[Kind]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+import hypothesis
 import typer
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
@@ -65,6 +66,15 @@ class Tally:
         firsts = {text.split("\n", 1)[0]: text for text in reversed(self.faults)}
         return "\n\n".join(f"{count} x {firsts[head]}" for head, count in found.most_common(20))
 
+    def __iadd__(self, other: Tally) -> Tally:
+        """Count what another round found as well."""
+        self.tried += other.tried
+        self.accepted += other.accepted
+        self.one_line += other.one_line
+        self.faults += other.faults
+        self.messages.update(other.messages)
+        return self
+
     def add(self, example: Any, act: Callable[[Any], object]) -> None:
         """Try one example."""
         self.tried += 1
@@ -89,13 +99,16 @@ class Tally:
             self.faults.append(f"no printable line: {message[:2000]!r}\n  {shown(example)}")
 
 
-def tally(kind: Kind, number: int) -> Tally:
-    """The same `number` examples of a kind at every call, or so many fewer as one costs more."""
+def tally(kind: Kind, number: int, seed: int = 0) -> Tally:
+    """The same `number` examples of a kind at every call, or so many fewer as one costs more.
+
+    Another seed has other examples.
+    """
     found = Tally(kind.name)
 
+    @hypothesis.seed(seed)
     @settings(
-        max_examples=max(4, number // kind.cost),
-        derandomize=True,
+        max_examples=max(1, number // kind.cost),
         database=None,
         deadline=None,
         phases=[Phase.generate],
