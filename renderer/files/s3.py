@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError, first_line
@@ -78,7 +77,7 @@ def _provider(given: dict[str, str], is_foreign: bool) -> Any:
     if "AWS_ACCESS_KEY_ID" in given:
         return None
     profile = given.get("AWS_PROFILE")
-    return _from_files(profile) if profile or _credentials_file().is_file() else None
+    return _from_files(profile) if profile or os.path.isfile(_credentials_file()) else None
 
 
 def _from_files(profile: str | None) -> Any:
@@ -100,9 +99,9 @@ def _from_files(profile: str | None) -> Any:
         raise StoreError(f"AWS_PROFILE {profile!r}: {error}; check ~/.aws") from None
 
 
-def _credentials_file() -> Path:
+def _credentials_file() -> str:
     named = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
-    return Path(os.path.expanduser(named))
+    return os.path.expanduser(named)
 
 
 @contextmanager

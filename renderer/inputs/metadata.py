@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from .faults import DECODER_ERRORS, quiet
 
 ORIENTATION, PIXELS_WIDE, PIXELS_HIGH, EXIF_IFD = 0x0112, 0xA002, 0xA003, 0x8769
 MOST_BYTES = 2**20  # of each; profiles of printers are the largest
@@ -58,10 +59,10 @@ def read(path: str | Path) -> Metadata:
 
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with Image.open(path) as image:
+        with quiet(), Image.open(path) as image:
             icc, xmp = image.info.get("icc_profile"), image.info.get("xmp")
             return Metadata(_bytes(icc), _bytes(_exif(image)), _bytes(_turned(xmp)))
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+    except DECODER_ERRORS:
         return NOTHING
     finally:
         Image.MAX_IMAGE_PIXELS = limit

@@ -4,8 +4,10 @@ Of each pair of features, on a tiny model of each kind, one of three things is r
 in one line; it draws the same on three workers as on one, and another picture than either feature
 alone; or the second feature is known to change nothing beside the first (`SILENT` says why).
 
-Takes names of models, all by default, and `--pair A+B` for one pair with its traceback. Writes
-tests/bench/results/combinations.md; exits with 1 where something else came out.
+Takes names of models, all by default, and `--pair A+B` for one pair with its traceback. Pairs are
+drawn in an order of chance, at most `--most` of a model; what came out is a line of
+tests/bench/results/combinations.jsonl, which a later call goes on from (`--anew`: from nothing),
+and all of it makes combinations.md beside it. Exits with 1 where something else came out.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import re
 import shutil
 import sys
@@ -20,7 +23,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,7 @@ from support.decoders import saved
 from tolerances import GREY_LEVELS
 
 RESULTS = Path(__file__).parent / "results" / "combinations.md"
+LINES = RESULTS.with_suffix(".jsonl")
 MODELS = ("flux", "sd3", "wan", "sd15", "sdxl")
 TRAINED = 8  # tokens a side
 ROWS, COLUMNS = 20, 12  # tokens: 2.5 and 1.5 times the trained side
@@ -168,8 +172,13 @@ class Drill:
             paths.append(str(self.folder / f"{name}.png"))
         return paths[0], paths[1], paths[2], paths[3]
 
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """Features that do not ask for two values of one field."""
+    def pairs(self) -> list[tuple[str, str]]:
+        """Features that do not ask for two values of one field, in an order of chance."""
+        found = [*self._pairs()]
+        random.Random(0).shuffle(found)
+        return found
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
         for one, other in combinations(self.features, 2):
             a, b = self.features[one], self.features[other]
             is_part = a.items() <= b.items() or b.items() <= a.items()
@@ -219,7 +228,7 @@ class Drill:
             return Outcome(self.name, names, "of one colour", str(one.flat[0]))
         unit = 257 if one.dtype == np.uint16 else 1
         apart = np.abs(one.astype(int) - three.astype(int)).max() / unit
-        if apart > (ROUNDED if COARSE & {*names} else GREY_LEVELS):
+        if apart > (self._rounding(names, one) if COARSE & {*names} else GREY_LEVELS):
             return Outcome(self.name, names, "by workers", f"{apart:.1f} grey levels apart")
         others = names if len(names) == 2 else ("plain",)
         for name in others:
@@ -230,6 +239,12 @@ class Drill:
             kind = "silent" if reason else "no effect"
             return Outcome(self.name, names, kind, reason or f"{idle} changes nothing")
         return Outcome(self.name, names, "drawn", f"{apart:.1f} grey levels over workers")
+
+    def _rounding(self, names: tuple[str, ...], one: np.ndarray) -> float:
+        """How far coarse numbers may bring two fleets apart: as far as they are from fine ones."""
+        fine = self.drawn(*(name for name in names if name not in COARSE))
+        unit = 257 if one.dtype == np.uint16 else 1
+        return float(max(ROUNDED, np.abs(one.astype(int) - fine.astype(int)).max() / unit))
 
     @staticmethod
     def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -260,10 +275,11 @@ def report(outcomes: list[Outcome]) -> str:
         "",
         f"`.venv/bin/python tests/bench/combinations.py` on {platform.machine()}: every feature "
         "alone and every two that do not ask for",
-        "two values of one field, on tiny models trained at 8 tokens a side, 20 x 12 tokens, four "
+        "two values of one field, or as many of them as the table says, in an order of chance, on "
+        "tiny models trained at 8 tokens a side, 20 x 12 tokens, four "
         "steps. *Drawn*: the same on one",
         "worker and on three (a grey level; half precision and float8 within "
-        f"{ROUNDED}), and another picture than either feature",
+        f"{ROUNDED}, or as far as they are from float32), and another picture than either feature",
         "alone. *Silent*: one of them decides where work lies, and not what is drawn. *Refused*: "
         "in one line, before any work.",
         "",
@@ -286,24 +302,49 @@ def _row(outcome: Outcome) -> str:
     return f"- {outcome.model}, {' + '.join(outcome.names)}: {outcome.kind}; {seen}"
 
 
-def main(models: list[str], pair: str | None) -> int:
-    outcomes: list[Outcome] = []
+def kept() -> list[Outcome]:
+    """What earlier calls found."""
+    lines = LINES.read_text(encoding="utf-8").splitlines() if LINES.exists() else []
+    found = [json.loads(line) for line in lines]
+    return [Outcome(**{**each, "names": tuple(each["names"])}) for each in found]
+
+
+def keep(outcomes: list[Outcome], new: Outcome) -> None:
+    """Add one, and write all again."""
+    outcomes.append(new)
+    print(_row(new), flush=True)
+    with LINES.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(new)) + "\n")
+    RESULTS.write_text(report(outcomes), encoding="utf-8")
+
+
+def drill_model(drill: Drill, outcomes: list[Outcome], most: int) -> None:
+    """Every feature alone, whose pictures the pairs are compared with; then pairs not drawn yet."""
+    known = {o.names for o in outcomes if o.model == drill.name}
+    refused = set()
+    for name in ("plain", *drill.features):
+        single = drill.single(name)
+        refused |= {name} if single.kind == "refused" else set()
+        if single.names not in known:
+            keep(outcomes, single)
+    left = [names for names in drill.pairs() if refused.isdisjoint(names)]
+    for names in left[:most]:
+        if names not in known:
+            keep(outcomes, drill.pair(names))
+
+
+def main(models: list[str], pair: str | None, most: int, *, anew: bool) -> int:
+    if anew:
+        LINES.unlink(missing_ok=True)
+    outcomes = kept()
     for name in models:
         with tempfile.TemporaryDirectory() as folder:
             drill = Drill(name, Path(folder))
             if pair:
                 drill.drawn(*pair.split("+"))
                 drill.drawn(*pair.split("+"), workers=3)
-                continue
-            for single in ("plain", *drill.features):
-                outcomes.append(drill.single(single))
-                print(_row(outcomes[-1]), flush=True)
-            refused = {o.names[0] for o in outcomes if o.model == name and o.kind == "refused"}
-            for names in drill.pairs():
-                if refused.isdisjoint(names):
-                    outcomes.append(drill.pair(names))
-                    print(_row(outcomes[-1]), flush=True)
-            RESULTS.write_text(report(outcomes), encoding="utf-8")
+            else:
+                drill_model(drill, outcomes, most)
     return int(any(outcome.is_fault for outcome in outcomes))
 
 
@@ -311,5 +352,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=[*MODELS])
     parser.add_argument("--pair")
-    arguments = parser.parse_args()
-    sys.exit(main(arguments.models, arguments.pair))
+    parser.add_argument("--most", type=int, default=10**6)
+    parser.add_argument("--anew", action="store_true")
+    given = parser.parse_args()
+    sys.exit(main(given.models, given.pair, given.most, anew=given.anew))

@@ -9,8 +9,14 @@ from support.drawing import draw
 from support.fuzz_environment import on_environment, variables
 from support.fuzz_files import batch_texts, on_batch, on_preset, yaml_texts
 from support.fuzz_loras import files, on_lora
+from support.fuzz_media import edits, on_edit, on_file, on_profile, profile_bytes
+from support.fuzz_media import files as media_files
 from support.fuzz_models import folders, on_drawing, on_folder, on_prompt
+from support.fuzz_networks import configs, on_config, on_training, trainings
+from support.fuzz_outputs import bodies, exports, on_body, on_export
 from support.fuzz_specs import act_on_spec, methods, specs
+from support.fuzz_stores import files as store_files
+from support.fuzz_stores import on_resume, on_store
 from support.fuzz_words import STORE, act_on_words, words
 from support.fuzzing import Kind
 
@@ -28,6 +34,15 @@ NAMES = (
     "models that are drawn with",
     "LoRA files",
     "variables of the environment",
+    "pictures and clips",
+    "ICC profiles",
+    "masks, places and control pictures",
+    "files of stores",
+    "stores that are gone on with",
+    "exports and their options",
+    "bodies of requests",
+    "ControlNets and decoders",
+    "data of LoRA trainings",
 )
 
 
@@ -46,4 +61,13 @@ def kinds(folder: Path) -> list[Kind]:
         Kind("models that are drawn with", folders(folder, DRAWN), on_drawing(folder), 16),
         Kind("LoRA files", files(), on_lora(folder)),
         Kind("variables of the environment", variables(), on_environment),
+        Kind("pictures and clips", media_files(), on_file(folder)),
+        Kind("ICC profiles", profile_bytes(), on_profile(folder)),
+        Kind("masks, places and control pictures", edits(), on_edit(folder)),
+        Kind("files of stores", store_files(folder), on_store(folder), 4),
+        Kind("stores that are gone on with", store_files(folder), on_resume(folder), 16),
+        Kind("exports and their options", exports(), on_export(folder)),
+        Kind("bodies of requests", bodies(), on_body(folder)),
+        Kind("ControlNets and decoders", configs(folder), on_config(folder)),
+        Kind("data of LoRA trainings", trainings(), on_training(folder)),
     ]
