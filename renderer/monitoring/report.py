@@ -58,7 +58,7 @@ def _page(store: Store, found: Status) -> str:
     about, name = store.provenance, store.path.stem
     picture = about.get("picture", {})
     again = picture | placeless(store.run.get("spec") or {})
-    line, preset = command(again, name, len(found.workers) or 1)
+    line = command(again, name, len(found.workers) or 1)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -75,7 +75,6 @@ def _page(store: Store, found: Status) -> str:
         failures=[{**f, "clock": clock(f["time"])} for f in found.failures],
         versions=_versions(about, lines),
         command=line,
-        preset=preset,
         software=software(),
     )
     return printable(text, kept="\n\t")

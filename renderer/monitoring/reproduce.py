@@ -68,11 +68,10 @@ def _placeless(name: str, entry: Any) -> str:
     return FILES[name] if lora.weight == 1 else f"{FILES[name]}={lora.weight!r}"
 
 
-def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> tuple[str, str]:
-    """The command line that draws a picture again, and the preset it needs, empty if none.
+def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> str:
+    """The command line that draws a picture again.
 
-    `picture` are the fields that decide its pixels. Those at their defaults are left out; a cascade
-    does not fit into flags.
+    `picture` are the fields that decide its pixels. Those at their defaults are left out.
     """
     defaults = RenderSpec().picture()
     given = {field: value for field, value in picture.items() if value != defaults.get(field)}
@@ -89,8 +88,8 @@ def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> tupl
         if redraws and "decoder" not in given:
             words += option("decoder", NO_DECODER)
     stages = given.pop("stages", None)
-    if stages:
-        words += ["--preset", f"{name}.yaml"]
+    for stage in _given(stages or []):
+        words += option("stages", stage)
     size = [given.pop(side, defaults[side]) for side in ("width", "height")]
     words += ["--size", "{}x{}".format(*size)]
     for field, value in given.items():
@@ -99,7 +98,7 @@ def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> tupl
     if num_workers > 1:
         words += option("workers", num_workers)
     words += ["--out", f"{name}.zarr", *(["--", prompt] if is_flag_like else [])]
-    return " ".join(shlex.quote(word) for word in words), _preset(stages or [])
+    return shlex.join(words)
 
 
 def _told(field: str, value: Any) -> Any:
@@ -107,9 +106,8 @@ def _told(field: str, value: Any) -> Any:
     return [_placeless(field, each) for each in value] if field in FILES and value else value
 
 
-def _preset(stages: Sequence[Mapping[str, Any]]) -> str:
-    """A cascade as YAML, of which each line here is JSON too."""
+def _given(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What stages have that is not the default, each as the JSON that --stages reads too."""
     plain = StageSpec().model_dump(mode="json")
     kept = [{k: _told(k, v) for k, v in s.items() if v != plain.get(k)} for s in stages]
-    lines = [f"  - {json.dumps(stage)}" for stage in kept]
-    return "\n".join(["stages:", *lines]) if lines else ""
+    return [json.dumps(stage) for stage in kept]

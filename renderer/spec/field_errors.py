@@ -15,7 +15,11 @@ def explained(
     error: ValidationError, record: type[BaseModel], inner: Mapping[str, type[BaseModel]]
 ) -> str:
     """All that is wrong with a record; `inner` are the records in its fields."""
-    return "; ".join(_explained(dict(item), record, inner) for item in error.errors())
+    items: list[dict[str, Any]] = [dict(item) for item in error.errors()]
+    inside = {item["loc"][0] for item in items if item["loc"][1:]}
+    # A list whose items are refused is called too short as well.
+    told = [i for i in items if i["type"] != "too_short" or i["loc"][0] not in inside]
+    return "; ".join(_explained(item, record, inner) for item in told)
 
 
 def nearest(word: object, known: Iterable[str]) -> str:

@@ -203,8 +203,12 @@ class RenderSpec(BaseModel):
         description="steps reuse most of the network where its first block changed by less than "
         "this share, as 0.1; default: never",
     )
-    stages: Annotated[tuple[StageSpec, ...] | None, Role(None)] = Field(
-        default=None, min_length=1, max_length=100, description="cascade; preset only"
+    stages: Annotated[tuple[StageSpec, ...] | None, IN_MODEL] = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="one stage of a cascade, as scale=1,start=0.5,steps=4,lora=FILE; repeatable, "
+        "all in order; default: the method's",
     )
     shift: Annotated[float | None, IN_MODEL] = Field(
         default=None,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .attend import attend_schedule
 from .lora_refs import LoraRef, LoraText
+from .stage_words import stage_fields
 from .values import checked
 
 LEAST_SHIFT, MOST_SHIFT = 0.01, 1000.0
@@ -38,7 +39,7 @@ class StageSpec(BaseModel):
     is restarted from: 1 is pure noise, less continues the stage before, which is enlarged as
     `pixels`, as `latents` or as `latents_linear`; `spacing` are the times of a flow's steps. All
     else is the stage's own where it is given, and the picture's where it is not: `lora: []` is
-    none, and `scheduler_options` are changes of the picture's.
+    none, and `scheduler_options` are changes of the picture's. As text it is KEY=VALUE,KEY=VALUE.
     """
 
     model_config = CONFIG
@@ -57,6 +58,11 @@ class StageSpec(BaseModel):
     lora: tuple[LoraText, ...] | None = None
     lora_2: tuple[LoraText, ...] | None = None
     attend: Attending | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        return stage_fields(value) if isinstance(value, str) else value
 
     @field_validator("scheduler_options")
     @classmethod

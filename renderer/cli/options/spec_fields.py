@@ -22,6 +22,7 @@ ALSO_CALLED = {
     "watermark_options": "--watermark-option",
     "edit": "--region",
     "scheduler_options": "--scheduler-option",
+    "stages": "--stage",
 }
 
 

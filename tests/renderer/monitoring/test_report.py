@@ -110,17 +110,13 @@ def test_many_steps_share_bars() -> None:
     assert [text for _, text in chart.dividers] == ["stage 1", "stage 2"]
 
 
-def parsed(line: str, folder: Path, preset: str) -> RenderSpec:
+def parsed(line: str) -> RenderSpec:
     """What the command line of a report would draw."""
     program, verb, *words = shlex.split(line)
     assert program == "frieze"
-    if preset:
-        name = words[words.index("--preset") + 1]
-        (folder / name).write_text(preset)
-        words = [str(folder / name) if word == name else word for word in words]
     given = get_command(app.app).commands[verb].make_context(verb, words).params
     own = {name: given.get(name) for name in ("preset", "prompt", "size")}
-    fields = {name: value for name, value in given.items() if name in RenderSpec.model_fields}
+    fields = {n: v for n, v in given.items() if n in RenderSpec.model_fields and v != ()}
     if verb == "upscale":
         told = {name: given[name] for name in ("prompt", "creativity", "guide", "decoder")}
         return spec_of(given["picture"], own["size"], fields | told, given["enlarger"])
@@ -222,7 +218,7 @@ OF_UPSCALES = ("upscale", "creativity", "guide")
     ids=["render", "infgen", "redraw"],
 )
 def test_every_field_that_decides_pixels_is_in_the_command(
-    verb: str, upscale: dict[str, Any], unknown: tuple[str, ...], tmp_path: Path
+    verb: str, upscale: dict[str, Any], unknown: tuple[str, ...]
 ) -> None:
     """Each alone, and all together; no path is. Fields that are not of an upscale are left out."""
     assert set(OTHER) == set(RenderSpec().picture())
@@ -232,10 +228,10 @@ def test_every_field_that_decides_pixels_is_in_the_command(
     wishes = [{name: OTHER[name]} for name in names if name != "edit_stage"]
     for wish in [*wishes, {name: OTHER[name] for name in names}]:
         spec = RenderSpec(**upscale | wish)
-        line, preset = command(again(spec), "again", 3)
+        line = command(again(spec), "again", 3)
         assert line.startswith(f"frieze {verb} ")
         assert "/a" not in line
-        made = parsed(line, tmp_path, preset)
+        made = parsed(line)
         expected = {**spec.picture(), **{name: TOLD[name] for name in TOLD if name in wish}}
         expected |= {"upscale": "PICTURE"} if upscale else {}
         assert {n: made.picture()[n] for n in own} == {n: expected[n] for n in own}
@@ -254,24 +250,24 @@ def test_every_field_that_decides_pixels_is_in_the_command(
     ],
     ids=["plain", "flag", "options", "cascade", "numbers"],
 )
-def test_the_command_draws_the_same_picture(fields: dict[str, Any], tmp_path: Path) -> None:
+def test_the_command_draws_the_same_picture(fields: dict[str, Any]) -> None:
     spec = RenderSpec(**fields)
-    line, preset = command(spec.picture(), "again", 3)
-    made = parsed(line, tmp_path, preset)
+    line = command(spec.picture(), "again", 3)
+    made = parsed(line)
     assert made.picture() == spec.picture()
     assert (made.workers, made.out) == (3, "again.zarr")
 
 
 @pytest.mark.parametrize("field", ["decoder", "lora", "seed"])
-def test_control_without_a_field_it_is_another_picture(field: str, tmp_path: Path) -> None:
+def test_control_without_a_field_it_is_another_picture(field: str) -> None:
     spec = RenderSpec(**{"prompt": "p", field: OTHER[field]})
     told = {name: value for name, value in again(spec).items() if name != field}
-    made = parsed(*(command(told, "again")[0], tmp_path, ""))
+    made = parsed(command(told, "again"))
     assert made.picture()[field] != TOLD.get(field, OTHER[field])
 
 
 def test_control_another_seed_is_another_command() -> None:
-    one, two = (command(RenderSpec(prompt="p", seed=s).picture(), "a")[0] for s in (1, 2))
+    one, two = (command(RenderSpec(prompt="p", seed=s).picture(), "a") for s in (1, 2))
     assert one != two
 
 
