@@ -136,7 +136,7 @@ COMMANDS = {
         *("workers", "local", "address", "device", "timeout", "wait"),
     ],
     "train lora": [
-        *("data", "size", "out", "rank", "alpha", "targets", "caption", "trigger"),
+        *("data", "size", "out", "rank", "alpha", "targets", "caption", "trigger", "start", "ema"),
         *("caption_dropout", "timesteps", "minutes", "steps", "batch", "rate", "pictures"),
         *("dtype", "guidance_scale", "checkpointing", "sample_prompt", "sample_steps"),
         *("save_every", "continued", "json", "quiet", "model", "revision", "variant", "seed"),

@@ -165,6 +165,16 @@ def lora(
             help="layers by their names or ends; default to_q,to_k,to_v,to_out.0",
         ),
     ] = "to_q,to_k,to_v,to_out.0",
+    start: Annotated[
+        str | None,
+        typer.Option(help="a LoRA to go on from, with its rank and layers; default: a new one"),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            help="write an average of the steps, of which so much stays, as 0.999; default: none"
+        ),
+    ] = None,
     caption: Annotated[
         str | None, typer.Option(help="of pictures that have none; default: they are refused")
     ] = None,
@@ -247,6 +257,7 @@ def lora(
     values |= {"minutes": minutes, "rate": rate, "pictures": pictures, "dtype": dtype}
     values |= {"steps": 1000 if (minutes, steps) == (None, None) else steps, "alpha": alpha}
     values |= {"guidance_scale": guidance_scale, "checkpointing": checkpointing}
+    values |= {"start": start, "ema": ema}
     values |= {"sample_prompt": tuple(sample_prompt or ()), "sample_steps": sample_steps}
     values |= {name: getattr(spec, name) for name in own if own[name] is not None}
     values = _absolute(values)

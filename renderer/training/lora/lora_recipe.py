@@ -28,7 +28,9 @@ class LoraRecipe(TrainingRecipe):
     `targets` are names of layers as peft takes them: whole names or their ends. `alpha` over
     `rank` is by what the factors' product is multiplied. `timesteps` is a distribution of times
     and its numbers, as logit-normal=0,1. Captions of pictures that have none are `caption`;
-    `trigger` stands for [trigger] in a caption, or before one without. The rest is as a render's.
+    `trigger` stands for [trigger] in a caption, or before one without. `start` is a LoRA to go on
+    from, whose rank and layers are kept. `ema` is the part of an average of all steps' factors that
+    stays at a step; the average is then what is written. The rest is as a render's.
     Raises `SpecError` through `of`.
     """
 
@@ -46,6 +48,8 @@ class LoraRecipe(TrainingRecipe):
     rank: Annotated[int, Field(ge=1, le=4096)] = RANK
     alpha: Annotated[float | None, Field(gt=0, le=1e6)] = None
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = TARGETS
+    start: Annotated[str | None, Field(min_length=1)] = None
+    ema: Annotated[float | None, Field(ge=0, lt=1)] = None
     caption: str | None = None
     trigger: Annotated[str | None, Field(min_length=1)] = None
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = CAPTION_DROPOUT
@@ -70,6 +74,14 @@ class LoraRecipe(TrainingRecipe):
         if not all(self.targets):
             raise ValueError("targets: a name is empty; names parted by commas work")
         density(self.timesteps)
+        if self.start is None:
+            return self
+        plain = {"rank": RANK, "alpha": None, "targets": TARGETS}
+        if other := [name for name, value in plain.items() if getattr(self, name) != value]:
+            raise ValueError(
+                f"start and {other[0]} both given; a LoRA that is gone on from keeps its own, "
+                f"so leave out {other[0]}"
+            )
         return self
 
     @property

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...checkpoints import checkpoint
+from torch import nn
+
+from ...checkpoints import checkpoint, lora
 from ...checkpoints.checkpoint import load_family
 from ...checkpoints.facts import ModelFacts
 from ...driver.fingerprint import weights_digest
@@ -29,7 +32,7 @@ from ..training_run import (
     launched,
     session,
 )
-from . import lora_adapter
+from . import lora_adapter, lora_start
 from .captioned_folder import data_of
 from .lora_recipe import LoraRecipe
 from .lora_trainer import LoraTask, LoraTrainer
@@ -82,6 +85,11 @@ def train_lora(
             "become its pictures; use a place outside of it"
         )
     about = {"model": weights_digest(Path(facts.folder))}
+    if recipe.start is not None:
+        files = lora_start.start_files(recipe.start, num_networks)
+        about["start"] = " ".join(
+            each["digest"] for each in lora.identity(map(lora_start.ref, files))
+        )
     folder.check(recipe, about, continued=continued)
     data = data_of(recipe, facts)
     folder.check_pictures(data.identity)
@@ -145,9 +153,21 @@ def _check_targets(recipe: LoraRecipe, drawn: CanvasPlan) -> int:
     with skeletons():
         family = load_family(drawn.facts.family)
         networks = lora_adapter.denoisers(family.load(drawn.facts, drawn.spec, META))
-    for network in networks:
-        lora_adapter.check_targets(network, recipe.targets)
+        _check_start(recipe, drawn.facts, networks)
+    if recipe.start is None:
+        for network in networks:
+            lora_adapter.check_targets(network, recipe.targets)
     return len(networks)
+
+
+def _check_start(recipe: LoraRecipe, facts: ModelFacts, networks: Sequence[nn.Module]) -> None:
+    """Refuse a LoRA to go on from that does not fit."""
+    if recipe.start is None:
+        return
+    files = lora_start.start_files(recipe.start, len(networks))
+    lora.check(map(lora_start.ref, files), facts)
+    for network, file in zip(networks, files, strict=True):
+        lora_start.check(network, facts.pipeline, file, facts.folder)
 
 
 def _files(folder: TrainingFolder, number: int) -> tuple[Path, ...]:

@@ -99,11 +99,12 @@ class LoraTrainer:
     def save(self) -> None:
         """Write what going on needs, the LoRA as it is by now, and samples of it."""
         self.training.save(self.work)
-        for network, file in zip(self.training.networks, self.task.files, strict=True):
-            lora_adapter.save(network, self.plan.facts.pipeline, Path(file))
-        if self.recipe.sample_prompt:
-            name = f"{self.training.step_index:06}"
-            write_samples(self.denoiser, self._halves(), self.work / SAMPLES, name)
+        with self.training.averaged():
+            for network, file in zip(self.training.networks, self.task.files, strict=True):
+                lora_adapter.save(network, self.plan.facts.pipeline, Path(file))
+            if self.recipe.sample_prompt:
+                name = f"{self.training.step_index:06}"
+                write_samples(self.denoiser, self._halves(), self.work / SAMPLES, name)
 
     def latents(self, number: int) -> Tensor:
         """An example's, [1, C, T, H, W]."""

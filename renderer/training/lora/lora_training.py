@@ -6,6 +6,8 @@ that never stopped, and workers that share a batch make the steps of one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,11 +23,12 @@ from ...sampling.schedule_table import trained_levels
 from ..infgen_training import added_gradients
 from ..loop import cosine, read, warmed_up, write
 from ..timesteps import Shifted, sample
-from . import lora_adapter
+from . import lora_adapter, lora_start
 from .lora_recipe import LoraRecipe
 from .method_denoiser import MethodDenoiser
 
 STATE = "training.pt"
+EMA_RISE = 10  # steps; an average follows the first ones sooner, as diffusers' EMAModel
 WARM_UP, WARM_PART = 100, 0.1  # steps at most, and of all
 
 
@@ -66,19 +69,24 @@ class LoraTraining:
         self.progress: float | None = None
         self.networks = lora_adapter.denoisers(denoiser.model)
         for index, network in enumerate(self.networks):
-            lora_adapter.add(
-                network,
-                rank=recipe.rank,
-                alpha=recipe.rank if recipe.alpha is None else recipe.alpha,
-                targets=recipe.targets,
-                seed=recipe.seed + index,
-            )
+            self._add_factors(index, network)
             if recipe.checkpointing:
                 network.enable_gradient_checkpointing()  # type: ignore[operator]
         self.factors = [f for network in self.networks for f in lora_adapter.factors(network)]
+        self.averages = [f.detach().clone() for f in self.factors] if recipe.ema is not None else []
         self.optimiser = torch.optim.AdamW(self.factors, recipe.rate, betas=(0.9, 0.99))
         self._order: tuple[int, list[int]] = (-1, [])
         self._levels = self._all_levels()
+
+    def _add_factors(self, index: int, network: nn.Module) -> None:
+        recipe, seed = self.recipe, self.recipe.seed + index
+        if recipe.start is not None:
+            file = lora_start.start_files(recipe.start, len(self.networks))[index]
+            pipeline = self.denoiser.plan.facts.pipeline
+            lora_start.take_up(network, pipeline, file, seed=seed)
+            return
+        alpha = recipe.rank if recipe.alpha is None else recipe.alpha
+        lora_adapter.add(network, rank=recipe.rank, alpha=alpha, targets=recipe.targets, seed=seed)
 
     def step(self, examples: Encoded) -> float:
         """Learn from one batch; the mean loss of its examples before it, on all ranks alike."""
@@ -94,8 +102,29 @@ class LoraTraining:
         total = added_gradients(nn.ModuleList(self.networks), total, self.comm)
         nn.utils.clip_grad_norm_(self.factors, 1.0)
         self.optimiser.step()
+        self._follow()
         self.step_index += 1
         return total
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average of the factors towards them."""
+        early = (1 + self.step_index) / (EMA_RISE + self.step_index)
+        keep = min(self.recipe.ema or 0.0, early)
+        for slow, factor in zip(self.averages, self.factors, strict=bool(self.averages)):
+            slow.lerp_(factor, 1 - keep)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the networks' factors are their average, where there is one."""
+        kept = [factor.data for factor in self.factors]
+        for factor, slow in zip(self.factors, self.averages, strict=bool(self.averages)):
+            factor.data = slow
+        try:
+            yield
+        finally:
+            for factor, own in zip(self.factors, kept, strict=True):
+                factor.data = own
 
     def _learned(self, draw: Draw, examples: Encoded) -> float:
         x0_BCTHW = examples.latents(draw.number)
@@ -166,6 +195,7 @@ class LoraTraining:
         folder.mkdir(parents=True, exist_ok=True)
         factors = [lora_adapter.state(network) for network in self.networks]
         states = {"factors": factors, "optimiser": self.optimiser.state_dict()}
+        states["averages"] = self.averages
         write(folder / STATE, states | {"step": self.step_index})
 
     def restore(self, folder: Path) -> None:
@@ -174,4 +204,6 @@ class LoraTraining:
             for network, factors in zip(self.networks, saved["factors"], strict=True):
                 lora_adapter.load_state(network, factors)
             self.optimiser.load_state_dict(saved["optimiser"])
+            averages = saved.get("averages", [])
+            self.averages = [a.to(f) for a, f in zip(averages, self.factors, strict=bool(averages))]
             self.step_index = saved["step"]

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 import configs_full
+from frieze.renderer.errors import PlanError
 from frieze.renderer.models.positions import RotaryAxis, frequencies
 from frieze.renderer.planning.canvas_plan import CanvasPlan
+from frieze.renderer.planning.estimate import fits
 from frieze.renderer.planning.plan import plan
 from frieze.renderer.spec.presets import preset, preset_names
 from frieze.renderer.spec.render_spec import parse
@@ -105,3 +107,18 @@ def test_a_ladder_is_the_released_one(folders: dict[str, Path], name: str, tmp_p
         factor = made.method.focus.of_frame(height * width // 256)
         assert factor == pytest.approx(FACTORS[name], abs=5e-5)
     assert (made.method.key_positions is None) == ("rectified" not in name)
+
+
+@pytest.mark.slow  # tracing a network of full size takes a minute
+def test_eight_devices_of_80_and_141_gb_hold_the_ladder_to_4k(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """As it ships, with weights in float8; devices of 24 GB hold it on no eight."""
+    for gb in (80, 141):
+        changes = {"workers": 8, "device": "cuda", "device_memory": gb * 1e9 / 2**30}
+        made = planned("wan-cinescale-4k", folders, tmp_path / "first.png", **changes)
+        assert fits(made.estimate, gb * 10**9) is None
+    assert made.estimate.bytes_per_device > 40e9
+    assert "GiB on each device" in str(fits(made.estimate, 24 * 10**9))
+    with pytest.raises(PlanError, match=r"does not fit: .* would do"):
+        planned("wan-cinescale-4k", folders, tmp_path / "first.png", **changes | {"workers": 2})
