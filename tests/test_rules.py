@@ -137,6 +137,7 @@ COMMANDS = {
     ],
     "train lora": [
         *("data", "size", "out", "rank", "alpha", "targets", "caption", "trigger", "start", "ema"),
+        "aspect_buckets",
         *("caption_dropout", "timesteps", "minutes", "steps", "batch", "rate", "pictures"),
         *("dtype", "guidance_scale", "checkpointing", "sample_prompt", "sample_steps"),
         *("save_every", "continued", "json", "quiet", "model", "revision", "variant", "seed"),

@@ -175,6 +175,12 @@ def lora(
             help="write an average of the steps, of which so much stays, as 0.999; default: none"
         ),
     ] = None,
+    aspect_buckets: Annotated[
+        bool,
+        typer.Option(
+            "--aspect-buckets", help="learn pictures at sizes of their own shapes; default: off"
+        ),
+    ] = False,
     caption: Annotated[
         str | None, typer.Option(help="of pictures that have none; default: they are refused")
     ] = None,
@@ -257,7 +263,7 @@ def lora(
     values |= {"minutes": minutes, "rate": rate, "pictures": pictures, "dtype": dtype}
     values |= {"steps": 1000 if (minutes, steps) == (None, None) else steps, "alpha": alpha}
     values |= {"guidance_scale": guidance_scale, "checkpointing": checkpointing}
-    values |= {"start": start, "ema": ema}
+    values |= {"start": start, "ema": ema, "aspect_buckets": aspect_buckets}
     values |= {"sample_prompt": tuple(sample_prompt or ()), "sample_steps": sample_steps}
     values |= {name: getattr(spec, name) for name in own if own[name] is not None}
     values = _absolute(values)

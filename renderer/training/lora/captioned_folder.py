@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from ...errors import MediaError, SpecError
 from ...inputs import media
 from ..pictures.picture_folder import file_names
 from ..recipe import SCENES
+from .aspect_buckets import Size, bucket, buckets
 from .captions import METADATA, captions, triggered
-from .examples import Example, Examples, Size, covered
+from .examples import Example, Examples, covered
 from .lora_recipe import LoraRecipe
 
 TEXTS = (".txt", ".json", ".jsonl", ".csv", ".md", ".yaml", ".yml", ".toml", ".log", ".npz")
@@ -37,7 +39,8 @@ def data_of(recipe: LoraRecipe, facts: ModelFacts) -> LoraData:
         number = min(recipe.pictures, 1000)
         return LoraData(Examples((), number, size), [[SCENES, number]])
     names = file_names(recipe.data)
-    found, left_out, cropped = _looked_at(names, recipe)
+    sizes = buckets(size, facts.latent.unit) if recipe.aspect_buckets else (size,)
+    found, left_out, cropped = _looked_at(names, recipe, sizes)
     if not found:
         raise SpecError(_nothing(recipe.data, names, left_out))
     told = captions(names)
@@ -46,7 +49,9 @@ def data_of(recipe: LoraRecipe, facts: ModelFacts) -> LoraData:
         [os.path.relpath(each.path, recipe.data), each.num_bytes, each.caption] for each in files
     ]
     remarks = []
-    if cropped:
+    if recipe.aspect_buckets:
+        remarks.append(_by_size(files))
+    elif cropped:
         remarks.append(
             f"{cropped} of {len(files)} are of another shape than {recipe.width}x{recipe.height}; "
             "their middle is learned"
@@ -56,11 +61,13 @@ def data_of(recipe: LoraRecipe, facts: ModelFacts) -> LoraData:
 
 
 def _looked_at(
-    names: Sequence[str], recipe: LoraRecipe
-) -> tuple[list[tuple[str, media.Size]], list[str], int]:
-    """Those that are large and long enough, why others are not, and how many will be cropped."""
-    found, left_out, cropped = list[tuple[str, media.Size]](), list[str](), 0
-    size, frames = (recipe.height, recipe.width), recipe.num_frames
+    names: Sequence[str], recipe: LoraRecipe, sizes: Sequence[Size]
+) -> tuple[list[tuple[str, Size]], list[str], int]:
+    """Those that are large and long enough, and the size of each that is learned; why others are
+    not, and how many will be cropped.
+    """
+    found, left_out, cropped = list[tuple[str, Size]](), list[str](), 0
+    frames = recipe.num_frames
     for name in names:
         if name.endswith(TEXTS) or os.path.basename(name) in METADATA:
             continue
@@ -72,10 +79,11 @@ def _looked_at(
             left_out.append(str(error))
             continue
         _check_length(name, seen, frames)
-        if (why := _too_small(name, seen, size)) is not None:
-            left_out.append(why)
+        size = bucket(sizes, seen.height, seen.width)
+        if size is None:
+            left_out.append(_too_small(name, seen, sizes[0]))
             continue
-        found.append((name, seen))
+        found.append((name, size))
         cropped += covered(seen.height, seen.width, size) != (seen.height, seen.width)
     return found, left_out, cropped
 
@@ -91,9 +99,13 @@ def _check_length(name: str, seen: media.Size, frames: int) -> None:
     raise SpecError(f"{what}, and {wanted} to be trained on; {works}")
 
 
-def _too_small(name: str, seen: media.Size, size: Size) -> str | None:
-    if seen.height >= size[0] and seen.width >= size[1]:
-        return None
+def _by_size(files: Sequence[Example]) -> str:
+    """How many are learned at which size."""
+    counts = Counter(each.size for each in files).most_common()
+    return "sizes: " + ", ".join(f"{size[1]}x{size[0]} of {n}" for size, n in counts)
+
+
+def _too_small(name: str, seen: media.Size, size: Size) -> str:
     return (
         f"{name} of {seen.width}x{seen.height} is smaller than {size[1]}x{size[0]}; larger "
         "pictures or a smaller --size work"
@@ -101,7 +113,7 @@ def _too_small(name: str, seen: media.Size, size: Size) -> str | None:
 
 
 def _captioned(
-    found: Sequence[tuple[str, media.Size]], told: dict[str, str], recipe: LoraRecipe
+    found: Sequence[tuple[str, Size]], told: dict[str, str], recipe: LoraRecipe
 ) -> list[Example]:
     """The files with their captions; raises `SpecError` where some have none."""
     without = [name for name, _ in found if name not in told]
@@ -117,8 +129,9 @@ def _captioned(
             name,
             os.path.getsize(name),
             triggered(told.get(name, recipe.caption or ""), recipe.trigger),
+            size,
         )
-        for name, _ in found
+        for name, size in found
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a LoRA is trained on: pictures or clips of one size, each with its caption.
+"""What a LoRA is trained on: pictures or clips, each with its caption and its size.
 
 Shape suffixes: C channels (3), T frames, H rows, W columns.
 """
@@ -22,24 +22,27 @@ from ...input_files import fault
 from ...inputs import media
 from ..pictures.picture_folder import scaled
 from ..pictures.sources import FIRST_SEED, SCENES_MODULE
-
-Size = tuple[int, int]  # rows, columns
+from .aspect_buckets import Size
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture or clip in a file, what it was when it was found, and its caption."""
+    """A picture or clip in a file, what it was when it was found, its caption, and its size."""
 
     path: str
     num_bytes: int
     caption: str
+    size: Size  # that it is learned at
 
 
 class Source(Protocol):
-    """Pictures or clips of one size, by their numbers."""
+    """Pictures or clips, by their numbers."""
 
     def caption(self, number: int) -> str:
         """What it shows."""
+
+    def size(self, number: int) -> Size:
+        """Its rows and columns."""
 
     def key(self, number: int) -> str:
         """A name by all that decides its pixels."""
@@ -53,7 +56,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """What a rank opens a source by: files, or as many scenes; rows, columns and frames of all."""
+    """What a rank opens a source by: files and their frames, or as many scenes of a size."""
 
     files: tuple[Example, ...] = ()
     scenes: int = 0
@@ -66,23 +69,27 @@ class Examples:
     def opened(self) -> Source:
         """The source itself, on this machine."""
         if self.files:
-            return FileExamples(self.files, self.size, self.num_frames)
+            return FileExamples(self.files, self.num_frames)
         return SceneExamples(self.scenes, self.size)
 
 
 class FileExamples:
-    """Pictures or clips of a folder: of each the middle of the size's shape, reduced (Lanczos)."""
+    """Pictures or clips of a folder: of each the middle of its size's shape, reduced (Lanczos)."""
 
-    def __init__(self, files: Sequence[Example], size: Size, num_frames: int) -> None:
-        self.files, self.size, self.num_frames = files, size, num_frames
+    def __init__(self, files: Sequence[Example], num_frames: int) -> None:
+        self.files, self.num_frames = files, num_frames
 
     def caption(self, number: int) -> str:
         """As it was found."""
         return self.files[number].caption
 
+    def size(self, number: int) -> Size:
+        """As it was chosen."""
+        return self.files[number].size
+
     def key(self, number: int) -> str:
         """By path, bytes and sizes."""
-        told = asdict(self.files[number]) | {"size": self.size, "frames": self.num_frames}
+        told = asdict(self.files[number]) | {"frames": self.num_frames}
         del told["caption"]
         return hashlib.sha256(repr(sorted(told.items())).encode()).hexdigest()[:24]
 
@@ -91,7 +98,7 @@ class FileExamples:
         file = self.files[number]
         if fault(file.path) is not None or os.path.getsize(file.path) != file.num_bytes:
             raise MediaError(f"{file.path} has changed since it was found; start it again")
-        frames = [_covering(f, self.size) for f in media.frames(file.path, self.num_frames)]
+        frames = [_covering(f, file.size) for f in media.frames(file.path, self.num_frames)]
         return torch.stack(frames, dim=2)
 
     def __len__(self) -> int:
@@ -102,7 +109,7 @@ class SceneExamples:
     """The demo's procedural scenes, drawn at the size, and their prompts."""
 
     def __init__(self, number: int, size: Size) -> None:
-        self.number, self.size = number, size
+        self.number, self.of_all = number, size
         self.scenes: Any = importlib.import_module(SCENES_MODULE)
 
     def caption(self, number: int) -> str:
@@ -110,14 +117,18 @@ class SceneExamples:
         prompt: str = self.scenes.prompt_of(self.scenes.scene_from(FIRST_SEED + number))
         return prompt
 
+    def size(self, number: int) -> Size:
+        """That of all."""
+        return self.of_all
+
     def key(self, number: int) -> str:
         """By seed and size."""
-        return f"scene-{FIRST_SEED + number}-{self.size[1]}x{self.size[0]}"
+        return f"scene-{FIRST_SEED + number}-{self.of_all[1]}x{self.of_all[0]}"
 
     def pixels(self, number: int) -> Tensor:
         """The scene."""
         scene = self.scenes.scene_from(FIRST_SEED + number)
-        pixels_HWC = self.scenes.draw(scene, *self.size)
+        pixels_HWC = self.scenes.draw(scene, *self.of_all)
         return torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
 
     def __len__(self) -> int:

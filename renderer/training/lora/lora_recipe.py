@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from ...spec.render_spec import RenderSpec, parse
 from ...spec.stage_spec import LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, StageSpec
 from ...spec.units import MOST_FRAMES, MOST_PIXELS
-from ..recipe import TrainingRecipe, parsed
+from ..recipe import SCENES, TrainingRecipe, parsed
 from ..timesteps import CosMap, LogitNormal, Mode, Timesteps, Uniform
 
 # The projections of attention, by the names that diffusers' trainers give peft.
@@ -19,6 +19,7 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 STEPS, BATCH, RANK, RATE, METHOD, PICTURES = 1000, 4, 16, 1e-4, "ntk", 100_000
 CAPTION_DROPOUT, SAMPLE_STEPS = 0.1, 20
 # Names of distributions of times, and how many numbers each may be told.
+SWITCHES = {"checkpointing": "--gradient-checkpointing", "aspect_buckets": "--aspect-buckets"}
 DENSITIES = {"logit-normal": 2, "mode": 1, "cosmap": 0, "uniform": 0}
 
 
@@ -30,7 +31,8 @@ class LoraRecipe(TrainingRecipe):
     and its numbers, as logit-normal=0,1. Captions of pictures that have none are `caption`;
     `trigger` stands for [trigger] in a caption, or before one without. `start` is a LoRA to go on
     from, whose rank and layers are kept. `ema` is the part of an average of all steps' factors that
-    stays at a step; the average is then what is written. The rest is as a render's.
+    stays at a step; the average is then what is written. With `aspect_buckets` each picture is
+    learned at the size of about the same area whose shape is nearest. The rest is as a render's.
     Raises `SpecError` through `of`.
     """
 
@@ -50,6 +52,7 @@ class LoraRecipe(TrainingRecipe):
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = TARGETS
     start: Annotated[str | None, Field(min_length=1)] = None
     ema: Annotated[float | None, Field(ge=0, lt=1)] = None
+    aspect_buckets: bool = False
     caption: str | None = None
     trigger: Annotated[str | None, Field(min_length=1)] = None
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = CAPTION_DROPOUT
@@ -74,6 +77,11 @@ class LoraRecipe(TrainingRecipe):
         if not all(self.targets):
             raise ValueError("targets: a name is empty; names parted by commas work")
         density(self.timesteps)
+        if self.aspect_buckets and self.data == SCENES:
+            raise ValueError(
+                "aspect_buckets of scenes, which are drawn at the size that is asked for; a folder "
+                "of pictures works"
+            )
         if self.start is None:
             return self
         plain = {"rank": RANK, "alpha": None, "targets": TARGETS}
@@ -109,8 +117,8 @@ class LoraRecipe(TrainingRecipe):
             return [word for key in value for word in ("--option", f"{key}={value[key]}")]
         if name == "sample_prompt":
             return [word for text in value for word in ("--sample-prompt", text)]
-        if name == "checkpointing":
-            return ["--gradient-checkpointing"]
+        if name in SWITCHES:
+            return [SWITCHES[name]]
         return super().words(name, value)
 
 

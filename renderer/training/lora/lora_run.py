@@ -34,6 +34,7 @@ from ..training_run import (
 )
 from . import lora_adapter, lora_start
 from .captioned_folder import data_of
+from .examples import Examples
 from .lora_recipe import LoraRecipe
 from .lora_trainer import LoraTask, LoraTrainer
 
@@ -94,7 +95,9 @@ def train_lora(
     data = data_of(recipe, facts)
     folder.check_pictures(data.identity)
     files = _files(folder, num_networks)
-    task = LoraTask(recipe, drawn, data.examples, str(folder.work), tuple(map(str, files)))
+    others = _planned_others(recipe, workers, facts, data.examples)
+    named = tuple(map(str, files))
+    task = LoraTask(recipe, drawn, data.examples, str(folder.work), named, others)
     with session(workers):
         folder.begin(recipe, about)
         with folder.locked(), launched(LoraTrainer, workers, task) as fleet:
@@ -145,6 +148,17 @@ def _planned(recipe: LoraRecipe, workers: RenderSpec, facts: ModelFacts) -> Canv
             "yarn or riflex works"
         )
     return found
+
+
+def _planned_others(
+    recipe: LoraRecipe, workers: RenderSpec, facts: ModelFacts, examples: Examples
+) -> tuple[CanvasPlan, ...]:
+    """The canvases of examples that are learned at another size than was asked for."""
+    sizes = {each.size for each in examples.files} - {(recipe.height, recipe.width)}
+    return tuple(
+        _planned(recipe.model_copy(update={"height": size[0], "width": size[1]}), workers, facts)
+        for size in sorted(sizes)
+    )
 
 
 def _check_targets(recipe: LoraRecipe, drawn: CanvasPlan) -> int:

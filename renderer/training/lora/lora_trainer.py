@@ -24,6 +24,7 @@ from ...worker import model_cache
 from ...worker.precision import exactly, full_float32
 from ...worker.prompt_encoding import encoded
 from . import lora_adapter
+from .aspect_buckets import Size
 from .example_cache import ExampleCache
 from .examples import Examples
 from .lora_recipe import LoraRecipe
@@ -37,13 +38,17 @@ NO_CAPTION = ""
 
 @dataclass(frozen=True)
 class LoraTask:
-    """What the ranks of a training are told; `files` are written, one for each network."""
+    """What the ranks of a training are told.
+
+    `files` are written, one for each network; `others` are plans of the examples' other sizes.
+    """
 
     recipe: LoraRecipe
     plan: CanvasPlan
     examples: Examples
     work: str
     files: tuple[str, ...]
+    others: tuple[CanvasPlan, ...] = ()
 
 
 class LoraTrainer:
@@ -82,10 +87,13 @@ class LoraTrainer:
 
     def begin(self, index: int) -> int:
         """Take up the training where it was left; the number of its steps that are done."""
-        self.denoiser = MethodDenoiser(
-            self.plan, self.model, autocast=self.recipe.dtype == "bfloat16"
-        )
-        self.training = LoraTraining(self.recipe, self.denoiser)
+        autocast = self.recipe.dtype == "bfloat16"
+        self.denoiser = MethodDenoiser(self.plan, self.model, autocast=autocast)
+        others = {
+            (each.spec.height, each.spec.width): MethodDenoiser(each, self.model, autocast=autocast)
+            for each in self.task.others
+        }
+        self.training = LoraTraining(self.recipe, self.denoiser, others)
         self.training.restore(self.work)
         self.training.comm = self.comm
         return self.training.step_index
@@ -105,6 +113,10 @@ class LoraTrainer:
             if self.recipe.sample_prompt:
                 name = f"{self.training.step_index:06}"
                 write_samples(self.denoiser, self._halves(), self.work / SAMPLES, name)
+
+    def size(self, number: int) -> Size:
+        """An example's, in pixels."""
+        return self.source.size(number)
 
     def latents(self, number: int) -> Tensor:
         """An example's, [1, C, T, H, W]."""

@@ -6,10 +6,11 @@ that never stopped, and workers that share a batch make the steps of one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -24,6 +25,7 @@ from ..infgen_training import added_gradients
 from ..loop import cosine, read, warmed_up, write
 from ..timesteps import Shifted, sample
 from . import lora_adapter, lora_start
+from .aspect_buckets import Size
 from .lora_recipe import LoraRecipe
 from .method_denoiser import MethodDenoiser
 
@@ -34,6 +36,9 @@ WARM_UP, WARM_PART = 100, 0.1  # steps at most, and of all
 
 class Encoded(Protocol):
     """Examples as the network takes them."""
+
+    def size(self, number: int) -> Size:
+        """Its rows and columns, in pixels."""
 
     def latents(self, number: int) -> Tensor:
         """[1, C, T, H, W]."""
@@ -60,11 +65,18 @@ class LoraTraining:
 
     On each rank of `comm` the same, but for its own share of a step's examples, whose gradients
     are added up over the ranks. `progress` in [0, 1] says how far a training is that ends by the
-    clock, for one that ends by its steps it is None.
+    clock, for one that ends by its steps it is None. `others` are the same model on canvases of
+    examples of another size.
     """
 
-    def __init__(self, recipe: LoraRecipe, denoiser: MethodDenoiser) -> None:
-        self.recipe, self.denoiser, self.step_index = recipe, denoiser, 0
+    def __init__(
+        self,
+        recipe: LoraRecipe,
+        denoiser: MethodDenoiser,
+        others: Mapping[Size, MethodDenoiser] = MappingProxyType({}),
+    ) -> None:
+        self.recipe, self.denoiser, self.others = recipe, denoiser, others
+        self.step_index = 0
         self.comm: Comm = comms.solo()
         self.progress: float | None = None
         self.networks = lora_adapter.denoisers(denoiser.model)
@@ -96,7 +108,7 @@ class LoraTraining:
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
         for item in range(self.comm.rank, recipe.batch, self.comm.size):
-            total += self._learned(self.drawn(len(examples), item), examples) / recipe.batch
+            total += self._learned(self.drawn(examples, item), examples) / recipe.batch
         for factor in self.factors:  # of an expert that no level asked
             factor.grad = torch.zeros_like(factor) if factor.grad is None else factor.grad
         total = added_gradients(nn.ModuleList(self.networks), total, self.comm)
@@ -130,8 +142,9 @@ class LoraTraining:
         x0_BCTHW = examples.latents(draw.number)
         generator = torch.Generator().manual_seed(draw.seed)
         noise_BCTHW = torch.randn(x0_BCTHW.shape, generator=generator).to(x0_BCTHW)
-        guidance = self.denoiser.plan.facts.guidance
-        return self.denoiser.learn(
+        denoiser = self._denoiser(examples.size(draw.number))
+        guidance = denoiser.plan.facts.guidance
+        return denoiser.learn(
             x0_BCTHW,
             noise_BCTHW,
             draw.level,
@@ -140,18 +153,22 @@ class LoraTraining:
             embedded=self.recipe.guidance_scale if guidance.embedded else 0.0,
         )
 
-    def drawn(self, number: int, item: int) -> Draw:
-        """The item-th of this step's, by their numbers alone, of so many examples.
+    def _denoiser(self, size: Size) -> MethodDenoiser:
+        return self.others.get(size, self.denoiser)
+
+    def drawn(self, examples: Encoded, item: int) -> Draw:
+        """The item-th of this step's, by their numbers alone.
 
         All are taken once, in an order of their own, before any is taken again.
         """
         index = self.step_index * self.recipe.batch + item
-        epoch, place = divmod(index, number)
+        epoch, place = divmod(index, len(examples))
+        number = self._in_order(epoch, len(examples))[place]
         generator = torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + index) % 2**63)
         u = torch.rand((), generator=generator, dtype=torch.float64)
         return Draw(
-            number=self._in_order(epoch, number)[place],
-            level=self._level(generator),
+            number=number,
+            level=self._level(generator, self._denoiser(examples.size(number))),
             has_caption=float(u) >= self.recipe.caption_dropout,
             seed=int(torch.randint(2**62, (), generator=generator)),
         )
@@ -162,9 +179,9 @@ class LoraTraining:
             self._order = (epoch, torch.randperm(number, generator=generator).tolist())
         return self._order[1]
 
-    def _level(self, generator: torch.Generator) -> NoiseLevel:
+    def _level(self, generator: torch.Generator, denoiser: MethodDenoiser) -> NoiseLevel:
         """Of rectified flow by the recipe's density, shifted as the canvas needs; else any."""
-        schedule, shift = self.denoiser.plan.facts.schedule, self.denoiser.stage.table.shift
+        schedule, shift = denoiser.plan.facts.schedule, denoiser.stage.table.shift
         if not schedule.flow:
             index = int(torch.randint(len(self._levels), (), generator=generator))
             return self._levels[index]

@@ -120,5 +120,6 @@ def test_eight_devices_of_80_and_141_gb_hold_the_ladder_to_4k(
         assert fits(made.estimate, gb * 10**9) is None
     assert made.estimate.bytes_per_device > 40e9
     assert "GiB on each device" in str(fits(made.estimate, 24 * 10**9))
+    few = {"workers": 2, "device_memory": 74.5}
     with pytest.raises(PlanError, match=r"does not fit: .* would do"):
-        planned("wan-cinescale-4k", folders, tmp_path / "first.png", **changes | {"workers": 2})
+        planned("wan-cinescale-4k", folders, tmp_path / "first.png", **changes | few)
