@@ -137,12 +137,11 @@ COMMANDS = {
     ],
     "train lora": [
         *("data", "size", "out", "rank", "alpha", "targets", "caption", "trigger", "start", "ema"),
-        "aspect_buckets",
-        *("caption_dropout", "timesteps", "minutes", "steps", "batch", "rate", "pictures"),
-        *("dtype", "guidance_scale", "checkpointing", "sample_prompt", "sample_steps"),
+        *("caption_dropout", "timesteps", "minutes", "steps", "batch", "rate", "aspect_buckets"),
+        *("dtype", "guidance_scale", "checkpointing", "sample_prompt", "sample_steps", "pictures"),
         *("save_every", "continued", "json", "quiet", "model", "revision", "variant", "seed"),
         *("num_frames", "method", "method_options", "shift", "max_sequence_length"),
-        *("workers", "local", "address", "device", "timeout", "wait"),
+        *("workers", "local", "address", "device", "timeout", "wait", "device_memory"),
     ],
     "serve": [
         *("folder", "preset", "host", "port", "token_file", "allow", "max_pixels", "max_steps"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 train = typer.Typer(add_completion=False, help="Train what a model lacks, on pictures of your own.")
 PLACE = ("workers", "local", "address", "device", "timeout", "wait")
+LORA_PLACE = (*PLACE, "device_memory")
 DESCRIPTIONS = {
     "seed": "decides crops, noise and the network's first weights; default 0",
     "workers": "how many make a step together, each of some of its crops; default 1",
@@ -135,7 +136,7 @@ LORA_DESCRIPTIONS = {
 @train.command()
 @takes_fields(
     *("model", "revision", "variant", "seed", "num_frames", "method", "method_options", "shift"),
-    *("max_sequence_length", *PLACE),
+    *("max_sequence_length", *LORA_PLACE),
     descriptions=LORA_DESCRIPTIONS,
 )
 def lora(
@@ -254,8 +255,8 @@ def lora(
     what `frieze render --lora` and diffusers load, after every save. Stopped or killed, the same
     command with --continue goes on, with --steps to the same weights.
     """
-    own = {name: value for name, value in fields.items() if name not in PLACE}
-    place = checked({name: fields[name] for name in PLACE})
+    own = {name: value for name, value in fields.items() if name not in LORA_PLACE}
+    place = checked({name: fields[name] for name in LORA_PLACE})
     spec = merge(None, None, size, own)
     values = {"model": "demo", "height": spec.height, "width": spec.width, "rank": rank}
     values |= {"data": data, "targets": targets, "caption": caption, "trigger": trigger}
@@ -304,7 +305,10 @@ def _run(
 
     folder = TrainingFolder(out, recipe.suffix)
     words = tuple(
-        w for n in PLACE if n in place and n != "local" for w in (f"--{n}", str(place[n]))
+        word
+        for name, value in place.items()
+        if name != "local"
+        for word in ("--" + name.replace("_", "-"), str(value))
     )
     words += ("--local",) if place.get("local") else ()
     shown = progress.choose(json=json, quiet=quiet)

@@ -207,8 +207,7 @@ class RenderSpec(BaseModel):
         default=None,
         min_length=1,
         max_length=100,
-        description="one stage of a cascade, as scale=1,start=0.5,steps=4,lora=FILE; repeatable, "
-        "all in order; default: the method's",
+        description="a stage, as scale=1,start=0.5,steps=4; repeatable; default: the method's",
     )
     shift: Annotated[float | None, IN_MODEL] = Field(
         default=None,
@@ -274,10 +273,7 @@ class RenderSpec(BaseModel):
         description="NAME=VALUE of the strategy; repeatable; default: its own",
     )
     chunk: Annotated[int | None, IN_WORK] = Field(
-        default=None,
-        ge=16,
-        le=2**16,
-        description="rows and columns of one block; default: by the size",
+        default=None, ge=16, le=2**16, description="pixels a side of a block; default: by the size"
     )
     save_every: Annotated[int, IN_WORK] = Field(
         default=1, ge=1, le=10**6, description="steps between saved states"

@@ -38,6 +38,13 @@ def denoisers(model: Model) -> tuple[nn.Module, ...]:
     return tuple(found.experts)
 
 
+def pipeline_class(name: str) -> Any:
+    """The class of a pipeline, which knows all formats of its family's LoRAs."""
+    import diffusers
+
+    return getattr(diffusers, name)
+
+
 def check_targets(network: nn.Module, targets: Sequence[str]) -> None:
     """Raise `SpecError` for a target that means no layer, or one that takes no LoRA.
 

@@ -32,12 +32,13 @@ from ..training_run import (
     launched,
     session,
 )
-from . import lora_adapter, lora_start
+from . import lora_adapter, lora_memory, lora_start
 from .captioned_folder import data_of
 from .examples import Examples
 from .lora_recipe import LoraRecipe
 from .lora_trainer import LoraTask, LoraTrainer
 
+ANY_MEMORY = 1e6  # GiB
 FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it in a folder
 
 
@@ -80,6 +81,7 @@ def train_lora(
     facts = checkpoint.describe(recipe.model, recipe.revision, recipe.variant)
     drawn = _planned(recipe, workers, facts)
     num_networks = _check_targets(recipe, drawn)
+    lora_memory.check(recipe, workers, drawn, lambda other: _planned(other, workers, facts))
     if recipe.data != SCENES and folder.path.is_relative_to(Path(recipe.data).absolute()):
         raise SpecError(
             f"out {folder.path} lies in the folder of pictures {recipe.data}, whose samples would "
@@ -133,7 +135,8 @@ def _planned(recipe: LoraRecipe, workers: RenderSpec, facts: ModelFacts) -> Canv
         )
     if recipe.shift is not None and not facts.schedule.flow:
         raise PlanError(f"shift {recipe.shift:g}: this model is no flow, which has none")
-    place = workers.model_dump(include={"device"})
+    # What drawing needs is another thing: `lora_memory` says what training does.
+    place = {"device": workers.device, "device_memory": ANY_MEMORY}
     found = plan(recipe.spec.model_copy(update=place))
     method = found.method
     measures = method.focus is not None and method.focus.scale is not None

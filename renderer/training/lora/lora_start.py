@@ -37,7 +37,7 @@ def start_files(path: str, number: int) -> tuple[Path, ...]:
 
 def check(network: nn.Module, pipeline: str, file: Path, folder: str) -> None:
     """Raise `ModelError` or `SpecError` for a file that a training could not go on from."""
-    kind = _class(pipeline)
+    kind = lora_adapter.pipeline_class(pipeline)
     lora_loading.check(network, kind, (ref(file),), Path(folder))
     state, left = lora_loading.converted(file, kind, getattr(network, "config", None))
     part = "unet." if any(key.startswith("unet.") for key in state) else "transformer."
@@ -65,7 +65,7 @@ def take_up(network: Any, pipeline: str, file: Path, *, seed: int) -> None:
 
 def _factors(network: Any, pipeline: str, file: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Down and up by the layers that a file changes, up times its scale, in float32."""
-    lora_loading.add_to_denoiser(network, _class(pipeline), (ref(file),))
+    lora_loading.add_to_denoiser(network, lora_adapter.pipeline_class(pipeline), (ref(file),))
     found = {}
     for name, layer in network.named_modules():
         if LOADED in getattr(layer, "lora_A", ()):
@@ -73,12 +73,6 @@ def _factors(network: Any, pipeline: str, file: Path) -> dict[str, tuple[Tensor,
             found[name] = (layer.lora_A[LOADED].weight.detach().float().clone(), up)
     network.unload_lora()
     return found
-
-
-def _class(pipeline: str) -> Any:
-    import diffusers
-
-    return getattr(diffusers, pipeline)
 
 
 def ref(file: Path) -> LoraRef:

@@ -104,6 +104,20 @@ class MethodDenoiser:
 
         It is the mean squared error of what the network predicts: velocity, noise, or the picture.
         """
+        told = {"weight": weight, "embedded": embedded}
+        return float(self.gradients(x0_BCTHW, noise_BCTHW, level, tensors, **told))
+
+    def gradients(
+        self,
+        x0_BCTHW: Tensor,
+        noise_BCTHW: Tensor,
+        level: NoiseLevel,
+        tensors: Mapping[str, Tensor],
+        *,
+        weight: float,
+        embedded: float,
+    ) -> Tensor:
+        """The same, its loss where it was made: of meta tensors there is no number."""
         x_BCTHW = noised(x0_BCTHW, noise_BCTHW, level)
         guidance = Guidance(embedded=embedded)
         with self.at(level) as place, torch.enable_grad():
@@ -113,7 +127,7 @@ class MethodDenoiser:
             # In this thread, whose layers are as the method has them, and each of them whole.
             with torch.autograd.set_multithreading_enabled(False), set_checkpoint_early_stop(False):
                 (loss * weight).backward()
-        return float(loss.detach())
+        return loss.detach()
 
     def _gain(self, level: NoiseLevel) -> float:
         """How much larger an error of the prediction is than that of the clean latents.
