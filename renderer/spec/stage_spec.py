@@ -1,18 +1,29 @@
-"""StageSpec: one resolution of a cascade, as it is asked for."""
+"""StageSpec: one resolution of a cascade, as it is asked for.
+
+As text, for a command line, it is `start=0.5,steps=4,lora=lcm.safetensors`: the keys of a preset's
+`stages`. A comma parts two keys only where KEY= follows it: values may hold others. A list's key
+is given again for each item, and with nothing for none. A line of a preset, `{start: 0.5}`, works.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..errors import shown
 from .attend import attend_schedule
 from .lora_refs import LoraRef, LoraText
-from .stage_words import stage_fields
-from .values import checked
+from .values import ValuesError, checked, from_json, from_yaml
 
 LEAST_SHIFT, MOST_SHIFT = 0.01, 1000.0
 MOST_GUIDANCE = 1000.0  # numbers much larger end in infinities
+
+EXAMPLE = "scale=1,start=0.5,steps=4"
+LISTS, OPTIONS = ("lora", "lora_2"), "scheduler_options"  # given again and again
+_PARTED = re.compile(r",\s*(?=[A-Za-z][A-Za-z0-9_-]*=)")
 
 # Validators are built when the first spec is made: `--help` makes none.
 CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
@@ -73,3 +84,49 @@ class StageSpec(BaseModel):
     def loras(self) -> tuple[LoraRef, ...]:
         """The files that are the stage's own."""
         return (*(self.lora or ()), *(self.lora_2 or ()))
+
+
+def stage_fields(text: str) -> dict[str, Any]:
+    """The fields of a stage; raises ValueError for a text that has no KEY=VALUE."""
+    if text.lstrip().startswith("{"):
+        return _of_preset(text)
+    found: dict[str, Any] = {}
+    for word in _PARTED.split(text.strip()):
+        key, equals, value = word.partition("=")
+        name = key.strip().replace("-", "_")
+        if not equals or not name:
+            raise ValueError(f"it is not KEY=VALUE,KEY=VALUE, for example {EXAMPLE}")
+        if name in LISTS:
+            found[name] = [*found.get(name, []), *([value] if value else [])]
+        elif name == OPTIONS:
+            found[name] = found.get(name, {}) | _option(value)
+        elif name in found:
+            raise ValueError(f"{shown(name)} is given twice; once works")
+        else:
+            found[name] = value
+    return found
+
+
+def _of_preset(text: str) -> dict[str, Any]:
+    try:
+        found = from_json(text)  # which tells letters that YAML's escapes cannot
+    except ValuesError:
+        try:
+            found = from_yaml(text)
+        except ValuesError as error:
+            raise ValueError(f"{error}; a line of a preset, as {{start: 0.5}}, works") from None
+    if not isinstance(found, Mapping):
+        raise ValueError(f"it is not KEY=VALUE,KEY=VALUE, for example {EXAMPLE}")
+    return dict(found)
+
+
+def _option(word: str) -> dict[str, Any]:
+    """NAME=VALUE of a scheduler, numbers and true or false as what they are."""
+    name, equals, value = word.partition("=")
+    if not equals or not name:
+        example = f"{OPTIONS}=timestep_spacing=trailing"
+        raise ValueError(f"{OPTIONS}={shown(word)} is not NAME=VALUE, for example {example}")
+    try:
+        return {name: from_json(value)}
+    except ValuesError:
+        return {name: value}
