@@ -29,8 +29,8 @@ def start_files(path: str, number: int) -> tuple[Path, ...]:
     first = Path(path)
     files = (first, first.with_name(f"{first.stem}_2{first.suffix}"))[:number]
     for file in files:
-        if first.suffix != ".safetensors" or (why := fault(file)) is not None:
-            why = why if first.suffix == ".safetensors" else "it is called otherwise"
+        why = fault(file) if first.suffix == ".safetensors" else "its name has another suffix"
+        if why is not None:
             raise SpecError(f"start {file}: {why}; the path of a .safetensors file of a LoRA works")
     return files
 

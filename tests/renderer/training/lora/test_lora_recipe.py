@@ -15,7 +15,7 @@ from frieze.renderer.training.lora.lora_recipe import LoraRecipe
 from frieze.renderer.training.timesteps import CosMap, LogitNormal, Mode, Uniform
 from support.command_line import frieze
 
-# A value beside its default of each field, but for minutes, which are instead of steps.
+# A value beside its default of each field, but for minutes, which are instead of steps, and start.
 OTHER: dict[str, Any] = {
     "model": "/a/model b",
     "data": "/a/data",
@@ -33,6 +33,8 @@ OTHER: dict[str, Any] = {
     "rank": 8,
     "alpha": 4.25,
     "targets": ("to_q", "ff.net.2"),
+    "ema": 0.99,
+    "aspect_buckets": True,
     "caption": "a photo",
     "trigger": "sks",
     "caption_dropout": 0.25,
@@ -46,12 +48,18 @@ OTHER: dict[str, Any] = {
     "sample_steps": 5,
     "seed": 5,
 }
+GONE_ON = {n: v for n, v in OTHER.items() if n not in ("rank", "alpha", "targets")} | {
+    "start": "/a/l.safetensors"
+}
 LEAST = {"model": "demo", "data": "scenes", "height": 64, "width": 64, "steps": 1}
 
 
-def test_the_command_asks_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {*OTHER, "minutes"} == set(LoraRecipe.model_fields)
-    wish = lora_recipe.of(OTHER)
+@pytest.mark.parametrize("values", [OTHER, GONE_ON], ids=["new", "gone on"])
+def test_the_command_asks_for_the_same(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]
+) -> None:
+    assert {*OTHER, *GONE_ON, "minutes"} == set(LoraRecipe.model_fields)
+    wish = lora_recipe.of(values)
     words = shlex.split(wish.command(Path("/a b.safetensors"), ("--device", "cpu")))
     assert words[:3] == ["frieze", "train", "lora"]
     asked: list[Any] = []
@@ -64,7 +72,7 @@ def test_the_command_asks_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = frieze(*words[1:])
     assert shown.exit_code == 0, shown.stderr
     assert asked == [wish, "/a b.safetensors", "cpu", True]
-    assert wish != lora_recipe.of(OTHER | {"rate": 0.00123457})  # the control
+    assert wish != lora_recipe.of(values | {"rate": 0.00123457})  # the control
 
 
 def test_densities_of_times() -> None:
