@@ -29,7 +29,8 @@ def merge(
     The command line wins over the preset. Raises `SpecError`.
     """
     values = _checked_preset(name) if name else {}
-    given = {field: value for field, value in fields.items() if value is not None}
+    # Of a flag that may be repeated and is not there, a parser of words alone has none of it.
+    given = {field: value for field, value in fields.items() if value not in (None, ())}
     for field, flag, example in OPTIONS:
         if field in given:
             given[field] = typed_values(flag, given[field], example)
