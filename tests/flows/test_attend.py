@@ -30,7 +30,10 @@ pytestmark = [
 KINDS = ("pooled", "shifted", "windows", "fused")
 TRAINED, ROWS, COLUMNS = 8, 20, 12  # tokens: 2.5 and 1.5 times the trained side
 SHARES = {1: (20,), 2: (5, 15), 3: (5, 9, 6), 4: (3, 7, 1, 9)}
-MESHES = (Mesh(), Mesh(ring=2), Mesh(ring=3), Mesh(ulysses=2), Mesh(ring=2, ulysses=2))
+MESHES = (
+    *(Mesh(), Mesh(ring=2), Mesh(ring=3), Mesh(ulysses=2), Mesh(ring=2, ulysses=2)),
+    Mesh(ulysses=3),
+)
 ROTARY = ("flux", "flux2", "qwen", "zimage", "wan")
 
 
