@@ -7,6 +7,7 @@ Nothing here stops a Ray that this fleet did not start.
 from __future__ import annotations
 
 import atexit
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from ..fleet import (
     RankLocation,
     Report,
     T,
+    WorkerLostError,
     next_size,
 )
 from .actor_pool import ActorPool, Member
@@ -30,10 +32,14 @@ from .placement import Placement, share_of
 from .session import connect, disconnect, is_private, threads_of
 from .worker_actor import next_report
 
-START_SECONDS = 60.0  # the least that a process may take to start: it imports torch
+# The least that a process may take to start: it imports torch; and Ray learns after a minute that
+# one has died before it registered, and starts another.
+START_SECONDS = 180.0
 LOOPBACK = "127.0.0.1"
 BRIEF_SECONDS = 5.0  # how long a share may take to be placed anew where enough ranks are left
 LOOK_SECONDS = 1.0  # between looks at the cluster
+
+log = logging.getLogger(__name__)
 
 
 class RayFleet(Fleet):
@@ -191,9 +197,7 @@ class RayFleet(Fleet):
             }
             self._pool = ActorPool(self._name, self._reserve, options, self._preparation)
             self._occupy(self._pool, max(wait, START_SECONDS))
-            jobs = dict.fromkeys(range(self.size), ("build", (worker, args)))
-            self._collect("__init__", jobs, None)
-            self._meet(self._pool.members)
+            self._build(self._pool, worker, args)
         except BaseException:
             self.close()
             raise
@@ -201,11 +205,18 @@ class RayFleet(Fleet):
     def _occupy(self, pool: ActorPool, wait: float) -> None:
         """Starts the first ranks."""
         bundles = list(pool.reserve.nodes())
-        members = [pool.hire(bundle) for bundle in bundles[: self._bounds.fit(len(bundles))]]
-        pool.members = members
-        for rank, member in enumerate(members):
-            member.arrived(member.answer("whereabouts", seconds=wait, who=f"rank {rank}"))
-        self._place_ranks(members)
+        pool.fill(bundles[: self._bounds.fit(len(bundles))], wait)
+        self._place_ranks(pool.members)
+
+    def _build(self, pool: ActorPool, worker: type, args: tuple[Any, ...]) -> None:
+        """Builds the workers and their group; ranks that are lost meanwhile are replaced."""
+        jobs: dict[int, Call] = dict.fromkeys(range(self.size), ("build", (worker, args)))
+        try:
+            self._collect("__init__", jobs, None)
+            self._meet(pool.members)
+        except WorkerLostError as error:
+            log.warning("%s; another is started", error)
+            self.recover()
 
     def _place_ranks(self, members: list[Member]) -> None:
         """Numbers the ranks, node by node."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +94,28 @@ class ActorPool:
         name = f"{self._name}-worker{self._num_hired}"
         self._num_hired += 1
         return Member(bundle, self._actor.options(name=name, scheduling_strategy=strategy).remote())
+
+    def fill(self, bundles: Sequence[Bundle], seconds: float) -> None:
+        """Starts a member in each bundle and waits until all have said where they are.
+
+        One whose process dies as it starts is followed by another, `MOST_STARTS` in all. Raises
+        `FleetError` where they fail too, or one takes more than `seconds`.
+        """
+        self.members = [self.hire(bundle) for bundle in bundles]
+        for rank in range(len(bundles)):
+            for start in range(1, MOST_STARTS + 1):
+                member = self.members[rank]
+                try:
+                    answer = member.answer("whereabouts", seconds=seconds, who=f"rank {rank}")
+                except FleetError as error:
+                    if start == MOST_STARTS or not _has_died(error.__cause__):
+                        raise
+                    log.warning("%s; another is started", error)
+                    self.dismiss([member])
+                    self.members[rank] = self.hire(member.bundle)
+                else:
+                    member.arrived(answer)
+                    break
 
     def recruit(self) -> None:
         """Hires newcomers for empty bundles on nodes that stay; sends off those that failed."""
@@ -189,6 +211,13 @@ class ActorPool:
         deadline = time.monotonic() + KILL_SECONDS
         while any(map(_is_running, pids)) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 4)
+
+
+def _has_died(error: BaseException | None) -> bool:
+    """Whether a process is gone that failed at nothing of its own."""
+    import ray
+
+    return isinstance(error, ray.exceptions.RayActorError) and not error.actor_init_failed
 
 
 def _is_value(answer: Any) -> bool:

@@ -100,7 +100,7 @@ def test_with_hidiffusion_it_runs_at_the_trained_size(deep: Gallery, name: str) 
     fields = guided(deep, name)
     pipeline = load(deep.checkpoint(name), fields)
     pipeline.controlnet.forward = partial(on_a_smaller_map, pipeline.controlnet.forward)
-    arguments = deep.arguments(name) | fields | {"control_guidance_end": 0.6}
+    arguments = deep.arguments(name) | fields | {"control_guidance_end": 0.7}
     latents, pixels = draw(pipeline, arguments)
     expected = Drawn(latents, np.uint8(np.round(np.clip(pixels, 0, 1) * 255)))
     fields |= {"method": "hidiffusion", "method_options": dict(PLAIN_NETWORK)}

@@ -15,12 +15,13 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 import pytest
 
 from frieze.cluster.fleet import FleetError
+from frieze.cluster.ray import session
 from frieze.cluster.ray.actor_fleet import RayFleet
-from frieze.cluster.ray.session import start
 from support.fleet_workers import Worker
 from tolerances import AMPLE
 
@@ -69,15 +70,15 @@ def ray_cluster() -> Iterator[int]:
     import ray
 
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    with warnings.catch_warnings():
+    # Figures reach the metrics endpoint in two seconds, not in ten.
+    quick = patch.dict(session.SYSTEM_CONFIG, {"metrics_report_interval_ms": 2000})
+    with warnings.catch_warnings(), quick:
         warnings.simplefilter("ignore")  # of a Ray that was late, and lives on until the end
-        start(
+        session.start(
             num_cpus=NUM_CPUS,
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=2**28,
-            # Figures reach the metrics endpoint in two seconds, not in ten.
-            _system_config={"metrics_report_interval_ms": 2000},
             # Actors must find the modules that hold the tests' own workers.
             runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1]), **threads}},
         )

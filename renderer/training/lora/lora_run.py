@@ -133,6 +133,11 @@ def _planned(recipe: LoraRecipe, workers: RenderSpec, facts: ModelFacts) -> Canv
             f"{facts.pipeline} animates a first frame, and a LoRA is trained from text alone; a "
             "model that draws from text works"
         )
+    if facts.inpaints:
+        raise PlanError(
+            f"{facts.pipeline} redraws a part of a picture, and a LoRA is trained on whole ones; "
+            "train it on the model that draws from text, which this one was made from"
+        )
     if recipe.shift is not None and not facts.schedule.flow:
         raise PlanError(f"shift {recipe.shift:g}: this model is no flow, which has none")
     # What drawing needs is another thing: `lora_memory` says what training does.

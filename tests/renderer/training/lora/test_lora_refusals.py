@@ -137,3 +137,18 @@ def test_places_that_are_taken(tmp_path: Path, flux: Path) -> None:
     (work / "recipe.json").write_text(json.dumps({"recipe": {"rank": 64}, "model": "x"}))
     begun = refused(flux, data, tmp_path / "b.safetensors")
     assert "has a training that was begun; --continue goes on with it" in begun
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        pytest.param("wan-i2v", "animates a first frame", marks=pytest.mark.slow),
+        pytest.param("sd15-inpaint", "redraws a part of a picture", marks=pytest.mark.slow),
+        ("flux-fill", "redraws a part of a picture"),
+    ],
+)
+def test_a_model_that_needs_a_picture_is_not_trained_on_text(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    model = build(name, tmp_path / "model")
+    assert f"{told}, and a LoRA is trained" in refused(model, "scenes", tmp_path / "out")
