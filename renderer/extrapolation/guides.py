@@ -202,7 +202,7 @@ def held_by(name: HeldBy, creativity: float) -> Guide | None:
     So do they at 1024, where tokens show all over at any creativity. Of four pictures what was
     redrawn at 256 and enlarged by InfGen had a detail of 1.10 at a creativity of 0.2 (redrawn at
     512 and 1024: 0.54; by InfGen alone: 1.00), a steepest phase of 8 pixels 1.24 times the flattest
-    (1.80; 1.24), a drift of 2.7 (6.7; 2.2), and no ridge more. Redrawn at 512 first it had ridges
+    (1.80; 1.24) and a drift of 2.7 (6.7; 2.2). Redrawn at 512 first it had ridges
     more. At 0.5 drift is 3.6; at 0.8 one of three is no more what its prompt says, nor is one of
     three that nothing held at 0.5.
     """

@@ -49,7 +49,10 @@ LINES = RESULTS.with_suffix(".jsonl")
 MODELS = ("flux", "sd3", "wan", "sd15", "sdxl")
 TRAINED = 8  # tokens a side
 ROWS, COLUMNS = 20, 12  # tokens: 2.5 and 1.5 times the trained side
-ROUNDED = 24  # grey levels: half precision and float8 round sums of other orders elsewhere
+# Half precision and float8 round sums of another order elsewhere, and single pixels may then be far
+# apart: what two fleets differ by is held to what each differs from float32 by; of errors that know
+# nothing of each other it is larger by the root of two.
+ROUNDED = 2.0
 LONGEST = 1200  # letters of a refusal
 # Features that round coarsely, which a worker's sums may then tell apart.
 COARSE = {"bfloat16", "float8"}
@@ -226,31 +229,47 @@ class Drill:
     def _compared(self, names: tuple[str, ...], one: np.ndarray, three: np.ndarray) -> Outcome:
         if one.std() == 0:
             return Outcome(self.name, names, "of one colour", str(one.flat[0]))
-        unit = 257 if one.dtype == np.uint16 else 1
-        apart = np.abs(one.astype(int) - three.astype(int)).max() / unit
-        if apart > (self._rounding(names, one) if COARSE & {*names} else GREY_LEVELS):
-            return Outcome(self.name, names, "by workers", f"{apart:.1f} grey levels apart")
+        apart, bound = self._apart(names, one, three)
+        if apart > bound:
+            seen = f"{apart:.1f} grey levels apart, where {bound:.1f} are rounding"
+            return Outcome(self.name, names, "by workers", seen)
         others = names if len(names) == 2 else ("plain",)
         for name in others:
             if name not in self.alone or not self._is_same(one, self.alone[name]):
                 continue
             idle = next((other for other in names if other != name), names[0])
             reason = SILENT.get(frozenset(names)) or SILENT.get(frozenset((idle,)))
+            reason = reason or (UNET_SILENT.get(frozenset(names)) if self.is_unet else None)
             kind = "silent" if reason else "no effect"
             return Outcome(self.name, names, kind, reason or f"{idle} changes nothing")
         return Outcome(self.name, names, "drawn", f"{apart:.1f} grey levels over workers")
 
-    def _rounding(self, names: tuple[str, ...], one: np.ndarray) -> float:
-        """How far coarse numbers may bring two fleets apart: as far as they are from fine ones."""
-        fine = self.drawn(*(name for name in names if name not in COARSE))
+    def _apart(
+        self, names: tuple[str, ...], one: np.ndarray, three: np.ndarray
+    ) -> tuple[float, float]:
+        """How far two fleets' pictures are apart and how far they may be, in grey levels."""
         unit = 257 if one.dtype == np.uint16 else 1
-        return float(max(ROUNDED, np.abs(one.astype(int) - fine.astype(int)).max() / unit))
+        if not COARSE & {*names}:
+            return float(np.abs(one.astype(int) - three.astype(int)).max() / unit), GREY_LEVELS
+        fine = self.drawn(*(name for name in names if name not in COARSE))
+        return _rms(one, three) / unit, max(GREY_LEVELS, ROUNDED * _rms(one, fine) / unit)
 
     @staticmethod
     def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
         return one.shape == other.shape and one.dtype == other.dtype and bool((one == other).all())
 
 
+def _rms(one: np.ndarray, other: np.ndarray) -> float:
+    return float(((one.astype(float) - other) ** 2).mean() ** 0.5)
+
+
+# Of networks without positions.
+UNET_SILENT = {
+    frozenset(("auto", "stages")): "all that it chooses for a U-Net is stages, and there are some",
+    frozenset(
+        ("auto", "redraw")
+    ): "all that it chooses for a U-Net is stages, and a redraw has one",
+}
 # What decides where work lies and not what is drawn.
 SILENT |= {
     frozenset(("halves",)): "the same sums on other ranks",
@@ -278,8 +297,8 @@ def report(outcomes: list[Outcome]) -> str:
         "two values of one field, or as many of them as the table says, in an order of chance, on "
         "tiny models trained at 8 tokens a side, 20 x 12 tokens, four "
         "steps. *Drawn*: the same on one",
-        "worker and on three (a grey level; half precision and float8 within "
-        f"{ROUNDED}, or as far as they are from float32), and another picture than either feature",
+        "worker and on three (a grey level; half precision and float8 in the mean within "
+        f"{ROUNDED:g} times what they are from float32), and another picture than either feature",
         "alone. *Silent*: one of them decides where work lies, and not what is drawn. *Refused*: "
         "in one line, before any work.",
         "",
