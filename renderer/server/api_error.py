@@ -10,8 +10,9 @@ from typing import Any
 from ..errors import FriezeError, line
 from ..spec.render_spec import RenderSpec
 
-# An absolute path in a message: clients are told the last part of its name alone.
-_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s'\",;:/]+/)+([^\s'\",;:/]*)")
+# An absolute path in a message: clients are told the last part of its name alone. Addresses of this
+# API begin as none does.
+_PATH = re.compile(r"(?<![\w.:/])/(?!v1/)(?:[^\s'\",;:/]+/)+([^\s'\",;:/]*)")
 _FIELD = re.compile(r"(?:unknown field ')?([a-z][a-z0-9_]*)\b")
 # Faults that another attempt meets again: the official client tries those of a server anew.
 FINAL = MappingProxyType({"x-should-retry": "false"})

@@ -95,6 +95,7 @@ class Drawing:
 
     def _look(self, pool: ThreadPoolExecutor) -> None:
         """Begin what there is room for, settle what has ended, wait for what changes."""
+        self.queue.write_again()
         self._settle()
         if (due := self._next()) is not None:
             run, picture, lane = due
@@ -158,7 +159,8 @@ class Drawing:
             job = self.queue.first()
             if job is None or (at_work and at_work.job.place < job.place):
                 return at_work
-            self.queue.take(job)
+            if not self.queue.take(job):
+                return at_work
         try:
             self.runs[job.id] = run = JobRun(job, self.queue.folder.of(job), self.spread, self.hear)
         except (FriezeError, OSError) as error:
@@ -183,13 +185,14 @@ class Drawing:
 
     def _draw(self, run: JobRun, picture: ScheduledItem, lane: Lane) -> None:
         """Draw a picture, or leave it waiting where it was stopped or is to be tried again."""
+        is_left = False
         try:
-            result = self._attempt(run, picture, lane)
+            is_left = self._attempt(run, picture, lane) is None
         except Exception as error:  # one job's end, whatever it was, is not the server's
-            result = run.attempts.failed(picture.item, error, 0.0)
+            run.fail(picture.item, error)
         with self.queue.changed:
             run.running -= 1
-            if result is None:
+            if is_left:
                 run.waiting.append(picture)
             self._idle.append(lane)
 

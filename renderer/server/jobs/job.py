@@ -51,6 +51,7 @@ class Job(BaseModel):
     seconds: float = 0.0
     size: tuple[int, int] = (0, 0)
     error: str | None = None
+    is_cancelled: bool = False  # it is at work, and is to stop
 
     @property
     def has_ended(self) -> bool:

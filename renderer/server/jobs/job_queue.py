@@ -1,25 +1,30 @@
 """The jobs of a server: those that wait, in their order, those at work and those that ended.
 
 Every change is on disk before anybody is told of it, so that a process that is killed loses none.
+Where the disk takes no more, nothing new is taken or begun, and what has changed is written later.
 """
 
 from __future__ import annotations
 
 import bisect
+import logging
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ...batches.item_states import ItemEvent
-from ...errors import StoreError
+from ...errors import FriezeError, StoreError
 from ...monitoring.time_left import of_facts
 from ..api_error import ApiError, public
 from .job import Job, JobFolder, JobState, now
 from .job_feed import JobEvent, JobFeed
 
 MOST_FINISHED = 4  # in which the colours of latents are looked for
+RETRY_SECONDS = 60  # after which a disk that was full may be asked again
 TOLD = frozenset({"stage", "step", "decode", "block", "export", "failure", "recovered"})
+
+log = logging.getLogger(__name__)
 
 
 class JobQueue:
@@ -35,6 +40,7 @@ class JobQueue:
         self._waiting: list[tuple[int, float, str]] = []
         self._by_key: dict[tuple[str, str], str] = {}
         self._took: list[float] = []
+        self._unwritten: dict[str, Job] = {}
 
     def load(self) -> list[StoreError]:
         """Take up what an earlier server left; returns what cannot be read.
@@ -46,7 +52,11 @@ class JobQueue:
             if isinstance(found, StoreError):
                 faults.append(found)
                 continue
-            if not found.has_ended:
+            if found.is_cancelled and not found.has_ended:
+                found.ended = now()
+                with self.changed:
+                    self._enter(found, "cancelled")
+            elif not found.has_ended:
                 found.state = "queued"
                 self._waiting.append(found.place)
             self._keep(found)
@@ -67,9 +77,18 @@ class JobQueue:
             )
 
     def submit(self, job: Job) -> None:
-        """A new job, on disk when this returns."""
+        """A new job, on disk when this returns; raises `ApiError` 429 or 507."""
         self.check_room()
-        self.folder.write(job)
+        try:
+            self.folder.write(job)
+        except (FriezeError, OSError) as error:
+            raise ApiError(
+                507,
+                f"the job cannot be kept: {error}; try again later",
+                kind="server_error",
+                code="no_space",
+                headers={"Retry-After": str(RETRY_SECONDS)},
+            ) from error
         with self.changed:
             self._keep(job)
             bisect.insort(self._waiting, job.place)
@@ -110,10 +129,24 @@ class JobQueue:
         """The job that is drawn next; the caller holds `changed`."""
         return self.jobs[self._waiting[0][2]] if self._waiting else None
 
-    def take(self, job: Job) -> None:
-        """A job that waits is at work from now on; its caller holds `changed`."""
+    def take(self, job: Job) -> bool:
+        """Whether a job that waits is at work from now on; its caller holds `changed`.
+
+        It waits on where its record cannot be written: what is drawn needs the disk too.
+        """
+        job.state = "in_progress"
+        if not self._write(job):
+            job.state = "queued"
+            return False
         self._waiting.remove(job.place)
         self._enter(job, "in_progress")
+        return True
+
+    def write_again(self) -> None:
+        """Records that could not be written when they changed."""
+        with self.changed:
+            for job in list(self._unwritten.values()):
+                self._write(job)
 
     def put_back(self, job: Job) -> None:
         """A job at work waits again: the server stops."""
@@ -140,6 +173,8 @@ class JobQueue:
                 job.ended = now()
                 self._enter(job, "cancelled")
             elif job.state == "in_progress":
+                job.is_cancelled = True
+                self._write(job)
                 self.cancelled.add(job.id)
             self.changed.notify_all()
 
@@ -147,6 +182,7 @@ class JobQueue:
         """Forget a job that has ended, and delete its files."""
         with self.changed:
             self.jobs.pop(job.id, None)
+            self._unwritten.pop(job.id, None)
             self._by_key.pop((job.owner, job.key), None)
         self.folder.discard(job.id)
 
@@ -178,9 +214,24 @@ class JobQueue:
 
     def _enter(self, job: Job, state: JobState) -> None:
         job.state = state
-        self.folder.write(job)
+        self._write(job)
         self.feed.publish(job.id, JobEvent(f"job.{state}", job.as_json()))
         self.changed.notify_all()
+
+    def _write(self, job: Job) -> bool:
+        """Whether a job's record is written, or its folder is gone, which no wait brings back."""
+        try:
+            self.folder.write(job)
+        except (FriezeError, OSError) as error:
+            if self.folder.root.is_dir() and not self.folder.of(job).is_dir():
+                self._unwritten.pop(job.id, None)
+                return True
+            if job.id not in self._unwritten:
+                log.warning("the record of %s waits: %s", job.id, public(error))
+            self._unwritten[job.id] = job
+            return False
+        self._unwritten.pop(job.id, None)
+        return True
 
     def _seconds_per_job(self) -> int:
         return max(1, round(sum(self._took) / len(self._took))) if self._took else 5

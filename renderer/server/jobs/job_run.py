@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ...batches import items as batch_items
-from ...batches.attempts import Attempts
+from ...batches.attempts import Attempts, one_line
 from ...batches.item_states import ItemEvent, ItemStates
+from ...batches.items import Item
 from ...batches.scheduling import ScheduledItem, pack
 from ...batches.time_left import BatchTimeLeft
+from ...errors import FriezeError
 from ...files.folder import Folder
 from ...monitoring.time_left import whole_cost
 from .job import Job
@@ -53,6 +56,7 @@ class JobRun:
         self.states.begin()
         self.waiting = [j for j in jobs if self.states.states[j.item.name] != "done"]
         self.running = 0
+        self.fault: str | None = None
         costs = {j.item.name: (whole_cost(j.plan) / j.width, 1) for j in self.waiting}
         self.attempts = Attempts(
             self.states,
@@ -69,12 +73,22 @@ class JobRun:
 
     def error(self) -> str | None:
         """Why a picture of it failed; None where none did."""
-        return next((r.error for r in self.states.results.values() if r.state == "failed"), None)
+        return self.fault or next(
+            (r.error for r in self.states.results.values() if r.state == "failed"), None
+        )
+
+    def fail(self, item: Item, error: Exception) -> None:
+        """A picture's end without one; the job's, where a full disk has no room to say that."""
+        try:
+            self.attempts.failed(item, error, 0.0)
+        except (FriezeError, OSError) as worse:
+            self.fault = one_line(worse)
 
     def seconds(self) -> float:
         """That its pictures took together."""
         return sum(result.seconds for result in self.states.results.values())
 
     def close(self) -> None:
-        """Let the ledger go."""
-        self.states.journal.release()
+        """Let the ledger go, if it is still there."""
+        with contextlib.suppress(FriezeError, OSError):
+            self.states.journal.release()

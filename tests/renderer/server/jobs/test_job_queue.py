@@ -1,0 +1,116 @@
+"""A queue of jobs on a disk that takes no more, and after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from frieze.renderer.server.api_error import ApiError, public
+from frieze.renderer.server.jobs.job import Job, JobFolder, JobState, new_id, now
+from frieze.renderer.server.jobs.job_queue import JobQueue
+
+
+def waiting(queue: JobQueue) -> Job:
+    """A job that was submitted."""
+    job = new(queue)
+    queue.submit(job)
+    return job
+
+
+def new(queue: JobQueue) -> Job:
+    job = Job(
+        id=new_id(),
+        kind="image_generation",
+        model="demo",
+        owner="",
+        created=now(),
+        priority=0,
+        items=[{"prompt": "a sun"}],
+        told={"output_format": "png"},
+    )
+    queue.folder.make(job.id)
+    return job
+
+
+def state_on_disk(queue: JobQueue, job: Job) -> JobState:
+    """What a server that starts now would read."""
+    (found,) = (each for each in queue.folder.jobs() if isinstance(each, Job) and each.id == job.id)
+    return found.state
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> JobQueue:
+    (tmp_path / "served").mkdir()
+    return JobQueue(JobFolder(tmp_path / "served"), most=9)
+
+
+def full(queue: JobQueue) -> Path:
+    """Takes the folder away, so that nothing can be written; returns where it is."""
+    return queue.folder.root.rename(queue.folder.root.with_name("away"))
+
+
+def test_a_job_waits_where_the_disk_takes_no_more(queue: JobQueue) -> None:
+    job = waiting(queue)
+    away = full(queue)
+    with queue.changed:
+        assert not queue.take(job)
+        assert queue.first() is job
+        assert job.state == "queued"
+    away.rename(queue.folder.root)
+    with queue.changed:
+        assert queue.take(job)
+        assert queue.first() is None
+    assert state_on_disk(queue, job) == "in_progress"
+
+
+def test_an_end_that_cannot_be_written_is_written_later(queue: JobQueue) -> None:
+    job = waiting(queue)
+    with queue.changed:
+        assert queue.take(job)
+    away = full(queue)
+    queue.end(job, "failed", "no space")
+    assert job.state == "failed"
+    away.rename(queue.folder.root)
+    assert state_on_disk(queue, job) == "in_progress"  # control: nobody wrote it yet
+    queue.write_again()
+    assert state_on_disk(queue, job) == "failed"
+
+
+def test_a_new_job_is_refused_where_it_cannot_be_kept(queue: JobQueue) -> None:
+    job = new(queue)
+    full(queue)
+    with pytest.raises(ApiError, match="cannot be kept") as refused:
+        queue.submit(job)
+    assert refused.value.status == 507
+    assert refused.value.headers["Retry-After"]
+    assert queue.first() is None
+    assert str(queue.folder.root) not in refused.value.body["error"]["message"]
+
+
+def test_a_job_whose_folder_is_gone_holds_up_no_other(queue: JobQueue) -> None:
+    job, other = waiting(queue), waiting(queue)
+    queue.folder.discard(job.id)
+    with queue.changed:
+        assert queue.take(job)  # whose run then says what is missing
+    queue.end(job, "failed", "it is gone")
+    assert queue.first() is other
+
+
+@pytest.mark.parametrize(("is_cancelled", "state"), [(True, "cancelled"), (False, "queued")])
+def test_a_cancelled_job_stays_so_when_the_server_is_killed(
+    queue: JobQueue, is_cancelled: bool, state: JobState
+) -> None:
+    job = waiting(queue)
+    with queue.changed:
+        queue.take(job)
+    if is_cancelled:
+        queue.cancel(job)
+    later = JobQueue(queue.folder, most=9)
+    assert later.load() == []
+    assert later.jobs[job.id].state == state
+    assert (later.first() is None) == is_cancelled
+
+
+def test_a_message_keeps_the_addresses_of_the_api() -> None:
+    assert public("see /v1/models, not /root/.cache/hub/model") == "see /v1/models, not model"
