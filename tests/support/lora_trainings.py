@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from checkpoints import build
 from frieze.renderer.demo import scenes
 from frieze.renderer.spec.render_spec import RenderSpec
 from frieze.renderer.training.lora import lora_recipe
 from frieze.renderer.training.lora.lora_run import train_lora
 
 SMALL: dict[str, Any] = {"height": 64, "width": 96, "steps": 3, "batch": 2, "rank": 2, "rate": 0.01}
+
+
+def tiny_flux(folder: Path) -> Path:
+    """A FLUX trained, as it says, on pictures that are smaller than those here."""
+    model = build("flux", folder)
+    (model / "frieze.json").write_text(json.dumps({"training_size": 64}))
+    return model
 
 
 def pictures(folder: Path, number: int = 4, size: tuple[int, int] = (80, 112)) -> Path:

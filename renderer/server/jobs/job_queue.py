@@ -139,7 +139,7 @@ class JobQueue:
             job.state = "queued"
             return False
         self._waiting.remove(job.place)
-        self._enter(job, "in_progress")
+        self._tell(job)
         return True
 
     def write_again(self) -> None:
@@ -215,7 +215,11 @@ class JobQueue:
     def _enter(self, job: Job, state: JobState) -> None:
         job.state = state
         self._write(job)
-        self.feed.publish(job.id, JobEvent(f"job.{state}", job.as_json()))
+        self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        """Those who wait, of the state that a job has entered."""
+        self.feed.publish(job.id, JobEvent(f"job.{job.state}", job.as_json()))
         self.changed.notify_all()
 
     def _write(self, job: Job) -> bool:

@@ -113,4 +113,4 @@ def test_a_cancelled_job_stays_so_when_the_server_is_killed(
 
 
 def test_a_message_keeps_the_addresses_of_the_api() -> None:
-    assert public("see /v1/models, not /root/.cache/hub/model") == "see /v1/models, not model"
+    assert public("see /v1/models, not /models/hub/model") == "see /v1/models, not model"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from checkpoints import build
 from checkpoints.stock import load
 from frieze.renderer.training.lora.aspect_buckets import MOST_RATIO, bucket, buckets
 from support.command_line import frieze
-from support.lora_trainings import apart, pictures, train, words
+from support.lora_trainings import apart, pictures, tiny_flux, train, words
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -48,9 +46,7 @@ def test_a_picture_has_the_nearest_shape_that_it_covers() -> None:
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = build("flux", tmp_path_factory.mktemp("flux") / "model")
-    (model / "frieze.json").write_text(json.dumps({"training_size": 64}))
-    return model
+    return tiny_flux(tmp_path_factory.mktemp("flux") / "model")
 
 
 @pytest.fixture(scope="module")

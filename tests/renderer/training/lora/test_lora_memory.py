@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 import configs_full
-from checkpoints import build
 from frieze.kernels.live_bytes import LiveBytes
 from frieze.renderer.checkpoints.checkpoint import load_family
 from frieze.renderer.planning.plan import plan
@@ -17,7 +15,7 @@ from frieze.renderer.spec.units import GIB
 from frieze.renderer.training.lora import lora_adapter, lora_memory, lora_recipe
 from frieze.renderer.training.lora.method_denoiser import MethodDenoiser
 from support.command_line import frieze
-from support.lora_trainings import SMALL, pictures, words
+from support.lora_trainings import SMALL, pictures, tiny_flux, words
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 CLOSE = 0.15
@@ -25,9 +23,7 @@ CLOSE = 0.15
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = build("flux", tmp_path_factory.mktemp("flux") / "model")
-    (model / "frieze.json").write_text(json.dumps({"training_size": 64}))
-    return model
+    return tiny_flux(tmp_path_factory.mktemp("flux") / "model")
 
 
 @pytest.fixture(scope="module")

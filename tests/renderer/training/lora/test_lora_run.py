@@ -16,7 +16,7 @@ from checkpoints.stock import load
 from frieze.renderer.checkpoints.checkpoint import describe
 from support.command_line import frieze
 from support.forkserver import Program
-from support.lora_trainings import apart, changes, clips, pictures, strayed, train, words
+from support.lora_trainings import apart, changes, clips, pictures, strayed, tiny_flux, train, words
 from tolerances import AMPLE, CONTROL, STRAYED
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -25,10 +25,7 @@ CAPTION = "a red sun over blue mountains at dusk"
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained, as it says, on pictures that are smaller than those here."""
-    model = build("flux", tmp_path_factory.mktemp("flux") / "model")
-    (model / "frieze.json").write_text(json.dumps({"training_size": 64}))
-    return model
+    return tiny_flux(tmp_path_factory.mktemp("flux") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints import build
 from support.command_line import frieze
 from support.forkserver import Program
-from support.lora_trainings import apart, changes, pictures, strayed, train, words
+from support.lora_trainings import apart, changes, pictures, strayed, tiny_flux, train, words
 from tolerances import AMPLE
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -23,9 +21,7 @@ GONE_ON = {"ema": 0.5, "caption_dropout": 0.5, "steps": 3}
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = build("flux", tmp_path_factory.mktemp("flux") / "model")
-    (model / "frieze.json").write_text(json.dumps({"training_size": 64}))
-    return model
+    return tiny_flux(tmp_path_factory.mktemp("flux") / "model")
 
 
 @pytest.fixture(scope="module")
