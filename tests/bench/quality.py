@@ -72,6 +72,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--pictures-large", type=int, default=16, help="the same at 4x per side")
     parser.add_argument("--sizes", default=SIZES, help="WIDTHxHEIGHT with commas")
     parser.add_argument("--methods", default="", help="with commas; default: all there are")
+    parser.add_argument("--rows", default="", help="names with semicolons; default: all there are")
+    parser.add_argument("--name", default="quality", help="of what is written, without its ending")
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--shift", type=float, default=Settings.shift, help="of timesteps")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
@@ -90,19 +92,23 @@ def main() -> None:
     features.load()  # before there are processes that would each train it
     settings = Settings(asked.steps, asked.shift)
     wanted = tuple(name for name in asked.methods.split(",") if name)
+    names = {name.strip() for name in asked.rows.split(";")} - {""}
     until = time.monotonic() + 60 * asked.minutes
     found = []
     for cell in cells(asked.sizes):
         number = asked.pictures_large if cell.width * cell.height > LARGE else asked.pictures
         rows = quality_rows.rows(cell, settings, wanted)
+        if unknown := names - {row.name for row in rows}:
+            raise SystemExit(f"no rows of {cell}: {', '.join(sorted(unknown))}")
+        rows = [row for row in rows if not names or row.name in names]
         shelves = [Shelf.of(asked.work, row, cell, settings) for row in rows]
         real = quality_store.real_shelf(asked.work, cell, settings)
         scenes = ((real, seed, False) for seed in range(quality_rows.REALS * number))
         run(work, itertools.chain(tasks(shelves, number), scenes), asked.jobs, until)
         found.append(quality_report.judged(asked.work, cell, shelves, number))
         command = shlex.join(["python", "tests/bench/quality.py", *sys.argv[1:]])
-        quality_report.write(asked.out, found, command, settings)
-    print(f"{asked.out / 'quality.md'}")
+        quality_report.write(asked.out / asked.name, found, command, settings)
+    print(f"{asked.out / asked.name}.md")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ COLUMNS = (*SHARES, *SMALLER_IS_BETTER, "detail", "entropy", *TO_FULL, "seconds"
 TODAY = ("enlarged", "tiles")
 THUMB, LABEL, SEEDS = 128, 150, 6
 LEAST = 4  # pictures of a row, below which it is not said to beat another
-NOTES = Path(__file__).with_name("quality_notes.md")
 LEGEND = """\
 Each figure is followed by its 95 % interval (bootstrap over pictures; of shares Wilson's).
 *one sun*, *right colour*, *sky above*: shares of pictures that the oracle reads so.
@@ -235,22 +234,24 @@ def _named(about: str, lines: Sequence[Line]) -> list[str]:
     return [f"{about}: {', '.join(line.name for line in lines)}."] if lines else []
 
 
-def write(folder: Path, found: Sequence[Judged], command: str, settings: Settings) -> None:
-    """quality.md, quality.csv and a contact sheet for each cell."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write(file: Path, found: Sequence[Judged], command: str, settings: Settings) -> None:
+    """FILE.md, FILE.csv and contact sheets; notes are of tests/bench/FILE_notes.md, if any."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     head = f"# Extrapolation on the demo model\n\n{_header(command, settings)}\n\n"
     legend = LEGEND.format(period=metrics.dominant_period(), reduced=metrics.REDUCED)
-    text = head + legend + "\n" + "".join(_section(cell) for cell in found)
-    text += "\n" + NOTES.read_text(encoding="utf-8")
-    (folder / "quality.md").write_text(text, encoding="utf-8")
-    with (folder / "quality.csv").open("w", newline="", encoding="utf-8") as file:
+    text = head + legend + "\n" + "".join(_section(cell, file.name) for cell in found)
+    notes = Path(__file__).with_name(f"{file.name}_notes.md")
+    if notes.exists():
+        text += "\n" + notes.read_text(encoding="utf-8")
+    file.with_suffix(".md").write_text(text, encoding="utf-8")
+    with file.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("cell", "row", "pictures", "column", "value", "low", "high"))
         for cell in found:
             for one in cell.lines:
                 table.writerows(_records(cell.cell, one))
     for cell in found:
-        sheet(cell).save(folder / f"quality-{cell.cell}.png", optimize=True)
+        sheet(cell).save(file.with_name(f"{file.name}-{cell.cell}.png"), optimize=True)
 
 
 def _records(cell: Cell, one: Line) -> list[tuple[object, ...]]:
@@ -261,7 +262,7 @@ def _records(cell: Cell, one: Line) -> list[tuple[object, ...]]:
     ]
 
 
-def _section(found: Judged) -> str:
+def _section(found: Judged, name: str) -> str:
     columns = list(COLUMNS)
     columns.insert(columns.index("layout KID"), "lag")
     lines = [
@@ -275,7 +276,7 @@ def _section(found: Judged) -> str:
         figures = [one.lag if c == "lag" else _shown(one.figures[c], c) for c in columns]
         lines.append(f"| {one.name} | {one.pictures} | " + " | ".join(figures) + " |")
     told = [f"- {remark}" for remark in remarks(found)]
-    picture = f"\n![Rows of the table, the same seeds side by side](quality-{found.cell}.png)\n"
+    picture = f"\n![Rows of the table, the same seeds side by side]({name}-{found.cell}.png)\n"
     return "\n".join([*lines, picture, *told]) + "\n"
 
 

@@ -162,7 +162,7 @@ def test_real_scenes_are_the_ceiling_and_a_repeated_one_is_seen_to_repeat(tmp_pa
     assert repeated["repeats across"].low > 0.5
     assert np.isnan(real["entropy"].value)
 
-    quality_report.write(tmp_path / "results", [found], "the command", SETTINGS)
+    quality_report.write(tmp_path / "results" / "quality", [found], "the command", SETTINGS)
     text = (tmp_path / "results" / "quality.md").read_text()
     assert "| real scenes | 6 | 1.00 (" in text
     assert "the command" in text
