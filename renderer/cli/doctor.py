@@ -86,7 +86,7 @@ def _calibrate(spec: RenderSpec, is_asked: bool, json: bool) -> None:
         ("bfloat16", "float16", "float32") if kind == "cuda" and not is_asked else (spec.dtype,)
     )
     remark(f"measuring {device_kinds.kind_here(kind)} in {', '.join(dtypes)}")
-    from ..costs.calibration import rates
+    from ..monitoring.calibration import rates
 
     name = device_kinds.kind_here(kind)
     device = kind if spec.device == "auto" else spec.device

@@ -47,7 +47,7 @@ class Rates(_Figures):
 
     FLOPs a second of products of matrices, of convolutions and of attention; bytes a second that
     other operations read and write, and that go to another rank; seconds that an operation takes
-    whatever its size, on bands too, and that a message does.
+    whatever its size, on bands too, that a message does, and that a block of the store does.
     """
 
     dtype: str
@@ -59,6 +59,7 @@ class Rates(_Figures):
     banded_call: Time
     link: Positive
     message: Time
+    block: Time = 0.0
     when: str = ""
     load: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # of the machine, processes at work
     torch: str = ""
@@ -69,6 +70,7 @@ class Rates(_Figures):
         flops = ", ".join(f"{name} {scaled(each, 'FLOP/s')}" for name, each in kinds.items())
         moved = f"copies {scaled(self.copied, 'B/s')}, to another rank {scaled(self.link, 'B/s')}"
         each = f"an operation {self.call * 1e6:.3g} us, on bands {self.banded_call * 1e6:.3g} us"
+        each += f", a message {self.message * 1e6:.3g} us, a block {self.block * 1e3:.3g} ms"
         return f"{self.dtype}: {flops}, {moved}, {each}, load {self.load:g}"
 
 

@@ -55,9 +55,12 @@ class Prediction:
 
 
 def predict(
-    cost: RenderCost, kind: DeviceKind, dtype: str, placement: Placement
+    cost: RenderCost, kind: DeviceKind, dtype: str, placement: Placement, num_blocks: int = 0
 ) -> Prediction | None:
-    """None where there are figures of neither kind in this precision."""
+    """None where there are figures of neither kind in this precision.
+
+    The store takes `num_blocks` blocks of pixels, and a state each step.
+    """
     rates, limits = kind.rates(dtype), kind.limits
     if rates is None and (limits is None or dtype not in limits.flops):
         return None
@@ -70,12 +73,15 @@ def predict(
         whole = max(flops, default=0) if placement == "apart" else sum(flops)
         return whole / limits.flops[dtype]
 
+    saving = rates.block if rates is not None else 0.0
     stages = []
     for stage in cost.stages:
         by_step = {step: seconds(kind.ranks) for kind in stage.kinds for step in kind.steps}
-        steps = tuple(by_step[step] for step in sorted(by_step))
+        steps = tuple(by_step[step] + saving for step in sorted(by_step))
         stages.append(StageSeconds(sum(map(seconds, stage.begin)), steps))
-    return Prediction(kind.kind, tuple(stages), seconds(cost.decode), is_limit=rates is None)
+    num_ranks = sum(each.num_ranks for each in cost.decode) if placement == "apart" else 1
+    decode = seconds(cost.decode) + saving * num_blocks / max(1, num_ranks)
+    return Prediction(kind.kind, tuple(stages), decode, is_limit=rates is None)
 
 
 def _seconds(ranks: Ranks, rates: Rates, placement: Placement) -> float:

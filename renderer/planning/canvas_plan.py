@@ -290,7 +290,9 @@ class CanvasPlan:
         if (kind := self.device_kind) is None:
             return None
         placement: Placement = "cores" if kind.is_processor else "apart"
-        return predict(self.cost, kind, self.spec.dtype, "turns" if self.spec.local else placement)
+        if self.spec.local:
+            placement = "turns"
+        return predict(self.cost, kind, self.spec.dtype, placement, self.num_blocks)
 
     def cost_lines(self) -> list[str]:
         """What the plan says of its cost, which is counted if it was not, on devices of a kind."""

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import checkpoints
 from frieze.renderer import RenderSpec, render
-from frieze.renderer.costs.calibration import rates
 from frieze.renderer.costs.device_kinds import keep, kind_here
 from frieze.renderer.monitoring import run_log
+from frieze.renderer.monitoring.calibration import rates
 from frieze.renderer.monitoring.prediction import Accuracy, of_facts
 from frieze.renderer.store.store import Store
 

@@ -56,6 +56,20 @@ def test_seconds_by_placement(placement: str, num_ranks: int, heavy: float, ligh
     assert float(last.split()[-1]) == pytest.approx(found.total, rel=0.01)
 
 
+@pytest.mark.parametrize(("placement", "writers"), [("apart", 4), ("cores", 1), ("turns", 1)])
+def test_blocks_and_states_take_seconds_of_their_own(placement: str, writers: int) -> None:
+    slow = DeviceKind(kind="x", measured=(RATES.model_copy(update={"block": 0.25}),))
+    plain, found = (
+        predict(cost(4), kind, "float32", placement, 40)  # type: ignore[arg-type]
+        for kind in (KIND, slow)
+    )
+    assert plain is not None
+    assert found is not None
+    more = [b - a for a, b in zip(plain.stages[0].steps, found.stages[0].steps, strict=True)]
+    assert more == pytest.approx([0.25] * 3)
+    assert found.decode - plain.decode == pytest.approx(0.25 * 40 / writers)
+
+
 def test_limits_are_at_least_and_other_precisions_nothing() -> None:
     limits = Limits(source="a sheet", flops={"bfloat16": 100}, memory=1)
     kind = DeviceKind(kind="x", limits=limits)
@@ -66,11 +80,3 @@ def test_limits_are_at_least_and_other_precisions_nothing() -> None:
     assert cost_table(cost(2), found)[0].endswith("seconds, at least")
     assert predict(cost(2), kind, "float32", "apart") is None
     assert predict(cost(2), KIND, "bfloat16", "apart") is None
-
-
-def test_a_calibration_finds_rates_of_this_machine() -> None:
-    from frieze.renderer.costs.calibration import rates
-
-    found = rates("cpu", "float32", 0.01)
-    figures = (found.matmul, found.conv, found.attention, found.copied, found.link)
-    assert min(*figures, found.call, found.banded_call, found.message) > 0

@@ -8,24 +8,30 @@ are known to take is taken off.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from frieze.cluster.bands import band_mode
-from frieze.cluster.comm import solo
+from frieze.cluster.comm import Comm, Like, run_threads, solo
 from frieze.cluster.layout import Band
 from frieze.kernels.attention import attend
 from frieze.kernels.flop_count import flop_count
 from frieze.kernels.work import Work
 
-from .device_kinds import Rates
+from ..costs.device_kinds import Rates
+from ..store.layout import StoreLayout
+from ..store.store import Store
 
 Case = Callable[[], object]
 RUNS = 7
+MESSAGES, BLOCKS = 100, 16
 SMALL, TOKENS, WIDTH, HEAD_DIM, SIDE, CHANNELS = 16, 2048, 512, 64, 128, 64
 
 
@@ -46,7 +52,6 @@ def rates(device: str, dtype: str, seconds: float = 1.0) -> Rates:
         took, work = _measured(case, device, seconds)
         rest = took - sum(getattr(work, name) * each for name, each in known.items())
         known[part] = max(rest, took / 10) / getattr(work, part)
-    link, message = _link(device, 1 / known["touched"], call["banded_call"])
     return Rates(
         dtype=dtype,
         matmul=1 / known["matmul"],
@@ -54,8 +59,9 @@ def rates(device: str, dtype: str, seconds: float = 1.0) -> Rates:
         attention=1 / known["attention"],
         copied=1 / known["touched"],
         **call,
-        link=link,
-        message=message,
+        link=_link(1 / known["touched"]),
+        message=_message(device),
+        block=_block(),
         when=time.strftime("%Y-%m-%d"),
         load=round(os.getloadavg()[0], 2),
         torch=str(torch.__version__),
@@ -82,17 +88,30 @@ def _cases(tensor: Callable[..., Tensor]) -> Mapping[str, Case]:
 
 
 def _banded(x: Tensor, is_banded: bool) -> Case:
-    """Operations so small that all they take is being called, through the band mode or not."""
-    weight = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    """Operations so small that all they take is being called, through the band mode or not.
+
+    They are asked as networks ask them: by modules in modules, whose own Python counts.
+    """
+    network = nn.Sequential(*(_Layer(x.shape[-1]) for _ in range(8))).to(x).eval()
 
     def case() -> None:
         with band_mode(solo(), [Band(0, SMALL)], always=is_banded):
-            y = x
-            for _ in range(16):
-                y = F.linear(F.layer_norm(y, y.shape[-1:]), weight)
-                y = y.reshape(1, SMALL, 2, -1).transpose(1, 2).transpose(1, 2).flatten(2) + x
+            network(x)
 
     return case
+
+
+class _Layer(nn.Module):
+    """What a layer of a network does around its products."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.act = nn.LayerNorm(width), nn.GELU()
+        self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.up(self.norm(x)).unflatten(-1, (2, -1)).transpose(1, 2)
+        return x + self.down(self.act(heads.transpose(1, 2).flatten(2)))
 
 
 def _measured(case: Case, device: str, seconds: float) -> tuple[float, Work]:
@@ -115,14 +134,44 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _link(device: str, copied: float, call: float) -> tuple[float, float]:
-    """Bytes a second to another rank, and seconds of a message.
+def _link(copied: float) -> float:
+    """Bytes a second to another rank: between the first two CUDA devices, if there are two.
 
-    Between the first two CUDA devices, if there are two. Ranks of one host hand memory over: a
-    copy, and some calls.
+    Ranks of one host hand memory over: a copy.
     """
-    if not device.startswith("cuda") or torch.cuda.device_count() < 2:
-        return copied, 10 * call
+    if not torch.cuda.is_available() or torch.cuda.device_count() < 2:
+        return copied
     x = torch.empty(2**26, dtype=torch.uint8, device="cuda:0")
-    took, _ = _measured(lambda: x.to("cuda:1"), device, 0.5)
-    return x.numel() / took, 10 * call
+    took, _ = _measured(lambda: x.to("cuda:1"), "cuda", 0.5)
+    return x.numel() / took
+
+
+def _message(device: str) -> float:
+    """Seconds until a small message of one rank is another's, whose turn it is then."""
+
+    def rank(comm: Comm) -> float:
+        x, other = torch.zeros(SMALL, device=device), 1 - comm.rank
+        times = []
+        for _ in range(RUNS):
+            began = time.perf_counter()
+            for _ in range(MESSAGES):
+                comm.exchange({other: x}, {other: Like.of(x)})
+            times.append(time.perf_counter() - began)
+        return min(times) / (2 * MESSAGES)
+
+    return float(min(run_threads(rank, 2, turns=True)))
+
+
+def _block() -> float:
+    """Seconds that a block of a store takes on this disk, beside its pixels."""
+    layout = StoreLayout(SMALL * BLOCKS, SMALL, (SMALL, SMALL))
+    rows_HWC = np.zeros((SMALL, SMALL, 3), np.uint8)
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "a.zarr", layout, fingerprint="", run={})
+        for top in range(0, layout.height, SMALL):
+            began = time.perf_counter()
+            ids = store.write_rows(top, rows_HWC)
+            store.journal.append({"event": "block", "ids": ids})
+            times.append(time.perf_counter() - began)
+    return float(np.median(times))

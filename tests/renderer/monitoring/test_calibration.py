@@ -1,0 +1,12 @@
+"""Rates are measured on the machine that is here."""
+
+from __future__ import annotations
+
+from frieze.renderer.monitoring.calibration import rates
+
+
+def test_a_calibration_finds_rates_of_this_machine() -> None:
+    found = rates("cpu", "float32", 0.01)
+    figures = (found.matmul, found.conv, found.attention, found.copied, found.link)
+    times = (found.call, found.banded_call, found.message, found.block)
+    assert min(*figures, *times) > 0
