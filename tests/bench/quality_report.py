@@ -244,8 +244,8 @@ def write(file: Path, found: Sequence[Judged], command: str, settings: Settings)
     if notes.exists():
         text += "\n" + notes.read_text(encoding="utf-8")
     file.with_suffix(".md").write_text(text, encoding="utf-8")
-    with file.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
+    with file.with_suffix(".csv").open("w", newline="", encoding="utf-8") as csv_file:
+        table = csv.writer(csv_file, lineterminator="\n")
         table.writerow(("cell", "row", "pictures", "column", "value", "low", "high"))
         for cell in found:
             for one in cell.lines:
