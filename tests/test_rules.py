@@ -70,7 +70,7 @@ DOORS = {
         "renderer/terminal/error_lines.py",
         "renderer/terminal/lazy_commands.py",
     ),
-    "uvicorn": ("renderer/server/server.py", "renderer/viewer/server.py"),
+    "uvicorn": ("renderer/connections/",),
     "xformers": ("kernels/",),
     "yaml": ("renderer/spec/values.py",),
     "zarr": ("renderer/store/arrays.py", "renderer/store/zarr_bucket.py"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import FriezeError, line
+from ..errors import FriezeError, line, shown
 from ..spec.render_spec import RenderSpec
 
 # An absolute path in a message: clients are told the last part of its name alone. Addresses of this
@@ -43,16 +43,20 @@ def invalid(message: str, param: str | None = None, code: str = "invalid_value")
     return ApiError(400, message, param=param, code=code)
 
 
-def refused(error: FriezeError) -> ApiError:
-    """What the spec or the plan has against a request: 400, with the field that it names first."""
-    message = str(error)
-    return invalid(message, param_of(message))
+def refused(error: FriezeError, size: str | None = None) -> ApiError:
+    """What the spec or the plan has against a request: 400, with the field that it names first.
+
+    `size` is what the client asked for, whose height and width have no names in the API.
+    """
+    message, param = str(error), param_of(str(error))
+    return invalid(f"size {shown(size)}: {message}" if size and param == "size" else message, param)
 
 
 def param_of(message: str) -> str | None:
-    """The field of a spec that a message begins with."""
+    """The API's field for that of a spec which a message begins with."""
     found = _FIELD.match(message)
-    return found[1] if found and found[1] in RenderSpec.model_fields else None
+    name = found[1] if found and found[1] in RenderSpec.model_fields else None
+    return "size" if name in ("height", "width") else name
 
 
 def public(message: Any) -> str:

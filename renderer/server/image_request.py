@@ -100,7 +100,8 @@ def read(
         if name not in ImageRequest.model_fields:
             raise invalid(_unknown(name, known), name[:100], "unknown_parameter")
     try:
-        request = ImageRequest.model_validate(told)
+        # Of JSON true is no number, and no text is one; of a form all are texts.
+        request = ImageRequest.model_validate(told, strict=not is_form)
     except ValidationError as error:
         raise _fault(dict(error.errors()[0])) from None
     _check(request)
@@ -191,7 +192,7 @@ def items(
     try:
         spec = parse(values)
     except SpecError as error:
-        raise refused(error) from None
+        raise refused(error, request.size) from None
     check_costs(spec, limits)
     first = spec.seed
     return [

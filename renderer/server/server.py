@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..batches.item_states import ItemEvent
+from ..connections.http_server import answering
 from ..errors import SpecError, StoreError, line
 from ..monitoring.metrics import Meter
 from ..store.directory import holds_store, store_directory
@@ -95,30 +95,11 @@ class Server:
     @contextmanager
     def serving(self, listening: socket.socket) -> Iterator[None]:
         """Within this, requests are answered on a thread of its own."""
-        config = uvicorn.Config(
-            self.app,
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            http="h11",
-            loop="asyncio",
-            server_header=False,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(
-            target=server.run, args=([listening],), name="frieze-server", daemon=True
-        )
-        thread.start()
-        try:
-            yield
-        finally:
-            self.stopping.set()
-            server.should_exit = True
-            thread.join(GRACE_SECONDS + 2)
+        with answering(self.app, listening, name="frieze-server", grace=GRACE_SECONDS):
+            try:
+                yield
+            finally:
+                self.stopping.set()
 
     def _hear(self, job: Job, event: ItemEvent) -> None:
         self.queue.hear(job, event)

@@ -11,12 +11,14 @@ from typing import Any, BinaryIO, Literal
 
 from ..driver.store_arrays import store_layout
 from ..errors import ExportError, FriezeError
+from ..files.location import Location
 from ..outputs.exporting import exporter
 from ..planning.canvas_plan import CanvasPlan
+from ..store.layout import StoreLayout
 from . import image_request, uploads
 from .api_error import ApiError, invalid, refused
 from .image_request import ImageRequest
-from .jobs.job import Job, new_id, now
+from .jobs.job import SUFFIXES, Job, new_id, now
 from .jobs.job_queue import JobQueue
 from .jobs.job_run import Spread, planned
 from .limits import Limits
@@ -112,7 +114,7 @@ class Submission:
                     key=key,
                     body=digest,
                 )
-                spec = self._checked(job).spec
+                spec = self._checked(job, request.size).spec
                 job.size = (spec.width, spec.height)
                 self.queue.submit(job)
             except BaseException:
@@ -120,17 +122,36 @@ class Submission:
                 raise
         return job
 
-    def _checked(self, job: Job) -> CanvasPlan:
+    def _checked(self, job: Job, size: str | None) -> CanvasPlan:
         """The plan of a job's first picture: that of the others differs by the seed alone."""
         first = job.model_copy(update={"items": job.items[:1]})
         try:
             (picture,) = planned(first, self.queue.folder.of(job), self.spread)
-            exporter(picture.item.main).check(picture.item.main, store_layout(picture.plan))
-        except ExportError as error:
-            raise invalid(str(error), "output_format") from None
+            layout = store_layout(picture.plan)
+            check_format(picture.item.main, layout)
         except FriezeError as error:
-            raise refused(error) from None
+            raise refused(error, size) from None
         return picture.plan
+
+
+def check_format(out: Location, layout: StoreLayout) -> None:
+    """Raise `ApiError` where a format cannot hold a picture, with those of the API that can."""
+    try:
+        exporter(out).check(out, layout)
+    except ExportError as error:
+        why = str(error).removeprefix(f"{out}: ").partition("; use ")[0]
+        fine = [name for name, suffix in SUFFIXES.items() if _can_hold(out, suffix, layout)]
+        works = f"{' or '.join(fine)} works" if fine else "none of the API's works"
+        raise invalid(f"output_format: {why}; {works}", "output_format") from None
+
+
+def _can_hold(out: Location, suffix: str, layout: StoreLayout) -> bool:
+    other = out.with_suffix(suffix)
+    try:
+        exporter(other).check(other, layout)
+    except ExportError:
+        return False
+    return True
 
 
 def _same(known: Job, digest: str) -> Job:

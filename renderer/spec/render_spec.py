@@ -17,7 +17,7 @@ from .field_errors import explained
 from .lora_refs import LoraText
 from .place import Length, Place, PrintSize, ranged, sized
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
-from .stage_spec import CONFIG, LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, StageSpec
+from .stage_spec import LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, Record, StageSpec
 from .step_cache import CacheText
 from .values import PlainOptions, is_text, texts
 
@@ -26,14 +26,12 @@ HeldBy = Literal["hiflow", "low-band", "detail", "none"]
 Intent = Literal["perceptual", "relative", "saturation", "absolute"]
 
 
-class RenderSpec(BaseModel):
+class RenderSpec(Record):
     """What to draw, with which model, how large, and where to put it.
 
     Sizes are pixels, `seed` any 64-bit integer, `timeout` seconds. Arguments that diffusers'
     pipelines have carry diffusers' names. Raises `SpecError` through `parse`.
     """
-
-    model_config = CONFIG
 
     prompt: Annotated[str, Role(None)] = Field(default="", description="what the picture shows")
     negative_prompt: Annotated[str | None, IN_PICTURE] = Field(

@@ -9,9 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ..errors import shown
 from .attend import attend_schedule
@@ -43,7 +52,28 @@ def _attending(text: str) -> str:
 Attending = Annotated[str, AfterValidator(_attending)]
 
 
-class StageSpec(BaseModel):
+class Record(BaseModel):
+    """Fields of which only switches are true or false: a number is never 1 because it says yes."""
+
+    model_config = CONFIG
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and not _is_switch(cls, str(info.field_name)):
+            raise ValueError("a switch where none is; give a value")
+        return value
+
+
+@cache
+def _is_switch(record: type[BaseModel], name: str) -> bool:
+    def has_switch(kind: Any) -> bool:
+        return kind is bool or any(map(has_switch, get_args(kind)))
+
+    return has_switch(record.model_fields[name].annotation)
+
+
+class StageSpec(Record):
     """One resolution of a cascade.
 
     `scale` is the stage's size relative to the picture; `start` the noise level (sigma) it
@@ -52,8 +82,6 @@ class StageSpec(BaseModel):
     else is the stage's own where it is given, and the picture's where it is not: `lora: []` is
     none, and `scheduler_options` are changes of the picture's. As text it is KEY=VALUE,KEY=VALUE.
     """
-
-    model_config = CONFIG
 
     scale: float = Field(default=1.0, gt=0, le=1)
     start: float = Field(default=1.0, ge=0.001, le=1)

@@ -16,7 +16,6 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.middleware import Middleware
@@ -24,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from ..connections.http_server import answering
 from ..errors import FriezeError, StoreError, line
 from ..exports.deep_zoom import descriptor
 from . import answers
@@ -42,7 +42,7 @@ FILES = {
 KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
 FRESH = {"Cache-Control": "no-store"}
 DEFAULT_PORT, MOST_PORT = 8484, 65535
-END_SECONDS = 0.5  # for answers under way when the server ends
+END_SECONDS = 1  # for answers under way when the server ends
 
 
 class Count(IntegerConvertor):
@@ -201,23 +201,6 @@ def open_page(address: str) -> None:
 
 def serve(app: Any, listener: socket.socket) -> None:
     """Answer until the process is told to end, which raises KeyboardInterrupt here."""
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    # Not on the main thread, where it would take Ctrl-C away from whom it belongs to.
-    thread = threading.Thread(
-        target=server.run, kwargs={"sockets": [listener]}, name="frieze-view", daemon=True
-    )
-    thread.start()
-    try:
+    with answering(app, listener, name="frieze-view", grace=END_SECONDS) as thread:
         while thread.is_alive():
             thread.join(0.2)
-    finally:
-        server.should_exit = True
-        thread.join(END_SECONDS)
