@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import checkpoints
@@ -65,10 +67,21 @@ def main() -> int:
     """Print both, and fail where they differ by more than a tenth."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="'demo', or a folder; default: a small random FLUX")
+    parser.add_argument("--side", type=int, help="one canvas of so many pixels alone: 16384")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = asked.model or small(Path(folder))
         trained = describe(model).training_size
+        if asked.side:
+            began = time.monotonic()
+            tiles, told, held = measured(model, asked.side, trained // 4)
+            print(
+                f"{asked.side} x {asked.side}, {tiles} tiles, {STEPS} steps on {WORKERS} workers: "
+                f"{held / 2**20:.2f} MiB held by the larger, {told / 2**20:.2f} MiB planned; "
+                f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB resident at "
+                f"most, weights and all; {time.monotonic() - began:.0f} s"
+            )
+            return int(abs(held / told - 1) > CLOSE)
         side = 8 * trained + trained // 4  # 11 tiles a side with a quarter shared, 30 with more
         rows = [measured(model, side, trained // 4), measured(model, side, trained * 3 // 4)]
     for tiles, told, held in rows:
