@@ -22,11 +22,12 @@ from frieze.renderer.spec.render_spec import RenderSpec
 from support.planned_memory import Measured, conditioning, estimated, planned
 
 WORKERS, STEPS, CLOSE = 2, 2, 0.1
+APART = 16  # workers that take turns, of a canvas whose decode is too much for two
 TRAINED = 64  # pixels, of the small checkpoint that is drawn with unless told otherwise
 
 
-def spec(model: str, side: int, overlap: int) -> RenderSpec:
-    """A square picture whose tiles share so many pixels."""
+def spec(model: str, side: int, overlap: int, workers: int = WORKERS) -> RenderSpec:
+    """A square picture whose tiles share so many pixels; more workers than two take turns."""
     return RenderSpec(
         model=model,
         device="cpu",
@@ -34,16 +35,17 @@ def spec(model: str, side: int, overlap: int) -> RenderSpec:
         width=side,
         num_inference_steps=STEPS,
         method="none",
-        workers=WORKERS,
+        workers=workers,
         local=True,
+        park="disk" if workers > WORKERS else None,
         strategy="tiles",
         strategy_options={"overlap": overlap, "shift": False},
     )
 
 
-def measured(model: str, side: int, overlap: int) -> tuple[int, int, int]:
-    """(tiles of a step, bytes that the plan says, bytes that the larger worker held)."""
-    made = planned(spec(model, side, overlap))
+def measured(model: str, side: int, overlap: int, workers: int = WORKERS) -> tuple[int, int, int]:
+    """(tiles of a step, bytes that the plan says, bytes that the largest worker held)."""
+    made = planned(spec(model, side, overlap, workers))
     laid = tiling(made.spec, made.facts, made.stages[0].canvas)
     assert laid is not None
     tensors = conditioning(made)
@@ -52,7 +54,8 @@ def measured(model: str, side: int, overlap: int) -> tuple[int, int, int]:
         worker = Measured(made, comm, tensors)
         return worker.peak(lambda: (worker.begin(0, None), worker.step(0), worker.step(1)))
 
-    held = max(run_threads(peak, WORKERS, timeout=3600.0))
+    turns = {"turns": True, "park": "disk"} if workers > WORKERS else {}
+    held = max(run_threads(peak, workers, timeout=3600.0, **turns))
     return laid.num_tiles, estimated(made).denoise, held
 
 
@@ -74,10 +77,10 @@ def main() -> int:
         trained = describe(model).training_size
         if asked.side:
             began = time.monotonic()
-            tiles, told, held = measured(model, asked.side, trained // 4)
+            tiles, told, held = measured(model, asked.side, trained // 4, APART)
             print(
-                f"{asked.side} x {asked.side}, {tiles} tiles, {STEPS} steps on {WORKERS} workers: "
-                f"{held / 2**20:.2f} MiB held by the larger, {told / 2**20:.2f} MiB planned; "
+                f"{asked.side} x {asked.side}, {tiles} tiles, {STEPS} steps on {APART} workers: "
+                f"{held / 2**20:.2f} MiB held by the largest, {told / 2**20:.2f} MiB planned; "
                 f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB resident at "
                 f"most, weights and all; {time.monotonic() - began:.0f} s"
             )
