@@ -17,9 +17,9 @@ from typer.main import get_command
 from frieze.cluster.ray import jobs as ray_jobs
 from frieze.renderer.batches import items
 from frieze.renderer.cli import app, batch, doctor, machine, render, serve, upscale
-from frieze.renderer.costs import calibration
 from frieze.renderer.errors import PlanError, SpecError, StoreError
 from frieze.renderer.files.location import location
+from frieze.renderer.monitoring import calibration
 from frieze.renderer.outputs import targets
 from frieze.renderer.spec.render_spec import RenderSpec
 from frieze.renderer.store.store import Store
