@@ -121,7 +121,10 @@ COMMANDS = {
         *("sign", "timestamp"),
     ],
     "status": ["store", "address", "follow", "json"],
-    "view": ["place", "host", "port", "token", "opens", "export", "overwrite", "json"],
+    "view": [
+        *("place", "host", "port", "token", "certificate", "key", "opens", "export"),
+        *("overwrite", "json"),
+    ],
     "verify": ["store", "json"],
     "report": ["store", "out", "overwrite", "json"],
     "digests": ["store", "other", "json"],
@@ -144,8 +147,9 @@ COMMANDS = {
         *("workers", "local", "address", "device", "timeout", "wait", "device_memory"),
     ],
     "serve": [
-        *("folder", "preset", "host", "port", "token_file", "allow", "max_pixels", "max_steps"),
-        *("max_queue", "max_body", "max_wait", "retries", "json", "quiet", "workers", "local"),
+        *("folder", "preset", "host", "port", "token_file", "certificate", "key", "allow"),
+        *("max_pixels", "max_steps", "max_queue", "max_body", "max_wait", "retries", "sign"),
+        *("timestamp", "json", "quiet", "watermark", "watermark_options", "workers", "local"),
         *("park", "address", "device", "device_memory", "timeout", "wait"),
     ],
     "methods": ["name", "json"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import redirect_stdout, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,9 @@ from ..errors import RenderCancelledError, SpecError, line, shown
 from ..spec.merging import checked
 from ..terminal.interrupts import interruptible
 from ..terminal.text import remark, result
-from .options.arguments import Json, Quiet
+from .options.arguments import Json, Quiet, Sign, Timestamp
 from .options.spec_fields import takes_fields
+from .options.tls import Certificate, CertificateKey, tls_context
 
 if TYPE_CHECKING:
     from ..server.server import Settings
@@ -24,7 +26,18 @@ MIB = 2**20
 
 
 @takes_fields(
-    *("workers", "local", "park", "address", "device", "device_memory", "timeout", "wait"),
+    *(
+        "watermark",
+        "watermark_options",
+        "workers",
+        "local",
+        "park",
+        "address",
+        "device",
+        "device_memory",
+        "timeout",
+        "wait",
+    ),
     descriptions={"workers": "how many there are for all jobs together; default 1"},
 )
 def serve(
@@ -55,6 +68,8 @@ def serve(
         str | None,
         typer.Option(help="tokens of clients, one a line; default: those in FRIEZE_TOKENS"),
     ] = None,
+    certificate: Certificate = None,
+    key: CertificateKey = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,6 +103,8 @@ def serve(
         int,
         typer.Option(min=0, show_default=False, help="attempts after one that broke; default 1"),
     ] = 1,
+    sign: Sign = None,
+    timestamp: Timestamp = None,
     json: Json = False,
     quiet: Quiet = False,
     **fields: Any,
@@ -96,6 +113,7 @@ def serve(
 
     Requests name presets as models. Its addresses and fields are on the page /docs of the server.
     """
+    from ..outputs.signer import asked_for
     from ..server import access
     from ..server.allowed_fields import allowed
     from ..server.limits import Limits
@@ -106,7 +124,10 @@ def serve(
         raise SpecError(f"--max-wait {max_wait}: less than 1000000 seconds work")
     limits = Limits(max_pixels, max_steps, max_queue, max_body * MIB, max_wait)
     own = allowed(allow or ())
-    settings = _settings(folder, preset or ["demo"], own, limits, tokens, retries, fields)
+    tls, signer = tls_context(certificate, key), asked_for(sign, timestamp)
+    settings = _settings(folder, preset or ["demo"], own, limits, retries, fields)
+    spread = replace(settings.spread, signer=signer)
+    settings = replace(settings, tokens=tokens, tls=tls, spread=spread)
     _run(settings, host, port, json=json, quiet=quiet)
 
 
@@ -115,7 +136,6 @@ def _settings(
     presets: list[str],
     own: frozenset[str],
     limits: Any,
-    tokens: tuple[str, ...],
     retries: int,
     fields: dict[str, Any],
 ) -> Settings:
@@ -144,7 +164,7 @@ def _settings(
         values = {**model.values, "prompt": "a picture", "name": "first"}
         (item,) = read([values], root / "frieze-check", told)
         pack(item, 0, workers)
-    return Settings(root, models, own, limits, spread, address, tokens)
+    return Settings(root, models, own, limits, spread, address)
 
 
 def _run(settings: Settings, host: str, port: int, *, json: bool, quiet: bool) -> None:
@@ -168,16 +188,17 @@ def _run(settings: Settings, host: str, port: int, *, json: bool, quiet: bool) -
             redirect_stdout(sys.stderr),
             server.serving(listening),
         ):
-            _announce(listening.getsockname(), server.waiting(), json=json, quiet=quiet)
+            scheme = "https" if settings.tls else "http"
+            _announce(scheme, listening.getsockname(), server.waiting(), json=json, quiet=quiet)
             with suppress(KeyboardInterrupt):
                 server.draw(cancel)
         raise RenderCancelledError(told())
 
 
-def _announce(name: Any, jobs: int, *, json: bool, quiet: bool) -> None:
+def _announce(scheme: str, name: Any, jobs: int, *, json: bool, quiet: bool) -> None:
     """Where it listens."""
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    url = f"http://{host}:{name[1]}/v1"
+    url = f"{scheme}://{host}:{name[1]}/v1"
     if json:
         import json as jsonlib
 

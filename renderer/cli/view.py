@@ -10,6 +10,7 @@ import typer
 from ..terminal.text import remark, result
 from .options import completions
 from .options.arguments import Json, Overwrite
+from .options.tls import Certificate, CertificateKey, tls_context
 
 
 def view(
@@ -34,6 +35,8 @@ def view(
         bool,
         typer.Option("--token", help="ask a token here too, on a machine that others use as well"),
     ] = False,
+    certificate: Certificate = None,
+    key: CertificateKey = None,
     opens: Annotated[
         bool,
         typer.Option(
@@ -67,11 +70,12 @@ def view(
         result(jsonlib.dumps({"event": "result", "path": str(path)}) if json else str(path))
         return
     secret = server.new_token() if token or not is_loopback(host) else None
+    tls = tls_context(certificate, key)
     listener = server.listening(host, port)
-    address = server.address(host, listener, secret)
+    address = server.address(host, listener, secret, tls)
     result(jsonlib.dumps({"event": "view", "url": address}) if json else address)
     if not collection.stores and not collection.batches:
         remark(f"no store is in {place} yet; renders appear as they begin")
     if opens:
         server.open_page(address)
-    server.serve(server.application(collection, host=host, token=secret), listener)
+    server.serve(server.application(collection, host=host, token=secret), listener, tls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,13 @@ DEFAULT = Patience()
 
 @contextmanager
 def answering(
-    app: Any, listener: socket.socket, *, name: str, grace: int, patience: Patience = DEFAULT
+    app: Any,
+    listener: socket.socket,
+    *,
+    name: str,
+    grace: int,
+    patience: Patience = DEFAULT,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[threading.Thread]:
     """Within this, an ASGI application answers what comes to a socket, on the thread yielded.
 
@@ -36,6 +43,7 @@ def answering(
         server_header=False,
         timeout_keep_alive=patience.idle,
         timeout_graceful_shutdown=grace,
+        ssl_context_factory=None if tls is None else lambda config, default: tls,
     )
     server = uvicorn.Server(config)
     # Not on the main thread, where it would take Ctrl-C away from whom it belongs to.

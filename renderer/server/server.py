@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ class Settings:
     spread: Spread
     address: str | None
     tokens: tuple[str, ...] = ()
+    tls: ssl.SSLContext | None = None
 
 
 class Server:
@@ -64,8 +66,10 @@ class Server:
     ) -> None:
         """Takes the folder and what an earlier server left in it; raises `StoreError`."""
         own = _taken(settings.folder)
-        self.stopping = threading.Event()
-        self.queue = JobQueue(JobFolder(settings.folder), settings.limits.queue)
+        self.stopping, self._tls = threading.Event(), settings.tls
+        self.queue = JobQueue(
+            JobFolder(settings.folder), settings.limits.queue, len(settings.tokens)
+        )
         for fault in self.queue.load():
             log.warning("%s", fault)
         self._on_event, self._metrics = on_event, PrometheusText()
@@ -95,7 +99,9 @@ class Server:
     @contextmanager
     def serving(self, listening: socket.socket) -> Iterator[None]:
         """Within this, requests are answered on a thread of its own."""
-        with answering(self.app, listening, name="frieze-server", grace=GRACE_SECONDS):
+        with answering(
+            self.app, listening, name="frieze-server", grace=GRACE_SECONDS, tls=self._tls
+        ):
             try:
                 yield
             finally:

@@ -91,7 +91,7 @@ class Submission:
         with self._turn:
             if key and (known := self.queue.of_key(asked.owner, key)):
                 return _same(known, digest)
-            self.queue.check_room()
+            self.queue.check_room(asked.owner)
             job_id = new_id()
             folder = self.queue.folder.make(job_id)
             try:

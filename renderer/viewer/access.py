@@ -84,7 +84,13 @@ class Access:
             # Off the address bar, so that it is in no history and no bookmark.
             answer = RedirectResponse("/" + scope["path"].lstrip("/"), 303)
             answer.set_cookie(
-                cookie, self.token, max_age=MONTH, httponly=True, samesite="lax", path="/"
+                cookie,
+                self.token,
+                max_age=MONTH,
+                httponly=True,
+                samesite="lax",
+                path="/",
+                secure=scope["scheme"] == "https",
             )
             return answer
         if self._is_token(_cookies(headers).get(cookie, "")):

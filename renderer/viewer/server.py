@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import ssl
 import threading
 import webbrowser
 import zlib
@@ -187,11 +188,14 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def address(host: str, listener: socket.socket, token: str | None) -> str:
+def address(
+    host: str, listener: socket.socket, token: str | None, tls: ssl.SSLContext | None = None
+) -> str:
     """What to open in a browser; a server on all addresses is named by this machine's name."""
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     name = f"[{name}]" if ":" in name else name
-    return f"http://{name}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
+    scheme = "http" if tls is None else "https"
+    return f"{scheme}://{name}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
 
 
 def open_page(address: str) -> None:
@@ -199,8 +203,8 @@ def open_page(address: str) -> None:
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
-def serve(app: Any, listener: socket.socket) -> None:
+def serve(app: Any, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
     """Answer until the process is told to end, which raises KeyboardInterrupt here."""
-    with answering(app, listener, name="frieze-view", grace=END_SECONDS) as thread:
+    with answering(app, listener, name="frieze-view", grace=END_SECONDS, tls=tls) as thread:
         while thread.is_alive():
             thread.join(0.2)

@@ -46,8 +46,13 @@ class Authority:
         days: tuple[float, float] = (-1, 30),
         passphrase: bytes | None = None,
         is_edwards: bool = False,
+        host: str | None = None,
     ) -> tuple[str, str]:
-        """Files of a certificate with its chain, and of its key; valid from and to these days."""
+        """Files of a certificate with its chain, and of its key; valid from and to these days.
+
+        It is for signing, or for a server of that name.
+        """
+        use = ExtendedKeyUsageOID.SERVER_AUTH if host else ExtendedKeyUsageOID.EMAIL_PROTECTION
         key = (
             ed25519.Ed25519PrivateKey.generate()
             if is_edwards
@@ -57,8 +62,9 @@ class Authority:
             _builder(name, key.public_key(), "root", days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(is_authority=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
             .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
+                x509.SubjectAlternativeName([x509.DNSName(host or name)]), critical=False
             )
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),

@@ -18,6 +18,7 @@ from ...files.folder import Folder
 from ...files.operations import replace
 from ...spec.values import ValuesError, from_json
 
+Place = tuple[int, int, int, float, str]
 JobState = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 ENDED = frozenset({"completed", "failed", "cancelled"})
 RECORD = "job.json"
@@ -30,7 +31,9 @@ class Job(BaseModel):
     """What was asked for and how it stands; times are seconds since the epoch.
 
     `items` are those of a batch, `told` what an answer repeats, `owner` says whose token it was,
-    `key` is the digest of an Idempotency-Key and `body` that of what came with it.
+    `key` is the digest of an Idempotency-Key and `body` that of what came with it. `number` counts
+    the jobs of a folder, which no clock does that may be set back; `turn` is its owner's among
+    others of its priority.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -41,6 +44,8 @@ class Job(BaseModel):
     owner: str
     created: float
     priority: int
+    number: int = 0
+    turn: int = 0
     items: list[dict[str, Any]]
     told: dict[str, Any]
     is_url: bool = False
@@ -59,9 +64,19 @@ class Job(BaseModel):
         return self.state in ENDED
 
     @property
-    def place(self) -> tuple[int, float, str]:
+    def place(self) -> Place:
         """Where it stands in the queue: the least is drawn first."""
-        return -self.priority, self.created, self.id
+        return -self.priority, self.turn, *self.age
+
+    @property
+    def age(self) -> tuple[int, float, str]:
+        """Its place by when it came, the oldest first."""
+        return self.number, self.created, self.id
+
+    @property
+    def end_of_turn(self) -> int:
+        """Its owner's next turn: each picture of a job takes one."""
+        return self.turn + len(self.items)
 
     @property
     def files(self) -> list[str]:

@@ -17,8 +17,9 @@ from ...batches.item_states import ItemEvent
 from ...errors import FriezeError, StoreError
 from ...monitoring.time_left import of_facts
 from ..api_error import ApiError, public
-from .job import Job, JobFolder, JobState, now
+from .job import Job, JobFolder, JobState, Place, now
 from .job_feed import JobEvent, JobFeed
+from .turns import Turns
 
 MOST_FINISHED = 4  # in which the colours of latents are looked for
 RETRY_SECONDS = 60  # after which a disk that was full may be asked again
@@ -30,14 +31,17 @@ log = logging.getLogger(__name__)
 class JobQueue:
     """All jobs of a folder; safe from any thread."""
 
-    def __init__(self, folder: JobFolder, most: int) -> None:
+    def __init__(self, folder: JobFolder, most: int, owners: int = 1) -> None:
+        """Where `most` jobs wait, each of so many `owners` may still have its share of them."""
         self.folder, self.most = folder, most
+        self.share = max(1, most // max(1, owners))
         self.feed = JobFeed()
         self.changed = threading.Condition()
         self.jobs: dict[str, Job] = {}
         self.progress: dict[str, dict[str, Any]] = {}
         self.cancelled: set[str] = set()  # jobs at work that are to stop
-        self._waiting: list[tuple[int, float, str]] = []
+        self._waiting: list[Place] = []
+        self._turns, self._number = Turns(), 0
         self._by_key: dict[tuple[str, str], str] = {}
         self._took: list[float] = []
         self._unwritten: dict[str, Job] = {}
@@ -53,21 +57,24 @@ class JobQueue:
                 faults.append(found)
                 continue
             if found.is_cancelled and not found.has_ended:
-                found.ended = now()
+                found.ended = max(now(), found.created)
                 with self.changed:
                     self._enter(found, "cancelled")
             elif not found.has_ended:
                 found.state = "queued"
                 self._waiting.append(found.place)
+            elif found.state != "cancelled":
+                self._turns.begin(found)
             self._keep(found)
         self._waiting.sort()
         return faults
 
-    def check_room(self) -> None:
-        """Raise `ApiError` 429 where as many jobs wait as may."""
+    def check_room(self, owner: str) -> None:
+        """Raise `ApiError` 429 where as many jobs wait as may, and of this owner its share."""
         with self.changed:
             waiting = len(self._waiting)
-        if waiting >= self.most:
+            own = sum(self.jobs[place[-1]].owner == owner for place in self._waiting)
+        if waiting >= self.most and own >= self.share:
             raise ApiError(
                 429,
                 f"{waiting} jobs wait, and no more may; try again later",
@@ -77,8 +84,14 @@ class JobQueue:
             )
 
     def submit(self, job: Job) -> None:
-        """A new job, on disk when this returns; raises `ApiError` 429 or 507."""
-        self.check_room()
+        """A new job, on disk when this returns; raises `ApiError` 429 or 507.
+
+        Its caller submits no two at once.
+        """
+        self.check_room(job.owner)
+        with self.changed:
+            job.number = self._number + 1
+            job.turn = self._turns.of(job, (self.jobs[place[-1]] for place in self._waiting))
         try:
             self.folder.write(job)
         except (FriezeError, OSError) as error:
@@ -111,13 +124,13 @@ class JobQueue:
         """The jobs of an owner, the newest first."""
         with self.changed:
             found = [job for job in self.jobs.values() if job.owner == owner]
-        return sorted(found, key=lambda job: (-job.created, job.id))
+        return sorted(found, key=lambda job: job.age, reverse=True)
 
     def finished(self, model: str) -> list[Path]:
         """Stores of the newest pictures that a model has drawn."""
         with self.changed:
             done = [j for j in self.jobs.values() if (j.model, j.state) == (model, "completed")]
-        newest = sorted(done, key=lambda job: -job.created)[:MOST_FINISHED]
+        newest = sorted(done, key=lambda job: job.age, reverse=True)[:MOST_FINISHED]
         return [self.folder.of(job) / "0.zarr" for job in newest]
 
     def counts(self) -> dict[str, int]:
@@ -127,7 +140,7 @@ class JobQueue:
 
     def first(self) -> Job | None:
         """The job that is drawn next; the caller holds `changed`."""
-        return self.jobs[self._waiting[0][2]] if self._waiting else None
+        return self.jobs[self._waiting[0][-1]] if self._waiting else None
 
     def take(self, job: Job) -> bool:
         """Whether a job that waits is at work from now on; its caller holds `changed`.
@@ -139,6 +152,7 @@ class JobQueue:
             job.state = "queued"
             return False
         self._waiting.remove(job.place)
+        self._turns.begin(job)
         self._tell(job)
         return True
 
@@ -157,7 +171,7 @@ class JobQueue:
     def end(self, job: Job, state: JobState, error: str | None = None, seconds: float = 0) -> None:
         """A job's end."""
         with self.changed:
-            job.ended, job.seconds = now(), seconds
+            job.ended, job.seconds = max(now(), job.created), seconds
             job.error = None if error is None else public(error)
             self.cancelled.discard(job.id)
             if state == "completed":
@@ -170,7 +184,7 @@ class JobQueue:
         with self.changed:
             if job.state == "queued":
                 self._waiting.remove(job.place)
-                job.ended = now()
+                job.ended = max(now(), job.created)
                 self._enter(job, "cancelled")
             elif job.state == "in_progress":
                 job.is_cancelled = True
@@ -209,6 +223,7 @@ class JobQueue:
 
     def _keep(self, job: Job) -> None:
         self.jobs[job.id] = job
+        self._number = max(self._number, job.number)
         if job.key:
             self._by_key[job.owner, job.key] = job.id
 

@@ -18,17 +18,22 @@ from ...batches.time_left import BatchTimeLeft
 from ...errors import FriezeError
 from ...files.folder import Folder
 from ...monitoring.time_left import whole_cost
+from ...outputs.signer import Signer
 from .job import Job
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What the server decides for all pictures: how many workers there are, and where."""
+    """What the server decides for all pictures: how many workers there are, where, who signs.
+
+    `shared` are fields of a spec, which hold whatever requests and presets say.
+    """
 
     workers: int
     shared: Mapping[str, Any]
     ray: bool
     retries: int
+    signer: Signer | None = None
 
 
 def planned(job: Job, root: Path, spread: Spread) -> list[ScheduledItem]:
@@ -64,6 +69,7 @@ class JobRun:
             lambda event: hear(job, event),
             self.cancel,
             BatchTimeLeft(costs),
+            spread.signer,
         )
 
     @property

@@ -11,11 +11,23 @@ from frieze.renderer.server.jobs.job import Job, JobFolder, JobState, new_id, no
 from frieze.renderer.server.jobs.job_queue import JobQueue
 
 
-def waiting(queue: JobQueue) -> Job:
+def waiting(queue: JobQueue, owner: str = "", priority: int = 0, pictures: int = 1) -> Job:
     """A job that was submitted."""
     job = new(queue)
+    job.owner, job.priority, job.items = owner, priority, job.items * pictures
     queue.submit(job)
     return job
+
+
+def drawn(queue: JobQueue, most: int = 100) -> str:
+    """The owners of the jobs that are drawn next, in their order."""
+    owners = ""
+    while len(owners) < most and (job := queue.first()):
+        with queue.changed:
+            queue.take(job)
+        queue.end(job, "completed")
+        owners += job.owner
+    return owners
 
 
 def new(queue: JobQueue) -> Job:
@@ -114,3 +126,59 @@ def test_a_cancelled_job_stays_so_when_the_server_is_killed(
 
 def test_a_message_keeps_the_addresses_of_the_api() -> None:
     assert public("see /v1/models, not /models/hub/model") == "see /v1/models, not model"
+
+
+def test_many_jobs_of_one_owner_starve_no_other(queue: JobQueue) -> None:
+    queue.most = 100
+    for _ in range(50):
+        waiting(queue, "a")
+    assert drawn(queue, 3) == "aaa"
+    for _ in range(3):
+        waiting(queue, "b")
+    waiting(queue, "c")
+    waiting(queue, "b", priority=1)
+    assert drawn(queue, 1) == "b", "a higher priority comes first"
+    later = JobQueue(queue.folder, most=100)
+    assert later.load() == []
+    assert drawn(later, 8) == "bcababaa"
+    waiting(later, "c")
+    assert drawn(later, 2) == "ca"
+    # Control: in the order of their coming all of a's would have been first.
+    assert drawn(later) == "a" * 42
+
+
+def test_pictures_count_not_jobs_and_what_is_cancelled_counts_nothing(queue: JobQueue) -> None:
+    first = [waiting(queue, "a", pictures=3) for _ in range(2)]
+    for _ in range(5):
+        waiting(queue, "b")
+    assert drawn(queue) == "abbbabb"
+    for job in [waiting(queue, "a") for _ in range(9)]:
+        queue.cancel(job)
+    waiting(queue, "b")
+    waiting(queue, "a")
+    assert drawn(queue) in ("ab", "ba")
+    assert [job.state for job in first] == ["completed"] * 2
+
+
+def test_the_order_is_no_clock_s(queue: JobQueue) -> None:
+    first, second = new(queue), new(queue)
+    second.created = first.created - 3600  # the clock was set back
+    for job in (first, second):
+        queue.submit(job)
+    later = JobQueue(queue.folder, most=9)
+    later.load()
+    assert later.first() == later.jobs[first.id]
+    assert [job.id for job in later.owned("")] == [second.id, first.id]
+
+
+def test_a_full_queue_leaves_every_owner_its_share(tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    queue = JobQueue(JobFolder(tmp_path / "served"), most=4, owners=2)
+    for _ in range(4):
+        waiting(queue, "a")
+    with pytest.raises(ApiError, match="no more may"):
+        waiting(queue, "a")
+    waiting(queue, "b")
+    waiting(queue, "b")
+    with pytest.raises(ApiError, match="no more may"):
+        waiting(queue, "b")
