@@ -16,7 +16,6 @@ from .facts import ModelFacts
 from .weight_files import check_part, weight_bytes
 
 OWN = "infgen"  # a model's own decoder: the part of its folder of that name
-NO_DECODER = "none"  # of an upscale that redraws: the autoencoder decodes
 NETWORK = "InfGenDecoder"
 PIXELS_A_TOKEN = 8
 

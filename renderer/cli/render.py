@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api import render as draw
 from ..api import resume as finish
+from ..checkpoints.decoder import OWN
 from ..driver.caller import RenderResult
 from ..errors import RenderCancelledError, RenderFailedError, SpecError, StoreError, printable
 from ..files.location import Location, S3Path, location
@@ -65,7 +66,7 @@ def render(
 
     Options that are not given fall back to the preset, then to the defaults.
     """
-    spec = merge(preset, prompt, size, fields)
+    spec = outpainting(merge(preset, prompt, size, fields))
     if dry_run:
         print_plan(spec, json)
         return
@@ -89,7 +90,37 @@ def plan(
 
     Takes the options of `frieze render`.
     """
-    print_plan(merge(preset, prompt, size, fields), json, is_costed=cost, kind=device_kind)
+    spec = outpainting(merge(preset, prompt, size, fields))
+    print_plan(spec, json, is_costed=cost, kind=device_kind)
+
+
+# Ways to draw beyond the trained size, one of which is taken where it is named.
+LARGER = ("decoder", "method", "stages", "attend", "strategy", "upscale")
+
+
+def outpainting(spec: RenderSpec) -> RenderSpec:
+    """The spec with its model's own decoder, where a picture is drawn around beyond trained sizes.
+
+    The network then draws the whole canvas at the size that it knows, so that it has one horizon
+    and one sun, and the decoder enlarges that (tests/bench/results/quality_outpaint.md).
+    """
+    if spec.place is None or spec.model_fields_set & set(LARGER):
+        return spec
+    from ..checkpoints.checkpoint import describe
+
+    facts = describe(spec.model, spec.revision, spec.variant)
+    if spec.height * spec.width <= facts.training_size**2:
+        return spec
+    return with_decoder(spec)
+
+
+def with_decoder(spec: RenderSpec) -> RenderSpec:
+    """The spec with its model's own decoder, where the model has one."""
+    from ..checkpoints.checkpoint import find
+
+    if not (find(spec.model, spec.revision, spec.variant) / OWN).is_dir():
+        return spec
+    return parse({**spec.model_dump(exclude_unset=True), "decoder": OWN})
 
 
 @takes_fields(

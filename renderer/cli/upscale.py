@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..checkpoints.decoder import NO_DECODER, OWN
+from ..checkpoints.decoder import OWN
 from ..errors import SpecError
 from ..spec.merging import merge
-from ..spec.render_spec import parse
+from ..spec.render_spec import NO_DECODER, parse
 from ..spec.roles import OF_A_REDRAW, OF_AN_UPSCALE
 from ..terminal.text import result
 from .options import completions
 from .options.arguments import Also, Continue, DryRun, Json, Quiet, Sign, Timestamp
 from .options.spec_fields import ALSO_CALLED, takes_fields
-from .render import begin, print_plan
+from .render import begin, print_plan, with_decoder
 
 if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec
@@ -141,6 +141,8 @@ def upscale(
     own |= {"creativity": creativity, "guide": guide, "prompt": prompt}
     spec = spec_of(picture, size, fields | own, enlarger)
     if decoder is None and spec.redraws:
+        # What the demo redrew at growing sizes had its tokens all over, and what it redrew at the
+        # trained size and its decoder enlarged had none (extrapolation/guides.py).
         spec = with_decoder(spec)
     if os.path.isdir(picture):
         who = {"sign": sign, "timestamp": timestamp}
@@ -173,19 +175,6 @@ def spec_of(
         )
     decoder = given.pop("decoder", OWN)
     return merge(None, None, size, {**given, "upscale": picture, "decoder": decoder})
-
-
-def with_decoder(spec: RenderSpec) -> RenderSpec:
-    """The spec of a redraw with its model's own decoder, where the model has one.
-
-    What the demo redrew at growing sizes had its tokens all over, and what it redrew at the trained
-    size and its decoder enlarged had none (extrapolation/guides.py).
-    """
-    from ..checkpoints.checkpoint import find
-
-    if not (find(spec.model, spec.revision, spec.variant) / OWN).is_dir():
-        return spec
-    return parse({**spec.model_dump(exclude_unset=True), "decoder": OWN})
 
 
 def with_own(spec: RenderSpec) -> RenderSpec:

@@ -7,6 +7,7 @@ ranks that share a device wait for each other, and so do the cores of one proces
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import Any, Literal
 
 from frieze.kernels.work import Work
@@ -76,7 +77,11 @@ def predict(
     saving = rates.block if rates is not None else 0.0
     stages = []
     for stage in cost.stages:
-        by_step = {step: seconds(kind.ranks) for kind in stage.kinds for step in kind.steps}
+        by_step = {
+            step: often * seconds(kind.ranks)
+            for kind in stage.kinds
+            for step, often in zip(kind.steps, kind.draws or repeat(1), strict=False)
+        }
         steps = tuple(by_step[step] + saving for step in sorted(by_step))
         stages.append(StageSeconds(sum(map(seconds, stage.begin)), steps))
     num_ranks = sum(each.num_ranks for each in cost.decode) if placement == "apart" else 1

@@ -75,7 +75,8 @@ def all_ranks(ranks: Ranks) -> Work:
 class StepCost:
     """Steps, from 1, that a method changes alike, and the FLOPs of one for one prompt.
 
-    `ranks` have what a whole step asks of each rank: all prompts, and the solver.
+    `ranks` have what a whole step asks of each rank, once: all prompts, and the solver. `draws`
+    are how often each step is drawn, if not once.
     """
 
     steps: tuple[int, ...]
@@ -84,6 +85,12 @@ class StepCost:
     windows: tuple[WindowCost, ...] = ()
     geometry: ConvShape | None = None
     ranks: Ranks = ()
+    draws: tuple[int, ...] = ()
+
+    @property
+    def num_draws(self) -> int:
+        """Of all these steps."""
+        return sum(self.draws) or len(self.steps)
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,9 @@ class StageCost:
     relative: float = field(init=False)
 
     def __post_init__(self) -> None:
-        flops = self.num_prompts * sum(len(kind.steps) * kind.flops for kind in self.kinds)
-        direct = self.num_prompts * self.num_steps * self.direct
+        flops = self.num_prompts * sum(kind.num_draws * kind.flops for kind in self.kinds)
+        num_draws = sum(kind.num_draws for kind in self.kinds)
+        direct = self.num_prompts * num_draws * self.direct
         object.__setattr__(self, "flops", flops)
         object.__setattr__(self, "relative", flops / direct if direct else 0.0)
 
@@ -115,7 +123,7 @@ class StageCost:
     @property
     def steps_work(self) -> Work:
         """What all steps ask of all ranks."""
-        done = (all_ranks(kind.ranks).times(len(kind.steps)) for kind in self.kinds)
+        done = (all_ranks(kind.ranks).times(kind.num_draws) for kind in self.kinds)
         return sum(done, start=Work())
 
     @property

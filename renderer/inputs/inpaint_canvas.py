@@ -121,6 +121,7 @@ def check(spec: RenderSpec, sources: Mapping[str, Source], inpaints: str | None 
     if canvas is None:
         _check_alone(spec)
         return
+    _check_resamplings(spec, inpaints)
     init, (height, width) = canvas.init, canvas.size
     if canvas.place is not None:
         left, top = canvas.place
@@ -138,9 +139,21 @@ def check(spec: RenderSpec, sources: Mapping[str, Source], inpaints: str | None 
         )
 
 
+def _check_resamplings(spec: RenderSpec, inpaints: str | None) -> None:
+    """Steps are drawn again where what stays is put back between them, all of each."""
+    if spec.resamplings in (None, 1):
+        return
+    why = f"{inpaints} is told what stays" if inpaints else None
+    if spec.cache is not None:
+        why = f"cache {spec.cache} reuses steps"
+    if why:
+        raise PlanError(f"resamplings {spec.resamplings}: {why}; leave it out")
+
+
 def _check_alone(spec: RenderSpec) -> None:
     """Without a picture that is redrawn in part, what is said of one is a mistake."""
-    given = {"place": spec.place, "feather": spec.feather, "resize_mask": spec.resize_mask or None}
+    given = {name: getattr(spec, name) for name in ("place", "feather", "resamplings")}
+    given["resize_mask"] = spec.resize_mask or None
     for name, value in given.items():
         if value is not None:
             lacks = "an init" if name == "place" or spec.mask else "an init with a mask"

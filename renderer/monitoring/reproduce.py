@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..checkpoints.decoder import NO_DECODER, OWN
+from ..checkpoints.decoder import OWN
 from ..spec.lora_refs import LoraRef
-from ..spec.render_spec import RenderSpec
+from ..spec.render_spec import NO_DECODER, RenderSpec
 from ..spec.roles import OF_A_REDRAW, OF_AN_UPSCALE
 from ..spec.stage_spec import StageSpec
 
@@ -75,6 +75,8 @@ def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> str:
     """
     defaults = RenderSpec().picture()
     given = {field: value for field, value in picture.items() if value != defaults.get(field)}
+    if picture.get("place") is not None:
+        given |= {"strength": picture["strength"], "decoder": picture.get("decoder") or NO_DECODER}
     prompt = str(picture.get("prompt", ""))
     is_flag_like = prompt.startswith("-")
     words = ["frieze", "render", *([] if is_flag_like else [prompt])]

@@ -77,7 +77,9 @@ def stages(plan: CanvasPlan) -> list[dict[str, Any]]:
         begin = 0.0
         if index and index - 1 in plan.painted:
             begin = _pixels(plan, *plan.size(index - 1)) + ENCODING * _pixels(plan, height, width)
-        about = {"cost": stage.guidance.num_halves * cost.num_layers * each, "begin_cost": begin}
+        often = sum(stage.draws) / max(1, stage.num_steps)
+        step = often * stage.guidance.num_halves * cost.num_layers * each
+        about = {"cost": step, "begin_cost": begin}
         found.append({"size": [width, height], "steps": stage.num_steps, **about})
     return found
 

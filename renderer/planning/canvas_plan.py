@@ -344,6 +344,8 @@ def _table(plan: CanvasPlan) -> list[str]:
         steps = "encodes what is enlarged"
         if stage.num_steps:
             steps = f"{stage.num_steps} steps{_noise(plan.facts, stage)}"
+            if (again := stage.draws.count(stage.resamplings)) and stage.resamplings > 1:
+                steps += f", {again} of them {stage.resamplings} times"
         lines.append(f"stage {number}   {width} x {height} px, {steps}, bands of {rows} rows")
         if tiling := stage.num_steps and strategies.tiling(spec, plan.facts, stage.canvas):
             lines.append(f"          {tiling.told(stage.bands, latent.downscale)}")

@@ -135,6 +135,7 @@ def check_upscale(spec: RenderSpec) -> None:
         "mask",
         "resize_mask",
         "feather",
+        "resamplings",
         "place",
         "edit",
         "controlnet",

@@ -135,14 +135,16 @@ class FlopTrace:
             flops, windows = (direct, ()) if kind.is_plain else self._flops(stage, kind)
             if tiling := self._traced.tiling(stage):
                 flops = self._of_tiles(stage, tiling)
-            numbers = tuple(step + 1 for step in kind.steps or range(stage.num_steps))
+            steps = kind.steps or range(stage.num_steps)
+            numbers, draws = zip(*((step + 1, stage.draws[step]) for step in steps), strict=True)
             ranks = self._ranks(
                 stage.bands,
                 functools.partial(self._step, stage, kind),
                 num_alike=self._traced.mesh.guidance,
                 is_even=not kind.is_windowed,
             )
-            kinds.append(StepCost(numbers, flops, flops / direct, windows, kind.shape, ranks))
+            share = flops / direct
+            kinds.append(StepCost(numbers, flops, share, windows, kind.shape, ranks, draws))
         return StageCost(direct, tuple(kinds), stage.guidance.num_halves)
 
     def _of_tiles(self, stage: StagePlan, tiling: Tiling) -> int:

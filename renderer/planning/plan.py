@@ -40,6 +40,7 @@ from .stage_plan import (
     stage_grid,
     stage_levels,
     stage_loras,
+    stage_resamplings,
     stage_scales,
     stage_schedule,
 )
@@ -342,6 +343,7 @@ def _stage(
         guidance=guidance_scales(spec, facts, own),
         schedule=stage_schedule(stage, facts),
         loras=stage_loras(stage, spec),
+        resamplings=stage_resamplings(index, spec, facts),
         edits=spec.edit if index + 1 >= spec.edit_stage else (),
     )
 

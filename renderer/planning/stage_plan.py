@@ -14,6 +14,7 @@ from ..extrapolation.method import Method, Stage, StepContext
 from ..models import strategies
 from ..models.family import Guidance
 from ..sampling.noise_levels import NoiseLevel, NoiseSchedule, Table
+from ..sampling.resampling import RESAMPLINGS, draws
 from ..sampling.schedule_table import table
 from ..spec.edits import Edit
 from ..spec.lora_refs import LoraRef
@@ -80,6 +81,8 @@ class StagePlan:
     guidance: Guidance
     schedule: NoiseSchedule
     loras: Loras = ((), ())
+    # How often noisy steps are drawn, so that what is redrawn in part fits what stays.
+    resamplings: int = 1
     # What is drawn otherwise in parts of it, each behind the masks of the store in this order.
     edits: tuple[Edit, ...] = ()
 
@@ -97,6 +100,11 @@ class StagePlan:
     def num_steps(self) -> int:
         """Steps of this stage: intervals between noise levels."""
         return len(self.levels) - 1
+
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """How often each step is drawn."""
+        return draws(self.levels, self.resamplings)
 
 
 def num_cached(spec: RenderSpec, stage: StagePlan) -> int:
@@ -155,6 +163,17 @@ def stage_levels(
         strength=redrawn,
         spacing=stage.spacing,
     )
+
+
+def stage_resamplings(index: int, spec: RenderSpec, facts: ModelFacts) -> int:
+    """How often its noisy steps are drawn: where a picture is drawn around, the first stage's.
+
+    A network that knows masks fits what it draws by itself, and a step cache reuses steps.
+    """
+    if index or not spec.inpaints:
+        return 1
+    around = spec.place is not None and not facts.inpaints and spec.cache is None
+    return spec.resamplings or (RESAMPLINGS if around else 1)
 
 
 # Methods that are nothing at the trained size by what they say of themselves.

@@ -74,6 +74,7 @@ def _small(canvas_plan: CanvasPlan) -> CanvasPlan:
         "mask": None,
         "resize_mask": False,
         "feather": None,
+        "resamplings": None,
         "place": None,
         "edit": (),
         "edit_stage": 1,

@@ -113,6 +113,7 @@ def _drafted(spec: RenderSpec, ks: Sequence[int], number: int, out: str) -> Rend
         "mask": None,
         "resize_mask": False,
         "feather": None,
+        "resamplings": None,
         "place": None,
         "edit": (),
         "edit_stage": 1,

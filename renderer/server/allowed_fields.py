@@ -15,7 +15,7 @@ DEFAULT = (
 # bound, or have another word in the API: no owner can allow them.
 FURTHER = (
     *("max_sequence_length", "scheduler", "scheduler_options", "strategy", "strategy_options"),
-    *("quantization", "storage_dtype", "dtype", "place"),
+    *("quantization", "storage_dtype", "dtype", "place", "resamplings"),
 )
 SHORT = {"steps": "num_inference_steps"}  # other words for a field
 

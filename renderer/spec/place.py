@@ -12,6 +12,8 @@ from pydantic import AfterValidator
 from ..errors import SpecError, shown
 from .units import DPI, LEAST_PIXELS, MOST_PIXELS
 
+OUTPAINTED = 1.0  # strength where a picture is drawn around: of what it leaves free there is none
+
 
 def left_top(place: str) -> tuple[int, int]:
     """(left, top) of X,Y; ValueError that says what would work."""
@@ -88,6 +90,13 @@ def ranged(values: Mapping[str, Any]) -> Mapping[str, Any]:
         return values
     least, _, most = workers.partition("..")
     return {**values, "workers": least, "max_workers": most}
+
+
+def outpainted(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Values with the `strength` that follows from a `place`, where none is given."""
+    if values.get("place") is None or "strength" in values:
+        return values
+    return {**values, "strength": OUTPAINTED}
 
 
 def print_inches(size: str, bleed: str | None) -> tuple[float, float]:

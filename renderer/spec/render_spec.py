@@ -15,18 +15,19 @@ from . import units
 from .edits import MOST_EDITS, Edit
 from .field_errors import explained
 from .lora_refs import LoraText
-from .place import Length, Place, PrintSize, ranged, sized
-from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, role
-from .stage_spec import LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, Record, StageSpec
+from .place import Length, Place, PrintSize, outpainted, ranged, sized
+from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, RoleRecord
+from .stage_spec import LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, StageSpec
 from .step_cache import CacheText
 from .values import PlainOptions, is_text, texts
 
 # What holds a picture that is redrawn to what it was (extrapolation/guides.py).
 HeldBy = Literal["hiflow", "low-band", "detail", "none"]
+NO_DECODER = "none"  # told in the place of a decoder: the autoencoder decodes
 Intent = Literal["perceptual", "relative", "saturation", "absolute"]
 
 
-class RenderSpec(Record):
+class RenderSpec(RoleRecord):
     """What to draw, with which model, how large, and where to put it.
 
     Sizes are pixels, `seed` any 64-bit integer, `timeout` seconds. Arguments that diffusers'
@@ -56,7 +57,8 @@ class RenderSpec(Record):
         default=None,
         min_length=1,
         description="folder of an InfGen decoder, which makes --size from a picture of the trained "
-        "size; 'infgen' for the model's own; default: the autoencoder's",
+        "size; 'infgen' for the model's own, none for the autoencoder; default: none, with --place "
+        "beyond the trained size and no --method the model's own",
     )
     controlnet: Annotated[str | None, Role("Model", came_later=True)] = Field(
         default=None, min_length=1, description="folder of a ControlNet; default: none"
@@ -102,7 +104,10 @@ class RenderSpec(Record):
         default=None, min_length=1, description="picture or clip to redraw; default: none"
     )
     strength: Annotated[float, IN_PICTURE] = Field(
-        default=0.6, ge=0.001, le=1, description="how much of --init to redraw"
+        default=0.6,
+        ge=0.001,
+        le=1,
+        description="how much of --init to redraw; with --place 1",
     )
     upscale: Annotated[str | None, Role(None, came_later=True)] = Field(
         default=None,
@@ -138,6 +143,13 @@ class RenderSpec(Record):
         default=None,
         description="X,Y: where --init stands at its own size, the rest is drawn; default: it is "
         "resized to fill the picture",
+    )
+    resamplings: Annotated[int | None, Role("Picture", came_later=True)] = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="times that noisy steps of the first stage are drawn, so that what is redrawn "
+        "fits what stays; default: 8 with --place, else 1",
     )
     edit: Annotated[tuple[Edit, ...], Role("Picture", came_later=True)] = Field(
         default=(),
@@ -313,8 +325,12 @@ class RenderSpec(Record):
     @model_validator(mode="before")
     @classmethod
     def _told(cls, values: Any) -> Any:
-        """A range of workers in words, and what follows from the size of a print."""
-        return sized(ranged(values)) if isinstance(values, Mapping) else values
+        """A range of workers in words, and what follows from a print's size, or from a place."""
+        if not isinstance(values, Mapping):
+            return values
+        if values.get("decoder") == NO_DECODER:
+            values = {**values, "decoder": None}
+        return outpainted(sized(ranged(values)))
 
     @model_validator(mode="after")
     def _names(self) -> RenderSpec:
@@ -363,28 +379,6 @@ class RenderSpec(Record):
     def most_workers(self) -> int:
         """The most workers that may draw at the same time."""
         return self.max_workers or self.workers
-
-    def picture(self) -> dict[str, Any]:
-        """The fields that decide the picture's pixels, as JSON values."""
-        roles = self.roles()
-        return self.model_dump(mode="json", include={n for n in roles if roles[n].decides_pixels})
-
-    def identity(self) -> dict[str, Any]:
-        """The same, but for fields that came later and are as it was before them.
-
-        What was begun before them is told to be the same picture by this.
-        """
-        roles, plain = self.roles(), RenderSpec().picture()
-        return {
-            name: value
-            for name, value in self.picture().items()
-            if not (roles[name].came_later and value == plain[name])
-        }
-
-    @classmethod
-    def roles(cls) -> dict[str, Role]:
-        """What each field is for, in the order of the fields."""
-        return {name: role(field) for name, field in cls.model_fields.items()}
 
 
 RECORDS: dict[str, type[BaseModel]] = {"stages": StageSpec, "edit": Edit}

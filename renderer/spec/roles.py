@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic.fields import FieldInfo
+
+from .stage_spec import Record
 
 Panel = Literal["Picture", "Model", "Work", "Output"]
 PANELS: tuple[Panel, ...] = get_args(Panel)  # in the order of the help
@@ -47,3 +49,29 @@ def role(field: FieldInfo) -> Role:
     """The role that a field states; ValueError if it does not state exactly one."""
     (stated,) = (each for each in field.metadata if isinstance(each, Role))
     return stated
+
+
+class RoleRecord(Record):
+    """Fields with a `Role` each, of which a fingerprint, flags and panels are made."""
+
+    def picture(self) -> dict[str, Any]:
+        """The fields that decide the picture's pixels, as JSON values."""
+        roles = self.roles()
+        return self.model_dump(mode="json", include={n for n in roles if roles[n].decides_pixels})
+
+    def identity(self) -> dict[str, Any]:
+        """The same, but for fields that came later and are as it was before them.
+
+        What was begun before them is told to be the same picture by this.
+        """
+        roles, plain = self.roles(), type(self)().picture()
+        return {
+            name: value
+            for name, value in self.picture().items()
+            if not (roles[name].came_later and value == plain[name])
+        }
+
+    @classmethod
+    def roles(cls) -> dict[str, Role]:
+        """What each field is for, in the order of the fields."""
+        return {name: role(field) for name, field in cls.model_fields.items()}

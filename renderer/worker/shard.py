@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from frieze.cluster.comm import Comm, axis_comms
-from frieze.cluster.layout import Band, Canvas
+from frieze.cluster.layout import Band
 
-from ..autoencoders import infgen
-from ..autoencoders.decoding import Fault, Piece, decode, quantise
+from ..autoencoders.decoding import quantise
 from ..events import StepReport
 from ..exports import sinks
 from ..extrapolation.network_hooks import hook_method
 from ..files.location import Location
 from ..models import finite
-from ..models.family import Conditioning, Model
+from ..models.family import Conditioning
 from ..models.regional_prompts import RegionalPrompts
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.stage_plan import StagePlan, num_cached
+from ..sampling.resampling import noised_again
 from ..sampling.solver_step import SolverStep
-from ..sampling.solvers import noised, solver, stage_seed
+from ..sampling.solvers import noised, solver
 from ..store import numerics
 from ..store.store import Store
 from ..watermarks import of_spec as mark_of
@@ -40,12 +40,10 @@ from .method_attention import Entropies, register_token_hook
 from .network import Network, band_place
 from .precision import exactly
 from .stage_guides import Grid, StageGuide, at_work
-from .stage_rows import StageRows
+from .stage_rows import StagePieces, StageRows
 from .stage_start import Noise, StageStart
 from .state_writer import Digests, StateWriter, StepMeter
 from .tensor_trace import Entry, TensorTrace
-
-ToDecode = tuple[Model, Tensor, tuple[Band, ...], Canvas, Comm]  # as `decode` takes it
 
 
 class Shard:
@@ -104,14 +102,7 @@ class Shard:
         """
         digests: Digests = {}
         array = self.plan.array(f"{self.stage_index}-picture")
-        downscale, after = self.plan.facts.latent.downscale, self.stage_index + 1
-        if self.plan.enlarges(after):
-            stage = self.plan.stages[after]
-            share = stage.shares[self.sharing.rank].scaled(downscale)
-            pieces = self._enlarged(self.plan.size(after), share, stage.align * downscale)
-        else:
-            pieces = self._decoded(self.stage_index, self._stage.align * downscale)
-        for piece in pieces:
+        for piece in self._pieces.between():
             rows_CTHW = piece.pixels_BCTHW.clamp(-1, 1)[0].float().cpu().numpy()
             span = slice(piece.row, piece.row + rows_CTHW.shape[2])
             frames = slice(piece.frame, piece.frame + rows_CTHW.shape[1])
@@ -147,9 +138,8 @@ class Shard:
         """
         self._enter(stage_index)
         noise, band = self._draw_noise(), self._band
-        if self.solver.needs_noise:
-            for _ in range(step_index):  # as many as were drawn: the next one is the same
-                self._draw_noise()
+        for _ in range(self._num_noises(step_index)):  # as were drawn: the next one is the same
+            self._draw_noise()
         rows = self.store.load_latents(stage_index, slot, slice(band.start, band.stop))
         saved = self._to_device(torch.from_numpy(rows)).unsqueeze(0)
         self.x_BCTHW, *kept = saved.split(self.plan.facts.latent.channels, dim=1)
@@ -182,6 +172,18 @@ class Shard:
 
     def _advance(self, index: int) -> Tensor:
         """Take this band to the next noise level; x0 as it was guided."""
+        levels, before = self._stage.levels, self.history
+        for left in reversed(range(self._stage.draws[index])):
+            self.history = before
+            clean = self._step(index)
+            if left:  # what it drew fits what stays better, drawn again
+                noise, between = self._draw_noise(), (levels[index], levels[index + 1])
+                self.x_BCTHW = noised_again(self.x_BCTHW, *between, noise)
+                self.x_BCTHW = self.guiding.left(index, self.x_BCTHW)
+        return clean
+
+    def _step(self, index: int) -> Tensor:
+        """The same, drawn once."""
         world = self.comms.world
         self.trace.take("latents before", self.x_BCTHW, self._band)
         self.x_BCTHW = self.guiding.entered(index, self.x_BCTHW)
@@ -251,7 +253,7 @@ class Shard:
             return self.store.covers(done, row, frame if self.plan.frames else None)
 
         with BlockWriter(self.store, sinks(self.picture_path), mark_of(self.plan.spec)) as writer:
-            for piece in self._saved.composited(self._finished(is_done)):
+            for piece in self._pieces.finished(is_done):
                 for frame, pixels_BCHW in enumerate(piece.pixels_BCTHW.unbind(2), piece.frame):
                     if not is_done(frame, piece.row):
                         pixels_HWC = quantise(pixels_BCHW, bits)
@@ -294,6 +296,11 @@ class Shard:
     def _stage_start(self) -> StageStart:
         return StageStart(self._saved, self.model, self.sharing, self.pair)
 
+    @property
+    def _pieces(self) -> StagePieces:
+        latents = self._shared(self.x_BCTHW)
+        return StagePieces(self._saved, self.model, latents, self.sharing)
+
     def _build_guide(self, noise_BCTHW: Tensor, g_BCTHW: Tensor | None = None) -> None:
         """Put this stage's guide, if it has one, to work, and what stays of a given picture."""
         if self.plan.is_guided(self.stage_index):
@@ -330,63 +337,16 @@ class Shard:
         self.network.inputs = [zeros] * num_cached(self.plan.spec, self._stage)
         self.trace.take_conditioning(self.conditioning.get(self._stage.prompt), self.image)
 
+    def _num_noises(self, step_index: int) -> int:
+        """How many were drawn before a step, after the stage's first."""
+        drawn = self._stage.draws[:step_index]
+        return sum(drawn) * (1 + self.solver.needs_noise) - len(drawn)
+
     def _draw_noise(self) -> Tensor:
         """This band's rows of the stage's next noise."""
         noise = self._to_device(self._noise.draw(self._band))
         self.trace.take("noise", noise, self._band)
         return noise
-
-    def _finished(self, is_done: Callable[[int, int], bool]) -> Iterator[Piece]:
-        """This worker's share of the finished picture or clip, piece by piece.
-
-        A decoder of any size leaves out what `is_done` by frame and row.
-        """
-        plan = self.plan
-        if plan.decoder is None:
-            return self._decoded(len(plan.stages) - 1, plan.block[0])
-        size, rows = (plan.spec.height, plan.spec.width), plan.decoded[self.sharing.rank]
-        return self._enlarged(size, rows, plan.block[0], is_done)
-
-    def _enlarged(
-        self,
-        size: tuple[int, int],
-        rows: Band,
-        rows_per_block: int,
-        is_done: Callable[[int, int], bool] = infgen.nothing_done,
-    ) -> Iterator[Piece]:
-        """Rows of this stage's picture or clip, enlarged to a size by the decoder of any."""
-        plan, index = self.plan, self.stage_index
-        assert plan.decoder is not None
-        asked = infgen.Enlargement(
-            size=size,
-            rows=rows,
-            rows_per_block=rows_per_block,
-            seed=stage_seed(plan.spec.seed, index) if plan.enlarges(index) else plan.spec.seed,
-            temporal=plan.facts.latent.temporal,
-            is_done=is_done,
-            anchor=self._saved.anchor(),
-        )
-        network = model_cache.decoder(plan.decoder, plan.spec, self.device)
-        what, fault = self._to_decode(index)
-        return self._traced(infgen.enlarged(network, *what, asked, fault=fault))
-
-    def _decoded(self, stage_index: int, rows_per_block: int) -> Iterator[Piece]:
-        """This worker's share of a stage's picture or clip, piece by piece."""
-        what, fault = self._to_decode(stage_index)
-        return self._traced(decode(*what, rows_per_block=rows_per_block, fault=fault))
-
-    def _to_decode(self, stage_index: int) -> tuple[ToDecode, Fault]:
-        """What `decode` takes of a stage, this worker's share, and what to raise in it."""
-        stage, where = self.plan.stages[stage_index], f"decoding stage {stage_index + 1}"
-        place = (stage.shares, stage.canvas, self.sharing)
-        fault = functools.partial(finite.error, where=where, spec=self.plan.spec)
-        return (self.model, self._shared(self.x_BCTHW), *place), fault
-
-    def _traced(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """The same pieces, noted where the spec asks for digests."""
-        for piece in pieces:
-            self.trace.take(f"pixels {piece.frame}/{piece.row}", piece.pixels_BCTHW, piece.rows)
-            yield piece
 
     def _keep(self, kind: str, slot: int, x_BCTHW: Tensor) -> Digests:
         """Save latents of this stage for guidance, if the plan asks for them."""

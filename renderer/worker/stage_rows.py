@@ -5,24 +5,29 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from frieze.cluster.layout import Band
+from frieze.cluster.comm import Comm
+from frieze.cluster.layout import Band, Canvas
 
-from ..autoencoders.decoding import Piece
+from ..autoencoders import infgen
+from ..autoencoders.decoding import Piece, decode
 from ..autoencoders.infgen import Anchor
 from ..controlnets.reduced import nearest
 from ..extrapolation.guides import View
+from ..models import finite
+from ..models.family import Model
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.inpainting import composited
+from ..sampling.solvers import stage_seed
 from ..store.numerics import KEPT
 from ..store.store import Store
-from . import upsampling
+from . import model_cache, upsampling
 from .tensor_trace import TensorTrace
 
 PICTURE_ROWS = 256  # of a given picture that are read at a time, to be made smaller
@@ -72,19 +77,11 @@ class StageRows:
             found = upsampling.enlarge(found, held, source, rows, target, mode)
         return self._to_device(found)
 
-    def composited(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """Pieces of the finished picture, given pixels where they stay."""
-        plan = self.plan
-        if plan.inpaint is None:
-            yield from pieces
-            return
-        array = plan.array(plan.given)
-        for piece in pieces:
-            drawn = piece.pixels_BCTHW
-            rows, frames = piece.rows, slice(piece.frame, piece.frame + drawn.shape[2])
-            found = self.store.load_latents(array, 0, slice(rows.start, rows.stop), frames)
-            given = self._to_device(torch.from_numpy(found))
-            yield replace(piece, pixels_BCTHW=composited(drawn, given))
+    def given(self, rows: Band, frames: slice) -> Tensor:
+        """Pixels of the picture that is redrawn in part, and how much of each is drawn."""
+        array = self.plan.array(self.plan.given)
+        found = self.store.load_latents(array, 0, slice(rows.start, rows.stop), frames)
+        return self._to_device(torch.from_numpy(found))
 
     def anchor(self) -> Anchor | None:
         """The picture or clip that this stage encodes; None where it draws one."""
@@ -167,3 +164,88 @@ class StageRows:
 
     def _to_device(self, x_CTHW: Tensor) -> Tensor:
         return x_CTHW.to(self.device, torch.float32).unsqueeze(0)
+
+
+@dataclass(frozen=True)
+class StagePieces:
+    """A worker's share of a stage's picture or clip, piece by piece; all ranks ask together."""
+
+    saved: StageRows
+    model: Model
+    x_BCTHW: Tensor
+    sharing: Comm
+
+    def between(self) -> Iterator[Piece]:
+        """Of what the next stage enlarges."""
+        plan, after = self.saved.plan, self.saved.stage_index + 1
+        rows_per_block = plan.stages[self.saved.stage_index].align * plan.facts.latent.downscale
+        if not plan.enlarges(after):
+            return self.decoded(rows_per_block)
+        stage, downscale = plan.stages[after], plan.facts.latent.downscale
+        share = stage.shares[self.sharing.rank].scaled(downscale)
+        return self._enlarged(plan.size(after), share, stage.align * downscale)
+
+    def finished(self, is_done: Callable[[int, int], bool]) -> Iterator[Piece]:
+        """Of the finished one, given pixels where they stay.
+
+        A decoder of any size leaves out what `is_done` by frame and row.
+        """
+        plan = self.saved.plan
+        if plan.decoder is None:
+            return self._composited(self.decoded(plan.block[0]))
+        size, rows = (plan.spec.height, plan.spec.width), plan.decoded[self.sharing.rank]
+        return self._composited(self._enlarged(size, rows, plan.block[0], is_done))
+
+    def _composited(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        plan = self.saved.plan
+        if plan.inpaint is None:
+            yield from pieces
+            return
+        for piece in pieces:
+            drawn = piece.pixels_BCTHW
+            given = self.saved.given(piece.rows, slice(piece.frame, piece.frame + drawn.shape[2]))
+            yield replace(piece, pixels_BCTHW=composited(drawn, given))
+
+    def _enlarged(
+        self,
+        size: tuple[int, int],
+        rows: Band,
+        rows_per_block: int,
+        is_done: Callable[[int, int], bool] = infgen.nothing_done,
+    ) -> Iterator[Piece]:
+        """Rows of this stage's, enlarged to a size by the decoder of any."""
+        plan, index = self.saved.plan, self.saved.stage_index
+        assert plan.decoder is not None
+        asked = infgen.Enlargement(
+            size=size,
+            rows=rows,
+            rows_per_block=rows_per_block,
+            seed=stage_seed(plan.spec.seed, index) if plan.enlarges(index) else plan.spec.seed,
+            temporal=plan.facts.latent.temporal,
+            is_done=is_done,
+            anchor=self.saved.anchor(),
+        )
+        network = model_cache.decoder(plan.decoder, plan.spec, self.saved.device)
+        return self._traced(infgen.enlarged(network, *self._latents, asked, fault=self._fault))
+
+    def decoded(self, rows_per_block: int) -> Iterator[Piece]:
+        """As the autoencoder makes it."""
+        found = decode(*self._latents, rows_per_block=rows_per_block, fault=self._fault)
+        return self._traced(found)
+
+    @property
+    def _latents(self) -> tuple[Model, Tensor, tuple[Band, ...], Canvas, Comm]:
+        """As `decode` takes them."""
+        stage = self.saved.plan.stages[self.saved.stage_index]
+        return self.model, self.x_BCTHW, stage.shares, stage.canvas, self.sharing
+
+    def _fault(self, what: str) -> Exception:
+        where = f"decoding stage {self.saved.stage_index + 1}"
+        return finite.error(what, where=where, spec=self.saved.plan.spec)
+
+    def _traced(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """The same, noted where the spec asks for digests."""
+        for piece in pieces:
+            where = f"pixels {piece.frame}/{piece.row}"
+            self.saved.trace.take(where, piece.pixels_BCTHW, piece.rows)
+            yield piece

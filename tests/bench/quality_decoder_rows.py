@@ -26,8 +26,9 @@ from bench.quality_decoder_latents import SOURCES, Small, Source
 from bench.quality_rows import NATIVE, Cell, Pixels, Settings
 from frieze.renderer.autoencoders.infgen_network import InfGenDecoder
 from frieze.renderer.autoencoders.infgen_positions import Window
-from frieze.renderer.checkpoints.decoder import NO_DECODER, OWN
+from frieze.renderer.checkpoints.decoder import OWN
 from frieze.renderer.demo import scenes
+from frieze.renderer.spec.render_spec import NO_DECODER
 
 # Enlarges what is known of a seed to so many pixels a side.
 Enlarge = Callable[[Small, int, int], Pixels]

@@ -28,9 +28,10 @@ from bench.quality_decoder_rows import Row, Shelf, redraw, rows
 from bench.quality_processes import run
 from bench.quality_report import machine
 from bench.quality_rows import Settings
-from frieze.renderer.checkpoints.decoder import NO_DECODER, OWN
+from frieze.renderer.checkpoints.decoder import OWN
 from frieze.renderer.checkpoints.shipped import SHIPPED
 from frieze.renderer.extrapolation.guides import HELD_BY
+from frieze.renderer.spec.render_spec import NO_DECODER
 
 RESULTS = Path(__file__).parent / "results"
 # Of quality_decoder.py's rows what an upscale is held to.

@@ -171,6 +171,29 @@ def test_a_cascade_is_resumed_without_its_files_to_the_same_bytes(
     assert np.array_equal(pixels(tmp_path / "lost.zarr"), pixels(tmp_path / "whole.zarr"))
 
 
+@pytest.mark.parametrize("scheduler", [None, "FlowMatchLCMScheduler"])
+def test_steps_that_are_drawn_again_are_the_same_on_any_workers_and_after_a_stop(
+    tmp_path: Path, files: Mapping[str, str], scheduler: str | None
+) -> None:
+    """With a solver that draws noise itself, too."""
+    fields = {"num_inference_steps": 5, "chunk": 32, "scheduler": scheduler}
+    placed = {"init": files["small.png"], "place": "32,16", "feather": FEATHER, "resamplings": 3}
+    asked = SMALL | fields | placed
+    names = {"one": {}, "three": {"workers": 3}, "once": {"resamplings": 1}}
+    one, three, once = (
+        (draw(tmp_path / f"{name}.zarr", **asked | more), pixels(tmp_path / f"{name}.zarr"))[1]
+        for name, more in names.items()
+    )
+    assert grey_levels(three, one) <= GREY_LEVELS
+    stop_after(small_spec(tmp_path / "stopped.zarr", **asked), 2)
+    resume(tmp_path / "stopped.zarr")
+    assert np.array_equal(pixels(tmp_path / "stopped.zarr"), one)
+    assert grey_levels(once, one) > 2 * GREY_LEVELS, "control"
+    assert np.array_equal(
+        one[24:104, 40:88], np.asarray(Image.open(files["small.png"]))[8:-8, 8:-8]
+    )
+
+
 def _stop_in(spec: RenderSpec, stage: int) -> None:
     """Render, and stop after the first step of a stage."""
     cancel = threading.Event()
@@ -210,6 +233,11 @@ def test_a_store_is_not_gone_on_with_under_another_mask_or_place(
         ({"init": "small.png", "place": "-1,0"}, r"is not X,Y"),
         ({"place": "0,0"}, r"place 0,0: .*give an init$"),
         ({"init": "init.png", "feather": 3}, r"feather 3: .*give an init with a mask$"),
+        ({"resamplings": 2}, r"resamplings 2: .*give an init with a mask$"),
+        (
+            {"init": "small.png", "place": "0,0", "resamplings": 2, "cache": "0.1"},
+            r"resamplings 2: cache 0\.1 reuses steps; leave it out",
+        ),
         ({"resize_mask": True}, r"resize_mask True: .*give an init with a mask$"),
         ({"mask": "mask.png"}, r"mask .* treats all regions alike; .*give an init"),
         ({"init": "init.png", "mask": "gone.png"}, r"gone\.png"),

@@ -108,7 +108,7 @@ class Measured(Shard):
         text = size(*(x for half in self.halves for x in half.values())) + image
         denoise = self.peak(self._steps)
         state = size(self.x_BCTHW, *self.history)
-        decode = self.peak(lambda: [None for _ in self._decoded(last, self.plan.block[0])])
+        decode = self.peak(lambda: [None for _ in self._pieces.decoded(self.plan.block[0])])
         return denoise + text, decode + state + text
 
     def _steps(self) -> None:

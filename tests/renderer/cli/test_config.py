@@ -93,6 +93,7 @@ FIELDS: dict[str, Any] = {
     "edit": st.lists(st.fixed_dictionaries({"mask": WORDS, "prompt": WORDS}), max_size=2),
     "edit_stage": st.just(1),
     "feather": st.integers(0, 4096),
+    "resamplings": st.integers(1, 100),
     "place": st.just("16,32"),
     "workers": st.integers(1, 4),
     "max_workers": st.integers(4, 9),

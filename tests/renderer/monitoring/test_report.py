@@ -161,6 +161,7 @@ OTHER: dict[str, Any] = {
     "resize_mask": True,
     "feather": 8,
     "place": "3,4",
+    "resamplings": 3,
     "edit": ({"mask": "/a/e.png", "prompt": "a=b"},),
     "edit_stage": 2,
     "num_inference_steps": 3,

@@ -122,7 +122,7 @@ def test_each_rank_s_step_and_decoding_cost_what_the_plan_says(name: str, tmp_pa
         shard._enter(0)
         shard.begin(0, None)
         found = []
-        for work in (lambda: shard._advance(0), lambda: list(shard._decoded(0, 32))):
+        for work in (lambda: shard._advance(0), lambda: list(shard._pieces.decoded(32))):
             before = comm.num_bytes_sent
             with flop_count() as count:
                 work()
