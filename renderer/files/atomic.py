@@ -23,6 +23,16 @@ _HERE, _NOREPLACE, _EXCHANGE = -100, 1, 2
 _UNKNOWN = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+def finish(part: Path, path: Path) -> None:
+    """Give a finished file its name, in the place of an old one, and the mode of a new file.
+
+    What libraries write is their own user's alone, so that nobody else could draw with it.
+    """
+    with scratch(part.parent, part.name) as folder, (folder / "new").open("x") as new:
+        part.chmod(os.fstat(new.fileno()).st_mode & 0o777)
+    os.replace(part, path)
+
+
 @contextmanager
 def whole_file(path: Path, *, overwrite: bool, error: type[FriezeError]) -> Iterator[Path]:
     """Yield a path to write; it takes its name when the block ends well, else it is removed."""

@@ -24,6 +24,7 @@ from ..autoencoders.infgen_positions import Window
 from ..checkpoints.configs import parse, read_json
 from ..checkpoints.decoder import DecoderFacts, Scale
 from ..checkpoints.facts import ModelFacts
+from ..files.atomic import finish
 from ..files.scratch import scratch
 from ..spec.render_spec import RenderSpec
 from ..worker import model_cache
@@ -139,4 +140,4 @@ def export(network: InfGenDecoder, out: Path) -> None:
     with scratch(out, "decoder") as part:
         network.save_pretrained(part / "decoder")
         for file in sorted((part / "decoder").iterdir(), reverse=True):  # weights, then config
-            os.replace(file, out / file.name)
+            finish(file, out / file.name)

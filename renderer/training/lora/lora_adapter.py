@@ -7,7 +7,6 @@ whatever the network's precision is.
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import SpecError, shown
+from ...files.atomic import finish
 from ...files.scratch import scratch
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def save(network: nn.Module, pipeline: str, path: Path) -> None:
             weight_name=path.name,
             **{f"{part}_lora_layers": layers, f"{part}_lora_adapter_metadata": plain},
         )
-        os.replace(folder / path.name, path)
+        finish(folder / path.name, path)
 
 
 def _config(rank: int, alpha: float, targets: Sequence[str]) -> LoraConfig:

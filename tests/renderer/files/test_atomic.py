@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from frieze.renderer.errors import ExportError
 from frieze.renderer.files import atomic
@@ -110,3 +112,19 @@ def test_a_name_that_was_given_by_a_process_killed_after_it_is_no_strangers(
     os.link(part, path)
     atomic.place_file(part, path, overwrite=False, error=ExportError)
     assert os.listdir(tmp_path) == ["a.tif"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_what_a_library_wrote_has_the_mode_of_a_new_file(tmp_path: Path, mask: int) -> None:
+    part, path = tmp_path / "part" / "a.safetensors", tmp_path / "a.safetensors"
+    part.parent.mkdir()
+    save_file({"x": torch.zeros(2)}, part)
+    part.chmod(0o600)
+    before = os.umask(mask)
+    try:
+        atomic.finish(part, path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    assert [each.name for each in part.parent.iterdir()] == []
+    assert load_file(path)["x"].tolist() == [0, 0]
