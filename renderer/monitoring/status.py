@@ -170,7 +170,8 @@ def _how(
     if not store.journal.is_claimed() or store.journal.is_given_up():
         ago = store.journal.silence()
         return "stopped", "its driver is gone" + (f" for {span(ago)}" if ago else "")
-    if time.time() - heard > max(PATIENCE_SECONDS, PATIENCE_STEPS * pace):
+    # A store that was just made has told nothing yet.
+    if heard and time.time() - heard > max(PATIENCE_SECONDS, PATIENCE_STEPS * pace):
         return "silent", ""
     return "running", ""
 

@@ -27,6 +27,7 @@ from ..store.arrays import rows_of
 from ..store.layout import halve
 from ..store.provenance import carried_by
 from ..store.store import Store
+from .drawn_blocks import DrawnBlocks
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class TilePyramid:
 
     store: Store
     cache: TileCache
-    _known: tuple[int, frozenset[str]] | None = None
+    _known: tuple[int, DrawnBlocks] | None = None
     _number: int = field(default_factory=itertools.count().__next__)  # its tiles in the cache
 
     @cached_property
@@ -128,30 +129,32 @@ class TilePyramid:
             raise StoreError(f"no tile {column}_{row} of level {level}, frame {frame}")
         return self._tile(self.top - level, column, row, frame, self._done())
 
-    def _done(self) -> frozenset[str]:
+    def _done(self) -> DrawnBlocks:
         """Blocks that are drawn, as the journal had them when it last grew."""
-        size = self.store.journal.size
-        if self._known is None or self._known[0] != size:
-            self._known = size, self.store.done()
-        return self._known[1]
+        size, known = self.store.journal.size, self._known
+        if known is None or known[0] != size:
+            self._known = known = size, DrawnBlocks(self.store.done())
+        return known[1]
 
-    def _tile(self, index: int, column: int, row: int, frame: int, done: frozenset[str]) -> Tile:
+    def _tile(self, index: int, column: int, row: int, frame: int, done: DrawnBlocks) -> Tile:
         """The same by the store's numbers of levels, 0 the largest.
 
         How many blocks beneath are drawn tells one state of a tile from the next: a block that was
         lost and is drawn again has the same pixels.
         """
-        blocks = [(*at, self._id(at, frame) in done) for at in self._blocks(index, column, row)]
-        num_drawn = sum(is_drawn for *_, is_drawn in blocks)
+        rows, columns = self._blocks(index, column, row)
+        drawn = done.within(frame, rows, columns)
+        if not drawn:  # however many are beneath
+            return self._empty(index, column, row)
         is_finished = self.store.is_complete
-        key = (self._number, index, column, row, frame, num_drawn, is_finished)
+        key = (self._number, index, column, row, frame, len(drawn), is_finished)
         if (kept := self.cache.get(key)) is not None:
             return kept
         is_read = index < self.store.layout.num_levels and (
             is_finished or self.store.layout.levels[index].by_block
         )
-        is_whole = num_drawn == len(blocks)
-        tile = self._read(index, column, row, frame, is_whole, blocks) if is_read else None
+        is_whole = len(drawn) == len(rows) * len(columns)
+        tile = self._read(index, column, row, frame, is_whole, drawn) if is_read else None
         if tile is None:
             tile = self._halved(index, column, row, frame, done)
         if not tile.fault:
@@ -164,21 +167,22 @@ class TilePyramid:
         top, left = row * TILE, column * TILE
         return top, min(top + TILE, height), left, min(left + TILE, width)
 
-    def _blocks(self, index: int, column: int, row: int) -> Iterator[tuple[int, int]]:
-        """(block row, block column) of all blocks beneath a tile."""
-        top, bottom, left, right = self._place(index, column, row)
-        layout, scale = self.store.layout, 2**index
-        columns = layout.block[1]
-        last = min(right * scale, layout.width)
-        for block_row, block_column in layout.blocks(
-            top * scale, min(bottom * scale, layout.height)
-        ):
-            if left * scale // columns <= block_column < math.ceil(last / columns):
-                yield block_row, block_column
+    def _blocks(self, index: int, column: int, row: int) -> tuple[range, range]:
+        """Rows and columns of blocks beneath a tile."""
+        place, layout, scale = self._place(index, column, row), self.store.layout, 2**index
+        sides = (layout.height, layout.height, layout.width, layout.width)
+        top, bottom, left, right = (min(p * scale, n) for p, n in zip(place, sides, strict=True))
+        height, width = layout.block
+        return (
+            range(top // height, math.ceil(bottom / height)),
+            range(left // width, math.ceil(right / width)),
+        )
 
-    def _id(self, at: tuple[int, int], frame: int) -> str:
-        place = f"{at[0]}/{at[1]}"
-        return place if self.store.layout.frames is None else f"{frame}/{place}"
+    def _empty(self, index: int, column: int, row: int) -> Tile:
+        """A tile of which nothing is drawn."""
+        top, bottom, left, right = self._place(index, column, row)
+        shape = bottom - top, right - left
+        return Tile(np.zeros((*shape, 3), self.store.layout.dtype), np.zeros(shape, bool), False)
 
     def _read(
         self,
@@ -187,11 +191,11 @@ class TilePyramid:
         row: int,
         frame: int,
         is_whole: bool,
-        blocks: list[tuple[int, int, bool]],
+        drawn: list[tuple[int, int]],
     ) -> Tile | None:
         """A tile of a level that is there; None where that one is damaged and no block's own."""
         place = self._place(index, column, row)
-        top, bottom, left, right = place
+        top, _, left, _ = place
         if is_whole:
             try:
                 pixels_HWC = self._pixels(index, place, frame)
@@ -202,10 +206,10 @@ class TilePyramid:
                 return None
         else:
             fault = ""
-        pixels_HWC = np.zeros((bottom - top, right - left, 3), self.store.layout.dtype)
-        drawn_HW = np.zeros(pixels_HWC.shape[:2], bool)
+        tile = self._empty(index, column, row)
+        pixels_HWC, drawn_HW = tile.pixels_HWC, tile.drawn_HW
         # Blocks of full width or height may be one that is cut: what is inside of the tile counts.
-        for run in self._runs(index, place, blocks, one_by_one=bool(fault)):
+        for run in self._runs(index, place, drawn, one_by_one=bool(fault)):
             try:
                 found_HWC = self._pixels(index, run, frame)
             except StoreError as error:
@@ -219,13 +223,12 @@ class TilePyramid:
         self,
         index: int,
         place: tuple[int, int, int, int],
-        blocks: list[tuple[int, int, bool]],
+        drawn: list[tuple[int, int]],
         *,
         one_by_one: bool,
     ) -> Iterator[tuple[int, int, int, int]]:
         """Parts of a tile that are drawn, blocks side by side as one."""
         rows, columns = (side / 2**index for side in self.store.layout.block)
-        drawn = [(row, column) for row, column, is_drawn in blocks if is_drawn]
         runs = [
             [at for _, at in group]
             for _, group in itertools.groupby(enumerate(drawn), lambda x: (x[1][0], x[1][1] - x[0]))
@@ -245,7 +248,7 @@ class TilePyramid:
         region = (*lead, slice(*place[:2]), slice(*place[2:]))
         return rows_of(arrays.read(str(index), arrays.pixels[index], region))
 
-    def _halved(self, index: int, column: int, row: int, frame: int, done: frozenset[str]) -> Tile:
+    def _halved(self, index: int, column: int, row: int, frame: int, done: DrawnBlocks) -> Tile:
         """A tile made of the four below it, by the store's own 2x2 mean."""
         rows, columns = self.counts(self.top - index + 1)
         parts = [
