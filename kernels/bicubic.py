@@ -20,13 +20,16 @@ def enlarge(
     *,
     first: int = 0,
     height: int | None = None,
+    wraps: str = "",
 ) -> Tensor:
     """These rows and columns of a picture enlarged to `size`, [B, C, len(rows), len(columns)].
 
-    Of a picture of `height` rows x may be those from `first` on which `source_rows` names.
+    Of a picture of `height` rows x may be those from `first` on which `source_rows` names. Where
+    sides meet (`wraps`: x, y, xy) the other side follows, and places may lie beyond them.
     """
-    tall = _along(x_BCHW, -2, size[0], rows, height or x_BCHW.shape[-2], first)
-    return _along(tall, -1, size[1], columns, x_BCHW.shape[-1])
+    y, x = ("y" in wraps, "x" in wraps)
+    tall = _along(x_BCHW, -2, size[0], rows, height or x_BCHW.shape[-2], first, wraps=y)
+    return _along(tall, -1, size[1], columns, x_BCHW.shape[-1], wraps=x)
 
 
 def source_rows(rows: range, source: int, target: int) -> range:
@@ -35,7 +38,16 @@ def source_rows(rows: range, source: int, target: int) -> range:
     return range(max(0, first - 1), min(source, last + 3))
 
 
-def _along(x: Tensor, dim: int, target: int, places: range, source: int, held: int = 0) -> Tensor:
+def _along(
+    x: Tensor,
+    dim: int,
+    target: int,
+    places: range,
+    source: int,
+    held: int = 0,
+    *,
+    wraps: bool = False,
+) -> Tensor:
     """Four neighbours of each place along one dimension, by their weights; x begins at `held`."""
     numbers = torch.arange(places.start, places.stop, device=x.device)
     # Exact in integers: float32 places of a large canvas would depend on where they are.
@@ -46,14 +58,14 @@ def _along(x: Tensor, dim: int, target: int, places: range, source: int, held: i
     shape[dim] = len(places)
     total = torch.zeros((), dtype=x.dtype, device=x.device)
     for offset in (-1, 0, 1, 2):
-        weight = _kernel((part - offset).abs()).to(x.dtype).view(shape)
-        near = (first + offset).clamp(0, source - 1) - held
-        total = total + x.index_select(dim, near) * weight
+        weight = kernel((part - offset).abs()).to(x.dtype).view(shape)
+        near = (first + offset) % source if wraps else (first + offset).clamp(0, source - 1)
+        total = total + x.index_select(dim, near - held) * weight
     return total
 
 
-def _kernel(distance: Tensor) -> Tensor:
-    """Keys' cubic kernel at distances from 0 to 2."""
+def kernel(distance: Tensor) -> Tensor:
+    """Keys' cubic kernel at distances from 0 to 2, those of four neighbours."""
     a, d = SHARPNESS, distance
     inner = ((a + 2) * d - (a + 3)) * d * d + 1
     outer = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a

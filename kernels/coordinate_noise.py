@@ -22,17 +22,21 @@ def noise(
     columns: range,
     *,
     stream: int = 0,
+    around: tuple[int, int] | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Standard normal numbers [C, H, W] at these rows and columns of an endless canvas.
 
-    Each `stream` of a seed is a canvas of its own.
+    Each `stream` of a seed is a canvas of its own. Beyond so many rows and columns `around`, and
+    before the first, it begins anew.
     """
     places_H, places_W, places_C = (
         torch.arange(each.start, each.stop, device=device)
         for each in (rows, columns, range(channels))
     )
+    if around is not None:
+        places_H, places_W = places_H % around[0], places_W % around[1]
     words = []
     for lane in (1, 2):
         key = _mixed_int(seed & _WORD)

@@ -116,10 +116,12 @@ def enlarged(
         if not missing:
             continue
         z_BCHW = x_BCTHW[:, :, (frame + asked.temporal - 1) // asked.temporal]
-        known = None if asked.anchor else latent(network, z_BCHW, anchor, frame)
+        whole = Window.whole(asked.size, canvas.wraps)
+        around = network.asked(whole) if canvas.wraps else None
+        known = None if asked.anchor else latent(network, z_BCHW, anchor, frame, tokens=around)
         for row in missing:
             rows = range(row, min(row + asked.rows_per_block, asked.rows.stop))
-            window = Window(asked.size, rows, range(asked.size[1]))
+            window = Window(asked.size, rows, range(asked.size[1]), canvas.wraps)
             if asked.anchor:  # of any size: no more of it is held than is asked
                 known = latent(network, z_BCHW, anchor, frame, window)
             assert known is not None
@@ -168,10 +170,14 @@ def latent(
     anchor: Anchor,
     frame: int,
     window: Window | None = None,
+    tokens: Window | None = None,
 ) -> Latent:
-    """What the network knows of a frame, by its latents; of a window, what drawing it asks."""
+    """What the network knows of a frame, by its latents; of a window, what drawing it asks.
+
+    Where sides meet, `tokens` are all that any window asks, on both sides of them.
+    """
     if window is None:
-        return network.latent(z_BCHW, anchor.read(frame, range(anchor.size[0])))
+        return network.latent(z_BCHW, anchor.read(frame, range(anchor.size[0])), tokens)
     from .infgen_network import AROUND, PATCH
 
     height = anchor.size[0]

@@ -129,8 +129,9 @@ class CrossAttention(nn.Module):
     ) -> Tensor:
         """The window's places, a few rows of tiles at a time."""
         high, wide = (
-            self._keys(part, most, there, part_of_cells, q_BHWND)
-            for part, most, there, part_of_cells in zip(
+            self._keys(part, most, there, part_of_cells, q_BHWND, wraps=side in window.wraps)
+            for side, part, most, there, part_of_cells in zip(
+                "yx",
                 (window.rows, window.columns),
                 window.size,
                 own.size,
@@ -147,9 +148,11 @@ class CrossAttention(nn.Module):
         ]
         return torch.cat(parts, dim=1)[:, : q_BHWND.shape[1], : q_BHWND.shape[2]]
 
-    def _keys(self, part: range, most: int, there: int, own: range, like: Tensor) -> AxisKeys:
+    def _keys(
+        self, part: range, most: int, there: int, own: range, like: Tensor, *, wraps: bool
+    ) -> AxisKeys:
         """Which cells each tile of an axis asks, and how near they are to each of its places."""
-        number, _ = neighbours(in_cells(part, most, there), there, self.reach)
+        number, _ = neighbours(in_cells(part, most, there), there, self.reach, wraps=wraps)
         places = torch.arange(-(-len(part) // TILE) * TILE).clamp(max=len(part) - 1)
         number_RTk = number[places].unflatten(0, (-1, TILE))
         first_R, last_R = number_RTk.amin((1, 2)), number_RTk.amax((1, 2))

@@ -63,8 +63,9 @@ class Latent:
 
     def enlarged(self, x_BCHW: Tensor, window: Window) -> Tensor:
         """Of one of them, a window of pixels."""
-        place = (window.size, window.rows, window.columns)
-        return bicubic.enlarge(x_BCHW, *place, first=self.first, height=self.size[0])
+        place, held = (window.size, window.rows, window.columns), (self.first, self.size[0])
+        first, height = held
+        return bicubic.enlarge(x_BCHW, *place, first=first, height=height, wraps=window.wraps)
 
 
 class InfGenDecoder(ModelMixin, ConfigMixin):
@@ -168,33 +169,33 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         What tokens outside `near` would ask of them is left out.
         """
         z_BCHW = z_BCHW.to(self.dtype)
-        whole = Window.whole((z_BCHW.shape[-2], z_BCHW.shape[-1]))
+        wraps = near.wraps if near else ""
+        whole = Window.whole((z_BCHW.shape[-2], z_BCHW.shape[-1]), wraps)
         pooled_BCHW = self.latent_in(F.adaptive_avg_pool2d(z_BCHW, self.config.pooled))
         pooled_CHW = self.position(Window.whole((self.config.pooled,) * 2)).permute(2, 0, 1)
         for block in self.pooled_trunk:
             pooled_BCHW = block(pooled_BCHW, pooled_CHW)
         own = whole if near is None else self._cells(whole, near)
         some = own.grown(len(self.trunk) * (self.config.kernel // 2))
-        x_BCHW = _as_convolved(self.latent_in(some.of(whole, z_BCHW)))
+        x_BCHW = _as_convolved(self.latent_in(some.taken(z_BCHW)))
         for trunk in self.trunk:
             x_BCHW = trunk(x_BCHW)
         x_BCHW = own.of(some, x_BCHW)
         position_CHW = self.position(own).permute(2, 0, 1)
         means = (each.flatten(2) for each in (pooled_BCHW, pooled_BCHW + pooled_CHW))
         cells = Cells(own, x_BCHW, x_BCHW + position_CHW, *means)
-        return Latent(cells, picture_B3HW, _deviation(picture_B3HW))
+        return Latent(cells, picture_B3HW, _deviation(picture_B3HW, wraps))
 
     def _cells(self, whole: Window, near: Window) -> Window:
         """Those that tokens of a window ask; all, if each of them does."""
         if self.config.mode == "global":
             return whole
         asked = [
-            neighbours(in_cells(part, most, cells), cells, self.config.window)[0]
-            for part, most, cells in zip(
-                (near.rows, near.columns), near.size, whole.size, strict=True
-            )
+            neighbours(at, cells, self.config.window, wraps=side in near.wraps)[0]
+            for side, at, cells in zip("yx", _in_cells(near, whole.size), whole.size, strict=True)
         ]
-        return Window(whole.size, *(range(int(n.min()), int(n.max()) + 1) for n in asked))
+        rows, columns = (range(int(n.min()), int(n.max()) + 1) for n in asked)
+        return Window(whole.size, rows, columns, near.wraps)
 
     def forward(
         self, latent: Latent, tokens: Window, noisy_B3hw: Tensor, time_B: Tensor, seed: int = 0
@@ -290,15 +291,7 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         position_HWC = self.position(tokens)
         far_HN, far_WN = (
             waves(at - at.round()).to(position_HWC)
-            for at in (
-                in_cells(part, most, cells)
-                for part, most, cells in zip(
-                    (tokens.rows, tokens.columns),
-                    tokens.size,
-                    latent.cells.window.size,
-                    strict=True,
-                )
-            )
+            for at in _in_cells(tokens, latent.cells.window.size)
         )
         rows, columns = tokens.shape
         pairs = [far_HN[:, None].expand(-1, columns, -1), far_WN.expand(rows, -1, -1)]
@@ -322,6 +315,12 @@ class InfGenDecoder(ModelMixin, ConfigMixin):
         return embedding_BC
 
 
+def _in_cells(window: Window, size: tuple[int, int]) -> list[Tensor]:
+    """Where a window's rows and columns lie between so many cells."""
+    parts = zip((window.rows, window.columns), window.size, size, strict=True)
+    return [in_cells(part, most, cells) for part, most, cells in parts]
+
+
 def check_size(size: tuple[int, int]) -> None:
     """Raises ValueError that names the nearest sides that work."""
     for name, side in zip(("height", "width"), size, strict=True):
@@ -339,8 +338,12 @@ def contrast(low_B3hw: Tensor) -> Tensor:
     return apart / (_means(apart.square(), BOX).sqrt() + FLAT)
 
 
-def _deviation(picture_B3HW: Tensor) -> Tensor:
+def _deviation(picture_B3HW: Tensor, wraps: str = "") -> Tensor:
     """Standard deviations over boxes, of the channels together: [B, 1, H, W]."""
+    if wraps:
+        own = Window.whole((picture_B3HW.shape[-2], picture_B3HW.shape[-1]), wraps)
+        wide = own.grown(AROUND - 1)
+        return own.of(wide, _deviation(wide.taken(picture_B3HW)))
     apart_B3HW = picture_B3HW - _means(picture_B3HW, AROUND)
     return _means(apart_B3HW.square().mean(dim=1, keepdim=True), AROUND).sqrt()
 
@@ -363,6 +366,7 @@ def _noise(window: Window, channels: int, seed: int, stream: int, like: Tensor) 
         window.rows,
         window.columns,
         stream=stream,
+        around=window.size,
         device=like.device,
         dtype=like.dtype,
     )

@@ -18,16 +18,20 @@ OCTAVES = 4
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a grid of `size` (rows, columns), in its own units."""
+    """A part of a grid of `size` (rows, columns), in its own units.
+
+    Where its sides meet (`wraps` as of a canvas) places go on beyond them at the other side.
+    """
 
     size: tuple[int, int]
     rows: range
     columns: range
+    wraps: str = ""
 
     @classmethod
-    def whole(cls, size: tuple[int, int]) -> Window:
+    def whole(cls, size: tuple[int, int], wraps: str = "") -> Window:
         """All of it."""
-        return cls(size, range(size[0]), range(size[1]))
+        return cls(size, range(size[0]), range(size[1]), wraps)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -37,30 +41,42 @@ class Window:
     def grown(self, by: int) -> Window:
         """With so many more on all sides, where the grid has them."""
         rows, columns = (
-            range(max(0, part.start - by), min(most, part.stop + by))
-            for part, most in zip((self.rows, self.columns), self.size, strict=True)
+            range(part.start - by, part.stop + by)
+            if side in self.wraps
+            else range(max(0, part.start - by), min(most, part.stop + by))
+            for side, part, most in zip("yx", (self.rows, self.columns), self.size, strict=True)
         )
-        return Window(self.size, rows, columns)
+        return Window(self.size, rows, columns, self.wraps)
 
     def times(self, factor: int) -> Window:
         """The same part of a grid that is so many times finer."""
         rows, columns = (
             range(part.start * factor, part.stop * factor) for part in (self.rows, self.columns)
         )
-        return Window((self.size[0] * factor, self.size[1] * factor), rows, columns)
+        return Window((self.size[0] * factor, self.size[1] * factor), rows, columns, self.wraps)
 
     def covered(self, unit: int) -> Window:
         """The least window of a grid `unit` times coarser that holds this one."""
         rows, columns = (
             range(part.start // unit, -(-part.stop // unit)) for part in (self.rows, self.columns)
         )
-        return Window((self.size[0] // unit, self.size[1] // unit), rows, columns)
+        return Window((self.size[0] // unit, self.size[1] // unit), rows, columns, self.wraps)
 
     def of(self, outer: Window, x: Tensor) -> Tensor:
         """This window's part of a tensor [..., H, W] over an outer one."""
         top = self.rows.start - outer.rows.start
         left = self.columns.start - outer.columns.start
         return x[..., top : top + len(self.rows), left : left + len(self.columns)]
+
+    def taken(self, x: Tensor) -> Tensor:
+        """This window's part of a tensor [..., H, W] over the whole grid."""
+        if not self.wraps:
+            return self.of(Window.whole(self.size), x)
+        rows, columns = (
+            torch.tensor(part, device=x.device) % most
+            for part, most in zip((self.rows, self.columns), self.size, strict=True)
+        )
+        return x.index_select(-2, rows).index_select(-1, columns)
 
 
 def centres(places: range, size: int) -> Tensor:
@@ -71,7 +87,7 @@ def centres(places: range, size: int) -> Tensor:
 def sphere(window: Window) -> Tensor:
     """Points on the unit sphere [H, W, 3]: columns are longitudes, rows latitudes."""
     lat_H, lon_W = (
-        SPAN * math.pi * (centres(part, most) - 0.5)
+        SPAN * math.pi * (centres(part, most).remainder(1) - 0.5)
         for part, most in zip((window.rows, window.columns), window.size, strict=True)
     )
     cos_H1, sin_H1 = lat_H.cos()[:, None], lat_H.sin()[:, None]
@@ -84,14 +100,16 @@ def in_cells(places: range, size: int, cells: int) -> Tensor:
     return centres(places, size) * cells - 0.5
 
 
-def neighbours(at: Tensor, cells: int, reach: int) -> tuple[Tensor, Tensor]:
+def neighbours(at: Tensor, cells: int, reach: int, *, wraps: bool = False) -> tuple[Tensor, Tensor]:
     """(numbers [H, K] of the cells around each place, how far each is from it, in cells).
 
-    `reach` cells, the nearest in the middle where the edge allows, else as many inside it.
+    `reach` cells, the nearest in the middle where the edge allows, else as many inside it. Where
+    the axis' ends meet (`wraps`) there is no edge, and numbers go on beyond it.
     """
     reach = min(reach, cells)
     first = (at + 0.5).floor().long() - reach // 2
-    number = first.clamp(0, cells - reach)[:, None] + torch.arange(reach)
+    first = first if wraps else first.clamp(0, cells - reach)
+    number = first[:, None] + torch.arange(reach)
     return number, number - at[:, None]
 
 

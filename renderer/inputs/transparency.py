@@ -38,8 +38,8 @@ def with_alpha(
         rows = range(first, first + len(rows_HWC))
         held = bicubic.source_rows(rows, alpha.height, size[0])
         small_HW = torch.from_numpy(alpha.read(slice(held.start, held.stop)))
-        part = {"first": held.start, "height": alpha.height}
-        large = bicubic.enlarge(small_HW[None, None], size, rows, range(size[1]), **part)
+        place = (size, rows, range(size[1]))
+        large = bicubic.enlarge(small_HW[None, None], *place, first=held.start, height=alpha.height)
         yield first, straight(rows_HWC, large[0, 0].clamp(0, 1).numpy())
 
 

@@ -211,22 +211,23 @@ def check_wrap(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
     """Refuses a canvas without edges to what knows where its edges are."""
     if spec.wrap is None:
         return
-    given = [
-        name for name in ("init", "image", "upscale", "decoder", "control") if getattr(spec, name)
-    ]
-    whole, why = (method.windows, method.convolutions, method.key_positions, method.skips), ""
+    given = [name for name in ("init", "image", "upscale", "control") if getattr(spec, name)]
+    whole, why = (method.convolutions, method.key_positions, method.skips), ""
+    texts = (spec.attend, *(stage.attend for stage in spec.stages or ()))
+    attends = [text for text in texts if text not in (None, "full", "pooled")]
+    is_windowed = method.windows is not None and spec.method != "auto" and not any(texts)
     if not facts.rotary and not facts.attentions:
         why = f"{facts.family} has learnt positions; use a model with rotary ones, or a U-Net"
     elif given:
         why = f"{given[0]} {getattr(spec, given[0])!r} ends at its edges; leave it out"
     elif spec.strategy != "bands":
         why = f"strategy {spec.strategy!r} ends at its tiles' edges; use bands"
-    elif spec.stages is not None and len(spec.stages) > 1:
-        why = "stages enlarge a picture that ends at its edges; leave them out"
-    elif len(method.stages) > 1 or method.guide is not None:
-        why = f"method {spec.method!r} enlarges a picture that ends at its edges; use none or ntk"
-    elif any(part is not None for part in whole) or method.needs_spectrum:
-        why = f"method {spec.method!r} looks at parts of the canvas; use none or ntk, no attend"
+    elif method.guide is not None:
+        why = f"method {spec.method!r} is guided by what ends at its edges; use auto, pi or none"
+    elif attends:
+        why = f"attend {attends[0]} ends at windows' edges; use full or pooled"
+    elif any(part is not None for part in whole) or method.needs_spectrum or is_windowed:
+        why = f"method {spec.method!r} looks at parts of the canvas; use auto, pi or none"
     if why:
         raise PlanError(f"wrap {spec.wrap}: {why}")
 

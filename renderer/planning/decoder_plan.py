@@ -197,6 +197,17 @@ def _of_shape(side: int, source: Source, unit: int) -> str:
     return f"{longer}x{shorter}" if wide else f"{shorter}x{longer}"
 
 
+def check_wrap(spec: RenderSpec, decoder: DecoderFacts, num_rounds: int) -> None:
+    """What is enlarged again is read by rows that end at its edges; raises `PlanError`."""
+    if spec.wrap is not None and num_rounds:
+        most = decoder.config.largest_scale
+        raise PlanError(
+            f"wrap {spec.wrap}: {spec.width}x{spec.height} takes the decoder {num_rounds + 1} "
+            f"rounds, and what it enlarges again ends at its edges; use at most {most:g} times the "
+            "size that is drawn"
+        )
+
+
 def enlarging(
     size: tuple[int, int],
     spec: RenderSpec,

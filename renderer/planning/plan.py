@@ -154,6 +154,7 @@ def _made(
     checks.check_bands(spec, facts, method, stages)
     if decoder is not None:
         stages += decoder_plan.enlarging((spec.height, spec.width), asked, facts, decoder, mesh)
+        decoder_plan.check_wrap(asked, decoder, len(stages) - len(grids))
     return CanvasPlan(
         spec=asked,
         facts=facts,

@@ -273,7 +273,8 @@ def judged(tokens: Window, border: int) -> Window:
     for part, most in zip((tokens.rows, tokens.columns), tokens.size, strict=True):
         cut = 0 if part.start == 0 else 2 * border if part.stop == most else border
         parts.append(range(part.start + cut, part.stop + cut - 2 * border))
-    return Window(tokens.size, *parts)
+    rows, columns = parts
+    return Window(tokens.size, rows, columns)
 
 
 def slope_ratio(

@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -69,6 +70,11 @@ class StageRows:
             (canvas.height * factor, canvas.width * factor)
             for canvas in (self.plan.stages[i].canvas for i in (source_index, self.stage_index))
         )
+        wraps = self.plan.stages[self.stage_index].canvas.wraps
+        if source != target and wraps:
+            read = functools.partial(self._rows, array, slot)
+            place = (source, rows, target, mode, wraps)
+            return self._to_device(upsampling.enlarged_around(read, *place))
         held = rows
         if source != target:
             held = upsampling.source_rows(rows, source[0], target[0], mode)

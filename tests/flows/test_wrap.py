@@ -17,10 +17,17 @@ from support.drawing import draw, grey_levels, pixels
 from tolerances import EXACT_FLOAT64, GREY_LEVELS
 
 pytestmark = [pytest.mark.usefixtures("kept_encoders"), pytest.mark.long]
-MODELS: dict[str, dict[str, Any]] = {
-    "demo": {"width": 512, "height": 128},
-    "demo-unet": {"width": 128, "height": 128, "chunk": 32},
+DEMO = {"width": 512, "height": 128}
+# Models and ways: at once, grown from a smaller picture or from its latents, and by the decoder of
+# any size.
+WAYS: dict[str, dict[str, Any]] = {
+    "demo": DEMO,
+    "demo-unet": {"model": "demo-unet", "width": 128, "height": 128, "chunk": 32},
+    "stages": DEMO | {"stages": [{"scale": 0.5}, {"start": 0.4}]},
+    "latents": DEMO | {"stages": [{"scale": 0.5}, {"start": 0.4, "enlarge": "latents"}]},
+    "decoder": {"width": 1024, "height": 256, "decoder": "infgen", "chunk": 64},
 }
+SLOW = ("demo-unet", "latents", "decoder")  # each is shown to the last bits elsewhere
 
 
 def edge(picture: np.ndarray, axis: int) -> tuple[float, float]:
@@ -31,29 +38,30 @@ def edge(picture: np.ndarray, axis: int) -> tuple[float, float]:
     return across[0] / across[1:].mean(), across[1:].max() / across[1:].mean()
 
 
-# U-Nets are shown to the last bit in tests/cluster/bands/test_wrap.py.
 @pytest.mark.parametrize(
-    "model", [pytest.param(m, marks=pytest.mark.slow) if m == "demo-unet" else m for m in MODELS]
+    "way", [pytest.param(way, marks=pytest.mark.slow) if way in SLOW else way for way in WAYS]
 )
-def test_there_is_no_edge_where_sides_meet(model: str, tmp_path: Path) -> None:
-    """Network and decoder, on one worker and on three, of which the first and the last meet."""
-    fields = MODELS[model] | {"model": model, "method": "none", "num_inference_steps": 6}
+def test_there_is_no_edge_where_sides_meet(way: str, tmp_path: Path) -> None:
+    """Network and decoder, on one worker, two and three, of which the first and the last meet."""
+    fields = {"method": "none", "num_inference_steps": 6} | WAYS[way]
+    # Between the ground and the sky above it there is a step at any size.
+    both, axes = ("x", (1,)) if "stages" in fields else ("xy", (0, 1))
     for name, more in {
         "plain": {},
-        "x": {"wrap": "x"},
-        "one": {"wrap": "xy"},
-        "three": {"wrap": "xy", "workers": 3},
+        "x": {"wrap": "x", "workers": 2},
+        "one": {"wrap": both},
+        "three": {"wrap": both, "workers": 3},
     }.items():
         draw(tmp_path / f"{name}.zarr", **fields | more)
     plain, x, one, three = (
         pixels(tmp_path / f"{name}.zarr") for name in ("plain", "x", "one", "three")
     )
     assert grey_levels(three, one) <= GREY_LEVELS
-    for picture, axes in ((x, (1,)), (one, (0, 1)), (three, (0, 1))):
-        for axis in axes:
+    for picture, meeting in ((x, (1,)), (one, axes), (three, axes)):
+        for axis in meeting:
             step, most = edge(picture, axis)
             assert step <= most, (axis, step, most)
-    for picture, axis in ((plain, 0), (plain, 1), (x, 0)):
+    for picture, axis in ((plain, 1), *(((plain, 0), (x, 0)) if 0 in axes else ())):
         assert edge(picture, axis)[0] > 3 * edge(one, axis)[0], "control"
 
 
@@ -77,9 +85,15 @@ def test_positions_turn_whole_times_around() -> None:
     ("fields", "says"),
     [
         ({"model": "sd3"}, "sd3 has learnt positions"),
-        ({"height": 512, "width": 512}, "method 'auto' enlarges a picture"),
-        ({"height": 512, "width": 512, "method": "pi"}, "method 'pi' enlarges a picture"),
-        ({"stages": ({"scale": 0.5}, {"start": 0.6})}, "stages enlarge a picture"),
+        ({"height": 512, "width": 512, "method": "hiflow"}, "is guided by what ends at its edges"),
+        (
+            {"height": 512, "width": 512, "attend": "windows"},
+            "ends at windows' edges",
+        ),
+        (
+            {"height": 4096, "width": 4096, "decoder": "infgen"},
+            "takes the decoder 2 rounds.* use at most 8 times the size that is drawn",
+        ),
         ({"init": "a.png"}, "init 'a.png' ends at its edges"),
         ({"method": "none", "strategy": "tiles"}, "strategy 'tiles' ends at its tiles' edges"),
         ({"model": "demo-unet", "method": "hidiffusion"}, "looks at parts of the canvas"),
