@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
+from PIL import Image
 
+from contracts.export import picture
 from frieze.renderer import (
     Event,
     FingerprintError,
@@ -267,16 +269,18 @@ def test_a_live_tiff_equals_its_store_and_appears_whole(tmp_path: Path) -> None:
     import tifffile
 
     out, seen = tmp_path / "a.tif", []
-    model = find("demo").absolute()
+    model, init = find("demo").absolute(), tmp_path / "of mine" / "first.png"
+    init.parent.mkdir()
+    Image.fromarray(picture(256, 256)).save(init)
     result = render(
-        small_spec(out, workers=2, model=str(model)),
+        small_spec(out, workers=2, model=str(model), init=str(init)),
         on_event=lambda event: seen.append((event.kind, out.exists())),
     )
     with tifffile.TiffFile(out) as file:
         about = json.loads(file.pages.first.description)
     assert about == Store.open(tmp_path / "a.zarr").provenance
     assert about["picture"]["model"] == model.name, "no folder of this machine"
-    assert str(model).encode() not in out.read_bytes()
+    assert not [path for path in (model, init) if str(path.parent).encode() in out.read_bytes()]
     assert result.path == out
     assert np.array_equal(tifffile.imread(out), pixels(tmp_path / "a.zarr"))
     assert not any(exists for kind, exists in seen if kind != "done")

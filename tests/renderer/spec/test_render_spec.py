@@ -101,6 +101,12 @@ def test_an_unknown_key_names_the_nearest(wrong: dict[str, Any], near: str) -> N
         {"stages": [{"scale": 1.5}]},
         {"stages": [{"start": 0}]},
         {"out": ""},
+        *({"fps": fps} for fps in (0, -1, 1e300, float("nan"))),
+        *({"dpi": dpi} for dpi in (0, 1e-300, 1e300, float("inf"))),
+        *({"shift": shift} for shift in (0, -1, 1e308, float("nan"))),
+        *({"height": height} for height in (-16, 2**70, 1e300, float("inf"))),
+        {"num_frames": 10**12},
+        {"prompt": "a sun \udcff"},
     ],
 )
 def test_a_value_out_of_range_is_refused_by_field_and_value(wrong: dict[str, Any]) -> None:

@@ -125,6 +125,10 @@ def damage_array(path: Path) -> None:
     shutil.rmtree(path / "0")
 
 
+def damage_root(path: Path) -> None:
+    (path / "zarr.json").write_text("{")
+
+
 def damage_metadata(path: Path) -> None:
     text = (path / "0" / "zarr.json").read_text()
     (path / "0" / "zarr.json").write_text(text[: len(text) // 2])
@@ -163,6 +167,7 @@ def damage_shape(path: Path) -> None:
         damage_pickle,
         damage_layout,
         damage_array,
+        damage_root,
         damage_metadata,
         damage_codec,
         damage_shape,
