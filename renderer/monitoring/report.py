@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,22 @@ def report(
     return target
 
 
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    return environment.from_string(page)
+
+
 def _page(store: Store, found: Status) -> str:
     lines = run_log.read(store.path)
     about, name = store.provenance, store.path.stem
     picture = about.get("picture", {})
     again = picture | placeless(store.run.get("spec") or {})
     line = command(again, name, len(found.workers) or 1)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    text = environment.from_string(page).render(
+    text = _template().render(
         name=name,
         status=found,
         headline=_headline(found, lines),

@@ -23,10 +23,9 @@ from support import environment  # noqa: F401  first: sets what torch reads when
 import torch
 
 from support.fuzz_kinds import NAMES, kinds
-from support.fuzzing import Tally, tally
+from support.fuzzing import Tally, tallies
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.md"
-ROUND = 500  # examples after which the table is written
 
 
 def rounds(name: str, tried: int, number: int) -> None:
@@ -36,11 +35,7 @@ def rounds(name: str, tried: int, number: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         kind = next(kind for kind in kinds(Path(folder)) if kind.name == name)
-        wanted = max(1, number // kind.cost)
-        while tried < wanted:
-            size = min(ROUND // kind.cost, wanted - tried)
-            found = tally(kind, size * kind.cost, seed=tried)
-            tried += found.tried
+        for found in tallies(kind, number, tried):
             print(json.dumps(vars(found)), flush=True)
         os.chdir("/")
 
