@@ -9,6 +9,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import Any, NoReturn
 from unittest.mock import patch
 
+from click import Command
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from typer.core import TyperGroup
@@ -16,12 +17,12 @@ from typer.main import get_command
 
 from frieze.cluster.ray import jobs as ray_jobs
 from frieze.renderer.batches import items
-from frieze.renderer.cli import app, batch, doctor, machine, render, serve, upscale
+from frieze.renderer.cli import app, batch, doctor, machine, render, serve, train, upscale
 from frieze.renderer.errors import PlanError, SpecError, StoreError
 from frieze.renderer.files.location import location
 from frieze.renderer.monitoring import calibration
 from frieze.renderer.outputs import targets
-from frieze.renderer.spec.render_spec import RenderSpec
+from frieze.renderer.spec.render_spec import RenderSpec, parse
 from frieze.renderer.store.store import Store
 from support.fuzz_specs import planned_if_ours
 from support.fuzz_values import HUGE, NUMBERS, near, seldom, texts
@@ -36,6 +37,15 @@ def commands() -> TyperGroup:
     return group
 
 
+def command(name: str) -> Command:
+    """One of them, or of a group of them by both names."""
+    found: Command = commands()
+    for each in name.split():
+        assert isinstance(found, TyperGroup)
+        found = found.commands[each]
+    return found
+
+
 # Words that each command needs first; a store that is there is called so in the folder of `kinds`.
 STORE = "there.zarr"
 DRAW = ("a red sun", "--size", "64x64", "--local")
@@ -48,6 +58,11 @@ FIRST: dict[str, list[tuple[str, ...]]] = {
     "status": [(STORE,), ("job", "--address", "http://127.0.0.1:1")],
     "report": [(STORE, "a.html", "--overwrite"), (STORE,)],
     "doctor": [(), ("demo", "--size", "64x64")],
+    "config": [DRAW[:-1], ("--preset", "demo")],
+    "serve": [("--preset", "demo"), ()],
+    "train decoder": [("--data", "scenes", "--out", "made")],
+    "train lora": [("--data", "scenes", "--size", "64x64", "--out", "a.safetensors")],
+    "upscale": [("whole.png", "--size", "128x128", "--local", "--dry-run")],
     "submit": [("--", "render", *DRAW, "--out", "/a.zarr"), ("--", "batch", "jobs.yaml"), ("--",)],
 }
 
@@ -61,7 +76,7 @@ def words() -> SearchStrategy[list[str]]:
         return st.tuples(st.just(flag), seldom(arguments(), plain))
 
     def of(name: str) -> SearchStrategy[list[str]]:
-        options = [param for param in commands().commands[name].params if param.opts[0][0] == "-"]
+        options = [param for param in command(name).params if param.opts[0][0] == "-"]
         flags = [flag for param in options for flag in param.opts if not is_switch(param)]
         switches = [f for p in options for f in (*p.opts, *p.secondary_opts) if is_switch(p)]
         alone = st.sampled_from([*switches, "--nothing"]).map(lambda word: (word,))
@@ -69,7 +84,7 @@ def words() -> SearchStrategy[list[str]]:
         loose = seldom(arguments().map(lambda word: (word,)), group)
         first = seldom(st.lists(arguments(), max_size=2).map(tuple), st.sampled_from(FIRST[name]))
         return st.tuples(st.lists(loose, max_size=4), first, st.booleans()).map(
-            lambda parts: [name, *_joined(*parts)]
+            lambda parts: [*name.split(), *_joined(*parts)]
         )
 
     any_words = st.lists(arguments(), max_size=4)
@@ -137,6 +152,7 @@ DOORS: list[tuple[Any, str, Any]] = [
     (doctor, "_print_repetition", lambda found, detector, json: planned_if_ours(found)),
     (batch, "run", _batch),
     (serve, "_run", lambda found, host, port, **_: None),
+    (train, "_run", lambda recipe, trained, out, place, *_, **__: parse(place)),
     (calibration, "rates", _measured),
     (machine, "examine", lambda: ()),
     (ray_jobs, "JobServer", _NoServer),

@@ -37,7 +37,7 @@ class HangingError(BaseException):
 class Kind:
     """Examples, and what is done with one: it ends well or raises.
 
-    One costs as much time as `cost` others, so that as many fewer are tried.
+    One costs as much time as `cost` others, so that `tally` tries as many fewer.
     """
 
     name: str

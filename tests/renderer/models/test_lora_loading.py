@@ -180,10 +180,10 @@ def test_a_lora_of_another_family_is_refused_at_loading_too(folders: Asked, file
 def test_what_would_be_left_out_is_refused(
     folders: Asked, files: Asked, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(loading.lora, "check", lambda *_: None)  # as with names of a trainer
     flux = Layout("flux")
     first, _ = files(flux)
     weights = load_file(first)
+    monkeypatch.setattr(loading.lora, "check", lambda *_: None)  # as with names of a trainer
 
     def changed(old: str, new: str) -> str:
         path = tmp_path / "changed.safetensors"
