@@ -144,7 +144,7 @@ COMMANDS = {
         *("folder", "preset", "host", "port", "token_file", "certificate", "key", "allow"),
         *("max_pixels", "max_steps", "max_queue", "max_body", "max_wait", "retries", "sign"),
         *("timestamp", "json", "quiet", "watermark", "watermark_options", "workers", "local"),
-        *("park", "address", "device", "device_memory", "timeout", "wait"),
+        *("park", "address", "device", "device_memory", "timeout", "wait", "keep"),
     ],
     "methods": ["name", "json"],
     "models": ["json"],

@@ -103,6 +103,14 @@ def serve(
         int,
         typer.Option(min=0, show_default=False, help="attempts after one that broke; default 1"),
     ] = 1,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="7d|100",
+            help="how long jobs stay after their end, in m, h, d or w, or how many; the others "
+            "are deleted with their pictures; default: all stay",
+        ),
+    ] = None,
     sign: Sign = None,
     timestamp: Timestamp = None,
     json: Json = False,
@@ -116,6 +124,7 @@ def serve(
     from ..outputs.signer import asked_for
     from ..server import access
     from ..server.allowed_fields import allowed
+    from ..server.jobs.retention import Retention
     from ..server.limits import Limits
 
     tokens = access.tokens(token_file)
@@ -124,10 +133,11 @@ def serve(
         raise SpecError(f"--max-wait {max_wait}: less than 1000000 seconds work")
     limits = Limits(max_pixels, max_steps, max_queue, max_body * MIB, max_wait)
     own = allowed(allow or ())
+    retention = None if keep is None else Retention.of(keep)
     tls, signer = tls_context(certificate, key), asked_for(sign, timestamp)
     settings = _settings(folder, preset or ["demo"], own, limits, retries, fields)
     spread = replace(settings.spread, signer=signer)
-    settings = replace(settings, tokens=tokens, tls=tls, spread=spread)
+    settings = replace(settings, tokens=tokens, tls=tls, spread=spread, retention=retention)
     _run(settings, host, port, json=json, quiet=quiet)
 
 

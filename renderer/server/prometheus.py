@@ -40,10 +40,20 @@ class PrometheusText:
             return "".join(line for metric in (*METRICS, *OWN) for line in self._lines(metric))
 
     def _lines(self, metric: Metric) -> Iterable[str]:
-        yield f"# HELP {metric.name} {metric.description}\n"
+        yield f"# HELP {metric.name} {_escaped(metric.description)}\n"
         yield f"# TYPE {metric.name} {metric.kind}\n"
         for tags, value in sorted(self._values.get(metric.name, {}).items()):
-            labels = ",".join(f'{name}="{text}"' for name, text in tags)
+            labels = ",".join(f'{name}="{_label(text)}"' for name, text in tags)
             yield (
                 f"{metric.name}{{{labels}}} {value!r}\n" if labels else f"{metric.name} {value!r}\n"
             )
+
+
+def _escaped(text: str) -> str:
+    """A text of one line, as the format wants it."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _label(text: str) -> str:
+    """A label's value, between quotation marks."""
+    return _escaped(text).replace('"', '\\"')

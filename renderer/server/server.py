@@ -30,6 +30,7 @@ from .jobs.drawing import Drawing
 from .jobs.job import Job, JobFolder
 from .jobs.job_queue import JobQueue
 from .jobs.job_run import Spread
+from .jobs.retention import Retention, Tidying
 from .limits import Limits
 from .prometheus import PrometheusText
 from .routes import Routes
@@ -56,6 +57,7 @@ class Settings:
     address: str | None
     tokens: tuple[str, ...] = ()
     tls: ssl.SSLContext | None = None
+    retention: Retention | None = None
 
 
 class Server:
@@ -85,7 +87,10 @@ class Server:
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = False
         self.app = _Counted(app, self._metrics)
-        self._drawing = Drawing(self.queue, settings.spread, settings.address, self._hear)
+        tidying = Tidying(self.queue, settings.retention)
+        self._drawing = Drawing(
+            self.queue, settings.spread, settings.address, self._hear, tidying.look
+        )
 
     def draw(self, cancel: threading.Event) -> None:
         """Draw until `cancel` is set; raises `PlanError` where there are no workers at all."""

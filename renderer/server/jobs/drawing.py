@@ -54,9 +54,14 @@ class Drawing:
         spread: Spread,
         address: str | None,
         hear: Callable[[Job, ItemEvent], None],
+        between: Callable[[], None] = lambda: None,
     ) -> None:
-        """`address` is the Ray to draw on; `hear` is told what happens, from any lane."""
+        """`address` is the Ray to draw on; `hear` is told what happens, from any lane.
+
+        `between` is called again and again, between handing out pictures.
+        """
         self.queue, self.spread, self.address, self.hear = queue, spread, address, hear
+        self.between = between
         self.runs: dict[str, JobRun] = {}
         self._idle: list[Lane] = []
         self._busy: dict[Future[None], int] = {}  # workers of each lane at work
@@ -97,6 +102,7 @@ class Drawing:
         """Begin what there is room for, settle what has ended, wait for what changes."""
         self.queue.write_again()
         self._settle()
+        self.between()
         if (due := self._next()) is not None:
             run, picture, lane = due
             run.running += 1

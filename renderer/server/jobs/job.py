@@ -7,6 +7,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from ...files.atomic import is_there
 from ...files.folder import Folder
 from ...files.operations import replace
 from ...spec.values import ValuesError, from_json
+from ...store.run_record import is_store
 
 Place = tuple[int, int, int, float, str]
 JobState = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
@@ -24,6 +26,11 @@ ENDED = frozenset({"completed", "failed", "cancelled"})
 RECORD = "job.json"
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 _ID = re.compile(r"job_[0-9a-f]{32}")
+# What a server writes into a job's folder: records, uploads, pictures, stores, and parts of them.
+_OWN = re.compile(
+    r"job\.json|frieze|image\.(png|jpg|webp)|mask\.png|[0-9]{1,2}\.(zarr|png|jpg|webp|tif)"
+    r"|\..+\.[0-9a-f]{8}\.part"
+)
 _FILE = re.compile(r"file_([0-9a-f]{32})_([0-9]{1,2})")
 
 
@@ -149,10 +156,19 @@ class JobFolder:
         """Write a job's record over; there is always a whole one."""
         replace(self.of(job) / RECORD, job.model_dump_json(indent=1).encode())
 
-    def discard(self, job_id: str) -> None:
-        """Delete a job's folder: its record first, so that nothing half deleted counts."""
-        (self.root / job_id / RECORD).unlink(missing_ok=True)
-        shutil.rmtree(self.root / job_id, ignore_errors=True)
+    def discard(self, job_id: str) -> list[str]:
+        """Delete a job's folder: its record first, so that nothing half deleted counts.
+
+        Returns the names in it that are not the server's, which stay, and the folder with them.
+        """
+        folder = self.root / job_id
+        (folder / RECORD).unlink(missing_ok=True)
+        with suppress(OSError):
+            for path in folder.iterdir():
+                if _OWN.fullmatch(path.name) and not path.is_symlink():
+                    _remove(path)
+            folder.rmdir()
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     def jobs(self) -> Iterator[Job | StoreError]:
         """All jobs that are here, or what is wrong with their records.
@@ -163,7 +179,8 @@ class JobFolder:
             if not _ID.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
                 continue
             if not is_there(path / RECORD):
-                self.discard(path.name)
+                if others := self.discard(path.name):
+                    yield StoreError(f"{path} is no job's any more, and holds {', '.join(others)}")
                 continue
             try:
                 yield self._read(path)
@@ -181,6 +198,19 @@ class JobFolder:
         except (ValuesError, UnicodeDecodeError, OSError) as error:
             raise StoreError(f"{path / RECORD} cannot be read: {error}; delete {path}") from None
         return job
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or folder of the server's; a store first takes a name that is none."""
+    with suppress(OSError):
+        if path.suffix == ".zarr":
+            if not is_store(path):
+                return
+            path = path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}.part"))
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def now() -> float:

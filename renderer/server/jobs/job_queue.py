@@ -192,13 +192,13 @@ class JobQueue:
                 self.cancelled.add(job.id)
             self.changed.notify_all()
 
-    def discard(self, job: Job) -> None:
-        """Forget a job that has ended, and delete its files."""
+    def discard(self, job: Job) -> list[str]:
+        """Forget a job that has ended, and delete its files; returns the names that stay."""
         with self.changed:
             self.jobs.pop(job.id, None)
             self._unwritten.pop(job.id, None)
             self._by_key.pop((job.owner, job.key), None)
-        self.folder.discard(job.id)
+        return self.folder.discard(job.id)
 
     def hear(self, job: Job, event: ItemEvent) -> None:
         """What a picture's render tells, for those who wait."""
