@@ -78,7 +78,7 @@ def in_full(key: str, entry: StoreEntry, fit: ColourFit | None) -> dict[str, Any
         "prompt": entry.prompt,
         "negative_prompt": printable(str(_picture(entry, "negative_prompt") or ""), kept="\n"),
         "model": printable(str(_picture(entry, "model") or "")),
-        "seed": _picture(entry, "seed"),
+        "seed": _seed(entry),
         "left": left,
         "seconds_per_step": found.seconds_per_step,
         "heard": max(0.0, time.time() - found.heard) if found.heard else None,
@@ -95,6 +95,12 @@ def in_full(key: str, entry: StoreEntry, fit: ColourFit | None) -> dict[str, Any
         "block": list(store.layout.block),
         "preview": preview,
     }
+
+
+def _seed(entry: StoreEntry) -> str | None:
+    """In letters: a number of JavaScript holds 53 bits, and a seed 64."""
+    seed = _picture(entry, "seed")
+    return str(seed) if isinstance(seed, int) else None
 
 
 def _picture(entry: StoreEntry, name: str) -> Any:

@@ -23,7 +23,8 @@ from .server import FILES, file
 from .tiles import TilePyramid
 
 SUFFIX = ".jpg"
-INDEX, STATE = "index.html", "state.json"
+INDEX, STATE, PUBLISHED_ID = "index.html", "state.json", "published"
+FIRST_SCRIPT = "<script src="  # of the page: what it shows stands before them
 # Of a store's own page; the rest tells of machines.
 PUBLISHED = (
     *("key", "name", "state", "width", "height", "frames", "fps", "prompt", "negative_prompt"),
@@ -49,7 +50,8 @@ def write(collection: Collection, out: str | os.PathLike[str], *, overwrite: boo
             raise ExportError(f"{out} lies in a store itself; use another name")
     with whole_folder(path, overwrite=overwrite, is_ours=_is_ours, error=ExportError) as part:
         for asked, (own, _) in FILES.items():
-            (part / (asked or INDEX)).write_bytes(file(own))
+            if asked:
+                (part / asked).write_bytes(file(own))
         listed = [_store(part, key, entry) for key, entry in stores.items()]
         about = {
             "made_by": "frieze view",
@@ -60,7 +62,16 @@ def write(collection: Collection, out: str | os.PathLike[str], *, overwrite: boo
             "batches": [],
         }
         (part / STATE).write_text(json.dumps(about, indent=1), encoding="ascii")
+        (part / INDEX).write_bytes(_page(about))
     return path
+
+
+def _page(about: Mapping[str, Any]) -> bytes:
+    """The page with what it shows in it: opened as a file, a browser lets it read no other."""
+    # No text may end the element that it stands in.
+    text = json.dumps(about).replace("<", "\\u003c")
+    data = f'<script type="application/json" id="{PUBLISHED_ID}">{text}</script>\n{FIRST_SCRIPT}'
+    return file(FILES[""][0]).replace(FIRST_SCRIPT.encode("ascii"), data.encode("ascii"), 1)
 
 
 def _is_finished(entry: StoreEntry) -> bool:

@@ -120,7 +120,8 @@ function makeCanvas(element) {
     navigatorPosition: "BOTTOM_RIGHT",
     navigatorSizeRatio: 0.16,
     navigatorAutoFade: true,
-    loadTilesWithAjax: true,
+    // A page that was opened as a file may show pictures that lie beside it, and ask for none.
+    loadTilesWithAjax: location.protocol !== "file:",
     animationTime: calm ? 0 : 0.5,
     blendTime: 0,
     maxZoomPixelRatio: 16,

@@ -3,6 +3,7 @@
 "use strict";
 
 const main = document.getElementById("main");
+const published = document.getElementById("published"); // of an export: what a server would tell
 let state = null; // what the server told last
 let screen = null; // what is on the page: { update(), leave(), key(event) }
 const chosen = new Set(); // keys of stores to compare
@@ -299,6 +300,11 @@ class StoreView extends View {
   ownKeys() { return { i: () => this.setFacts(this.facts.hidden) }; }
 
   async ask() {
+    if (published) {
+      const about = this.abouts()[0];
+      if (about) this.tell(about);
+      return;
+    }
     const answer = await fetch(`stores/${this.keys[0]}/about.json`, { cache: "no-cache" }).catch(() => null);
     if (answer && answer.ok && this.canvases.length) {
       this.about = await answer.json();
@@ -433,7 +439,9 @@ class Comparison extends View {
   }
 
   title() {
-    const names = this.abouts().map((about) => (about ? about.name : "gone"));
+    const abouts = this.abouts();
+    const isOneSize = new Set(abouts.map((about) => about && size(about))).size === 1;
+    const names = abouts.map((about) => (about ? `${about.name}${isOneSize ? "" : `, ${size(about)}`}` : "gone"));
     if (this.mode === "side") names.forEach((name, number) => setText(this.made[number].name, name));
     else if (this.mode === "flicker") setText(this.made[0].name, names[this.isSecond ? 1 : 0]);
     else setText(this.made[0].name, `${names[0]} − ${names[1]}`);
@@ -486,6 +494,11 @@ function update() {
 }
 
 async function poll() {
+  if (published) {
+    state = JSON.parse(published.textContent);
+    route();
+    return;
+  }
   let pause = document.hidden ? 10000 : 3000;
   try {
     const answer = await fetch("state.json", { cache: "no-cache" });

@@ -14,6 +14,7 @@ import pytest
 from contracts.export import clip, draw, make_store, picture
 from frieze.renderer.viewer import server
 from frieze.renderer.viewer.entries import Collection
+from frieze.renderer.viewer.site import write
 from support.browser import PROGRAM, Browser
 
 pytestmark = [
@@ -170,6 +171,26 @@ def test_frames_of_a_clip(browser: Browser, address: str) -> None:
     browser.press("Escape")
     browser.wait("document.querySelectorAll('.card').length === 3")
     only_ours(browser, address)
+
+
+def test_an_export_that_is_opened_as_a_file_shows_all(
+    browser: Browser, folder: Path, tmp_path: Path
+) -> None:
+    odd = "<img src=x onerror=\"document.title='run'\">"
+    make_store(folder / f"{odd.replace('/', '')}.zarr", picture(64, 96), (64, 96))
+    page = (write(Collection(folder), tmp_path / "site") / "index.html").as_uri()
+    browser.go(page)
+    browser.wait("state && document.querySelectorAll('.card').length === 4")
+    browser.wait("document.querySelectorAll('.card img:not(.unseen)').length === 4")
+    assert not browser.value(
+        "document.title === 'run' || document.querySelector('main img[src=x]')"
+    )
+    show(browser, f"store/{of(browser, 'a.zarr')}")
+    browser.wait("document.querySelector('aside dl').textContent.includes('1500 × 1300')")
+    show(browser, f"compare/{of(browser, 'a.zarr')}/{of(browser, 'clip.zarr')}")
+    browser.wait("document.querySelector('.pane .title').textContent === 'a.zarr, 1500 × 1300'")
+    assert browser.faults == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in browser.asked)
 
 
 def test_control_another_host_is_refused_and_told(browser: Browser, address: str) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contracts.export import clip, draw, make_store, picture
+from contracts.export import RUN, clip, draw, make_store, picture
+from frieze.renderer.store.layout import StoreLayout
+from frieze.renderer.store.store import Store
 from frieze.renderer.viewer.entries import Collection
 from frieze.renderer.viewer.server import FILES
-from frieze.renderer.viewer.site import numbers
+from frieze.renderer.viewer.site import numbers, write
 from support.command_line import frieze, refused
 from support.stores import flipped
 
@@ -51,7 +53,7 @@ def test_finished_pictures_are_published_and_nothing_of_machines(tmp_path: Path)
     pyramid.look()
     assert pyramid.pyramid is not None
     assert len(list(tiles.rglob("*.jpg"))) == len(list(numbers(pyramid.pyramid)))
-    told = "".join(file.read_text() for file in out.rglob("*.json"))
+    told = "".join(file.read_text() for file in out.rglob("*.json")) + published(out)
     assert "private" not in told
     assert "pid" not in told
     assert len(list((out / "stores" / about["stores"][1]["key"]).glob("*_files"))) == 2
@@ -61,6 +63,36 @@ def test_finished_pictures_are_published_and_nothing_of_machines(tmp_path: Path)
     (out / "mine.txt").write_text("mine")
     other = frieze("view", str(folder), "--export", str(out), "--overwrite")
     refused(other, "Frieze did not make")
+
+
+def published(out: Path) -> str:
+    """What the page has in it."""
+    text = (out / "index.html").read_text()
+    assert text.index('id="published"') < text.index("page.js")
+    return text.partition('id="published">')[2].partition("</script>")[0]
+
+
+def test_the_page_holds_what_it_shows_and_no_text_leaves_its_element(tmp_path: Path) -> None:
+    (tmp_path / "stores").mkdir()
+    odd = "</script><script>alert(1)</script><!-- \u2028"
+    about = {**RUN["picture"], "prompt": odd, "seed": 2**63 - 1}
+    store = Store.create(
+        tmp_path / "stores" / "<b>.zarr",
+        StoreLayout(64, 64, (64, 64)),
+        fingerprint="f",
+        run={**RUN, "picture": about},
+    )
+    draw(store, picture(64, 64), 0, 64, None)
+    store.finish()
+    out = write(Collection(tmp_path / "stores"), tmp_path / "site")
+    found = json.loads(published(out))
+    assert found == json.loads((out / "state.json").read_text())
+    assert (found["stores"][0]["prompt"], found["stores"][0]["name"]) == (
+        odd.replace("\u2028", "\\u2028"),
+        "<b>.zarr",
+    )
+    assert found["stores"][0]["seed"] == "9223372036854775807", "a number would be rounded"
+    assert (out / "index.html").read_text().count("<script") == 4
 
 
 @pytest.mark.parametrize("what", ["unfinished", "damaged", "inside", "no folder", "empty"])
