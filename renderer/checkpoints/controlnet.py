@@ -76,7 +76,11 @@ def check(spec: RenderSpec, facts: ModelFacts) -> None:
     if name is None:
         if spec.control_mode is not None:
             raise PlanError(f"control_mode {spec.control_mode} is for a controlnet; name one")
+        if spec.guess_mode:
+            raise PlanError("guess_mode is for a controlnet; name one, or leave it out")
         return
+    if spec.guess_mode and facts.family != "unet":
+        raise PlanError(f"guess_mode is for a controlnet of a U-Net, and this is {facts.family}")
     if spec.control is None:
         raise PlanError(f"controlnet {name!r} follows a picture; give it by control")
     if start >= end:

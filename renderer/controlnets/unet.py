@@ -58,6 +58,7 @@ class UNetControl:
             **told,
             controlnet_cond=picture_BCHW,
             conditioning_scale=control.scale,
+            guess_mode=control.guesses,
             return_dict=False,
         )
         return list(down), middle

@@ -37,13 +37,15 @@ if TYPE_CHECKING:
 class Control:
     """How a ControlNet counts in one render: how strongly, in which part of a stage's steps.
 
-    `mode` is which of its kinds a union of ControlNets follows.
+    `mode` is which of its kinds a union of ControlNets follows; `guesses`, as diffusers' guess
+    mode: it is not asked for a negative prompt, and its deeper features count more.
     """
 
     scale: float = 1.0
     start: float = 0.0
     end: float = 1.0
     mode: int | None = None
+    guesses: bool = False
 
     def at(self, step: int, num_steps: int) -> Control:
         """The same at one step: strength 0 where it does not count, as diffusers decides it."""

@@ -37,6 +37,7 @@ def _controls(spec: RenderSpec) -> tuple[Control, ...]:
             spec.control_guidance_start,
             spec.control_guidance_end,
             spec.control_mode,
+            spec.guess_mode,
         ),
     )
 

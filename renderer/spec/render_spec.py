@@ -80,6 +80,9 @@ class RenderSpec(RoleRecord):
     control_mode: Annotated[int | None, Role("Model", came_later=True)] = Field(
         default=None, ge=0, le=99, description="kind that a union ControlNet follows; default: none"
     )
+    guess_mode: Annotated[bool, Role("Model", came_later=True)] = Field(
+        default=False, description="a U-Net's --control counts where the prompt does; default: off"
+    )
     quantization: Annotated[str | None, IN_MODEL] = Field(
         default=None,
         description="quantise the denoiser's weights while loading; default: as they are",

@@ -158,13 +158,16 @@ class Network:
         joined, asked = self.edits.joined(texts), getattr(self.model, "control_asks", ())
         # Some pipelines ask a ControlNet once, with the prompt, for both halves.
         of_prompt = {f"control_{n}": joined[n] for n in asked if "control" in image}
-        halves = [
-            (joined, self.edits.place(place, texts, grid.margin)),
-            *(({**tensors, **of_prompt}, place) for tensors in negative),
+        halves: list[tuple[Mapping[str, Tensor], BandPlace]] = [
+            ({**joined, **image}, self.edits.place(place, texts, grid.margin)),
+            *(({**tensors, **of_prompt, **self._unguessed(image)}, place) for tensors in negative),
         ]
-        if self.pair is not None:
-            halves = halves[self.pair.rank : self.pair.rank + 1]
-        return [({**tensors, **image}, where) for tensors, where in halves]
+        return halves if self.pair is None else halves[self.pair.rank : self.pair.rank + 1]
+
+    def _unguessed(self, image: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What a negative prompt is shown: in guess mode no ControlNet's picture."""
+        guesses = any(control.guesses for control in self.stage.guidance.controls)
+        return {n: x for n, x in image.items() if not (guesses and n.startswith("control"))}
 
     def _control_marks(self, tensors: Mapping[str, Tensor]) -> Sequence[Marks]:
         """The layers of a ControlNet that attend, where it is asked."""

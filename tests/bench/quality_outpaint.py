@@ -43,10 +43,11 @@ ROWS: Mapping[str, dict[str, Any] | None] = {
     "its edges go on (control)": None,
     "as before: cascade, strength 0.6": {"strength": 0.6, "resamplings": 1},
     "cascade, from noise": {"resamplings": 1},
-    "cascade, resampled": {},
+    "cascade, resampled": {"feather": 16},
     "decoder, strength 0.6": OWN | {"strength": 0.6, "resamplings": 1},
     "decoder, from noise": OWN | {"resamplings": 1},
     "decoder, resampled (default)": OWN,
+    "decoder, resampled, feather 64": OWN | {"feather": 64},
 }
 # The horizon: what is compared on both sides of a border, and how far it is looked for, in pixels.
 STRIP, APART, FARTHEST, CELL = 24, 24, 120, 6

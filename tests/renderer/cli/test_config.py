@@ -84,6 +84,7 @@ FIELDS: dict[str, Any] = {
         st.floats(0, 1),
     ),
     "control_mode": st.integers(0, 99),
+    "guess_mode": st.booleans(),
     "attend": st.sampled_from(["pooled", "full,windows@0.5"]),
     "wrap": st.sampled_from(["x", "xy"]),
     "cache": st.sampled_from(["0.125", "0.1,ends=2"]),

@@ -145,6 +145,7 @@ OTHER: dict[str, Any] = {
     "control_guidance_start": 0.25,
     "control_guidance_end": 0.75,
     "control_mode": 2,
+    "guess_mode": True,
     "quantization": "q",
     "height": 512,
     "storage_dtype": "float8_e5m2",
