@@ -140,8 +140,11 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--work", type=Path, default=Path("/tmp/frieze-quality-decoder"))
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--variants", default="", help="names with semicolons; default: all")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    names = [name.strip() for name in asked.variants.split(";") if name.strip()]
+    chosen = [variant for variant in VARIANTS if not names or variant.name in names]
     work = asked.work / f"ablation-{asked.steps}"
     every = scene_pictures(work, asked.scenes + asked.unseen)
     seen = Part(every, range(asked.scenes))
@@ -164,7 +167,7 @@ def main() -> None:
     for name, enlarge in (("scenes", None), ("bicubic", bicubic)):
         rows, _ = judged(enlarge, smalls, asked.side)
         lines.append(_line(name, ("-", "-", "-"), rows["encoded"], "-"))
-    for variant in VARIANTS:
+    for variant in chosen:
         folder = work / "".join(c if c.isalnum() else "-" for c in variant.name)
         if not (folder / "seconds").exists():
             trained(variant, seen, folder, asked.steps)
