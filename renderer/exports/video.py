@@ -84,6 +84,21 @@ PRORES = Codec(
     longest_side=16384,
 )
 CODECS = {"h264": H264, "hevc": HEVC, "prores": PRORES}
+# Words of other codecs, or other words of these: a name that has one means it.
+OTHERS = {
+    "av1",
+    "vp8",
+    "vp9",
+    "vvc",
+    "h265",
+    "h266",
+    "x264",
+    "x265",
+    "avc",
+    "mpeg4",
+    "dnxhr",
+    "ffv1",
+}
 
 
 @dataclass(frozen=True)
@@ -157,6 +172,11 @@ def _codec(out: Location) -> Codec:
     """As the name says, else the container's own."""
     container = CONTAINERS[out.suffix.lower()]
     word = Path(out.stem).suffix.lower().removeprefix(".")
+    if word in OTHERS:
+        raise ExportError(
+            f"{out}: {word} is not written here; {' and '.join(container.codecs)} work in "
+            f"{out.suffix}, as clip.{container.codecs[0]}{out.suffix}"
+        )
     if word not in CODECS:
         return CODECS[container.codecs[0]]
     if word not in container.codecs:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import FriezeError
-from ..spec.units import GIB
+from ..spec.units import scaled
 from .scratch import scratch
 
 # Of renameat2(2).
@@ -132,7 +132,7 @@ def check_space(path: Path, needed: int, error: type[FriezeError]) -> None:
     free = shutil.disk_usage(path.parent).free + _size(path)
     if needed > free:
         raise error(
-            f"{path} needs up to {needed / GIB:.2f} GiB and its disk has {free / GIB:.2f} GiB "
+            f"{path} needs up to {scaled(needed, 'B')} and its disk has {scaled(free, 'B')} "
             "free; free some, use another disk or a smaller picture"
         )
 

@@ -64,7 +64,7 @@ def _checked_preset(name: str) -> dict[str, Any]:
 def name_values(
     flag: str, words: Iterable[str], example: str, names: str = "[^=]+"
 ) -> dict[str, str]:
-    """NAME=VALUE words as a mapping; raises `SpecError` that says which one is none.
+    """NAME=VALUE words as a mapping; raises `SpecError` that says which is none, or named twice.
 
     `names` is what a name looks like. A value is never told: it may be a secret.
     """
@@ -73,6 +73,8 @@ def name_values(
         name, equals, value = word.partition("=")
         if not equals or not re.fullmatch(names, name):
             raise SpecError(f"{flag} {shown(name)} is not NAME=VALUE, for example {example}")
+        if name in found:
+            raise SpecError(f"{flag} {shown(name)} is given twice; use one")
         found[name] = value
     return found
 

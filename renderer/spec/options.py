@@ -96,10 +96,21 @@ def _number(value: float) -> str:
 
 
 def _as_typed(value: Any, schema: Mapping[str, Any]) -> Any:
-    """The value; where a list is meant, the items of a text with commas, or of one item alone."""
+    """The value; where a list is meant, the items of a text with commas, or of one item alone.
+
+    Where nothing but text is meant, a number is the text that it was typed as: a title may be 2026.
+    """
+    if _is_text_alone(schema) and isinstance(value, int | float):
+        return str(value).lower() if isinstance(value, bool) else str(value)
     if schema.get("type") != "array" or isinstance(value, list | tuple):
         return value
     return value.split(",") if isinstance(value, str) else [value]
+
+
+def _is_text_alone(schema: Mapping[str, Any]) -> bool:
+    parts = schema.get("anyOf", (schema,))
+    kinds = {part.get("type") for part in parts} - {"null"}
+    return kinds == {"string"} and not any("enum" in part for part in parts)
 
 
 def _holds_switch(value: Any) -> bool:
