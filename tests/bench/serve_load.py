@@ -2,11 +2,13 @@
 
 Clients are OpenAI's, each with an Idempotency-Key for every picture that it wants; they send again
 what broke off. `frieze serve` is a process of its own, ended by SIGKILL when a third of the jobs
-are done, and again at two thirds. Writes tests/bench/results/serve_load.md.
+are done, and again at two thirds. Writes tests/bench/results/serve_load.md; with --jobs of another
+number it prints that and writes nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -75,9 +77,9 @@ class Served:
 class Client(threading.Thread):
     """One client: asks for its pictures one after another, some waiting, some by jobs."""
 
-    def __init__(self, number: int, url: str) -> None:
+    def __init__(self, number: int, url: str, jobs: int) -> None:
         super().__init__(name=f"client {number}")
-        self.numbers = range(number, JOBS, CLIENTS)
+        self.numbers = range(number, jobs, CLIENTS)
         self.api = openai.OpenAI(base_url=url, api_key=TOKEN, max_retries=0, timeout=600)
         self.seconds: list[float] = []
         self.sizes: dict[int, int] = {}
@@ -110,17 +112,20 @@ class Client(threading.Thread):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=JOBS)
+    jobs = parser.parse_args().jobs
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "small.yaml").write_text(PRESET)
         served = Served(Path(name) / "served")
         began = time.monotonic()
         served.start()
-        clients = [Client(number, served.url) for number in range(CLIENTS)]
+        clients = [Client(number, served.url, jobs) for number in range(CLIENTS)]
         for client in clients:
             client.start()
         kills = []
         for share in KILLS:
-            while served.done() < share * JOBS:
+            while served.done() < share * jobs:
                 time.sleep(0.05)
             served.end(signal.SIGKILL)
             kills.append(served.done())
@@ -129,8 +134,9 @@ def main() -> None:
             client.join()
         seconds = time.monotonic() - began
         stop = served.end(signal.SIGTERM)
-        text = report(served.folder, clients, kills, seconds, stop)
-        RESULTS.write_text(text, encoding="utf-8")
+        text = report(served.folder, clients, jobs, kills, seconds, stop)
+        if jobs == JOBS:
+            RESULTS.write_text(text, encoding="utf-8")
         print(text)
 
 
@@ -157,18 +163,18 @@ def counts(folder: Path) -> dict[str, Any]:
 
 
 def report(
-    folder: Path, clients: list[Client], kills: list[int], seconds: float, stop: float
+    folder: Path, clients: list[Client], jobs: int, kills: list[int], seconds: float, stop: float
 ) -> str:
     found = counts(folder)
     waits = sorted(each for client in clients for each in client.seconds)
     got = {number: size for client in clients for number, size in client.sizes.items()}
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     rows = [
-        ("pictures that clients wanted, and got", f"{JOBS}, {sum(s > 1000 for s in got.values())}"),
+        ("pictures that clients wanted, and got", f"{jobs}, {sum(s > 1000 for s in got.values())}"),
         ("jobs, by their state", f"{found['jobs']}, {found['states']}"),
-        ("jobs lost", JOBS - found["keys"]),
+        ("jobs lost", jobs - found["keys"]),
         ("pictures drawn twice", found["twice"]),
-        ("steps drawn, of " + str(JOBS * STEPS), found["steps"]),
+        ("steps drawn, of " + str(jobs * STEPS), found["steps"]),
         ("of these again, because the kill came before their state was kept", found["again"]),
         (
             "requests that met no server, or broke off, and were sent again",
@@ -187,7 +193,7 @@ def report(
         "",
         f"`.venv/bin/python tests/bench/serve_load.py` on {platform.machine()}, {os.cpu_count()} "
         f"cores shared with other work (load {load}).",
-        f"{JOBS} jobs of {CLIENTS} clients (OpenAI's own, one request of each at a time, with an "
+        f"{jobs} jobs of {CLIENTS} clients (OpenAI's own, one request of each at a time, with an "
         f"`Idempotency-Key`), the demo model at {SIDE} x {SIDE} in {STEPS} steps, `--local`",
         "on one worker; the server is ended by SIGKILL and started again, twice.",
         "",
