@@ -8,6 +8,8 @@ from pathlib import Path
 from ..errors import SpecError, shown
 
 ROUNDS = 8  # of a handshake, which takes two
+# What OpenSSL calls the key of another certificate, of the same kind and of another one.
+OTHERS_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 EXPIRED, NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED and _NOT_YET_VALID of OpenSSL
 
 
@@ -48,7 +50,7 @@ def server_context(certificate: str | None, key: str | None) -> ssl.SSLContext |
             f"--key {shown(key)} is encrypted; openssl pkey -in KEY -out FILE writes one that works"
         ) from None
     except (ssl.SSLError, OSError) as error:
-        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+        if getattr(error, "reason", "") in OTHERS_KEY:
             raise SpecError(
                 f"--key {shown(key)} is not that of --certificate {shown(certificate)}"
             ) from None

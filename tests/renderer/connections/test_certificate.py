@@ -73,6 +73,8 @@ def test_files_that_do_not_work_are_one_line(tmp_path: Path, authority: Authorit
     _, other = authority.issue(tmp_path / "a", "two")
     (tmp_path / "b").mkdir()
     _, locked = authority.issue(tmp_path / "b", "three", passphrase=b"secret")
+    (tmp_path / "c").mkdir()
+    _, edwards = authority.issue(tmp_path / "c", "four", is_edwards=True)
     junk = tmp_path / "junk\n.pem"
     junk.write_bytes(b"\xff" * 100)
     assert server_context(None, None) is None
@@ -80,6 +82,7 @@ def test_files_that_do_not_work_are_one_line(tmp_path: Path, authority: Authorit
         ((certificate, None), "give --key FILE as well"),
         ((None, key), "give --certificate FILE as well"),
         ((certificate, other), "is not that of --certificate"),
+        ((certificate, edwards), "is not that of --certificate"),
         ((certificate, locked), "is encrypted"),
         ((certificate, str(junk)), "holds no private key"),
         ((str(junk), key), "holds no certificate"),
