@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ...errors import StoreError, first_line
+from ...errors import StoreError, first_line, line
 from ...files.atomic import is_there
 from ...files.folder import Folder
 from ...files.operations import replace
@@ -180,7 +180,8 @@ class JobFolder:
                 continue
             if not is_there(path / RECORD):
                 if others := self.discard(path.name):
-                    yield StoreError(f"{path} is no job's any more, and holds {', '.join(others)}")
+                    held = line(", ".join(others))
+                    yield StoreError(f"{path} is no job's any more, and holds {held}")
                 continue
             try:
                 yield self._read(path)

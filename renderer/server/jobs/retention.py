@@ -7,7 +7,8 @@ import re
 import time
 from dataclasses import dataclass
 
-from ...errors import SpecError, shown
+from ...errors import SpecError, line, shown
+from ..api_error import public
 from .job import Job, now
 from .job_queue import JobQueue
 
@@ -63,12 +64,20 @@ class Tidying:
         with self._queue.changed:
             jobs = list(self._queue.jobs.values())
         over = self._retention.over(jobs, now())
-        for job in over[:MOST_AT_ONCE]:
-            for name in self._queue.discard(job):
-                log.warning("%s stays in %s: it is not the server's", name, job.id)
-        if done := [job.id for job in over[:MOST_AT_ONCE]]:
+        if done := [job.id for job in over[:MOST_AT_ONCE] if self._discard(job)]:
             more = f" and {len(done) - MOST_NAMED} more" if len(done) > MOST_NAMED else ""
             names = ", ".join(done[:MOST_NAMED])
             log.warning("deleted, as --keep %s says: %s%s", self._retention.text, names, more)
         if len(over) <= MOST_AT_ONCE:
             self._next = time.monotonic() + LOOK_SECONDS
+
+    def _discard(self, job: Job) -> bool:
+        """Whether it is gone; a disk that lets nothing be deleted is told, and ends no server."""
+        try:
+            others = self._queue.discard(job)
+        except OSError as error:
+            log.warning("%s stays until the server starts anew: %s", job.id, public(error))
+            return False
+        for name in others:
+            log.warning("%s stays in %s: it is not the server's", line(name), job.id)
+        return True

@@ -91,6 +91,20 @@ def test_only_what_the_server_wrote_is_deleted(
     assert later.jobs == {}
 
 
+def test_a_disk_that_deletes_nothing_ends_no_server(
+    queue: JobQueue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = ended(queue, DAY)
+    record = queue.folder.of(job) / "job.json"
+    record.unlink()
+    record.mkdir()  # of which unlink(2) says what it says of a disk that is read only: an error
+    with caplog.at_level(logging.WARNING):
+        Tidying(queue, Retention.of("1d")).look()
+    assert f"{job.id} stays until" in caplog.text
+    assert str(tmp_path) not in caplog.text
+    assert "deleted" not in caplog.text
+
+
 def test_a_kill_between_leaves_no_half_of_a_job(queue: JobQueue) -> None:
     job, other = ended(queue, DAY), ended(queue, DAY)
     (queue.folder.of(job) / "job.json").unlink()  # killed after its first deed
