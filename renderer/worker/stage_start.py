@@ -141,12 +141,11 @@ class StageStart:
         share = saved.share.scaled(plan.facts.latent.downscale)
         rows = range(share.start, share.stop)
         held = bicubic.source_rows(rows, anchor.size[0], size[0])
-        first, height = held.start, anchor.size[0]
+        part = {"first": held.start, "height": anchor.size[0]}
 
         def pixels(frame: int) -> Tensor:
             picture_BCHW = anchor.read(frame, held)
-            place = (size, rows, range(size[1]))
-            whole = bicubic.enlarge(picture_BCHW, *place, first=first, height=height)
+            whole = bicubic.enlarge(picture_BCHW, size, rows, range(size[1]), **part)
             return whole.unsqueeze(2)
 
         each = num_frames if plan.facts.video else 1
