@@ -82,7 +82,7 @@ CATCHES_ALL = (
         "cluster/fleet/worker_host.py",
         "cluster/comm/rank_threads.py",
     ),
-    *("renderer/batches/attempts.py", "renderer/worker/block_writer.py"),
+    *("renderer/batches/attempts.py", "renderer/worker/writers/blocks.py"),
     "renderer/server/jobs/drawing.py",
 )
 EMPTY_NAMES = {"utils", "helpers", "common", "base", "manager", "handler"}

@@ -143,7 +143,7 @@ def verify(store: StorePath, json: Json = False) -> None:
 
     Exit code 1: something is damaged.
     """
-    from ..store.verification import verify as look
+    from ..store.integrity.verification import verify as look
 
     found = look(store)
     result(jsonlib.dumps(found.as_json()) if json else str(found))

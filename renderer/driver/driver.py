@@ -39,10 +39,10 @@ from ..planning import devices
 from ..planning.canvas_plan import CanvasPlan
 from ..planning.plan import plan
 from ..spec.render_spec import RenderSpec, parse
+from ..store.integrity.verification import mend, told
 from ..store.provenance import alpha_of, color_of
 from ..store.store import Store
 from ..store.upstream import is_last
-from ..store.verification import mend, told
 from .caller import Caller, RenderResult, StepCallback
 from .fingerprint import FILES, conversion_of, fingerprint, identity, run_record
 from .initial_pictures import first_frame, keep_sources

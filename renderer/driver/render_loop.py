@@ -32,7 +32,7 @@ from ..planning.stage_plan import num_cached
 from ..spec.units import GIB
 from ..store.store import Store
 from ..store.upstream import is_last
-from ..worker.state_writer import Digests
+from ..worker.writers.states import Digests
 from .caller import Caller, RenderHandle
 from .recovery import PASSING, Recovery, how_to_resume
 from .state_slots import StateSlots

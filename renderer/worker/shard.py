@@ -35,15 +35,15 @@ from ..store import numerics
 from ..store.store import Store
 from ..watermarks import of_spec as mark_of
 from . import guidance_pair, model_cache, precision
-from .block_writer import BlockWriter
 from .method_attention import Entropies, register_token_hook
 from .network import Network, band_place
 from .precision import exactly
 from .stage_guides import Grid, StageGuide, at_work
 from .stage_rows import StagePieces, StageRows
 from .stage_start import Noise, StageStart
-from .state_writer import Digests, StateWriter, StepMeter
 from .tensor_trace import Entry, TensorTrace
+from .writers.blocks import BlockWriter
+from .writers.states import Digests, StateWriter, StepMeter
 
 
 class Shard:

@@ -25,7 +25,7 @@ import torch
 from frieze.renderer.driver.state_slots import NUM_SLOTS
 from frieze.renderer.store.layout import LatentArray, StoreLayout
 from frieze.renderer.store.store import Store
-from frieze.renderer.worker.state_writer import StateWriter
+from frieze.renderer.worker.writers.states import StateWriter
 
 CHANNELS, SIDE = 16, 1024  # of the latents of 8192 x 8192 pixels
 STEP_SECONDS = 5.0

@@ -50,7 +50,7 @@ def test_control_without_digests_a_block_in_anothers_place_goes_unnoticed(
 ) -> None:
     case = Case("guided", "finished", "0/c/0/0/0", damage.SWAPPED)
     assert drill.run(case).end == "drawn again"
-    for module in ("store.losses", "store.zarr_bucket"):
+    for module in ("store.integrity.losses", "store.zarr_bucket"):
         monkeypatch.setattr(f"frieze.renderer.{module}.digest", lambda data: ANY)
     assert drill.run(case).end == "SILENTLY WRONG"
 

@@ -22,8 +22,8 @@ from contracts.gallery import Gallery
 from frieze.renderer import Event, FriezeError, RenderCancelledError, render, resume
 from frieze.renderer.monitoring.status import status
 from frieze.renderer.outputs.exporting import export
+from frieze.renderer.store.integrity.verification import verify
 from frieze.renderer.store.store import Store
-from frieze.renderer.store.verification import verify
 
 STAGES = [{"scale": 0.5, "steps": 2}, {"scale": 1.0, "start": 0.6, "steps": 2}]
 PLAIN: dict[str, Any] = {"height": 64, "width": 64, "negative_prompt": None}

@@ -17,7 +17,7 @@ from frieze.renderer.journal.checksums import sealed
 from frieze.renderer.monitoring.report import report
 from frieze.renderer.monitoring.status import status
 from frieze.renderer.outputs.exporting import export
-from frieze.renderer.store.verification import verify
+from frieze.renderer.store.integrity.verification import verify
 from support.drawing import draw, small_spec, stop_after
 from support.fuzz_values import seldom, values
 from support.media_files import damaged

@@ -20,7 +20,7 @@ from contracts.export import clip, draw, make_store, picture, places
 from frieze.renderer.errors import StoreError
 from frieze.renderer.store.layout import LatentArray, StoreLayout, halve, required_bytes
 from frieze.renderer.store.store import Store
-from frieze.renderer.worker.block_writer import BlockWriter
+from frieze.renderer.worker.writers.blocks import BlockWriter
 from tolerances import AMPLE
 
 PAINTED = LatentArray("0-picture", (1, 3, 9, 48, 10), 16, chunk_frames=1)

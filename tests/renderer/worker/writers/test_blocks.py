@@ -10,7 +10,7 @@ import pytest
 
 from contracts.export import make_store, picture
 from frieze.renderer.errors import StoreError
-from frieze.renderer.worker.block_writer import BlockWriter
+from frieze.renderer.worker.writers.blocks import BlockWriter
 from tolerances import AMPLE
 
 

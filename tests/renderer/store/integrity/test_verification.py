@@ -13,9 +13,9 @@ from contracts.export import make_store, picture
 from frieze.renderer.errors import StoreError
 from frieze.renderer.journal.inventory import SavedState
 from frieze.renderer.store.directory import store_directory
+from frieze.renderer.store.integrity.verification import mend, verify
 from frieze.renderer.store.layout import LatentArray
 from frieze.renderer.store.store import Store
-from frieze.renderer.store.verification import mend, verify
 from support.command_line import frieze
 from support.s3_server import BUCKET
 from support.stores import aged, flipped

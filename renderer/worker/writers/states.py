@@ -16,7 +16,7 @@ from torch import Tensor
 
 from frieze.cluster.comm import Comm
 
-from ..events import StepReport
+from ...events import StepReport
 
 Digests = dict[int, str]  # of files, by the numbers of their chunks
 

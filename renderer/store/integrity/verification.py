@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import StoreError
-from ..files.location import S3Path, location
-from .directory import holds_store, store_directory
+from ...errors import StoreError
+from ...files.location import S3Path, location
+from ..directory import holds_store, store_directory
+from ..store import Store
 from .losses import Damage, examine
-from .store import Store
 
 RUN_FILE = "frieze/run.json"
 

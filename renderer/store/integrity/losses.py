@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import StoreError
-from ..inputs.sources import Source, is_there
-from ..journal.checksums import digest
-from ..journal.inventory import SavedState
-from .chunk_keys import LATENTS, of_block, of_level, of_slot
-from .layout import LatentArray
-from .store import Store
-from .upstream import needed_beside
+from ...errors import StoreError
+from ...inputs.sources import Source, is_there
+from ...journal.checksums import digest
+from ...journal.inventory import SavedState
+from ..chunk_keys import LATENTS, of_block, of_level, of_slot
+from ..layout import LatentArray
+from ..store import Store
+from ..upstream import needed_beside
 
 UNNEEDED = "the picture is whole, and it is needed no more"
 Broken = list[tuple[str, str]]  # (name, what is wrong) of files

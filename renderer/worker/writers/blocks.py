@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..store.layout import RowSink
+from ...store.layout import RowSink
 
 if TYPE_CHECKING:
-    from ..store.layout import BlockId
-    from ..store.store import Store
-    from ..watermarks import Marked
+    from ...store.layout import BlockId
+    from ...store.store import Store
+    from ...watermarks import Marked
 
 
 class BlockWriter:

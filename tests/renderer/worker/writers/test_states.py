@@ -10,7 +10,7 @@ import torch
 
 from frieze.renderer.driver.state_slots import NUM_SLOTS, StateSlots
 from frieze.renderer.journal.inventory import SavedState
-from frieze.renderer.worker.state_writer import StateWriter
+from frieze.renderer.worker.writers.states import StateWriter
 from tolerances import AMPLE
 
 

@@ -1,0 +1,1 @@
+"""Whether a store is what was written into it, and what a resume makes again."""

@@ -1,0 +1,1 @@
+"""Rows of pixels and saved states, written on threads while a rank computes."""
