@@ -17,8 +17,8 @@ from ..models.family import Guidance
 from ..sampling.frame_windows import FrameWindow
 from ..sampling.noise_levels import NoiseLevel, Table
 from ..spec.render_spec import RenderSpec
-from . import checks
-from .checks import TooManyWorkersError
+from .checks.bands import TooManyWorkersError
+from .checks.model import check_frames, check_sides
 from .stage_plan import StagePlan, stage_bands
 
 NO_NOISE = Table((NoiseLevel(0.0, 1.0, 0.0),), 0.0, None)  # levels of a stage without steps
@@ -161,11 +161,11 @@ def check_enlargement(
     A token is of `unit` pixels. `PlanError` names what would work.
     """
     if facts.video:  # other autoencoders take a clip picture by picture
-        checks.check_frames(spec, facts)
+        check_frames(spec, facts)
     if unit == PIXELS_A_TOKEN:
         _check_tokens(spec)
     else:
-        checks.check_sides(unit, spec, facts)
+        check_sides(unit, spec, facts)
     rows, columns, what = source.height, source.width, f"upscale {source.path!r}"
     if min(rows, columns) < facts.latent.downscale:
         least = facts.latent.downscale

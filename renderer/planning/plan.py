@@ -28,8 +28,20 @@ from ..spec.attend import attend_schedule
 from ..spec.render_spec import RenderSpec
 from ..spec.stage_loras import all_loras
 from ..watermarks import check as check_watermark
-from . import checks, decoder_plan, devices, memory_check
+from . import decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
+from .checks.bands import TooManyWorkersError, check_bands, check_block, check_guide
+from .checks.method import (
+    check_attention,
+    check_cache,
+    check_control,
+    check_edits,
+    check_mask,
+    check_method,
+    check_tiles,
+    check_wrap,
+)
+from .checks.model import check_experts, check_model, check_sides, check_stage_loras, check_variant
 from .guidance_scales import check_guidance, check_stage_guidance, guidance_scales
 from .stage_plan import (
     Grid,
@@ -62,9 +74,9 @@ def plan(
     devices.check(spec)
     try:
         plan = _made(spec, block, sources, detected)
-    except checks.TooManyWorkersError as error:
+    except TooManyWorkersError as error:
         most = _enough(spec, error.most, lambda fewer: _made(fewer, block, sources, detected))
-        raise checks.TooManyWorkersError(error.reason, most, error.instead) from None
+        raise TooManyWorkersError(error.reason, most, error.instead) from None
     if (largest := _most(spec)) is not None:
         _made(largest, plan.block[0], plan.sources, detected)
     memory_check.check(plan, lambda changed: _made(changed, block, plan.sources, detected))
@@ -78,7 +90,7 @@ def _enough(spec: RenderSpec, most: int, attempt: Callable[[RenderSpec], CanvasP
         most = max(1, most // group * group)
         try:
             attempt(spec.model_copy(update={"workers": most, "max_workers": None}))
-        except checks.TooManyWorkersError as error:
+        except TooManyWorkersError as error:
             if error.most < most:
                 most = error.most
                 continue
@@ -118,22 +130,22 @@ def _made(
     method = _settled(load_method(spec, facts), detected)
     if given is not None:
         method = replace(method, guide=held_by(spec.guide or HELD_BY, spec.creativity or 0.0))
-    checks.check_method(spec, facts, method)
+    check_method(spec, facts, method)
     method = _tiled(_attending(method, spec, facts), spec, facts)
-    checks.check_wrap(asked, facts, method)
+    check_wrap(asked, facts, method)
     if method.solver == "euler" and spec.scheduler is None:
         facts = replace(facts, schedule=facts.schedule.by_euler())
     grids = [stage_grid(index, method, spec, facts) for index in range(len(method.stages))]
     unit = grids[-1].unit
-    checks.check_sides(unit, spec, facts)
-    checks.check_model(spec, facts)
-    checks.check_variant(spec, facts)
+    check_sides(unit, spec, facts)
+    check_model(spec, facts)
+    check_variant(spec, facts)
     check_watermark(spec)
-    checks.check_stage_loras(spec)
+    check_stage_loras(spec)
     lora.check(all_loras(spec), facts)
-    checks.check_control(spec, facts, method)
+    check_control(spec, facts, method)
     check_guidance(spec, facts)
-    checks.check_experts(spec, facts)
+    check_experts(spec, facts)
     guidance = guidance_scales(spec, facts)
     mesh = _mesh(spec, guidance)
     least = unit
@@ -141,17 +153,17 @@ def _made(
         decoder_plan.check(asked, spec, unit)
         least = PIXELS_A_TOKEN
     size = block or asked.chunk or block_size(asked, least)
-    checks.check_block(size, asked, least)
-    checks.check_edits(spec, len(method.stages))
+    check_block(size, asked, least)
+    check_edits(spec, len(method.stages))
     found = _sources(asked, facts, method, given) if sources is None else sources
     stages = tuple(
         _stage(index, grid, method, spec, facts, mesh, None if decoder else size)
         for index, grid in enumerate(grids)
     )
     guided = stages if given else stages[1:]
-    checks.check(method, stages, guided, facts.latent.patch, animates="image" in found)
-    checks.check_cache(spec, facts, method, [stage.num_steps for stage in stages])
-    checks.check_bands(spec, facts, method, stages)
+    check_guide(method, stages, guided, facts.latent.patch, animates="image" in found)
+    check_cache(spec, facts, method, [stage.num_steps for stage in stages])
+    check_bands(spec, facts, method, stages)
     if decoder is not None:
         stages += decoder_plan.enlarging((spec.height, spec.width), asked, facts, decoder, mesh)
         decoder_plan.check_wrap(asked, decoder, len(stages) - len(grids))
@@ -179,11 +191,11 @@ def _upscaled(
 ) -> CanvasPlan:
     """The plan of what no stage draws: a picture that is handed in is enlarged."""
     decoder_plan.check_upscale(spec)
-    checks.check_variant(spec, facts)
+    check_variant(spec, facts)
     found = sources or with_alpha(look(str(spec.upscale), "upscale", num_frames=spec.num_frames))
     decoder_plan.check_enlargement(spec, found["upscale"], facts)
     size = block or spec.chunk or block_size(spec, PIXELS_A_TOKEN)
-    checks.check_block(size, spec, PIXELS_A_TOKEN)
+    check_block(size, spec, PIXELS_A_TOKEN)
     mesh = _mesh(spec, Guidance())
     return CanvasPlan(
         spec=spec,
@@ -223,7 +235,7 @@ def _attending(method: Method, spec: RenderSpec, facts: ModelFacts) -> Method:
         return method
     schedules = [attend_schedule(text) if text else None for text in texts]
     for kind in dict.fromkeys(each.kind for schedule in schedules for each in schedule or ()):
-        checks.check_attention(kind, spec, facts, method)
+        check_attention(kind, spec, facts, method)
     from ..extrapolation.windows import attending
 
     return attending(method, schedules, facts)
@@ -240,7 +252,7 @@ def _tiled(method: Method, spec: RenderSpec, facts: ModelFacts) -> Method:
     strategies.check(spec, facts, canvases[-1])
     if not any(strategies.tiling(spec, facts, canvas) for canvas in canvases):
         return method
-    checks.check_tiles(spec, method)
+    check_tiles(spec, method)
     focus, note = method.focus, method.note
     if focus is not None and focus.scale is not None:
         focus, note = None, f"{len(method.stages)} stages; no head is concentrated in tiles"
@@ -260,7 +272,7 @@ def _sources(
     spec: RenderSpec, facts: ModelFacts, method: Method, given: Source | None
 ) -> dict[str, Source]:
     """The picture or clip to redraw, the frame to animate, masks of a guide and of edits."""
-    checks.check_mask(spec, method)
+    check_mask(spec, method)
     if facts.takes_image and not facts.image_optional and spec.image is None:
         raise PlanError(f"{facts.pipeline} animates a first frame; give it with image")
     if spec.image is not None and not facts.takes_image:
@@ -327,7 +339,7 @@ def _stage(
     if last and block is not None:
         align = block // latent.downscale
     if (rows := max(1, height // align)) < spec.workers:
-        raise checks.TooManyWorkersError(
+        raise TooManyWorkersError(
             f"a stage of {height * latent.downscale} rows: it cannot be cut into {spec.workers} "
             f"bands of at least {align * latent.downscale} rows",
             rows,

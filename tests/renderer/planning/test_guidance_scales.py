@@ -9,7 +9,7 @@ import pytest
 
 from frieze.renderer.checkpoints.facts import GuidanceFacts, ModelFacts
 from frieze.renderer.errors import PlanError
-from frieze.renderer.planning.checks import check_experts
+from frieze.renderer.planning.checks.model import check_experts
 from frieze.renderer.planning.guidance_scales import (
     check_guidance,
     check_stage_guidance,

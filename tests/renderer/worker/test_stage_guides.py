@@ -27,7 +27,7 @@ from frieze.renderer.extrapolation.guides import (
 )
 from frieze.renderer.extrapolation.method import Method
 from frieze.renderer.models.positions import trained
-from frieze.renderer.planning.checks import check
+from frieze.renderer.planning.checks.bands import check_guide
 from frieze.renderer.planning.plan import load_method, plan
 from frieze.renderer.sampling.noise_levels import NoiseLevel
 from frieze.renderer.spec.render_spec import RenderSpec
@@ -380,14 +380,14 @@ def test_a_prompt_of_the_large_canvas_is_that_of_later_stages_only() -> None:
 
 def test_half_tokens_and_a_first_frame_do_not_go_together() -> None:
     with pytest.raises(PlanError, match=r"half_token True: .* use false"):
-        check(Method(guide=Resolution()), (), (), 2, animates=True)
-    check(Method(guide=Resolution(half_token=False)), (), (), 2, animates=True)
+        check_guide(Method(guide=Resolution()), (), (), 2, animates=True)
+    check_guide(Method(guide=Resolution(half_token=False)), (), (), 2, animates=True)
 
 
 def test_more_bands_than_column_frequencies_are_refused() -> None:
     stage: Any = SimpleNamespace(canvas=Canvas(1, 64, 2), bands=cut(64, 3))
     with pytest.raises(PlanError, match="3 bands are more than the 2 column frequencies"):
-        check(Method(guide=Flow()), (stage, stage), (stage,), 1, animates=False)
+        check_guide(Method(guide=Flow()), (stage, stage), (stage,), 1, animates=False)
 
 
 @pytest.mark.parametrize("name", ["imax", "hiflow"])

@@ -1,0 +1,1 @@
+"""What is asked for and cannot be drawn: refused before any work, with what would work."""
