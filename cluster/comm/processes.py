@@ -170,12 +170,12 @@ class DistributedComm(Comm):
         if posted.works:
             self._waiter.put(posted)
             while not posted.ended.wait(HEAR_SECONDS):
-                self._listen(posted, began)
+                self._check_peers(posted, began)
         if posted.error is not None:
             raise self._fail(*posted.waiting_for, began, posted.error)
         return {rank: x.to(posted.receives[rank].device) for rank, x in posted.received.items()}
 
-    def _listen(self, posted: Posted, began: float) -> None:
+    def _check_peers(self, posted: Posted, began: float) -> None:
         self._check_open()
         if self._rendezvous.reason() is not None:
             raise self._fail(None, posted.waiting_for[1], began, "this world has ended")

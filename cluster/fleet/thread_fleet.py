@@ -118,13 +118,13 @@ class LocalFleet(Fleet):
 
     def _poll(self, seconds: float) -> Iterator[tuple[int, Report]]:
         try:
-            yield self._heard(self._reports.get(timeout=seconds))
+            yield self._report(self._reports.get(timeout=seconds))
             while True:
-                yield self._heard(self._reports.get_nowait())
+                yield self._report(self._reports.get_nowait())
         except queue.Empty:
             return
 
-    def _heard(self, told: tuple[int, Report]) -> tuple[int, Report]:
+    def _report(self, told: tuple[int, Report]) -> tuple[int, Report]:
         if told[1].kind != "item":
             self._busy.discard(told[0])
         return told

@@ -66,7 +66,7 @@ class JobServer:
         named = address or next(filter(None, map(os.environ.get, ADDRESS_VARIABLES)), None)
         self.address = named or "http://127.0.0.1:8265"
         _reach(self.address)
-        with self._told(), _asking(named):
+        with self._one_line_errors(), _asking(named):
             from ray.job_submission import JobSubmissionClient
 
             for module in TALKATIVE:
@@ -81,7 +81,7 @@ class JobServer:
             environment["py_modules"] = [str(module) for module in job.modules]
         if job.folder is not None:
             environment["working_dir"] = str(job.folder)
-        with self._told(job.submission_id):
+        with self._one_line_errors(job.submission_id):
             self._client.submit_job(
                 entrypoint=job.entrypoint,
                 submission_id=job.submission_id,
@@ -113,7 +113,7 @@ class JobServer:
 
     def end(self, submission_id: str) -> End | None:
         """How the job ended, or None while it has not."""
-        with self._told(submission_id):
+        with self._one_line_errors(submission_id):
             info = self._client.get_job_info(submission_id)
         if not info.status.is_terminal():
             return None
@@ -121,13 +121,13 @@ class JobServer:
 
     def about(self, submission_id: str) -> tuple[str, Mapping[str, str]]:
         """Ray's word for how a job stands, and the metadata it was sent with."""
-        with self._told(submission_id):
+        with self._one_line_errors(submission_id):
             info = self._client.get_job_info(submission_id)
         return str(info.status.value), info.metadata or {}
 
     def _log(self, submission_id: str, *, ended: bool) -> str:
         try:
-            with self._told(submission_id):
+            with self._one_line_errors(submission_id):
                 return str(self._client.get_job_logs(submission_id))
         except JobError:
             if ended:  # it lay on a node that is gone
@@ -135,7 +135,7 @@ class JobServer:
             raise
 
     @contextmanager
-    def _told(self, submission_id: str = "") -> Iterator[None]:
+    def _one_line_errors(self, submission_id: str = "") -> Iterator[None]:
         """What Ray's client raises, as one line."""
         from ray.exceptions import AuthenticationError, RayError
 

@@ -34,13 +34,13 @@ def predict(
     `modifier` changes and measures the attention of the layers in `marks`, on any number of ranks.
     """
     if bands is None:
-        bands = _told(x.shape[-2], comm.world if isinstance(comm, AxisComms) else comm)
+        bands = _all_bands(x.shape[-2], comm.world if isinstance(comm, AxisComms) else comm)
     frames, wraps = x.shape[2] if x.ndim == 5 else 1, step.wraps if step else ""
     canvas = Canvas(frames, bands[-1].stop, x.shape[-1], wraps)
     with band_mode(comm, bands, marks=marks, canvas=canvas, modifier=modifier):
         return denoised(x, level)
 
 
-def _told(rows: int, comm: Comm) -> tuple[Band, ...]:
+def _all_bands(rows: int, comm: Comm) -> tuple[Band, ...]:
     edges = accumulate(comm.all_gather_object(rows), initial=0)
     return tuple(Band(start, stop) for start, stop in pairwise(edges))

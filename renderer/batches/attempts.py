@@ -64,12 +64,12 @@ class Attempts:
         item, began, heard = job.item, time.monotonic(), set[str]()
         self._tries[item.name] += 1
 
-        def listen(event: Event) -> None:
+        def on_event(event: Event) -> None:
             heard.add(event.kind)
             self.tell(ItemEvent(item.name, "running", event))
 
         try:
-            drive = Driver(listen, self.cancel, None, workers, settled, self._signer)
+            drive = Driver(on_event, self.cancel, None, workers, settled, self._signer)
             drawn = self._draw(job, drive)
         except (RenderCancelledError, NoWorkersError) as error:
             self.item_states.enter(item.name, "queued")

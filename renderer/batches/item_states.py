@@ -97,7 +97,7 @@ class ItemStates:
                 digests |= event["items"]
             elif event["event"] == "item" and event["name"] in self.items:
                 self._recall(event)
-        store_directory(self.root).each(self._look, list(self.results))
+        store_directory(self.root).each(self._requeue_if_gone, list(self.results))
         for name in self.items:
             if name in self._begun and digests.get(name) != self.items[name].digest:
                 raise SpecError(
@@ -174,7 +174,7 @@ class ItemStates:
             self.results[name] = ItemResult(name, "done", item.main, outputs, **kept)
             self.states[name] = "done"
 
-    def _look(self, name: str) -> None:
+    def _requeue_if_gone(self, name: str) -> None:
         """Forget that an item was done if a file of it is gone."""
         if not all(map(is_taken, self.items[name].outputs)):
             self.states[name] = "queued"

@@ -30,10 +30,10 @@ class BatchTimeLeft:
     def __call__(self, name: str, state: str, event: Event | None, seconds: float) -> Left | None:
         """The time left after what happened to an item; None before anything was measured."""
         if name in self._jobs:
-            self._hear(name, state, event, seconds)
+            self._on_event(name, state, event, seconds)
         return self.left()
 
-    def _hear(self, name: str, state: str, event: Event | None, seconds: float) -> None:
+    def _on_event(self, name: str, state: str, event: Event | None, seconds: float) -> None:
         self._waiting.discard(name)
         if state == "running":
             running = self._running.setdefault(name, _Running(self._clock()))

@@ -80,7 +80,7 @@ class Driver:
         """
         self.signer = signer
         self.watch = EventFanout(on_event)
-        self.caller = Caller(self._hear, cancel, callback)
+        self.caller = Caller(self._on_event, cancel, callback)
         self.say = self.caller.say
         self.workers = workers or Workers()
         self.settle = settle
@@ -88,7 +88,7 @@ class Driver:
         self.began = time.monotonic()
         self.is_working = False  # a step or a decode has begun
 
-    def _hear(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         """Exports are begun with the pixels: before a caller hears of these, and may raise."""
         self.is_working = self.is_working or event.kind in ("stage", "decode")
         if event.kind == "decode" and self.deliveries is not None:

@@ -81,7 +81,7 @@ class RenderLoop:
                 self.plan = self._set_plan()
                 self._denoise()
                 self._decode()
-                self._tell_reuse()
+                self._report_reuse()
                 return max(self._all("memory"))
             except Resized:
                 failed = None
@@ -340,7 +340,7 @@ class RenderLoop:
             self._stop_if_asked()
         self.caller.trace(self.fleet, made, *self._now)
 
-    def _tell_reuse(self) -> None:
+    def _report_reuse(self) -> None:
         """How much of the network's work the step cache saved, resumed parts included."""
         if self.plan.spec.cache is None:
             return

@@ -115,7 +115,7 @@ class MemoryTrace(MetaRender):
     def denoise(self, stage: StagePlan, rank: int, kind: StepKind) -> Peak:
         """Peak of one step of a kind on the rank that draws this band."""
         windows = HeaviestWindows(kind, self._asked(stage, rank)) if kind.is_windowed else None
-        with self._watched() as live:
+        with self._live_bytes() as live:
             self.step(stage, rank, kind, windows, live)
         return live.peak
 
@@ -128,7 +128,7 @@ class MemoryTrace(MetaRender):
     def decode(self, stage: StagePlan, rows_per_block: int, rank: int | None = None) -> Peak:
         """Peak of decoding a share: pictures to their first pieces, clips to three groups."""
         rank = tallest(stage.shares) if rank is None else rank
-        with self._watched() as live:
+        with self._live_bytes() as live:
             frames: set[int] = set()
             pieces = self.pieces(stage, rows_per_block, rank, live)
             for index, piece in enumerate(pieces, start=1):
@@ -152,12 +152,12 @@ class MemoryTrace(MetaRender):
     def _encoding(self, stage: StagePlan, rank: int | None, num_frames: int | None) -> Peak:
         """Of so many frames, or of a first one."""
         rank = tallest(stage.shares) if rank is None else rank
-        with self._watched() as live:
+        with self._live_bytes() as live:
             self.encoding(stage, rank, num_frames, live)
         return live.peak
 
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[LiveBytes]:
+    def _live_bytes(self) -> Iterator[LiveBytes]:
         """A count of all but the weights, which layers that cast them replace and bring back."""
         live = LiveBytes(workspace, self.results)
         if self.spec.storage_dtype is not None:

@@ -49,7 +49,7 @@ def attend(plan: CanvasPlan, tell: Tell = lambda text: None) -> tuple[Amplitudes
     small = _small(plan)
     tell(f"one step at {small.spec.width}x{small.spec.height}, listened to")
     with session(small):
-        return logit_amplitudes.amplitudes(run_isolated(small, listened, small), axes)
+        return logit_amplitudes.amplitudes(run_isolated(small, attention_amplitudes, small), axes)
 
 
 def can_attend(plan: CanvasPlan) -> bool:
@@ -92,7 +92,7 @@ def _small(canvas_plan: CanvasPlan) -> CanvasPlan:
 
 
 @exactly
-def listened(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
+def attention_amplitudes(small: CanvasPlan) -> dict[str, tuple[float, ...]]:
     """By axis every frequency's share of the mean logit's amplitude, at the first step."""
     spec, stage = small.spec, small.stages[0]
     device, canvas, level = model_cache.device_of(spec), stage.canvas, stage.levels[0]

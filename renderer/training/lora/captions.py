@@ -32,7 +32,7 @@ def captions(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         if os.path.basename(name) in METADATA:
             for where, row in _rows(Path(name)):
-                path, text = _told(Path(name), where, row)
+                path, text = _caption(Path(name), where, row)
                 if path not in there:
                     raise SpecError(
                         f"{name}, {where}: there is no {shown(row['file_name'])}; a file of its "
@@ -76,7 +76,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"line {number}", row
 
 
-def _told(path: Path, where: str, row: dict[str, Any]) -> tuple[str, str]:
+def _caption(path: Path, where: str, row: dict[str, Any]) -> tuple[str, str]:
     """The file and the caption of a row."""
     name, text = row.get("file_name"), next((row[c] for c in COLUMNS if row.get(c)), None)
     if not isinstance(name, str) or not isinstance(text, str):
