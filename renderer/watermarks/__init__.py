@@ -14,19 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel
 
 from .. import plugins
-from ..errors import SpecError
+from ..errors import SpecError, reason
 from ..spec.options import checked_options
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..spec.render_spec import RenderSpec
 
 # (pixels [H, W, C], first row, frame) -> pixels [H, W, C].
-Marked = Callable[["np.ndarray", int, "int | None"], "np.ndarray"]
+Marked = Callable[[np.ndarray, int, int | None], np.ndarray]
 
 
 class NoOptions(BaseModel):
@@ -46,7 +45,7 @@ def check(spec: RenderSpec) -> None:
 def of_spec(spec: RenderSpec) -> Marked | None:
     """What is done to rows of pixels before they are written; None where no mark is asked for.
 
-    Raises `SpecError`, also where a plugin gives back other pixels than it must.
+    Raises `SpecError`, also where a plugin fails or gives back other pixels than it must.
     """
     if (name := spec.watermark) is None:
         return None
@@ -54,13 +53,25 @@ def of_spec(spec: RenderSpec) -> Marked | None:
     size = spec.height, spec.width
 
     def marked(pixels_HWC: np.ndarray, row: int, frame: int | None) -> np.ndarray:
-        found: np.ndarray = mark(pixels_HWC, row, frame=frame, size=size, options=options)
-        if (found.shape, found.dtype) != (pixels_HWC.shape, pixels_HWC.dtype):
+        try:
+            found = mark(pixels_HWC, row, frame=frame, size=size, options=options)
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a package's own; its exit would end a thread alone
             raise SpecError(
-                f"watermark {name} gave {found.dtype} {found.shape} for {pixels_HWC.dtype} "
-                f"{pixels_HWC.shape}; it must give as many of the same kind"
-            )
-        return found
+                f"watermark {name} failed at row {row}: {type(error).__name__}: {reason(error)}"
+            ) from error
+        if isinstance(found, np.ndarray):
+            if (found.shape, found.dtype) == (pixels_HWC.shape, pixels_HWC.dtype):
+                return found
+            gave = f"{found.dtype} {found.shape}"
+        else:
+            gave = f"a {type(found).__name__}"
+        raise SpecError(
+            f"watermark {name} gave {gave} for {pixels_HWC.dtype} {pixels_HWC.shape}; it must give "
+            "as many of the same kind"
+        )
 
     return marked
 

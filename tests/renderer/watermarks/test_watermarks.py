@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from PIL import Image
 
 from contracts import watermark
 from frieze.renderer import FingerprintError, SpecError, plan, render, resume
-from frieze.renderer.watermarks import luminance
+from frieze.renderer.watermarks import luminance, of_spec
 from support.command_line import frieze, refused
 from support.drawing import draw, pixels, small_spec, stop_after
 
@@ -119,3 +121,30 @@ def test_what_no_watermark_is_or_takes_is_said_in_one_line(tmp_path: Path) -> No
         luminance.detect(np.zeros((64, 300, 3), np.uint8))
     with pytest.raises(SpecError, match="watermark"):
         draw(tmp_path / "a.zarr", **SMALL, watermark="../luminance")
+
+
+@pytest.mark.parametrize(
+    ("gives", "part"),
+    [
+        (lambda rows: 1 / 0, "at row 3: ZeroDivisionError"),
+        (lambda rows: sys.exit(2), "at row 3: SystemExit"),
+        (lambda rows: None, "gave a NoneType for uint8"),
+        (lambda rows: rows[:-1], "gave uint8 (1, 4, 3) for uint8 (2, 4, 3)"),
+    ],
+)
+def test_a_fault_of_a_watermark_is_told_as_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gives: Any, part: str
+) -> None:
+    def mark(rows: np.ndarray, row: int, **_: Any) -> Any:
+        return gives(rows)
+
+    spec = small_spec(tmp_path / "a.zarr", **MARKED)
+    rows = np.zeros((2, 4, 3), np.uint8)
+    unfaulty = of_spec(spec)
+    assert unfaulty is not None
+    assert unfaulty(rows, 3, None).shape == rows.shape  # the control
+    monkeypatch.setattr(luminance, "mark", mark)
+    marked = of_spec(spec)
+    assert marked is not None
+    with pytest.raises(SpecError, match=re.escape(part)):
+        marked(rows, 3, None)
