@@ -60,6 +60,15 @@ KINDS = {
 }
 
 
+# Fields that say nothing without a ControlNet.
+OPTIONS = (
+    "controlnet_conditioning_scale",
+    "control_guidance_start",
+    "control_guidance_end",
+    "control_mode",
+)
+
+
 def folder_of(name: str) -> Path:
     """The folder, from any other one."""
     return Path(name).expanduser().absolute()
@@ -74,10 +83,12 @@ def check(spec: RenderSpec, facts: ModelFacts) -> None:
     if spec.control is not None and name is None:
         raise PlanError(f"control {spec.control!r} is for a controlnet; name one, or leave it out")
     if name is None:
-        if spec.control_mode is not None:
-            raise PlanError(f"control_mode {spec.control_mode} is for a controlnet; name one")
         if spec.guess_mode:
             raise PlanError("guess_mode is for a controlnet; name one, or leave it out")
+        for own in OPTIONS:
+            value = getattr(spec, own)
+            if value != type(spec).model_fields[own].default:
+                raise PlanError(f"{own} {value:g} is for a controlnet; name one, or leave it out")
         return
     if spec.guess_mode and facts.family != "unet":
         raise PlanError(f"guess_mode is for a controlnet of a U-Net, and this is {facts.family}")

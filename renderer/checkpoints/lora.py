@@ -175,6 +175,8 @@ def shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a LoRA file's tensors, from its header; raises `ModelError`."""
     if (why := fault(file)) is not None:
         raise ModelError(f"no LoRA file: {why}; the path of a .safetensors file works")
+    if file.suffix != ".safetensors" and file.suffix not in weight_files.PICKLES:
+        raise ModelError(f"{file} is no LoRA; the path of a .safetensors file works")
     if file.suffix != ".safetensors":
         raise ModelError(f"{file} may run code when it is read; convert it to .safetensors")
     return weight_files.shapes(file)

@@ -18,7 +18,7 @@ KNOWN = "PNG, JPEG, WebP, AVIF, HEIF, TIFF, MP4, MOV, MKV, WebM, AVI and GIF wor
 # What decoders raise for damaged files.
 DECODER_ERRORS = (
     *(OSError, ValueError, SyntaxError, RuntimeError, LookupError, TypeError, AttributeError),
-    *(ArithmeticError, AssertionError, BufferError, EOFError, struct.error, zlib.error),
+    *(ArithmeticError, AssertionError, BufferError, EOFError, NameError, struct.error, zlib.error),
 )
 # Of a pixel beside what its decoder holds: a float for each of R, G and B, and as many again
 # while its rows are turned, resized or made latents.

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
     from ..spec.lora_refs import LoraRef
 
-# Of libraries over a file that nobody's trainer wrote; they assert that names are all of one kind.
+# Of libraries over a file that nobody's trainer wrote; they assert that names are all of one kind,
+# and use what a loop over others would have set.
 FAILURES = (
     *(OSError, ValueError, LookupError, RuntimeError, ImportError),
-    *(AssertionError, AttributeError, TypeError, ArithmeticError),
+    *(AssertionError, AttributeError, TypeError, ArithmeticError, NameError),
 )
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.weight_files import PICKLES
 from ..errors import SpecError, StoreError, shown
 from ..files.atomic import check_place
 from ..files.location import S3Path, location
@@ -26,6 +27,8 @@ RECIPE, PICTURES, PROGRESS, LOG, LOCK = (
     *("recipe.json", "pictures.json", "progress.json"),
     *("log.csv", "lock"),
 )
+# Who names these wants a file of weights, and nobody a folder.
+FILES = frozenset({*PICKLES, ".safetensors", ".gguf", ".onnx", ".png", ".jpg"})
 COLUMNS = ("stage", "step", "seconds", "loss")
 
 
@@ -65,6 +68,8 @@ class TrainingFolder:
         elif self.is_begun and os.path.isdir(self.work):
             self._check_begun(recipe, about, continued)
         elif not os.path.lexists(path):
+            if path.suffix in FILES:
+                raise StoreError(f"{path} would be a folder by the name of a file; use another")
             check_place(path, StoreError)
         elif not path.is_dir():
             raise StoreError(f"{path} is a file; use another name")

@@ -208,6 +208,8 @@ def test_what_flux_cannot_follow_is_refused_in_one_line(gallery: Gallery, tmp_pa
         with pytest.raises(FriezeError, match=told) as error:
             plan(gallery.spec(name, **fields | changes))
         assert "\n" not in str(error.value)
-    none = {"controlnet": None, "control": None, "control_mode": 1}
-    with pytest.raises(FriezeError, match="control_mode 1 is for a controlnet"):
-        plan(gallery.spec("flux", **fields | none))
+    values = {"control_mode": 1, "control_guidance_start": 0.5, "control_guidance_end": 0.5}
+    for own, value in (values | {"controlnet_conditioning_scale": 0.5}).items():
+        none = {"controlnet": None, "control": None, own: value}
+        with pytest.raises(FriezeError, match=f"{own} {value:g} is for a controlnet; name one"):
+            plan(gallery.spec("flux", **fields | none))

@@ -151,6 +151,9 @@ def test_a_pickle_is_refused_unread(flux: Any, tmp_path: Path) -> None:
         check(tmp_path / "a.safetensors", flux)
     with pytest.raises(ModelError, match="no LoRA file"):
         check(path, flux)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ModelError, match=r"a\.png is no LoRA; the path of a \.safetensors"):
+        check(tmp_path / "a.png", flux)
 
 
 def test_a_quantised_models_packed_shapes_are_not_compared(flux: Any, tmp_path: Path) -> None:

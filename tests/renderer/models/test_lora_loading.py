@@ -332,6 +332,16 @@ def test_names_of_several_kinds_in_one_file_are_one_line(folders: Asked, tmp_pat
         meta_render.skeleton(describe(str(folders("flux"))), RenderSpec(lora=(str(path),)))
 
 
+def test_a_scale_without_its_factors_is_one_line(folders: Asked, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    layer = "diffusion_model.blocks.0.ffn.0"
+    save_file(
+        {f"{layer}.alpha": torch.ones(()), f"{layer}.lora_up.weight": torch.ones(64, 2)}, path
+    )
+    with pytest.raises(ModelError, match=r"a\.safetensors cannot be applied"):
+        meta_render.skeleton(describe(str(folders("wan"))), RenderSpec(lora=(str(path),)))
+
+
 def test_what_is_applied_is_told(tmp_path: Path) -> None:
     path = wan_file(tmp_path / "a.safetensors", **ALPHA)
     assert lora.summary([LoraRef.parse(f"{path}=0.5")]) == ["'a.safetensors' at 0.5: 16 layers"]

@@ -132,6 +132,9 @@ def test_places_that_are_taken(tmp_path: Path, flux: Path) -> None:
     (tmp_path / "full").mkdir()
     shutil.copy(out, tmp_path / "full" / "b")
     assert "holds something else than a training" in refused(flux, data, tmp_path / "full")
+    for name in ("ink.pt", "ink.png"):
+        told = refused(flux, data, tmp_path / name)
+        assert f"{name} would be a folder by the name of a file; use another" in told
     work = tmp_path / "b.training"
     work.mkdir()
     (work / "recipe.json").write_text(json.dumps({"recipe": {"rank": 64}, "model": "x"}))
