@@ -141,11 +141,12 @@ class StageStart:
         share = saved.share.scaled(plan.facts.latent.downscale)
         rows = range(share.start, share.stop)
         held = bicubic.source_rows(rows, anchor.size[0], size[0])
-        part = {"first": held.start, "height": anchor.size[0]}
 
         def pixels(frame: int) -> Tensor:
             picture_BCHW = anchor.read(frame, held)
-            whole = bicubic.enlarge(picture_BCHW, size, rows, range(size[1]), **part)
+            place = (size, rows, range(size[1]))
+            height = anchor.size[0]
+            whole = bicubic.enlarge(picture_BCHW, *place, first=held.start, height=height)
             return whole.unsqueeze(2)
 
         each = num_frames if plan.facts.video else 1
