@@ -83,7 +83,7 @@ CATCHES_ALL = (
         "cluster/comm/rank_threads.py",
     ),
     *("renderer/batches/attempts.py", "renderer/worker/writers/blocks.py"),
-    "renderer/server/jobs/drawing.py",
+    *("renderer/server/jobs/drawing.py", "renderer/watermarks/__init__.py"),
 )
 EMPTY_NAMES = {"utils", "helpers", "common", "base", "manager", "handler"}
 COMMANDS = {

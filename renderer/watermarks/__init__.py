@@ -55,10 +55,8 @@ def of_spec(spec: RenderSpec) -> Marked | None:
     def marked(pixels_HWC: np.ndarray, row: int, frame: int | None) -> np.ndarray:
         try:
             found = mark(pixels_HWC, row, frame=frame, size=size, options=options)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # a package's own; its exit would end a thread alone
+        # A package's own faults; its exit would end a thread alone.
+        except (Exception, SystemExit) as error:
             raise SpecError(
                 f"watermark {name} failed at row {row}: {type(error).__name__}: {reason(error)}"
             ) from error

@@ -20,7 +20,7 @@ from frieze.renderer import Event, RenderFailedError, StoreError, render, resume
 from frieze.renderer.driver import verb_timeouts, workers
 from frieze.renderer.driver.recovery import MOST_FAILURES
 from frieze.renderer.store.store import Store
-from frieze.renderer.worker import shard
+from frieze.renderer.worker import stage_rows
 from frieze.renderer.worker.shard import Shard
 from support.drawing import CASCADE, draw, pixels, small_spec
 from support.stalled import stalled_render, wait_for
@@ -195,7 +195,7 @@ def test_a_decode_that_hangs_is_found_by_what_steps_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """The control decodes slowly, and is left alone."""
-    released, quick = threading.Event(), shard.decode
+    released, quick = threading.Event(), stage_rows.decode
 
     def slowly(*args: Any, **more: Any) -> Iterator[Any]:
         for item in quick(*args, **more):
@@ -204,7 +204,7 @@ def test_a_decode_that_hangs_is_found_by_what_steps_took(
 
     path, small = tmp_path / "a.zarr", {"width": 64, "workers": 2}
     spec = small_spec(path, **small)
-    monkeypatch.setattr(shard, "decode", slowly)
+    monkeypatch.setattr(stage_rows, "decode", slowly)
     monkeypatch.setattr(verb_timeouts, "FACTOR", 1.0)
     monkeypatch.setattr(verb_timeouts, "NEW_SECONDS", 5.0)
     monkeypatch.setattr(LocalFleet, "grace", 0.5)  # who hangs says nothing

@@ -221,7 +221,7 @@ def test_a_page_larger_than_200_inches_has_larger_units(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--option bleed=3", "bleed of pdf = 3"),
+        ("--option bleed=3", "is not a length with a unit"),
         ("--option bleed=-3mm", "is not a length with a unit"),
         ("--option bleed=3px", "is not a length with a unit"),
         ("--option bleed=30cm", "bleed 30cm leaves nothing of a picture of"),

@@ -88,7 +88,7 @@ def test_values_are_read_as_their_type(name: str, given: Any, expected: Any) -> 
         ("word", 3, "pi or ntk"),
         ("word", [], "pi or ntk"),
         ("word", "ntx", "pi or ntk .the nearest is 'ntk'"),
-        ("text", 3, "text"),
+        ("text", [3], "text"),
         ("unset", 0, "a number more than 0, up to 2"),
         ("unset", 3, "up to 2"),
         ("part", 1, "a number from 0, less than 1"),
