@@ -58,8 +58,8 @@ def view(
 
     Nothing is written into a store, and no request leaves this machine. Ctrl-C ends it.
     """
+    from ..connections.loopback import is_loopback
     from ..viewer import server
-    from ..viewer.access import is_loopback
     from ..viewer.entries import Collection
 
     collection = Collection(place)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import os
 import re
 import secrets
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..connections.loopback import is_loopback
 from ..errors import SpecError, StoreError
 from ..files.folder import Folder
 from ..files.operations import replace
@@ -46,16 +46,6 @@ def tokens(file: str | None) -> tuple[str, ...]:
                 "without spaces work"
             )
     return tuple(dict.fromkeys(kept))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address leads to this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def check_reach(host: str, found: Iterable[str]) -> None:

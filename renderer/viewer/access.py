@@ -13,6 +13,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..connections.loopback import is_loopback
+
 # A page may load what this server has and nothing else, whatever is written in it.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -26,16 +28,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 MONTH = 30 * 24 * 3600
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address that a server listens on is this machine's alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Access:

@@ -86,15 +86,3 @@ def test_tokens_of_a_file_and_of_the_environment(
     found = access.tokens(str(file))
     assert set(found) == {"one-token-of-many", "another-of-these-x", "a-third-one-there"}
     assert len(found) == 3
-
-
-@pytest.mark.parametrize(
-    ("host", "is_own"),
-    [
-        *(("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True)),
-        *(("localhost", True), ("LOCALHOST", True), ("0.0.0.0", False), ("::", False)),
-        *(("127.0.0.1.evil.example", False), ("", False), ("10.0.0.1", False)),
-    ],
-)
-def test_what_leads_to_this_machine_alone(host: str, is_own: bool) -> None:
-    assert access.is_loopback(host) is is_own
