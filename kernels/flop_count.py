@@ -78,6 +78,7 @@ class FlopCount(TorchDispatchMode):
         out = func(*args, **kwargs) if results is None else results.run(func, args, kwargs)
         self._counts["calls"] += 1
         kind = _kind(func)
+        self._counts["convs"] += kind == "conv"
         if kind != "view":
             self._counts["touched"] += _num_bytes((*args, *kwargs.values(), out))
         if kind in ("matmul", "conv", "attention"):

@@ -10,8 +10,8 @@ class Work:
     """FLOPs by kind, and what else takes time.
 
     `touched` are the bytes that operations read and write, views nothing; `calls` counts all
-    operations, for each takes some time whatever its size. `sent` are bytes in so many `messages`
-    to other ranks.
+    operations, for each takes some time whatever its size, and `convs` the convolutions among
+    them, which take more. `sent` are bytes in so many `messages` to other ranks.
     """
 
     matmul: int = 0
@@ -21,6 +21,7 @@ class Work:
     calls: int = 0
     sent: int = 0
     messages: int = 0
+    convs: int = 0
 
     @property
     def linear(self) -> int:

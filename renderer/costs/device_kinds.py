@@ -47,7 +47,8 @@ class Rates(_Figures):
 
     FLOPs a second of products of matrices, of convolutions and of attention; bytes a second that
     other operations read and write, and that go to another rank; seconds that an operation takes
-    whatever its size, on bands too, that a message does, and that a block of the store does.
+    whatever its size, on bands too, and a convolution beyond that, that a message does, and that
+    a block of the store and a saved state do.
     """
 
     dtype: str
@@ -57,9 +58,12 @@ class Rates(_Figures):
     copied: Positive
     call: Time
     banded_call: Time
+    conv_call: Time = 0.0
+    banded_conv_call: Time = 0.0
     link: Positive
     message: Time
     block: Time = 0.0
+    state: Time = 0.0
     when: str = ""
     load: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # of the machine, processes at work
     torch: str = ""
@@ -70,7 +74,9 @@ class Rates(_Figures):
         flops = ", ".join(f"{name} {scaled(each, 'FLOP/s')}" for name, each in kinds.items())
         moved = f"copies {scaled(self.copied, 'B/s')}, to another rank {scaled(self.link, 'B/s')}"
         each = f"an operation {self.call * 1e6:.3g} us, on bands {self.banded_call * 1e6:.3g} us"
-        each += f", a message {self.message * 1e6:.3g} us, a block {self.block * 1e3:.3g} ms"
+        each += f", a convolution {self.conv_call * 1e6:.3g} us more, on bands "
+        each += f"{self.banded_conv_call * 1e6:.3g} us, a message {self.message * 1e6:.3g} us"
+        each += f", a block {self.block * 1e3:.3g} ms, a state {self.state * 1e3:.3g} ms"
         return f"{self.dtype}: {flops}, {moved}, {each}, load {self.load:g}"
 
 

@@ -74,7 +74,7 @@ def predict(
         whole = max(flops, default=0) if placement == "apart" else sum(flops)
         return whole / limits.flops[dtype]
 
-    saving = rates.block if rates is not None else 0.0
+    block, state = (rates.block, rates.state) if rates is not None else (0.0, 0.0)
     stages = []
     for stage in cost.stages:
         by_step = {
@@ -82,22 +82,22 @@ def predict(
             for kind in stage.kinds
             for step, often in zip(kind.steps, kind.draws or repeat(1), strict=False)
         }
-        steps = tuple(by_step[step] + saving for step in sorted(by_step))
+        steps = tuple(by_step[step] + state for step in sorted(by_step))
         stages.append(StageSeconds(sum(map(seconds, stage.begin)), steps))
     num_ranks = sum(each.num_ranks for each in cost.decode) if placement == "apart" else 1
-    decode = seconds(cost.decode) + saving * num_blocks / max(1, num_ranks)
+    decode = seconds(cost.decode) + block * num_blocks / max(1, num_ranks)
     return Prediction(kind.kind, tuple(stages), decode, is_limit=rates is None)
 
 
 def _seconds(ranks: Ranks, rates: Rates, placement: Placement) -> float:
     """Until the last rank is done."""
     is_banded = sum(each.num_ranks for each in ranks) > 1
-    call = rates.banded_call if is_banded else rates.call
     if placement == "apart":
-        alone = (_computing(w, rates) + _waiting(w, rates, call) for w in (r.work for r in ranks))
+        works = (each.work for each in ranks)
+        alone = (_computing(work, rates) + _waiting(work, rates, is_banded) for work in works)
         return max(alone, default=0.0)
     computing = sum(each.num_ranks * _computing(each.work, rates) for each in ranks)
-    waiting = [(each.num_ranks, _waiting(each.work, rates, call)) for each in ranks]
+    waiting = [(each.num_ranks, _waiting(each.work, rates, is_banded)) for each in ranks]
     if placement == "turns":
         return computing + sum(number * each for number, each in waiting)
     return computing + max((each for _, each in waiting), default=0.0)
@@ -109,6 +109,9 @@ def _computing(work: Work, rates: Rates) -> float:
     return flops + work.touched / rates.copied + work.sent / rates.link
 
 
-def _waiting(work: Work, rates: Rates, call: float) -> float:
+def _waiting(work: Work, rates: Rates, is_banded: bool) -> float:
     """What each rank's thread does one thing after the other."""
-    return work.calls * call + work.messages * rates.message
+    call, conv = rates.call, rates.conv_call
+    if is_banded:
+        call, conv = rates.banded_call, rates.banded_conv_call
+    return work.calls * call + work.convs * conv + work.messages * rates.message

@@ -19,19 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frieze.cluster.bands import band_mode
-from frieze.cluster.comm import Comm, Like, run_threads, solo
+from frieze.cluster.comm import Comm, phantom, run_threads, solo
 from frieze.cluster.layout import Band
 from frieze.kernels.attention import attend
-from frieze.kernels.flop_count import flop_count
+from frieze.kernels.flop_count import count_sent, flop_count
 from frieze.kernels.work import Work
 
 from ..costs.device_kinds import Rates
-from ..store.layout import StoreLayout
+from ..journal.inventory import SavedState
+from ..store.layout import LatentArray, StoreLayout
 from ..store.store import Store
 
 Case = Callable[[], object]
 RUNS = 7
-MESSAGES, BLOCKS = 100, 16
+BLOCKS, LAYERS = 16, 64  # so many layers that what each needs is not all in a core's cache
 SMALL, TOKENS, WIDTH, HEAD_DIM, SIDE, CHANNELS = 16, 2048, 512, 64, 128, 64
 
 
@@ -43,11 +44,13 @@ def rates(device: str, dtype: str, seconds: float = 1.0) -> Rates:
     def tensor(*shape: int) -> Tensor:
         return torch.randn(shape, device=kind).to(precision)
 
-    tiny, call = tensor(1, SMALL, 32), {}
-    for name, is_banded in (("call", False), ("banded_call", True)):
-        took, work = _measured(_banded(tiny, is_banded), device, seconds / 4)
-        call[name] = took / work.calls
-    known = {"calls": call["call"]}
+    call = {}
+    for name, is_banded in (("", False), ("banded_", True)):
+        took, work = _measured(_called(tensor(1, SMALL, 32), is_banded), device, seconds / 4)
+        call[f"{name}call"] = each = took / work.calls
+        took, work = _measured(_called(tensor(1, 8, SMALL, 8), is_banded), device, seconds / 4)
+        call[f"{name}conv_call"] = max(0.0, took - work.calls * each) / work.convs
+    known = {"calls": call["call"], "convs": call["conv_call"]}
     for part, case in _cases(tensor).items():
         took, work = _measured(case, device, seconds)
         rest = took - sum(getattr(work, name) * each for name, each in known.items())
@@ -60,8 +63,8 @@ def rates(device: str, dtype: str, seconds: float = 1.0) -> Rates:
         copied=1 / known["touched"],
         **call,
         link=_link(1 / known["touched"]),
-        message=_message(device),
-        block=_block(),
+        message=_message(device, call["banded_call"], call["banded_conv_call"]),
+        **_saving(),
         when=time.strftime("%Y-%m-%d"),
         load=round(os.getloadavg()[0], 2),
         torch=str(torch.__version__),
@@ -87,18 +90,25 @@ def _cases(tensor: Callable[..., Tensor]) -> Mapping[str, Case]:
     }
 
 
-def _banded(x: Tensor, is_banded: bool) -> Case:
+def _called(x: Tensor, is_banded: bool) -> Case:
     """Operations so small that all they take is being called, through the band mode or not.
 
     They are asked as networks ask them: by modules in modules, whose own Python counts.
     """
-    network = nn.Sequential(*(_Layer(x.shape[-1]) for _ in range(8))).to(x).eval()
+    network = _network(x)
 
     def case() -> None:
         with band_mode(solo(), [Band(0, SMALL)], always=is_banded):
             network(x)
 
     return case
+
+
+def _network(x: Tensor) -> nn.Module:
+    """Of layers for tokens [B, S, D], or for maps [B, C, H, W]."""
+    layer = _Layer if x.dim() == 3 else _ConvLayer
+    width = x.shape[-1] if x.dim() == 3 else x.shape[1]
+    return nn.Sequential(*(layer(width) for _ in range(LAYERS))).to(x).eval()
 
 
 class _Layer(nn.Module):
@@ -112,6 +122,18 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         heads = self.up(self.norm(x)).unflatten(-1, (2, -1)).transpose(1, 2)
         return x + self.down(self.act(heads.transpose(1, 2).flatten(2)))
+
+
+class _ConvLayer(nn.Module):
+    """The same of a layer that convolves, as U-Nets' and decoders' do."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.act = nn.GroupNorm(2, width), nn.SiLU()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(self.act(self.norm(x)))
 
 
 def _measured(case: Case, device: str, seconds: float) -> tuple[float, Work]:
@@ -146,32 +168,53 @@ def _link(copied: float) -> float:
     return x.numel() / took
 
 
-def _message(device: str) -> float:
-    """Seconds until a small message of one rank is another's, whose turn it is then."""
+@torch.no_grad()
+def _message(device: str, call: float, conv_call: float) -> float:
+    """Seconds that a message takes a rank of two that take turns, with all that waits for it.
+
+    Of a network of convolutions that is cut in two, what its operations are known to take is
+    taken off.
+    """
+    x, bands = (
+        torch.zeros(1, 8, 2 * SMALL, 8, device=device),
+        [Band(0, SMALL), Band(SMALL, 2 * SMALL)],
+    )
+    network = _network(x)
+
+    def draw(comm: Comm) -> None:
+        with band_mode(comm, bands):
+            network(x)
 
     def rank(comm: Comm) -> float:
-        x, other = torch.zeros(SMALL, device=device), 1 - comm.rank
         times = []
         for _ in range(RUNS):
             began = time.perf_counter()
-            for _ in range(MESSAGES):
-                comm.exchange({other: x}, {other: Like.of(x)})
+            draw(comm)
             times.append(time.perf_counter() - began)
-        return min(times) / (2 * MESSAGES)
+        return min(times)
 
-    return float(min(run_threads(rank, 2, turns=True)))
+    with flop_count() as count:
+        draw(phantom(0, 2, device=device, sending=count_sent))
+    work, took = count.work, max(run_threads(rank, 2, turns=True)) / 2
+    return float(max(0.0, took - work.calls * call - work.convs * conv_call) / work.messages)
 
 
-def _block() -> float:
-    """Seconds that a block of a store takes on this disk, beside its pixels."""
-    layout = StoreLayout(SMALL * BLOCKS, SMALL, (SMALL, SMALL))
-    rows_HWC = np.zeros((SMALL, SMALL, 3), np.uint8)
-    times = []
+def _saving() -> dict[str, float]:
+    """Seconds that a block of a store, and a state, take on this disk beside their contents."""
+    latents = (LatentArray("0", (2, SMALL, 1, SMALL, SMALL), SMALL),)
+    layout = StoreLayout(SMALL * BLOCKS, SMALL, (SMALL, SMALL), latents=latents)
+    rows_HWC, state_CTHW = np.zeros((SMALL, SMALL, 3), np.uint8), np.zeros((SMALL, 1, SMALL, SMALL))
+    blocks, states = [], []
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(Path(folder) / "a.zarr", layout, fingerprint="", run={})
-        for top in range(0, layout.height, SMALL):
+        for step, top in enumerate(range(0, layout.height, SMALL)):
             began = time.perf_counter()
             ids = store.write_rows(top, rows_HWC)
             store.journal.append({"event": "block", "ids": ids})
-            times.append(time.perf_counter() - began)
-    return float(np.median(times))
+            blocks.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            slot, rows = step % 2, slice(0, SMALL)
+            sums = store.save_latents(0, slot, rows, state_CTHW.astype(np.float32))
+            store.confirm_state(SavedState(0, step, slot), [sums])
+            states.append(time.perf_counter() - began)
+    return {"block": float(np.median(blocks)), "state": float(np.median(states))}

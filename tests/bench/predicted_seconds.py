@@ -29,9 +29,9 @@ GOAL = 0.25
 
 
 def cases(folder: Path) -> list[RenderSpec]:
-    """Ten renders: the demo and its UNet at two sizes, and a tiny clip's model."""
+    """Twelve renders: the demo, its UNet and a tiny clip's model at two sizes."""
     wan = str(checkpoints.build("wan", folder / "wan"))
-    of_models = [("demo", 256, 1), ("demo", 512, 1), ("demo-unet", 128, 1), ("demo-unet", 256, 1)]
+    of_models = [("demo", 256, 1), ("demo", 512, 1), ("demo-unet", 256, 1), ("demo-unet", 512, 1)]
     return [
         RenderSpec(
             prompt="a red sun over blue mountains",
@@ -47,7 +47,7 @@ def cases(folder: Path) -> list[RenderSpec]:
             overwrite=True,
             out=str(folder / "a.zarr"),
         )
-        for model, size, frames in (*of_models, (wan, 96, 9))
+        for model, size, frames in (*of_models, (wan, 96, 9), (wan, 192, 9))
         for workers in (1, 2)
     ]
 

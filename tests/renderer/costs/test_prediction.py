@@ -18,12 +18,14 @@ RATES = Rates(
     copied=10,
     call=0.5,
     banded_call=2,
+    conv_call=0.25,
+    banded_conv_call=1,
     link=5,
     message=3,
 )
 KIND = DeviceKind(kind="x", measured=(RATES,), limits=None)
-# 1 + 2 + 4 + 10 + 2 seconds that cores share, and by 3 calls and 1 message others.
-WORK = Work(matmul=100, conv=100, attention=100, touched=100, calls=3, sent=10, messages=1)
+# 1 + 2 + 4 + 10 + 2 seconds that cores share; by 3 calls, 2 convolutions and 1 message others.
+WORK = Work(100, 100, 100, touched=100, calls=3, sent=10, messages=1, convs=2)
 
 
 def cost(num_ranks: int) -> RenderCost:
@@ -36,10 +38,10 @@ def cost(num_ranks: int) -> RenderCost:
 @pytest.mark.parametrize(
     ("placement", "num_ranks", "heavy", "light"),
     [
-        ("apart", 1, 19 + 1.5 + 3, 1),
-        ("apart", 4, 19 + 6 + 3, 1),
-        ("cores", 4, 4 * 19 + 6 + 3, 4),
-        ("turns", 4, 4 * (19 + 6 + 3), 4),
+        ("apart", 1, 19 + 1.5 + 0.5 + 3, 1),
+        ("apart", 4, 19 + 6 + 2 + 3, 1),
+        ("cores", 4, 4 * 19 + 6 + 2 + 3, 4),
+        ("turns", 4, 4 * (19 + 6 + 2 + 3), 4),
     ],
 )
 def test_seconds_by_placement(placement: str, num_ranks: int, heavy: float, light: float) -> None:
@@ -58,7 +60,7 @@ def test_seconds_by_placement(placement: str, num_ranks: int, heavy: float, ligh
 
 @pytest.mark.parametrize(("placement", "writers"), [("apart", 4), ("cores", 1), ("turns", 1)])
 def test_blocks_and_states_take_seconds_of_their_own(placement: str, writers: int) -> None:
-    slow = DeviceKind(kind="x", measured=(RATES.model_copy(update={"block": 0.25}),))
+    slow = DeviceKind(kind="x", measured=(RATES.model_copy(update={"block": 0.25, "state": 0.5}),))
     plain, found = (
         predict(cost(4), kind, "float32", placement, 40)  # type: ignore[arg-type]
         for kind in (KIND, slow)
@@ -66,7 +68,7 @@ def test_blocks_and_states_take_seconds_of_their_own(placement: str, writers: in
     assert plain is not None
     assert found is not None
     more = [b - a for a, b in zip(plain.stages[0].steps, found.stages[0].steps, strict=True)]
-    assert more == pytest.approx([0.25] * 3)
+    assert more == pytest.approx([0.5] * 3)
     assert found.decode - plain.decode == pytest.approx(0.25 * 40 / writers)
 
 
