@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, PlanError, shown
+from ..spec.networks import OPTIONS, followed
 from ..spec.render_spec import RenderSpec
 from .configs import read_json
 from .facts import ModelFacts
@@ -60,45 +61,47 @@ KINDS = {
 }
 
 
-# Fields that say nothing without a ControlNet.
-OPTIONS = (
-    "controlnet_conditioning_scale",
-    "control_guidance_start",
-    "control_guidance_end",
-    "control_mode",
-)
-
-
 def folder_of(name: str) -> Path:
     """The folder, from any other one."""
     return Path(name).expanduser().absolute()
 
 
 def check(spec: RenderSpec, facts: ModelFacts) -> None:
-    """Whether a ControlNet, if there is one, is of the model's family and has a picture.
+    """Whether ControlNets, if there are any, are of the model's family and have pictures.
 
     Raises `PlanError`, `ModelError`.
     """
-    name, start, end = spec.controlnet, spec.control_guidance_start, spec.control_guidance_end
-    if spec.control is not None and name is None:
-        raise PlanError(f"control {spec.control!r} is for a controlnet; name one, or leave it out")
-    if name is None:
-        if spec.guess_mode:
-            raise PlanError("guess_mode is for a controlnet; name one, or leave it out")
-        for own in OPTIONS:
-            value = getattr(spec, own)
-            if value != type(spec).model_fields[own].default:
-                raise PlanError(f"{own} {value:g} is for a controlnet; name one, or leave it out")
+    if not spec.controlnet:
+        _check_unused(spec)
         return
+    name = spec.controlnet[0]
     if spec.guess_mode and facts.family != "unet":
         raise PlanError(f"guess_mode is for a controlnet of a U-Net, and this is {facts.family}")
-    if spec.control is None:
+    if not spec.control:
         raise PlanError(f"controlnet {name!r} follows a picture; give it by control")
-    if start >= end:
+    configs = {name: check_folder(name, facts) for name in dict.fromkeys(spec.controlnet)}
+    for each in followed(spec):
+        if each.start >= each.end:
+            raise PlanError(
+                f"control_guidance_start {each.start:g} is not before control_guidance_end "
+                f"{each.end:g}"
+            )
+        _check_mode(each.controlnet, each.mode, configs[each.controlnet])
+
+
+def _check_unused(spec: RenderSpec) -> None:
+    """Nothing is said of a ControlNet where there is none."""
+    if spec.control:
         raise PlanError(
-            f"control_guidance_start {start:g} is not before control_guidance_end {end:g}"
+            f"control {spec.control[0]!r} is for a controlnet; name one, or leave it out"
         )
-    _check_mode(name, spec.control_mode, check_folder(name, facts))
+    if spec.guess_mode:
+        raise PlanError("guess_mode is for a controlnet; name one, or leave it out")
+    for own in OPTIONS:
+        value = getattr(spec, own)
+        if value != type(spec).model_fields[own].default:
+            told = ", ".join("none" if each is None else f"{each:g}" for each in value)
+            raise PlanError(f"{own} {told} is for a controlnet; name one, or leave it out")
 
 
 def check_folder(name: str, facts: ModelFacts) -> Mapping[str, Any]:

@@ -55,7 +55,8 @@ def files_of(spec: RenderSpec, preset: str | None = None) -> list[tuple[str, str
     own = spec.decoder == decoder.OWN
     named += [("--preset", preset)] if preset and preset.endswith((".yaml", ".yml")) else []
     named += [("--init", spec.init), ("--image", spec.image), ("--mask", spec.mask)]
-    named += [("--controlnet", spec.controlnet), ("--control", spec.control)]
+    named += [("--controlnet", name) for name in spec.controlnet]
+    named += [("--control", name) for name in spec.control]
     named += [("PICTURE", spec.upscale), ("--decoder", None if own else spec.decoder)]
     named += [("--edit", each.mask) for each in spec.edit]
     named += [("--lora", str(each.path)) for each in spec.lora]

@@ -18,8 +18,8 @@ from ..driver.caller import RenderResult
 from ..errors import RenderCancelledError, RenderFailedError, SpecError, StoreError, printable
 from ..files.location import Location, S3Path, location
 from ..spec.merging import checked, merge
+from ..spec.networks import all_loras
 from ..spec.render_spec import parse
-from ..spec.stage_loras import all_loras
 from ..terminal.error_lines import expected
 from ..terminal.interrupts import interruptible
 from ..terminal.progress import Progress, choose

@@ -7,7 +7,10 @@ Shape suffixes: B batch, C channels, T frames (1), H W rows and columns, S token
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from frieze.cluster.attention import Context
     from frieze.cluster.bands import Marks
 
-    from ..models.family import Control
+    from ..models.family import Control, Seen
 
 
 class FluxControl:
@@ -26,11 +29,11 @@ class FluxControl:
     method's positions are its own too.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, name: str = "controlnet") -> None:
         from ..models.rotary import AngleRope
 
         network.pos_embed = AngleRope()
-        self.network = network
+        self.network, self.name = network, name
 
     @property
     def sees_pixels(self) -> bool:
@@ -42,14 +45,23 @@ class FluxControl:
         """Tokens that it puts before the text."""
         return int(self.network.union)
 
-    def marks(self, context: Callable[..., Context]) -> Sequence[Marks]:
-        """Joint attention of its blocks; called otherwise than the network's."""
+    @property
+    def sees(self) -> Seen:
+        """What it is shown of a picture."""
+        return "pixels" if self.sees_pixels else "latents"
+
+    def marks(self, context: Callable[[int], Context]) -> Sequence[Marks]:
+        """Joint attention of its blocks, with so many tokens before the text.
+
+        They are called otherwise than the network's.
+        """
         from torch import nn
 
         from frieze.cluster.bands import mark
 
-        named = nn.ModuleDict({"controlnet": self.network})
-        return (mark(named, lambda name, _: name.endswith(".attn"), context),)
+        named = nn.ModuleDict({self.name: self.network})
+        before = self.num_tokens
+        return (mark(named, lambda name, _: name.endswith(".attn"), lambda *_: context(before)),)
 
     def features(
         self,
@@ -58,8 +70,8 @@ class FluxControl:
         guidance_B: Tensor,
         control: Control,
         told: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        """What the transformer takes beside: features for its double and single blocks.
+    ) -> Features:
+        """What it adds to the transformer's double and single blocks.
 
         `picture` are pixels in [-1, 1] or tokens of latents, and `told` what both networks are.
         """
@@ -77,8 +89,52 @@ class FluxControl:
             **told,
             return_dict=False,
         )
-        return {
-            "controlnet_block_samples": double,
-            "controlnet_single_block_samples": single,
-            "controlnet_blocks_repeat": self.sees_pixels,
-        }
+        return Features(tuple(double or ()), tuple(single or ()), self.sees_pixels)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is added to the transformer's blocks [B, S, E]: of each feature to a run of them.
+
+    `in_turn`: to one block after the other instead, and again from the first.
+    """
+
+    double: tuple[Tensor, ...]
+    single: tuple[Tensor, ...]
+    in_turn: bool
+
+    @property
+    def layout(self) -> tuple[int, int, bool]:
+        """What features must have in common to be added as they are."""
+        return len(self.double), len(self.single), self.in_turn
+
+    def of_blocks(self, num_double: int, num_single: int) -> Features:
+        """The same with a feature for every block of a transformer."""
+        double, single = (
+            tuple(
+                x[i % len(x) if self.in_turn else i // -(-n // len(x))]
+                for i in range(n if x else 0)
+            )
+            for x, n in ((self.double, num_double), (self.single, num_single))
+        )
+        return Features(double, single, in_turn=False)
+
+
+def added(each: Sequence[Features], num_double: int, num_single: int) -> dict[str, Any]:
+    """What a transformer of so many blocks takes beside, of several ControlNets together.
+
+    Those of other numbers of features are added block by block, as each alone would be.
+    """
+    if len({features.layout for features in each}) > 1:
+        each = [features.of_blocks(num_double, num_single) for features in each]
+    return {
+        "controlnet_block_samples": _sums([features.double for features in each]),
+        "controlnet_single_block_samples": _sums([features.single for features in each]),
+        "controlnet_blocks_repeat": each[0].in_turn,
+    }
+
+
+def _sums(each: Sequence[tuple[Tensor, ...]]) -> list[Tensor] | None:
+    """Features added in the ControlNets' order, of those that have some."""
+    some = [features for features in each if features]
+    return [functools.reduce(operator.add, x) for x in zip(*some, strict=True)] or None

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from ..models.family import Control
 
+    Features = tuple[list[Tensor], Tensor]
+
 
 class UNetControl:
     """A network that is shown a picture.
@@ -24,8 +26,8 @@ class UNetControl:
     the picture's rows as of latents'.
     """
 
-    def __init__(self, network: Any) -> None:
-        self.network = network
+    def __init__(self, network: Any, name: str = "controlnet") -> None:
+        self.network, self.name = network, name
 
     def marks(self, context: Callable[..., Context]) -> Sequence[Marks]:
         """Its self-attentions, and those that ask the text; called otherwise than the network's."""
@@ -33,7 +35,7 @@ class UNetControl:
 
         from frieze.cluster.bands import mark
 
-        named = nn.ModuleDict({"controlnet": self.network})
+        named = nn.ModuleDict({self.name: self.network})
         return (
             mark(named, lambda name, _: name.endswith(".attn1")),
             mark(named, lambda name, _: name.endswith(".attn2"), context, local=True),
@@ -62,3 +64,12 @@ class UNetControl:
             return_dict=False,
         )
         return list(down), middle
+
+
+def added(each: Sequence[Features]) -> Features:
+    """What several ControlNets add together, in their order."""
+    (down, middle), *others = each
+    for more, deepest in others:
+        down = [x + y for x, y in zip(down, more, strict=True)]
+        middle = middle + deepest
+    return down, middle

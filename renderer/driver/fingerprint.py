@@ -23,8 +23,8 @@ from ..inputs.metadata import read as metadata_of
 from ..outputs.targets import Targets
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.schedule_table import sampler
+from ..spec.networks import has_stage_loras
 from ..spec.render_spec import RenderSpec
-from ..spec.stage_loras import has_stage_loras
 from ..spec.stage_spec import StageSpec
 from ..store.provenance import own_colors, recorded_profile
 
@@ -142,11 +142,12 @@ def _identity(plan: CanvasPlan) -> dict[str, Any]:
     }
 
 
-def _controlnet(spec: RenderSpec) -> dict[str, str]:
-    """Its weights; the picture that it follows is among what the render starts from."""
-    if spec.controlnet is None:
+def _controlnet(spec: RenderSpec) -> dict[str, Any]:
+    """Weights of one or of several; pictures that they follow are among what is started from."""
+    digests = [decoder_digest(controlnet.folder_of(name)) for name in spec.controlnet]
+    if not digests:
         return {}
-    return {"controlnet": decoder_digest(controlnet.folder_of(spec.controlnet))}
+    return {"controlnet": digests if len(digests) > 1 else digests[0]}
 
 
 def _stage_loras(plan: CanvasPlan) -> list[list[list[dict[str, Any]]]]:

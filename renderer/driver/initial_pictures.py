@@ -13,6 +13,7 @@ from ..inputs import masks
 from ..inputs.colors import Colors
 from ..inputs.sources import fitted, transparency
 from ..planning.canvas_plan import CanvasPlan
+from ..spec.networks import picture_names
 from ..store.store import Store
 from ..store.upstream import needed_beside
 
@@ -70,13 +71,9 @@ def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, int, Iterator[np.ndar
         yield "image", source.height, fitted(source, source.height, source.width, 1)
         for index in range(plan.num_denoised):
             yield f"{index}-image", rows(index), fitted(source, *plan.size(index), 1)
-    if "control" in plan.sources:
+    if plan.spec.control:
         for index in range(plan.num_denoised):
-            yield (
-                f"{index}-control",
-                rows(index),
-                fitted(plan.sources["control"], *plan.size(index), 1),
-            )
+            yield f"{index}-control", rows(index), _followed(plan, index)
     if plan.has_regions:
         for index, stage in enumerate(plan.stages[1 : plan.num_denoised], 1):
             size = (stage.canvas.height, stage.canvas.width)
@@ -89,6 +86,13 @@ def source_arrays(plan: CanvasPlan) -> Iterator[tuple[str, int, Iterator[np.ndar
 def colors_of(plan: CanvasPlan) -> Colors:
     """In which a picture that is made larger is taken: a model redraws it in sRGB."""
     return "srgb" if plan.spec.redraws else "own"
+
+
+def _followed(plan: CanvasPlan, stage_index: int) -> Iterator[np.ndarray]:
+    """The pictures that ControlNets follow at a stage's size, their colours one after the other."""
+    names, size = picture_names(plan.spec), plan.size(stage_index)
+    pictures = (next(iter(fitted(plan.sources[name], *size, 1))) for name in names)
+    yield np.concatenate(list(pictures))
 
 
 def _edited(plan: CanvasPlan, stage_index: int) -> Iterator[np.ndarray]:

@@ -36,8 +36,8 @@ def with_whole_paths(spec: RenderSpec) -> RenderSpec:
         "upscale": None if spec.upscale is None else _whole(spec.upscale),
         "image": None if spec.image is None else _whole(spec.image),
         "mask": None if spec.mask is None else _whole(spec.mask),
-        "controlnet": None if spec.controlnet is None else _whole(spec.controlnet),
-        "control": None if spec.control is None else _whole(spec.control),
+        "controlnet": tuple(map(_whole, spec.controlnet)),
+        "control": tuple(map(_whole, spec.control)),
         "color": spec.color and _whole_profile(spec.color),
         "edit": tuple(e.model_copy(update={"mask": _whole(e.mask)}) for e in spec.edit),
     }

@@ -54,7 +54,10 @@ def _array(plan: CanvasPlan, name: str) -> LatentArray:
         size = plan.sources[name].size
     rows = plan.stages[stage_index].align * plan.facts.latent.downscale
     frames = 1 if kind in ("image", "control") else plan.spec.num_frames
-    shape = (1, CHANNELS if kind == "init" else 3, frames, *size)
+    channels = CHANNELS if kind == "init" else 3
+    if kind == "control":
+        channels *= len(plan.spec.control)
+    shape = (1, channels, frames, *size)
     return LatentArray(name, shape, chunk_rows=rows, chunk_frames=1)
 
 

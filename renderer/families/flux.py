@@ -19,10 +19,17 @@ from ..checkpoints.configs import Count, Heads, PictureVae, Size, hints, index_o
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
-from ..controlnets.flux import FluxControl
-from ..controlnets.parts import loaded as controlnet
+from ..controlnets.flux import FluxControl, added
+from ..controlnets.parts import loaded, marks_of_each, of_each
 from ..errors import ModelError
-from ..models.family import BandPlace, Conditioning, Control, Guidance, linear_guided
+from ..models.family import (
+    CONTROL_TENSORS,
+    BandPlace,
+    Conditioning,
+    Control,
+    Guidance,
+    linear_guided,
+)
 from ..models.positions import RotaryAxis
 from ..sampling.noise_levels import NoiseLevel, x0_from
 
@@ -160,10 +167,8 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> Flux:
     )
     loading.add_loras(transformer, FluxPipeline, facts, spec)
     vae = loading.component(AutoencoderKL, facts, "vae", spec, dtype=loading.vae_dtype(facts, spec))
-    control = None
-    if spec.controlnet is not None:
-        control = FluxControl(controlnet(facts, spec, FluxControlNetModel, device))
-    return Flux(facts, transformer.to(device).eval(), vae.to(device).eval(), control)
+    controls = loaded(facts, spec, FluxControlNetModel, device, FluxControl)
+    return Flux(facts, transformer.to(device).eval(), vae.to(device).eval(), controls)
 
 
 class Flux(PictureVAE):
@@ -177,7 +182,7 @@ class Flux(PictureVAE):
         facts: ModelFacts,
         transformer: FluxTransformer2DModel,
         vae: AutoencoderKL,
-        control: FluxControl | None = None,
+        controls: Sequence[FluxControl] = (),
     ) -> None:
         from frieze.cluster.bands import BlockRun, mark
 
@@ -193,9 +198,9 @@ class Flux(PictureVAE):
         self._thread = threading.local()
         self._run = BlockRun(transformer, ("transformer_blocks", "single_transformer_blocks"))
         self._marks = (mark(transformer, lambda name, _: name.endswith(".attn"), self._context),)
-        self._control = control
-        self.control_marks = control.marks(self._control_context) if control else ()
-        self.encodes_control = control is not None and not control.sees_pixels
+        self._controls = controls
+        self.control_marks = marks_of_each(controls, self._control_context)
+        self.control_sees = frozenset(each.sees for each in controls)
 
     def denoiser_marks(self, level: NoiseLevel) -> Sequence[Marks]:
         """Joint attention of the double and single blocks."""
@@ -260,21 +265,29 @@ class Flux(PictureVAE):
         tensors: Mapping[str, Tensor],
         told: Mapping[str, Tensor],
     ) -> Mapping[str, Any]:
-        """What a ControlNet adds, asked with the prompt alone, as the pipeline asks it."""
-        if self._control is None or "control" not in tensors:
+        """What ControlNets add, asked with the prompt alone, as the pipeline asks them."""
+        channels = {"pixels": 3, "latents": self.facts.latent.channels}
+        shown = {
+            sees: of_each(tensors[name].split(channels[sees], dim=1), len(controls))
+            for sees, name in CONTROL_TENSORS.items()
+            if name in tensors
+        }
+        if not shown:
             return {}
-        picture = tensors["control"].squeeze(2)
-        return self._control.features(
-            token_BSE,
-            picture if self._control.sees_pixels else pack(picture),
-            guidance_B,
-            controls[0],
-            {
-                "encoder_hidden_states": tensors.get("control_embeds", tensors["embeds"]),
-                "pooled_projections": tensors.get("control_pooled", tensors["pooled"]),
-                **told,
-            },
-        )
+        texts = {
+            "encoder_hidden_states": tensors.get("control_embeds", tensors["embeds"]),
+            "pooled_projections": tensors.get("control_pooled", tensors["pooled"]),
+        }
+        features, networks = [], of_each(self._controls, len(controls))
+        for index, (control, how) in enumerate(zip(networks, controls, strict=True)):
+            if how.scale:
+                seen = shown[control.sees][index].squeeze(2)
+                picture = pack(seen) if control.sees == "latents" else seen
+                features.append(
+                    control.features(token_BSE, picture, guidance_B, how, texts | dict(told))
+                )
+        blocks = self.transformer.config
+        return added(features, blocks.num_layers, blocks.num_single_layers)
 
     def inpaint_condition(self, pixels_BCTHW: Tensor) -> Mapping[str, Tensor]:
         """Latents around what is drawn, and of each cell which of its pixels are."""
@@ -308,12 +321,11 @@ class Flux(PictureVAE):
         num_tokens, place = self._thread.text
         return Context(num_tokens, "front", place.texts, place.regions)
 
-    def _control_context(self, *_: object) -> Context:
+    def _control_context(self, num_tokens: int) -> Context:
         """The same in a ControlNet, where a union's kind is a token of text."""
         from frieze.cluster.attention import Context
 
-        assert self._control is not None
-        return Context(self._thread.text[0] + self._control.num_tokens, "front")
+        return Context(self._thread.text[0] + num_tokens, "front")
 
 
 def pack(x_BCHW: Tensor) -> Tensor:

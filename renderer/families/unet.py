@@ -22,10 +22,10 @@ from ..checkpoints.configs import Config, PictureVae, Size, Sizes, Upcast, hints
 from ..checkpoints.facts import Cost, GuidanceFacts, LatentSpec, ModelFacts
 from ..checkpoints.scheduler_config import read_schedule
 from ..checkpoints.weight_files import weight_bytes
-from ..controlnets.parts import loaded as controlnet
-from ..controlnets.unet import UNetControl
+from ..controlnets.parts import loaded, marks_of_each, of_each
+from ..controlnets.unet import UNetControl, added
 from ..errors import ModelError
-from ..models.family import BandPlace, Conditioning, Control, Guidance, linear_guided
+from ..models.family import BandPlace, Conditioning, Guidance, linear_guided
 from ..models.positions import RotaryAxis
 from ..sampling.noise_levels import NoiseLevel, x0_from
 
@@ -197,10 +197,8 @@ def load(facts: ModelFacts, spec: RenderSpec, device: torch.device) -> UNet:
     unet = loading.component(UNet2DConditionModel, facts, "unet", spec, denoiser=True)
     loading.add_loras(unet, _pipeline_class(facts), facts, spec)
     vae = loading.component(AutoencoderKL, facts, "vae", spec, dtype=_vae_dtype(facts, spec))
-    control = None
-    if spec.controlnet is not None:
-        control = UNetControl(controlnet(facts, spec, ControlNetModel, device))
-    return UNet(facts, unet.to(device).eval(), vae.to(device).eval(), control)
+    controls = loaded(facts, spec, ControlNetModel, device, UNetControl)
+    return UNet(facts, unet.to(device).eval(), vae.to(device).eval(), controls)
 
 
 def _pipeline_class(facts: ModelFacts) -> type:
@@ -225,15 +223,15 @@ class UNet(PictureVAE):
     """A loaded Stable Diffusion 1, 2 or XL."""
 
     def __init__(
-        self, facts: ModelFacts, unet: Any, vae: Any, control: UNetControl | None = None
+        self, facts: ModelFacts, unet: Any, vae: Any, controls: Sequence[UNetControl] = ()
     ) -> None:
         from frieze.cluster.bands import mark
 
         super().__init__(vae)
         self.facts = facts
         self.unet = unet
-        self._control = control
-        self.control_marks = control.marks(self._context) if control else ()
+        self._controls = controls
+        self.control_marks = marks_of_each(controls, self._context)
         # Rank threads share this object; each has its own place on the canvas.
         self._thread = threading.local()
         # Every rank holds all the text, which may have as many tokens as a band.
@@ -266,14 +264,12 @@ class UNet(PictureVAE):
             "added_cond_kwargs": self._added(tensors, place),
         }
         down, middle = None, None
-        if self._control is not None and "control" in tensors:
-            (how,) = guidance.controls
-            picture = tensors["control"]
+        if "control" in tensors:
             if "control_latents" in tensors:
                 x = tensors["control_latents"].squeeze(2).to(x_BCHW.dtype)
-                down, middle = self._reduced(x, timestep, picture, how, told, place)
+                down, middle = self._reduced(x, timestep, tensors, guidance, told, place)
             else:
-                down, middle = self._control.features(x_BCHW, timestep, picture, how, told)
+                down, middle = self._features(x_BCHW, timestep, tensors, guidance, told)
         shown_BCHW = x_BCHW
         if "around" in tensors:
             known = (tensors[name].squeeze(2).to(x_BCHW.dtype) for name in ("drawn", "around"))
@@ -289,23 +285,41 @@ class UNet(PictureVAE):
         output_BCTHW = output_BCHW.to(x_BCTHW.dtype).unsqueeze(2)
         return x0_from(self.facts.schedule.prediction, x_BCTHW, output_BCTHW, level)
 
+    def _features(
+        self,
+        x_BCHW: Tensor,
+        timestep: Tensor,
+        tensors: Mapping[str, Tensor],
+        guidance: Guidance,
+        told: Mapping[str, Any],
+    ) -> tuple[list[Tensor], Tensor]:
+        """What ControlNets add that count in this step."""
+        hows, pictures = guidance.controls, tensors["control"].split(3, dim=1)
+        each = (of_each(values, len(hows)) for values in (self._controls, pictures, hows))
+        return added(
+            [
+                control.features(x_BCHW, timestep, picture, how, told)
+                for control, picture, how in zip(*each, strict=True)
+                if how.scale
+            ]
+        )
+
     def _reduced(
         self,
         x_BCHW: Tensor,
         timestep: Tensor,
-        picture_BCTHW: Tensor,
-        how: Control,
+        tensors: Mapping[str, Tensor],
+        guidance: Guidance,
         told: Mapping[str, Any],
         place: BandPlace,
     ) -> tuple[list[Tensor], Tensor]:
-        """A ControlNet's features from the whole of a smaller map, which is no band."""
+        """ControlNets' features from the whole of a smaller map, which is no band."""
         from frieze.cluster.bands import current_shape, off_bands
 
         from ..controlnets.reduced import enlarged
 
-        assert self._control is not None
         with off_bands():
-            down, middle = self._control.features(x_BCHW, timestep, picture_BCTHW, how, told)
+            down, middle = self._features(x_BCHW, timestep, tensors, guidance, told)
             return enlarged(down, middle, self.unet, place, current_shape())
 
     def inpaint_condition(self, pixels_BCTHW: Tensor) -> Mapping[str, Tensor]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from frieze.cluster.layout import Band, Canvas
 
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from frieze.cluster.bands import BlockRun, Marks
 
     from .truncation import Cut
+
+
+# What ControlNets see of the pictures that they follow, and the tensor that holds it.
+Seen = Literal["pixels", "latents"]
+CONTROL_TENSORS: dict[Seen, str] = {"pixels": "control", "latents": "control_encoded"}
 
 
 @dataclass(frozen=True)

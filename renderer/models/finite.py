@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from frieze.cluster.comm import Comm
 
 from ..errors import ModelError, NotFiniteError
-from ..spec.stage_loras import all_loras
+from ..spec.networks import all_loras
 
 if TYPE_CHECKING:
     from ..spec.render_spec import RenderSpec

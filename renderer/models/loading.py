@@ -23,7 +23,7 @@ from ..checkpoints.configs import Upcast, index_of, read
 from ..checkpoints.weight_files import check_part, check_parts
 from ..errors import ModelError
 from ..files.library_errors import as_model_error
-from ..spec.stage_loras import has_stage_loras, loras_of_all
+from ..spec.networks import has_stage_loras, loras_of_all
 from . import finite, lora_loading, meta_models, quantization, truncation
 from .imports import uncollected
 

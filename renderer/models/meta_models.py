@@ -24,7 +24,7 @@ from frieze.kernels.work import Work
 
 from ..checkpoints.configs import read_json
 from ..files.library_errors import as_model_error
-from ..spec.stage_loras import loras_of_all
+from ..spec.networks import loras_of_all
 from . import quantization
 
 if TYPE_CHECKING:

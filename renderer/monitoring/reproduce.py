@@ -12,6 +12,7 @@ from ..spec.lora_refs import LoraRef
 from ..spec.render_spec import NO_DECODER, RenderSpec
 from ..spec.roles import OF_A_REDRAW, OF_AN_UPSCALE
 from ..spec.stage_spec import StageSpec
+from ..spec.values import NO_KIND
 
 # What a render reads beside its model. Where that lies is told to nobody: these names stand for it.
 FILES = {
@@ -37,7 +38,7 @@ def option(field: str, value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return [w for k, v in value.items() for w in (flag, f"{k}={json.dumps(v)}")]
     if isinstance(value, (list, tuple)):
-        return [word for each in value for word in (flag, str(each))]
+        return [w for each in value for w in (flag, NO_KIND if each is None else str(each))]
     return [flag, str(value)]
 
 
@@ -64,6 +65,8 @@ def _placeless(name: str, entry: Any) -> str:
     """An entry of a list: FILE, FILE=WEIGHT, or a mask and its prompt."""
     if isinstance(entry, Mapping):
         return f"{FILES[name]}={entry.get('prompt', '')}"
+    if name not in ("lora", "lora_2"):
+        return FILES[name]
     lora = LoraRef.parse(str(entry))
     return FILES[name] if lora.weight == 1 else f"{FILES[name]}={lora.weight!r}"
 

@@ -26,8 +26,8 @@ from ..models.device import device_type, has_cuda
 from ..models.family import Guidance
 from ..sampling.frame_windows import FrameWindow, frame_windows
 from ..spec import step_cache
+from ..spec.networks import all_loras
 from ..spec.render_spec import RenderSpec
-from ..spec.stage_loras import all_loras
 from ..spec.units import GIB
 from .decoder_plan import redrawn
 from .devices import on_cluster
@@ -238,7 +238,7 @@ class CanvasPlan:
         if self.inpaint is not None:
             first = tuple(dict.fromkeys((*(f"{i}-init" for i in drawn), self.given)))
         frames = ("image", *(f"{i}-image" for i in drawn)) if "image" in self.sources else ()
-        followed = (f"{i}-control" for i in drawn if "control" in self.sources)
+        followed = (f"{i}-control" for i in drawn if self.spec.control)
         masks = (f"{i}-mask" for i in drawn[1:]) if self.has_regions else ()
         edits = (f"{i}-edits" for i in stages if self.stages[i].edits)
         kept = arrays(self.method, len(drawn), redraws=self.redraws(0))

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from ..checkpoints.facts import ModelFacts
 from ..errors import PlanError
 from ..models.family import Control, Guidance
+from ..spec.networks import followed
 from ..spec.render_spec import RenderSpec
 
 
@@ -29,16 +30,9 @@ def guidance_scales(
 
 
 def _controls(spec: RenderSpec) -> tuple[Control, ...]:
-    if spec.controlnet is None:
-        return ()
-    return (
-        Control(
-            spec.controlnet_conditioning_scale,
-            spec.control_guidance_start,
-            spec.control_guidance_end,
-            spec.control_mode,
-            spec.guess_mode,
-        ),
+    return tuple(
+        Control(each.scale, each.start, each.end, each.mode, spec.guess_mode)
+        for each in followed(spec)
     )
 
 

@@ -33,14 +33,14 @@ from ..extrapolation.network_hooks import hook_method
 from ..extrapolation.skip_filter import free_u
 from ..models import loading, strategies
 from ..models.device import device_type
-from ..models.family import BandPlace, Guidance, Model
+from ..models.family import CONTROL_TENSORS, BandPlace, Guidance, Model
 from ..models.meta_models import Skeleton, shorten, skeletons, treated
 from ..models.positions import RotaryAxis
 from ..models.regional_prompts import RegionalPrompts
 from ..sampling import solvers
 from ..sampling.inpainting import Outside
 from ..sampling.solver_step import SolverStep
-from ..spec.stage_loras import all_loras
+from ..spec.networks import all_loras
 from .step_kinds import StepKind, TurnedKeys, step_kinds
 
 if TYPE_CHECKING:
@@ -280,21 +280,27 @@ class MetaRender:
             return self._condition(stage, band)
 
     def _control(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
-        """What a ControlNet follows."""
-        if self.spec.controlnet is None:
+        """What ControlNets follow."""
+        if not self.spec.controlnet:
             return {}
-        if getattr(self.model, "encodes_control", False):
-            latents = (1, self.facts.latent.channels, 1, band.rows, stage.canvas.width)
-            return {"control": torch.empty(latents, device=META)}
-        control = self.method.control
+        control, number = self.method.control, len(self.spec.control)
         if control and (size := control.size(stage.canvas)):
             height, width = size
             step, channels = self.facts.latent.downscale, self.facts.latent.channels
             return {
-                "control": torch.empty((1, 3, 1, height * step, width * step), device=META),
+                "control": torch.empty(
+                    (1, 3 * number, 1, height * step, width * step), device=META
+                ),
                 "control_latents": torch.empty((1, channels, 1, height, width), device=META),
             }
-        return {"control": self._pixels(stage, band, 1)}
+        latents = (1, number * self.facts.latent.channels, 1, band.rows, stage.canvas.width)
+        seen = getattr(self.model, "control_sees", ("pixels",))
+        found = {}
+        if "latents" in seen:
+            found[CONTROL_TENSORS["latents"]] = torch.empty(latents, device=META)
+        if "pixels" in seen:
+            found[CONTROL_TENSORS["pixels"]] = self._pixels(stage, band, 1, channels=3 * number)
+        return found
 
     def _condition(self, stage: StagePlan, band: Band) -> Mapping[str, Tensor]:
         """Of a first frame, or of what is around a mask."""

@@ -25,8 +25,8 @@ from ..inputs.sources import Source, look, with_alpha
 from ..models import strategies
 from ..models.family import Guidance
 from ..spec.attend import attend_schedule
+from ..spec.networks import all_loras, picture_names
 from ..spec.render_spec import RenderSpec
-from ..spec.stage_loras import all_loras
 from ..watermarks import check as check_watermark
 from . import decoder_plan, devices, memory_check
 from .canvas_plan import CanvasPlan
@@ -282,9 +282,10 @@ def _sources(
     found = {} if given is None else with_alpha(given)
     if spec.init is not None:
         found["init"] = look(spec.init, "init", num_frames=spec.num_frames)
-    for name in ("image", "control"):
-        if (path := getattr(spec, name)) is not None:
-            found[name] = look(path, name, num_frames=1)
+    if spec.image is not None:
+        found["image"] = look(spec.image, "image", num_frames=1)
+    for name, path in zip(picture_names(spec), spec.control, strict=True):
+        found[name] = look(path, "control", num_frames=1)
     if spec.mask is not None:
         most = 1 if spec.init is None else spec.num_frames
         found["mask"] = mask = look(spec.mask, "mask", num_frames=most)

@@ -19,7 +19,7 @@ from .place import Length, Place, PrintSize, outpainted, ranged, sized
 from .roles import IN_MODEL, IN_OUTPUT, IN_PICTURE, IN_WORK, Role, RoleRecord
 from .stage_spec import LEAST_SHIFT, MOST_GUIDANCE, MOST_SHIFT, Attending, StageSpec
 from .step_cache import CacheText
-from .values import PlainOptions, is_text, texts
+from .values import Kind, Name, PlainOptions, Several, Share, Strength, is_text, texts
 
 # What holds a picture that is redrawn to what it was (extrapolation/guides.py).
 HeldBy = Literal["hiflow", "low-band", "detail", "none"]
@@ -60,25 +60,26 @@ class RenderSpec(RoleRecord):
         "size; 'infgen' for the model's own, none for the autoencoder; default: none, with --place "
         "beyond the trained size and no --method the model's own",
     )
-    controlnet: Annotated[str | None, Role("Model", came_later=True)] = Field(
-        default=None, min_length=1, description="folder of a ControlNet; default: none"
+    controlnet: Annotated[Several[Name], Role("Model", came_later=True)] = Field(
+        default=(), description="folder of a ControlNet; repeatable; default: none"
     )
-    control: Annotated[str | None, Role("Picture", came_later=True)] = Field(
-        default=None,
-        min_length=1,
-        description="picture that --controlnet follows: edges, depth, a tile; default: none",
+    control: Annotated[Several[Name], Role("Picture", came_later=True)] = Field(
+        default=(),
+        description="picture that --controlnet follows: edges, depth, a tile; repeatable, as are "
+        "numbers of it: one for all, or one for each; default: none",
     )
-    controlnet_conditioning_scale: Annotated[float, Role("Model", came_later=True)] = Field(
-        default=1.0, ge=0, le=100, description="how strongly --control is followed"
+    controlnet_conditioning_scale: Annotated[Several[Strength], Role("Model", came_later=True)] = (
+        Field(default=(1.0,), description="how strongly --control is followed; default 1")
     )
-    control_guidance_start: Annotated[float, Role("Model", came_later=True)] = Field(
-        default=0.0, ge=0, le=1, description="part of a stage's steps before --control counts"
+    control_guidance_start: Annotated[Several[Share], Role("Model", came_later=True)] = Field(
+        default=(0.0,), description="part of a stage's steps before --control counts; default 0"
     )
-    control_guidance_end: Annotated[float, Role("Model", came_later=True)] = Field(
-        default=1.0, ge=0, le=1, description="part of a stage's steps after which it does not"
+    control_guidance_end: Annotated[Several[Share], Role("Model", came_later=True)] = Field(
+        default=(1.0,), description="part of a stage's steps after which it does not; default 1"
     )
-    control_mode: Annotated[int | None, Role("Model", came_later=True)] = Field(
-        default=None, ge=0, le=99, description="kind that a union ControlNet follows; default: none"
+    control_mode: Annotated[Several[Kind], Role("Model", came_later=True)] = Field(
+        default=(),
+        description="kind that a union ControlNet follows; none: it is no union; default: none",
     )
     guess_mode: Annotated[bool, Role("Model", came_later=True)] = Field(
         default=False, description="a U-Net's --control counts where the prompt does; default: off"

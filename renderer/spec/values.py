@@ -11,10 +11,10 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer
 
 from ..errors import printable, reason, shown
 from ..input_files import fault
@@ -109,6 +109,43 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 # NAME=VALUE of a plugin, numbers for it to judge.
 PlainOptions = Annotated[dict[str, Any], AfterValidator(_plain)]
+
+
+MOST_SEVERAL = 16
+NO_KIND = "none"  # told in the place of a number, where there is none
+T = TypeVar("T")
+
+
+def _several(value: Any) -> Any:
+    """One value as a tuple of one, none as none."""
+    if value is None:
+        return ()
+    values = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(each, bool) for each in values):
+        raise ValueError("a switch where none is; give a value")
+    return values
+
+
+def _as_told(values: tuple[Any, ...]) -> Any:
+    """A tuple of one as its value: what had one value has always been written so."""
+    return list(values) if len(values) > 1 else next(iter(values), None)
+
+
+# Of each of several things a value, or one of all of them; told and written as one value then.
+Several = Annotated[
+    tuple[T, ...],
+    Field(max_length=MOST_SEVERAL),
+    BeforeValidator(_several),
+    PlainSerializer(_as_told),
+]
+Name = Annotated[str, Field(min_length=1)]
+Strength = Annotated[float, Field(ge=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Kind = Annotated[
+    int | None,
+    Field(ge=0, le=99),
+    BeforeValidator(lambda value: None if value == NO_KIND else value),
+]
 
 
 def is_text(text: str) -> bool:

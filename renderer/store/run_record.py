@@ -52,7 +52,8 @@ def published(run: Mapping[str, Any]) -> dict[str, Any]:
 def _placeless(name: str, value: Any) -> Any:
     """A field of a picture without the folders of this machine: a file's name is enough."""
     if name in ("init", "upscale", "image", "mask", "controlnet", "control") and value is not None:
-        return Path(str(value)).name
+        several = isinstance(value, list)
+        return [_placeless(name, each) for each in value] if several else Path(str(value)).name
     if name in ("lora", "lora_2") and value:
         return [_placeless("model", file) for file in value]
     if name == "stages" and value:

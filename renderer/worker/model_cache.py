@@ -16,7 +16,7 @@ from ..models import loading
 from ..models.device import device_type
 from ..models.family import Model
 from ..models.lora_loading import AppliedLoras, applied
-from ..spec.stage_loras import all_loras, has_stage_loras
+from ..spec.networks import all_loras, has_stage_loras
 
 if TYPE_CHECKING:
     from ..autoencoders.infgen_network import InfGenDecoder

@@ -17,6 +17,7 @@ from torch import Tensor
 from frieze.cluster.bands import BlockCache, Marks, conv_shape, hook_blocks
 from frieze.cluster.comm import AxisComms, Comm, Like
 
+from ..controlnets.parts import of_each
 from ..controlnets.reduced import nearest
 from ..extrapolation.method import StepContext
 from ..extrapolation.skip_filter import free_u
@@ -153,11 +154,11 @@ class Network:
         num_halves = self.stage.guidance.num_halves
         negative = self.conditioning[self.stage.prompt].halves[1:num_halves]
         follows = self._guidance(index).follows
-        image = {n: x for n, x in self.image.items() if n != "control" or follows}
+        image = {n: x for n, x in self.image.items() if follows or not _is_control(n)}
         image |= reduced
         joined, asked = self.edits.joined(texts), getattr(self.model, "control_asks", ())
         # Some pipelines ask a ControlNet once, with the prompt, for both halves.
-        of_prompt = {f"control_{n}": joined[n] for n in asked if "control" in image}
+        of_prompt = {f"control_{n}": joined[n] for n in asked if any(map(_is_control, image))}
         halves: list[tuple[Mapping[str, Tensor], BandPlace]] = [
             ({**joined, **image}, self.edits.place(place, texts, grid.margin)),
             *(({**tensors, **of_prompt, **self._unguessed(image)}, place) for tensors in negative),
@@ -167,12 +168,15 @@ class Network:
     def _unguessed(self, image: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """What a negative prompt is shown: in guess mode no ControlNet's picture."""
         guesses = any(control.guesses for control in self.stage.guidance.controls)
-        return {n: x for n, x in image.items() if not (guesses and n.startswith("control"))}
+        return {n: x for n, x in image.items() if not (guesses and _is_control(n))}
 
-    def _control_marks(self, tensors: Mapping[str, Tensor]) -> Sequence[Marks]:
-        """The layers of a ControlNet that attend, where it is asked."""
-        is_on_bands = "control" in tensors and "control_latents" not in tensors
-        return getattr(self.model, "control_marks", ()) if is_on_bands else ()
+    def _control_marks(self, tensors: Mapping[str, Tensor], guidance: Guidance) -> Sequence[Marks]:
+        """The layers of ControlNets that attend, of those that are asked in a step."""
+        if "control_latents" in tensors or not any(map(_is_control, tensors)):
+            return ()
+        marks = of_each(getattr(self.model, "control_marks", ()), len(guidance.controls))
+        asked = zip(marks, guidance.controls, strict=True)
+        return tuple(dict.fromkeys(each for own, how in asked if how.scale for each in own))
 
     def _reduced(self, x_BCTHW: Tensor, index: int, grid: Grid) -> Mapping[str, Tensor]:
         """All of the canvas as a ControlNet sees it that runs on a smaller map, if one does."""
@@ -270,7 +274,7 @@ class Network:
                 level,
                 self.comms,
                 bands=grid.bands,
-                marks=(*self.model.denoiser_marks(level), *self._control_marks(tensors)),
+                marks=(*self.model.denoiser_marks(level), *self._control_marks(tensors, guidance)),
                 modifier=None if modifier.is_idle else modifier,
                 step=strategy_step(
                     self.plan.facts,
@@ -305,6 +309,11 @@ class Network:
             is_first=context.step == 0,
             gather=gathering(self.comms.world, [band.rows // patch for band in grid.bands]),
         )
+
+
+def _is_control(name: str) -> bool:
+    """Whether a tensor is for ControlNets."""
+    return name.startswith("control")
 
 
 def band_place(plan: CanvasPlan, grid: Grid, rank: int) -> BandPlace:

@@ -20,7 +20,7 @@ from frieze.kernels import bicubic
 
 from ..autoencoders.infgen import Anchor
 from ..extrapolation.guides import View
-from ..models.family import BandPlace, Model
+from ..models.family import CONTROL_TENSORS, BandPlace, Model
 from ..planning.canvas_plan import CanvasPlan
 from ..sampling.inpainting import Outside, cell_means
 from ..sampling.solvers import stage_seed
@@ -116,18 +116,24 @@ class StageStart:
         return {name: self._of_band(tensor) for name, tensor in made.items()}
 
     def control(self) -> Mapping[str, Tensor]:
-        """The band's rows of the picture that a ControlNet follows, if there is one."""
+        """The band's rows of the pictures that ControlNets follow, as these see them."""
         saved, plan = self.saved, self.saved.plan
         index = saved.stage_index
-        if "control" not in plan.sources or plan.enlarges(index):
+        if not plan.spec.control or plan.enlarges(index):
             return {}
-        if getattr(self.model, "encodes_control", False):
-            return {"control": self._encoded(f"{index}-control", index)}
-        control = plan.method.control
+        control, name = plan.method.control, f"{index}-control"
         if control and (size := control.size(plan.stages[index].canvas)):
-            return {"control": saved.reduced(f"{index}-control", size)}
-        rows = saved.band.scaled(plan.facts.latent.downscale)
-        return {"control": saved.read(plan.array(f"{index}-control"), index, 0, rows)}
+            return {CONTROL_TENSORS["pixels"]: saved.reduced(name, size)}
+        rows, found = saved.band.scaled(plan.facts.latent.downscale), {}
+        seen = getattr(self.model, "control_sees", ("pixels",))
+        if "latents" in seen:
+            pictures = self._pixels(name, index).split(COLOURS, dim=1)
+            encoded = (functools.partial(self.model.encoded, each) for each in pictures)
+            latents = torch.cat([self._in_encoder(work) for work in encoded], dim=1)
+            found[CONTROL_TENSORS["latents"]] = self._of_band(latents)
+        if "pixels" in seen:
+            found[CONTROL_TENSORS["pixels"]] = saved.read(plan.array(name), index, 0, rows)
+        return found
 
     def _encoded(self, array: str, source_index: int) -> Tensor:
         """A stored picture at a stage's size, enlarged to this stage's and encoded: latents."""

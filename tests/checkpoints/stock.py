@@ -87,10 +87,9 @@ def load(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
     """The pipeline that these arguments ask for."""
     name = pipeline_of(checkpoint)
     parts: dict[str, Any] = {}
-    if folder := arguments.get("controlnet"):
+    if folders := arguments.get("controlnet"):
         name = name.replace("Pipeline", "ControlNetPipeline")
-        kind = json.loads((Path(folder) / "config.json").read_text())["_class_name"]
-        parts["controlnet"] = getattr(diffusers, kind).from_pretrained(folder)
+        parts["controlnet"] = _controlnets(folders, arguments["control"])
     if arguments.get("mask"):
         name = INPAINT.get(name, name)
     elif arguments.get("init"):
@@ -113,6 +112,30 @@ def load(checkpoint: Path, arguments: Mapping[str, Any]) -> DiffusionPipeline:
     if name == "Flux2KleinInpaintPipeline":
         pipeline.prepare_image_latents = _no_references
     return pipeline
+
+
+def _controlnets(folders: str | tuple[str, ...], pictures: str | tuple[str, ...]) -> Any:
+    """One, or a list: of FLUX.1 one may follow several pictures, of U-Nets it is named again."""
+    several = folders if isinstance(folders, tuple) else (folders,)
+    kind = json.loads((Path(several[0]) / "config.json").read_text())["_class_name"]
+    nets = [getattr(diffusers, kind).from_pretrained(folder) for folder in several]
+    if not isinstance(pictures, tuple):
+        return nets[0] if len(nets) == 1 else nets
+    return nets * len(pictures) if len(nets) == 1 and kind == "ControlNetModel" else nets
+
+
+# What is one value in a spec, or one for each ControlNet, which is a list in diffusers.
+OF_CONTROLNETS = (
+    "controlnet_conditioning_scale",
+    "control_guidance_start",
+    "control_guidance_end",
+    "control_mode",
+)
+
+
+def _opened(name: str | tuple[str, ...]) -> Any:
+    several = isinstance(name, tuple)
+    return [_opened(each) for each in name] if several else Image.open(name).convert("RGB")
 
 
 def _no_references(pictures: list[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
@@ -157,10 +180,13 @@ def _inputs(arguments: Mapping[str, Any]) -> dict[str, Any]:
     inputs["generator"] = torch.Generator("cpu").manual_seed(inputs.get("seed", 0))
     first = inputs.get("init") or inputs.get("image") or inputs.get("control")
     if first:
-        inputs["image"] = Image.open(first).convert("RGB")
+        inputs["image"] = _opened(first)
         inputs["video"] = [inputs["image"]] * inputs.get("num_frames", 1)
     if inputs.get("control"):
-        inputs["control_image"] = Image.open(inputs["control"]).convert("RGB")
+        inputs["control_image"] = _opened(inputs["control"])
+    for name in OF_CONTROLNETS:
+        if isinstance(inputs.get(name), tuple):
+            inputs[name] = list(inputs[name])
     if inputs.get("mask"):
         inputs["mask_image"] = Image.open(inputs["mask"])
     return inputs

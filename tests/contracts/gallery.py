@@ -119,6 +119,15 @@ class Gallery:
         Image.fromarray(np.uint8(127.5 + 100 * waves)).save(path)
         return str(path)
 
+    def other_picture(self, name: str) -> str:
+        """Another one, of rings."""
+        size = self.arguments(name)
+        path = self.folder / f"{size['width']}x{size['height']}-rings.png"
+        y, x = np.mgrid[: size["height"], : size["width"]]
+        radius = np.hypot(y - size["height"] / 3, x - size["width"] / 2)[..., None]
+        Image.fromarray(np.uint8(127.5 + 110 * np.cos(radius / [3, 5, 8]))).save(path)
+        return str(path)
+
     def grey(self, name: str) -> str:
         """A mask of a third of everything, of a layout's shape."""
         size = self.arguments(name)

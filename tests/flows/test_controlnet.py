@@ -17,6 +17,11 @@ from checkpoints.controlnet import build_controlnet
 from checkpoints.stock import draw, load
 from contracts.gallery import LAYOUTS, Drawn, Gallery, differ, equal
 from frieze.renderer import FriezeError, plan, resume
+from frieze.renderer.driver.fingerprint import identity
+from frieze.renderer.driver.store_arrays import store_layout
+from frieze.renderer.monitoring.reproduce import command
+from frieze.renderer.spec.render_spec import parse
+from frieze.renderer.store.run_record import published
 from support.drawing import stop_after
 
 pytestmark = pytest.mark.filterwarnings(
@@ -77,6 +82,76 @@ def test_guess_mode_leaves_the_negative_prompt_alone_as_in_diffusers(gallery: Ga
     differ(gallery.stock("sd15", **guided(gallery, "sd15")), expected)
 
 
+def two(gallery: Gallery, name: str, options: dict[str, Any] = PLAIN, **fields: Any) -> Any:
+    """Fields that draw a layout by two ControlNets, each with its own picture and numbers."""
+    folders = (gallery.controlnet(name, **options), gallery.controlnet(name, seed=9, **options))
+    return {
+        "controlnet": folders,
+        "control": (gallery.picture(name), gallery.other_picture(name)),
+        "controlnet_conditioning_scale": (0.5, 0.8),
+        **fields,
+    }
+
+
+SEVERAL = [
+    ("sd15", PLAIN, {"control_guidance_start": (0.0, 0.4)}, {"workers": 3}),
+    ("sdxl", PLAIN, {"guess_mode": True}, {"workers": 3}),
+    ("sdxl", PLAIN, {"control_guidance_end": 0.5}, {"workers": 2, "guidance_ranks": 2}),
+    ("flux", PLAIN, {"control_guidance_start": (0.4, 0.0)}, {"workers": 3}),
+    ("flux", UNION, {"control_mode": (2, 0)}, {"workers": 2, "ulysses": 2}),
+    ("flux", PIXELS, {}, {"workers": 4, "guidance_ranks": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "fields", "ranks"), SEVERAL)
+def test_several_together_are_those_of_diffusers_on_any_ranks(
+    gallery: Gallery, name: str, options: dict[str, Any], fields: Any, ranks: dict[str, int]
+) -> None:
+    """One left out, or their pictures swapped, is another picture."""
+    fields = two(gallery, name, options, **fields)
+    expected = gallery.stock(name, **fields)
+    equal(gallery.drawn(name, **fields), expected)
+    equal(gallery.drawn(name, **fields, **ranks), expected)
+    differ(gallery.drawn(name, **fields | {"control": fields["control"][::-1]}), expected)
+    alone = {n: x[0] if isinstance(x, tuple) else x for n, x in fields.items()}
+    differ(gallery.drawn(name, **alone), expected)
+
+
+@pytest.mark.parametrize(("name", "options"), [("sd15", PLAIN), ("flux", UNION)])
+def test_one_may_follow_several_pictures(
+    gallery: Gallery, name: str, options: dict[str, Any]
+) -> None:
+    """It is loaded once; of a union each picture has a kind.
+
+    Diffusers takes numbers for all of one FLUX ControlNet for those of its first picture alone.
+    """
+    fields = two(gallery, name, options, controlnet=gallery.controlnet(name, **options))
+    if options:
+        whole = {"control_guidance_start": (0.0, 0.0), "control_guidance_end": (1.0, 1.0)}
+        fields |= {"control_mode": (1, 2), **whole}
+    expected = gallery.stock(name, **fields)
+    equal(gallery.drawn(name, **fields, workers=2), expected)
+    one = fields | {"control": fields["control"][0], "controlnet_conditioning_scale": 0.5}
+    one |= {"control_mode": 1} if options else {}
+    one |= {"control_guidance_start": 0.0, "control_guidance_end": 1.0}
+    differ(gallery.drawn(name, **one), expected)
+    several, alone = (plan(gallery.spec(name, **each)) for each in (fields, one))
+    assert several.estimate.weights == alone.estimate.weights
+    assert several.cost.stages[0].kinds[0].flops > alone.cost.stages[0].kinds[0].flops
+
+
+def test_ones_of_other_layouts_are_added_as_each_alone_would_be(gallery: Gallery) -> None:
+    """One that sees latents and one that sees pixels, which has no features of single blocks."""
+    pixels, latents = (guided(gallery, "flux", options) for options in (PIXELS, PLAIN))
+    fields = {name: (latents[name], pixels[name]) for name in latents}
+    both = gallery.drawn("flux", **fields)
+    equal(gallery.drawn("flux", **fields, workers=3), both)
+    for strengths, alone in (((1.0, 0.0), latents), ((0.0, 1.0), pixels)):
+        told = {"controlnet_conditioning_scale": strengths}
+        equal(gallery.drawn("flux", **fields | told), gallery.drawn("flux", **alone))
+        differ(gallery.drawn("flux", **alone), both)
+
+
 # A canvas of twice the trained 128 pixels.
 LARGER = {"height": 256, "width": 128, "num_inference_steps": 5, "guidance_scale": 5.0}
 PLAIN_NETWORK = {"raunet": False, "windows": False}
@@ -135,16 +210,20 @@ def test_with_hidiffusion_any_ranks_draw_the_same(deep: Gallery) -> None:
 
 
 # FLUX's is encoded anew, of U-Nets pixels are kept.
-@pytest.mark.parametrize("name", [pytest.param("sdxl", marks=pytest.mark.slow), "flux"])
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [pytest.param("sdxl", True, marks=pytest.mark.slow), ("sdxl", False), ("flux", True)],
+)
 def test_a_stopped_render_goes_on_without_the_picture(
-    gallery: Gallery, name: str, tmp_path: Path
+    gallery: Gallery, name: str, is_one: bool, tmp_path: Path
 ) -> None:
-    fields = guided(gallery, name)
-    copy = tmp_path / "control.png"
-    shutil.copy(fields["control"], copy)
+    fields = guided(gallery, name) if is_one else two(gallery, name)
+    pictures = (fields["control"],) if is_one else fields["control"]
+    copies = tuple(str(shutil.copy(each, tmp_path / f"{i}.png")) for i, each in enumerate(pictures))
     out = tmp_path / "a.zarr"
-    stop_after(gallery.spec(name, **fields | {"control": str(copy)}, out=str(out)), 1)
-    copy.unlink()
+    stop_after(gallery.spec(name, **fields | {"control": copies}, out=str(out)), 1)
+    for copy in copies:
+        Path(copy).unlink()
     resume(out)
     drawn = gallery.opened(name, out)
     assert np.array_equal(drawn.pixels_THWC, gallery.drawn(name, **fields).pixels_THWC)
@@ -188,6 +267,53 @@ def test_what_does_not_go_together_is_refused_in_one_line(gallery: Gallery, tmp_
             plan(gallery.spec("sdxl", **fields | changes))
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 1200
+
+
+def test_numbers_of_several_are_one_for_all_or_one_for_each(gallery: Gallery) -> None:
+    fields = two(gallery, "sdxl")
+    nets, pictures = fields["controlnet"], fields["control"]
+    three = (*pictures, pictures[0])
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"control": three}, "controlnet is given 2 times, and control 3 times"),
+        ({"controlnet_conditioning_scale": (0.1,) * 3}, "scale is given 3 times, and controlnet 2"),
+        ({"control_guidance_end": ()}, "control_guidance_end is given 0 times"),
+        ({"control_guidance_start": (0.0, 1.0)}, "start 1 is not before control_guidance_end 1"),
+        ({"control_mode": (None, 1)}, "control_mode 1 is for a union"),
+        ({"controlnet": (nets[0], guided(gallery, "flux")["controlnet"])}, "is a .FluxControlNet"),
+        ({"control": (pictures[0], "no.png")}, "no.png"),
+        ({"control": ()}, "follows a picture"),
+        ({"controlnet": nets * 9, "control": pictures * 9}, "at most 16"),
+        ({"controlnet_conditioning_scale": (0.1, -1)}, "scale.1 = -1: "),
+        ({"controlnet_conditioning_scale": (True, 0.5)}, "a switch where none is"),
+    ]
+    for changes, told in cases:
+        with pytest.raises(FriezeError, match=told) as error:
+            plan(parse(gallery.spec("sdxl").model_dump(exclude_unset=True) | fields | changes))
+        assert "\n" not in str(error.value)
+    # One value is that of all.
+    shared = plan(gallery.spec("sdxl", **fields | {"controlnet_conditioning_scale": 0.4}))
+    assert [each.scale for each in shared.guidance.controls] == [0.4, 0.4]
+
+
+def test_a_store_of_one_is_told_as_it_was_before_there_were_several(gallery: Gallery) -> None:
+    """Its spec, identity, arrays and command have values, no lists; of several they have lists."""
+    fields = guided(gallery, "sdxl", controlnet_conditioning_scale=0.5)
+    one, several = (plan(gallery.spec("sdxl", **f)) for f in (fields, two(gallery, "sdxl")))
+    picture, about = one.spec.picture(), identity(one)
+    assert picture["controlnet"] == fields["controlnet"]
+    assert (picture["control_guidance_end"], picture["control_mode"]) == (1.0, None)
+    assert about["picture"]["controlnet_conditioning_scale"] == 0.5
+    assert not {"control_guidance_start", "control_mode"} & about["picture"].keys()
+    assert isinstance(about["controlnet"], str)
+    assert about["starts_from"].keys() == {"control"}
+    assert store_layout(one).latents[-1].shape == (1, 3, 1, 128, 64)
+    assert parse(picture).picture() == picture
+    assert identity(several)["starts_from"].keys() == {"control", "control-1"}
+    assert len(identity(several)["controlnet"]) == 2
+    assert store_layout(several).latents[-1].shape == (1, 6, 1, 128, 64)
+    told = command(published({"picture": several.spec.picture()})["picture"], "a")
+    assert told.count("--controlnet sdxl-") == told.count("--control ") == 2
+    assert "--controlnet-conditioning-scale 0.5 --controlnet-conditioning-scale 0.8" in told
 
 
 def test_what_flux_cannot_follow_is_refused_in_one_line(gallery: Gallery, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ ALSO_CALLED = {
     "edit": "--region",
     "scheduler_options": "--scheduler-option",
     "stages": "--stage",
+    "control": "--control-image",
+    "controlnet_conditioning_scale": "--controlnet-scale",
 }
 
 

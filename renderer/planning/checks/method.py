@@ -142,7 +142,7 @@ def check_wrap(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
     if not facts.rotary and not facts.attentions:
         why = f"{facts.family} has learnt positions; use a model with rotary ones, or a U-Net"
     elif given:
-        why = f"{given[0]} {getattr(spec, given[0])!r} ends at its edges; leave it out"
+        why = f"{given[0]} {_first(getattr(spec, given[0]))!r} ends at its edges; leave it out"
     elif spec.strategy != "bands":
         why = f"strategy {spec.strategy!r} ends at its tiles' edges; use bands"
     elif method.guide is not None:
@@ -153,6 +153,11 @@ def check_wrap(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
         why = f"method {spec.method!r} looks at parts of the canvas; use auto, pi or none"
     if why:
         raise PlanError(f"wrap {spec.wrap}: {why}")
+
+
+def _first(value: str | tuple[str, ...]) -> str:
+    """A file's name, the first of several."""
+    return value if isinstance(value, str) else value[0]
 
 
 def check_mask(spec: RenderSpec, method: Method) -> None:
@@ -167,7 +172,7 @@ def check_mask(spec: RenderSpec, method: Method) -> None:
 def check_control(spec: RenderSpec, facts: ModelFacts, method: Method) -> None:
     """A ControlNet of the model's family, and what it goes with."""
     controlnet.check(spec, facts)
-    if spec.controlnet is None:
+    if not spec.controlnet:
         return
     is_unfit = method.convolutions is not None and method.control is None
     changes = is_unfit or isinstance(method.guide, Resolution | View)

@@ -11,8 +11,8 @@ from pathlib import Path
 from ...checkpoints import lora
 from ...checkpoints.facts import ModelFacts
 from ...errors import ModelError, PlanError
+from ...spec.networks import all_loras, has_stage_loras, loras_of_all
 from ...spec.render_spec import RenderSpec
-from ...spec.stage_loras import all_loras, has_stage_loras, loras_of_all
 
 
 def check_model(spec: RenderSpec, facts: ModelFacts) -> None:

@@ -237,6 +237,8 @@ def _sources(array: LatentArray, recorded: Mapping[str, Any]) -> list[Any]:
     number, _, kind = array.name.rpartition("-")
     if kind == "given" or (kind == "init" and number):
         return [recorded[name] for name in ("init", "mask") if name in recorded]
+    if kind == "control":
+        return [recorded[name] for name in recorded if name.partition("-")[0] == kind]
     if kind != "edits":
         return [recorded[kind]]
     return [recorded[f"edit-{index}"] for index in range(array.shape[2])]
