@@ -136,8 +136,8 @@ class BandMode(TorchFunctionMode):
         if input.ndim < 3:  # no rows: the groups of each example stand alone
             return function(input, num_groups, weight, bias, eps)
         self.canvas.learn_map(input)
-        parts = self.comm.all_gather(moments(input, num_groups).pack())
-        whole = merge([Moments.unpack(part) for part in parts])
+        parts = self.comm.all_gather(moments(input, num_groups).packed_3BG)
+        whole = merge([Moments(part) for part in parts])
         return normalise(input, num_groups, weight, bias, eps, whole)
 
 

@@ -105,7 +105,7 @@ def _decode_rows(
     band = bands[comm.rank]
     scale = Fraction(features.shape[-2], band.rows)
     pixel_band, height = band.scaled(scale), int(canvas.height * scale)
-    total = merge([Moments.unpack(m) for m in comm.all_gather(_moments(features, tail))])
+    total = merge([Moments(each) for each in comm.all_gather(_moments(features, tail))])
     if fault and not finite.is_finite([total.mean, total.m2]):  # the canvas': on all ranks alike
         raise fault("what the decoder makes of the latents")
     reach = _reach(tail)
@@ -122,7 +122,7 @@ def _decode_rows(
 
 
 def _moments(features: Tensor, tail: Tail) -> Tensor:
-    return moments(features, tail.norm.num_groups).pack()
+    return moments(features, tail.norm.num_groups).packed_3BG
 
 
 def tail_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from frieze.kernels import group_norm, reference
+from frieze.kernels.flop_count import flop_count
 from frieze.kernels.group_norm import Moments, merge, moments, normalise
 from tolerances import CONTROL, EXACT_FLOAT32, EXACT_FLOAT64, HALF
 
@@ -39,7 +41,7 @@ def canvas(height: int = 12, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 def in_parts(x: Tensor, weight: Tensor, bias: Tensor, cuts: list[int]) -> Tensor:
     edges = [0, *sorted(cuts), x.shape[2]]
     parts = [x[:, :, a:b] for a, b in itertools.pairwise(edges)]
-    whole = merge([Moments.unpack(moments(part, GROUPS).pack()) for part in parts])
+    whole = merge([moments(part, GROUPS) for part in parts])
     normal = [normalise(part, GROUPS, weight, bias, EPS, whole) for part in parts]
     return torch.cat(normal, dim=2)
 
@@ -60,8 +62,9 @@ def test_averaging_the_parts_variances_is_wrong() -> None:
     parts = [moments(part, GROUPS) for part in x.split([4, 8], dim=2)]
     whole = merge(parts)
     mean_variance = sum(part.variance for part in parts) / 2
-    averaged = Moments(whole.count, whole.mean, mean_variance * whole.count)
-    unbiased = Moments(whole.count - 1, whole.mean, whole.m2)
+    count, mean, m2 = whole.packed_3BG
+    averaged = Moments(torch.stack((count, mean, mean_variance * count)))
+    unbiased = Moments(torch.stack((count - 1, mean, m2)))
     truth = F.group_norm(x, GROUPS, weight, bias, EPS)
     for wrong in (averaged, unbiased):
         y = normalise(x, GROUPS, weight, bias, EPS, wrong)
@@ -106,7 +109,7 @@ def test_bfloat16_keeps_statistics_that_bfloat16_could_not(device: str) -> None:
     x = (5 + torch.randn(1, 8, 64, 64)).bfloat16().to(device)
     truth = moments(x.double(), GROUPS)
     found = moments(x, GROUPS)
-    assert all(t.dtype == torch.float64 for t in (found.count, found.mean, found.m2))
+    assert found.packed_3BG.dtype == torch.float64
     assert (found.mean - truth.mean).abs().max() <= 1e-5
     assert (found.variance - truth.variance).abs().max() <= 1e-5
     rounded = truth.mean.bfloat16().double()
@@ -148,15 +151,29 @@ def test_an_empty_part_changes_nothing_and_normalises_to_nothing() -> None:
     x, weight, bias = canvas()
     empty, whole = moments(x[:, :, :0], GROUPS), moments(x, GROUPS)
     for merged in (merge([empty, whole]), merge([whole, empty])):
-        assert torch.equal(merged.pack(), whole.pack())
-    assert (merge([empty, empty]).pack() == 0).all()
+        assert torch.equal(merged.packed_3BG, whole.packed_3BG)
+    assert (merge([empty, empty]).packed_3BG == 0).all()
     assert normalise(x[:, :, :0], GROUPS, weight, bias, EPS, whole).shape == (2, 8, 0, 5)
 
 
 def test_merging_in_the_same_order_gives_the_same_bits() -> None:
     parts = [moments(part, GROUPS) for part in canvas()[0].float().split([1, 4, 5, 2], dim=2)]
-    again = [Moments.unpack(part.pack().clone()) for part in parts]
-    assert torch.equal(merge(parts).pack(), merge(again).pack())
+    again = [Moments(part.packed_3BG.clone()) for part in parts]
+    assert torch.equal(merge(parts).packed_3BG, merge(again).packed_3BG)
+
+
+def test_many_parts_merge_in_as_many_operations_as_two() -> None:
+    """Each is a launch on an accelerator, in every norm of every step."""
+    parts = [moments(part, GROUPS) for part in canvas()[0].split([3] * 4, dim=2)]
+    calls = []
+    for number in (2, 4):
+        with flop_count() as count:
+            merge(parts[:number])
+        calls.append(count.work.calls)
+    assert calls[0] == calls[1] <= 16
+    one_by_one = functools.reduce(lambda whole, part: merge([whole, part]), parts)
+    apart = (one_by_one.packed_3BG - merge(parts).packed_3BG).abs().max()
+    assert apart <= EXACT_FLOAT64
 
 
 def test_channels_must_split_into_the_groups() -> None:
