@@ -2,9 +2,10 @@
 
 Prints two Markdown tables. The time is that of all threads of a process, user and system, the
 least of `--runs`: other work on the machine changes it less than a clock's, yet a core whose other
-half is busy is slower, so compare with `import torch`. What it goes into are the modules that
-Python imports, by library, each without those that it imports itself (`-X importtime`). The picture
-is looked at before anything is told: a render that drew nothing has no time.
+half is busy is slower, so compare with `import torch`, and with diffusers' own pipeline, which
+draws the same picture of the same files in a few lines. What it goes into are the modules that
+Python imports, by library, each without those that it imports itself (`-X importtime`). Pictures
+are looked at before anything is told: a render that drew nothing has no time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import zarr
+from PIL import Image
+
+from frieze.renderer.checkpoints.shipped import SHIPPED
 
 SMALL = ("a red sun", "--size", "256x256", "--model", "demo", "--device", "cpu")
 RENDER = ("render", *SMALL, "--local", "--num-inference-steps", "1", "--overwrite", "--out")
@@ -33,6 +38,15 @@ CASES = {
     "import torch": ("-c", "import torch"),
     "frieze render, one step": ("-m", "frieze.renderer", *RENDER),
 }
+BARE = """
+import sys
+import torch
+from diffusers import FluxPipeline
+pipe = FluxPipeline.from_pretrained(sys.argv[1], torch_dtype=torch.float32)
+pipe.set_progress_bar_config(disable=True)
+pipe("a red sun", height=256, width=256, num_inference_steps=1).images[0].save(sys.argv[2])
+"""
+DIFFUSERS = "diffusers, one step"
 IMPORT = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 # Parts of torch that it imports only when somebody asks for them.
 LATE = ("torch._dynamo", "torch._inductor", "torch.distributed")
@@ -51,8 +65,11 @@ def main() -> None:
             name: [told.python, *words, *([str(out)] if words[-1] == "--out" else [])]
             for name, words in CASES.items()
         }
+        bare = Path(folder) / "a.png"
+        commands[DIFFUSERS] = [told.python, "-c", BARE, str(SHIPPED["demo"]), str(bare)]
         seconds = {name: [spent(words) for words in [each]] for name, each in commands.items()}
-        check(out)
+        check(np.moveaxis(zarr.open_group(out, mode="r")["0"][:], 0, -1))
+        check(np.asarray(Image.open(bare)))
         for _ in range(told.runs - 1):
             for name, words in commands.items():
                 seconds[name].append(spent(words))
@@ -73,7 +90,7 @@ def main() -> None:
             print(f"| {library} | {times} |")
 
 
-ROWS = ("frieze --help", "frieze plan", "frieze render, one step")
+ROWS = ("frieze --help", "frieze plan", "frieze render, one step", DIFFUSERS)
 
 
 def spent(words: list[str]) -> float:
@@ -97,11 +114,10 @@ def imported(words: list[str]) -> tuple[Counter[str], Counter[str]]:
     return seconds, modules
 
 
-def check(store: Path) -> None:
-    """Raises where the picture is not whole, or of one colour."""
-    pixels = zarr.open_group(store, mode="r")["0"][:]
-    if pixels.size != 3 * 256 * 256 or pixels.min() == pixels.max():
-        raise SystemExit(f"{store} holds no picture: {pixels.shape}")
+def check(pixels_HWC: np.ndarray) -> None:
+    """Raises where a picture is not whole, or of one colour."""
+    if pixels_HWC.shape != (256, 256, 3) or pixels_HWC.min() == pixels_HWC.max():
+        raise SystemExit(f"no picture: {pixels_HWC.shape}")
 
 
 if __name__ == "__main__":
