@@ -65,6 +65,11 @@ class Conversion:
             return
         if self.space == "GRAY":
             raise ExportError(f"{self.target.name} is an ICC profile of grey; {WORKS}")
+        if self.target.is_input:
+            raise ExportError(
+                f"{self.target.name} is an ICC profile of a scanner or camera, which pictures come "
+                "from and do not go to; use a printer's, a display's or a colour space's"
+            )
         if has_alpha and self.space == "CMYK":
             raise ExportError(
                 f"{where} would be CMYK with alpha, which no print shop takes; use an RGB profile, "
@@ -75,7 +80,7 @@ class Conversion:
         except (imagecodecs.CmsError, ValueError):
             raise ExportError(
                 f"{self.target.name} cannot be converted to from {self.source.name}: it is damaged "
-                "or a scanner's, which has no way back; use a printer's or a display's profile"
+                "or has no way back; use a printer's or a display's profile"
             ) from None
 
     def floats(self, colour_HWC: np.ndarray) -> np.ndarray:

@@ -52,6 +52,11 @@ class Profile:
         """Samples of a pixel."""
         return CHANNELS[self.space]
 
+    @property
+    def is_input(self) -> bool:
+        """Whether it is a scanner's or a camera's: it reads colours, and none are made for it."""
+        return self.data[12:16] == b"scnr"
+
 
 @functools.cache
 def named(name: str) -> Profile:

@@ -49,7 +49,6 @@ def export(
     name, as values or as a person writes them.
     """
     where = output(out, ExportError)
-    check_apart(location(store, StoreError).absolute(), (where,))
     module = exporter(where)
     if not isinstance(where, Path):
         check_export(where, overwrite=overwrite)
@@ -58,6 +57,7 @@ def export(
     chosen = checked_options(taken, options or {}, "export", name)
     given = () if taken is NoOptions else (chosen,)
     found = Store.open(store)
+    check_apart(location(store, StoreError).absolute(), (where,))
     if hasattr(module, "color_spaces") or color is not None or intent is not None:
         check_colors(where, color_of(found, where, color, intent))
     dots = dpi_of(found, dpi)

@@ -112,6 +112,15 @@ def test_what_cannot_be_delivered_is_refused_in_one_line() -> None:
     Conversion(named("srgb"), named("adobe-rgb")).check("a.tif", has_alpha=True)
     one_way = press_profile().replace(b"B2A0", b"none")
     with pytest.raises(ExportError, match="cannot be converted to from srgb"):
-        Conversion(named("srgb"), Profile("scanner.icc", one_way, "CMYK")).check(
-            "a", has_alpha=False
-        )
+        Conversion(named("srgb"), Profile("a.icc", one_way, "CMYK")).check("a", has_alpha=False)
+
+
+@pytest.mark.parametrize("space", ["RGB", "CMYK"])
+def test_pictures_come_from_a_scanner_and_do_not_go_to_one(space: str) -> None:
+    """Its profile may have a way back, as one of three curves and a matrix has."""
+    data = named("adobe-rgb").data if space == "RGB" else press_profile()
+    scanner = Profile("scanner.icc", data[:12] + b"scnr" + data[16:], space)
+    with pytest.raises(ExportError, match="of a scanner or camera") as caught:
+        Conversion(named("srgb"), scanner).check("a.tif", has_alpha=False)
+    assert "\n" not in str(caught.value)
+    Conversion(scanner, named("srgb")).check("a.tif", has_alpha=False)

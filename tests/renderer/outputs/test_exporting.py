@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from contracts.export import make_store, picture
 from frieze.renderer.cli import app
-from frieze.renderer.errors import SpecError
+from frieze.renderer.errors import SpecError, StoreError
+from frieze.renderer.monitoring.report import report
 from frieze.renderer.outputs import exporting
 
 
@@ -34,6 +35,24 @@ def test_options_reach_the_format(tmp_path: Path) -> None:
         with tifffile.TiffFile(out) as file:
             assert file.is_bigtiff != classic
             assert (file.asarray() == pixels_HWC).all()
+
+
+@pytest.mark.parametrize("make", ["a folder", "an empty folder", "a file"])
+def test_what_is_no_store_is_told_so_wherever_the_file_would_lie(tmp_path: Path, make: str) -> None:
+    """Not that the file would lie in a store: there is none."""
+    place = tmp_path / "a"
+    if make == "a file":
+        place.write_text("x")
+    else:
+        place.mkdir()
+    if make == "a folder":
+        (place / "b.txt").write_text("x")
+    there = sorted(tmp_path.rglob("*"))
+    for out in (place / "x.tif", tmp_path / "x.tif"):
+        for tell in (exporting.export, report):
+            with pytest.raises(StoreError, match=r"is no Frieze store|there is no store at"):
+                tell(str(place), str(out), overwrite=False)
+    assert sorted(tmp_path.rglob("*")) == there
 
 
 @pytest.mark.parametrize(
