@@ -1,7 +1,8 @@
 """Pictures and clips that users hand in, as floats: PNG, JPEG, WebP, AVIF, HEIF, TIFF and clips.
 
-A file is known by its first bytes, not by its name. ICC profiles are applied; other colours are
-taken as sRGB or BT.709, and HDR curves are not applied. What is transparent lies on white.
+A file is known by its first bytes, not by its name. Colours that a picture states, by an ICC
+profile or by numbers, are applied, and refused where they are of high dynamic range; a clip's are
+taken as BT.709, without a curve of such range. What is transparent lies on white.
 Shape suffixes: C channels, T frames, H rows, W columns.
 """
 

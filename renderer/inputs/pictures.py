@@ -1,7 +1,8 @@
 """PNG, JPEG, WebP, AVIF and HEIF as RGB floats, upright, on white.
 
 libpng reads PNG, pillow-heif HEIF, libavif AVIF of more than 8 bits, Pillow the others. Of what
-moves the first picture counts. ICC profiles are applied; gamma, cICP and gain maps are not.
+moves the first picture counts. Colours that a profile or numbers state are applied; gamma and gain
+maps are not.
 Shape suffixes: C channels, H rows, W columns.
 """
 
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..color import code_points
 from ..color.profiles import CHANNELS, MOST_BYTES
 from ..errors import MediaError
 from .colors import WORKS, Colors, conversion, own_profile
@@ -30,7 +32,7 @@ HEADER_END = 8 + 25  # of its signature and IHDR
 PNG_DEPTH = 8 + 16  # where IHDR says how many bits a sample has; then of which colours
 PNG_GREY = (0, 4)
 # What pixels need of a PNG beside its critical chunks; where cameras' and editors' turns stand.
-TRANSPARENCY, EXIF, PROFILE = b"tRNS", b"eXIf", b"iCCP"
+TRANSPARENCY, EXIF, PROFILE, CODE_POINTS = b"tRNS", b"eXIf", b"iCCP", b"cICP"
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 TURNS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 DECODED_BYTES = 8  # of a pixel, as decoders hold it
@@ -140,15 +142,41 @@ def _samples(
 
 
 def _profile(path: Path, kind: str, data: bytes) -> tuple[bytes | None, str]:
-    """The ICC profile in a picture, and what it is to be of, by the header."""
+    """The ICC profile in a picture, or that of its numbers, and what it is to be of."""
+    numbers: tuple[int, int] | None = None
     if kind == "png":
-        return _profile_of_png(path, data), "GRAY" if data[PNG_DEPTH + 1] in PNG_GREY else "RGB"
-    if kind == "heif":
+        icc, numbers = _profile_of_png(path, data), _code_points_of_png(data)
+        space = "GRAY" if data[PNG_DEPTH + 1] in PNG_GREY else "RGB"
+        icc = icc if numbers is None else None  # numbers come first (PNG, 3rd edition, sec. 4.3)
+    elif kind == "heif":
         image = _open_heif(path, data)
-        return image.info.get("icc_profile"), "GRAY" if image.mode.startswith("L") else "RGB"
-    with _open(data, kind) as image:
-        space = {"L": "GRAY", "CMYK": "CMYK"}.get(image.mode, "RGB")
-        return image.info.get("icc_profile"), space
+        icc, space = image.info.get("icc_profile"), "GRAY" if image.mode[0] == "L" else "RGB"
+        if (told := image.info.get("nclx_profile")) is not None:
+            numbers = told["color_primaries"], told["transfer_characteristics"]
+    else:
+        with _open(data, kind) as image:
+            space = {"L": "GRAY", "CMYK": "CMYK"}.get(image.mode, "RGB")
+            icc = image.info.get("icc_profile")
+        numbers = _code_points_of_avif(data) if kind == "avif" else None
+    if icc is None and numbers is not None:
+        try:
+            icc = code_points.icc_of(*numbers, MediaError)
+        except MediaError as error:
+            raise MediaError(f"{path}: {error}") from None
+    return icc, space
+
+
+def _code_points_of_png(data: bytes) -> tuple[int, int] | None:
+    """Primaries and transfer of its cICP (PNG, 3rd edition, sec. 11.3.2.6)."""
+    found = (content for name, content, _ in _chunks(data) if name == CODE_POINTS)
+    content = next(found, b"")
+    return (content[0], content[1]) if len(content) == 4 else None
+
+
+def _code_points_of_avif(data: bytes) -> tuple[int, int] | None:
+    """The same of the first box of colours that has them."""
+    at = data.find(b"colrnclx") + 8
+    return struct.unpack_from(">HH", data, at) if 8 <= at <= len(data) - 4 else None
 
 
 def _open(data: bytes, kind: str) -> Any:

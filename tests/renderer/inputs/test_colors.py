@@ -6,10 +6,13 @@ Shape suffixes: H rows, W columns, C channels.
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import pillow_heif
 import pytest
 import tifffile
 from PIL import Image, ImageCms
@@ -116,6 +119,70 @@ def test_alpha_is_no_colour(tmp_path: Path) -> None:
     alone = media.alpha(tmp_path / "a.png")
     assert alone is not None
     assert np.allclose(alone, once_HWC[..., 0] / 255)
+
+
+def numbered(path: Path, pixels_HWC: np.ndarray, primaries: int, transfer: int) -> Path:
+    """A picture that states its colours by numbers of H.273."""
+    if path.suffix == ".avif":
+        told = {"primaries": primaries, "transfer": transfer, "matrix": 0}
+        path.write_bytes(imagecodecs.avif_encode(pixels_HWC, level=100, **told))
+    elif path.suffix == ".heic":
+        image = pillow_heif.from_bytes("RGB", pixels_HWC.shape[1::-1], pixels_HWC.tobytes())
+        told = {"color_primaries": primaries, "transfer_characteristics": transfer}
+        image.save(path, quality=-1, matrix_coefficients=0, full_range_flag=1, **told)
+    else:
+        data = saved(path, pixels_HWC, LINEAR).read_bytes()  # a profile, which counts no more
+        content = b"cICP" + bytes([primaries, transfer, 0, 1])
+        chunk = struct.pack(">I", 4) + content + struct.pack(">I", zlib.crc32(content))
+        path.write_bytes(data[:33] + chunk + data[33:])
+    return path
+
+
+NUMBERED = pytest.mark.parametrize("suffix", [".avif", ".heic", ".png"])
+GREYISH_HWC = np.repeat(np.repeat(INSIDE_HWC, 8, 0), 8, 1)  # as large as encoders want
+
+
+@NUMBERED
+def test_colours_stated_by_numbers_become_srgb(tmp_path: Path, suffix: str) -> None:
+    """Display P3 as phones write it, against formulas; the numbers of sRGB change nothing."""
+    path = numbered(tmp_path / f"a{suffix}", GREYISH_HWC, 12, 13)
+    expected = lab(xyz("display-p3", GREYISH_HWC / 255))
+    assert delta_e(lab(xyz("srgb", read(path))), expected).max() < COLOR_8_BITS
+    assert media.own_profile(path) is not None
+    assert np.allclose(read(path, "own"), GREYISH_HWC / 255, atol=1e-6)
+    for transfer in (1, 2, 13):
+        path = numbered(tmp_path / f"b{suffix}", GREYISH_HWC, 1, transfer)
+        assert np.allclose(read(path), GREYISH_HWC / 255, atol=1e-6)
+        assert media.own_profile(path) is None
+    plain = lab(xyz("srgb", read(path)))
+    assert delta_e(plain, expected).max() > 1.5, "control"
+
+
+@NUMBERED
+def test_wide_and_linear_numbers_are_applied_too(tmp_path: Path, suffix: str) -> None:
+    grey_HWC = np.full_like(GREYISH_HWC, 128)
+    linear = read(numbered(tmp_path / f"a{suffix}", grey_HWC, 1, 8))
+    assert np.allclose(linear, 0.7361, atol=0.002), "half of the light"
+    wide = read(numbered(tmp_path / f"b{suffix}", grey_HWC, 9, 14))
+    assert np.allclose(wide, 128 / 255, atol=0.002), "grey is grey"
+    green_HWC = np.zeros_like(GREYISH_HWC)
+    green_HWC[..., 1] = 255
+    red, green, blue = read(numbered(tmp_path / f"c{suffix}", green_HWC, 9, 14))[0, 0]
+    assert (red, green, blue) == pytest.approx((0, 1, 0), abs=0.01), "cut to sRGB"
+
+
+@NUMBERED
+@pytest.mark.parametrize(("numbers", "told"), [((9, 16), "PQ"), ((9, 18), "HLG"), ((4, 13), "4 ")])
+def test_numbers_that_cannot_be_taken_are_one_line(
+    tmp_path: Path, suffix: str, numbers: tuple[int, int], told: str
+) -> None:
+    path = numbered(tmp_path / f"a{suffix}", GREYISH_HWC, *numbers)
+    for tell in (read, media.own_profile):
+        with pytest.raises(MediaError, match=told) as caught:
+            tell(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert read(path, "numbers").shape == GREYISH_HWC.shape, "a mask has no colours"
 
 
 def test_profiles_of_srgb_change_nothing(tmp_path: Path) -> None:
