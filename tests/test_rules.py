@@ -100,6 +100,7 @@ COMMANDS = {
         *("storage_dtype", "method_options", "attend", "shift", "guidance_ranks", "ulysses", "out"),
         *("save_every", "overwrite", "workers", "local", "park", "address", "device", "chunk"),
         *("device_memory", "timeout", "wait", "trace_digests", "dpi", "color", "intent"),
+        *("print", "bleed"),
     ],
     "plan": ["prompt", "preset", "size", "cost", "device_kind", "json"],
     "config": ["prompt", "preset", "size", "full"],

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FIELDS = (
     *(*OF_AN_UPSCALE, "out", "overwrite"),
     *("workers", "local", "park", "address", "device", "device_memory", "chunk", "timeout"),
-    *("wait", "trace_digests", "dpi", "color", "intent"),
+    *("wait", "trace_digests", "dpi", "print", "bleed", "color", "intent"),
     *(each for each in OF_A_REDRAW if each not in ("prompt", "creativity", "guide")),
     *("guidance_ranks", "ulysses", "save_every"),
 )
@@ -50,7 +50,7 @@ Picture = Annotated[
 Size = Annotated[
     str | None,
     typer.Option(
-        help="WIDTHxHEIGHT in pixels, of the picture's shape, as 4096x3072; no default",
+        help="WIDTHxHEIGHT in pixels, of the picture's shape, as 4096x3072; default: --print's",
         rich_help_panel="Picture",
     ),
 ]
@@ -160,8 +160,10 @@ def spec_of(
     picture: str, size: str | None, fields: Mapping[str, Any], enlarger: str = "infgen"
 ) -> RenderSpec:
     """The spec of these words, the picture not yet looked at; raises `SpecError`."""
-    if size is None:
-        raise SpecError("no size; give one of the picture's shape, as --size 4096x3072")
+    if size is None and fields.get("print") is None:
+        raise SpecError(
+            "no size; give one of the picture's shape, as --size 4096x3072, or --print 60x45cm"
+        )
     given = {name: value for name, value in fields.items() if value is not None}
     if enlarger == "render":
         if given.get("decoder") == NO_DECODER:
@@ -202,6 +204,8 @@ def _folder(
     from . import batch
 
     given = spec.model_dump(exclude_unset=True, exclude=set(OF_A_BATCH))
+    if spec.print is not None:
+        raise SpecError("--print is for one picture; of a folder give --size, a box for each")
     if spec.overwrite:
         raise SpecError("--overwrite is for one picture; of a folder use another --out")
     if spec.max_workers is not None:
