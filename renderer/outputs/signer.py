@@ -40,6 +40,7 @@ class Signer:
     key: bytes = field(repr=False)  # PEM, no longer encrypted
     algorithm: str
     timestamp: str | None = None
+    until: datetime | None = None  # when the first of the chain expires
 
     def sign(
         self, manifest: dict[str, Any], kind: str, source: Any, target: Any, *more: Any
@@ -47,8 +48,13 @@ class Signer:
         """Write `source`, a file of the media type `kind`, to `target` with a signed manifest.
 
         `more` are (description, media type, file) of what it was made from. Raises the library's
-        own errors, which `refusals` gives.
+        own errors, which `refusals` gives, and where a certificate has expired since it was read:
+        a render takes its time, and who verifies would call what is signed then invalid.
         """
+        if datetime.now(UTC) > self.until:
+            raise ValueError(
+                f"its certificate expired on {self.until:%Y-%m-%d %H:%M} UTC; renew it"
+            )
         c2pa = library()
         own: dict[str, Any] = {"core": {"backing_store_memory_threshold_in_mb": MEMORY_MIB}}
         # A thumbnail would need the whole picture in memory; who reads the file has it all.
@@ -91,12 +97,14 @@ def signer(certificate: str, key: str, timestamp: str | None = None) -> Signer:
     """
     library()
     chain, secret = _read(certificate, "certificate"), _read(key, "key")
-    leaf = _leaf(certificate, chain)
+    leaf, *others = _certificates(certificate, chain)
     opened, algorithm = _opened(key, secret, leaf)
-    _check_dates(certificate, leaf)
+    for each in (leaf, *others):
+        _check_dates(certificate, each, "" if each is leaf else "the chain of ")
     if timestamp is not None and not re.fullmatch(r"https?://[!-~]+", timestamp):
         raise SpecError(f"--timestamp {shown(timestamp)} is no address; http://HOST/PATH works")
-    made = Signer(chain, opened, algorithm, timestamp)
+    until = min(each.not_valid_after_utc for each in (leaf, *others))
+    made = Signer(chain, opened, algorithm, timestamp, until)
     try:
         made.sign({"claim_generator_info": [{"name": "frieze"}]}, "image/png", *_tiny())
     except refusals() as error:
@@ -135,14 +143,14 @@ def _read(path: str, what: str) -> bytes:
         raise SpecError(f"--sign: {path} cannot be read: {error.strerror}") from error
 
 
-def _leaf(path: str, chain: bytes) -> x509.Certificate:
-    """The signer's own certificate."""
+def _certificates(path: str, chain: bytes) -> list[x509.Certificate]:
+    """The signer's own certificate, and then its authorities'."""
     from cryptography import x509
 
     if b"PRIVATE KEY-----" in chain and b"BEGIN CERTIFICATE" not in chain:
         raise SpecError(f"--sign: {path} is a key; the certificate comes first: --sign CERT KEY")
     try:
-        return x509.load_pem_x509_certificates(chain)[0]
+        return x509.load_pem_x509_certificates(chain)
     except (ValueError, TypeError) as error:
         raise SpecError(
             f"--sign: {path} holds no certificate that can be read; PEM works, {MAKE}"
@@ -194,12 +202,13 @@ def _algorithm(path: str, key: Any) -> str:
     )
 
 
-def _check_dates(path: str, leaf: x509.Certificate) -> None:
+def _check_dates(path: str, each: x509.Certificate, of: str) -> None:
     now = datetime.now(UTC)
-    if now > leaf.not_valid_after_utc:
-        raise SpecError(f"--sign: {path} expired on {leaf.not_valid_after_utc:%Y-%m-%d}; renew it")
-    if now < leaf.not_valid_before_utc:
-        raise SpecError(f"--sign: {path} is valid from {leaf.not_valid_before_utc:%Y-%m-%d} on")
+    if now > each.not_valid_after_utc:
+        day = f"{each.not_valid_after_utc:%Y-%m-%d}"
+        raise SpecError(f"--sign: {of}{path} expired on {day}; renew it")
+    if now < each.not_valid_before_utc:
+        raise SpecError(f"--sign: {of}{path} is valid from {each.not_valid_before_utc:%Y-%m-%d} on")
 
 
 def _tiny() -> tuple[io.BytesIO, io.BytesIO]:

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,22 @@ def test_a_signature_that_fails_leaves_what_was_there(tmp_path: Path, signs: Sig
     assert {path.name for path in tmp_path.iterdir()} == {"a.zarr", "a.png"}
 
 
+def test_a_certificate_that_expires_while_it_is_drawn_is_told_when_it_is_to_sign(
+    tmp_path: Path, authority: Authority
+) -> None:
+    store, out = make_store(tmp_path / "a.zarr", picture(64, 64)), tmp_path / "a.png"
+    signs = signer(*authority.issue(tmp_path, "short"))
+    assert signs.until is not None
+    assert timedelta() < signs.until - datetime.now(UTC) < timedelta(days=31)
+    late = dataclasses.replace(signs, until=datetime.now(UTC) - timedelta(minutes=1))
+    with pytest.raises(ExportError, match=r"cannot be signed: its certificate expired on") as told:
+        exporting.export(store.path, out, overwrite=False, signing=Signing(late))
+    assert "the store is whole, and frieze export" in str(told.value)
+    assert not out.exists()
+    exporting.export(store.path, out, overwrite=False, signing=Signing(signs))
+    assert actions(out)
+
+
 def test_what_cannot_sign_is_said_in_one_line(
     tmp_path: Path, authority: Authority, files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +273,8 @@ def test_what_cannot_sign_is_said_in_one_line(
     other = authority.issue(tmp_path, "other", passphrase=b"open sesame")
     late = authority.issue(tmp_path, "late", days=(-9, -2))
     early = authority.issue(tmp_path, "early", days=(2, 9))
+    soon, chained = authority.issue(tmp_path, "soon"), tmp_path / "chained.pem"
+    chained.write_bytes(Path(soon[0]).read_bytes() + Path(late[0]).read_bytes())
     root = tmp_path / "root.pem"
     root.write_text(authority.text)
     (tmp_path / "no.pem").write_bytes(b"\x1b[2J no certificate")
@@ -268,6 +287,7 @@ def test_what_cannot_sign_is_said_in_one_line(
         (late[0], key): "is the key of another certificate than 'CN=late",
         late: "late.pem expired on 20",
         early: "early.pem is valid from 20",
+        (str(chained), soon[1]): "the chain of .*chained.pem expired on 20",
         other: f"other.key is encrypted; put its passphrase into {PASSPHRASE}",
     }
     for pair, why in faults.items():
