@@ -51,6 +51,14 @@ ALLOWED: Mapping[str, tuple[object, ...]] = {
     "variance_type": (None, "fixed_small", "fixed_large"),
 }
 
+# Numbers and words that a scheduler reckons with: null for one says as little as no word of it.
+STATED = frozenset(
+    {
+        *("beta_start", "beta_end", "shift", "flow_shift", "base_shift", "max_shift"),
+        *("solver_order", "solver_type", "final_sigmas_type", "timestep_spacing", "steps_offset"),
+    }
+)
+
 
 def read_schedule(
     folder: Path,
@@ -70,7 +78,7 @@ def read_schedule(
     Raises `ModelError`: no such file, a scheduler class or an option that is not known.
     """
     path = folder / "scheduler" / "scheduler_config.json"
-    options = {**read_json(path), **(fixed or {})}
+    options = _stated({**read_json(path), **(fixed or {})})
     parse(SchedulerConfig, options, path)
     assert mu in (None, "flux2")
     name = _class_name(folder, options)
@@ -105,7 +113,7 @@ def other_schedule(
         if option not in known or option == "prediction_type":
             given = f"{shown(option)} = {shown(value)}"
             raise PlanError(f"scheduler_options {given}: {name} has {', '.join(sorted(known))}")
-    options = {**schedule.options, **changes, "_class_name": name}
+    options = _stated({**schedule.options, **changes, "_class_name": name})
     if name.startswith("FlowMatch") and "flow_shift" in options:
         options["shift"] = options.pop("flow_shift")
     where = "scheduler_options"
@@ -115,6 +123,10 @@ def other_schedule(
     except ModelError as error:
         raise PlanError(str(error)) from None
     return replace(schedule, solver=SOLVER_OF[name], options=options)
+
+
+def _stated(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: value for k, value in options.items() if value is not None or k not in STATED}
 
 
 def _class_name(folder: Path, options: Mapping[str, Any]) -> str:

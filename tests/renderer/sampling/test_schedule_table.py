@@ -19,7 +19,7 @@ from diffusers import (
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
-from frieze.renderer.checkpoints.scheduler_config import read_schedule
+from frieze.renderer.checkpoints.scheduler_config import STATED, read_schedule
 from frieze.renderer.errors import ModelError, PlanError
 from frieze.renderer.sampling.noise_levels import Table
 from frieze.renderer.sampling.schedule_table import table
@@ -277,6 +277,14 @@ def test_an_unknown_scheduler_or_option_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=hint):
         schedule_of(tmp_path, config)
+
+
+@pytest.mark.parametrize("config", [SD3, WAN, DYNAMIC, SDXL_EULER, DPM_KARRAS, SD15_PNDM])
+def test_null_is_what_is_not_stated(tmp_path: Path, config: Config) -> None:
+    for name in sorted(STATED):
+        without = {key: value for key, value in config.items() if key != name}
+        expected = plain(schedule_of(tmp_path, without), 5)
+        assert plain(schedule_of(tmp_path, {**config, name: None}), 5) == expected, name
 
 
 def test_a_damaged_config_is_refused(tmp_path: Path) -> None:
