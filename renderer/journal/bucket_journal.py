@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import StoreError, TakenOverError
 from ..files import lease
 from ..files.bucket import Bucket
-from .checksums import sealed
+from .checksums import sealed, values_of
 from .journal import Entry, Journal
 from .lines import event_of
 
@@ -139,8 +139,8 @@ class BucketJournal(Journal):
         if found is None:
             return "", None
         try:
-            lines = json.loads(found.data)["events"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            lines = values_of(found.data)["events"]
+        except (ValueError, KeyError, TypeError):
             return found.tag, None
         return found.tag, lines if isinstance(lines, list) else None
 

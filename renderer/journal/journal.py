@@ -21,7 +21,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..files.regular_files import opener
-from .checksums import sealed
+from .checksums import sealed, values_of
 from .inventory import Inventory, Reuse, SavedState, inventory
 from .lines import event_of
 
@@ -228,8 +228,8 @@ class FileJournal(Journal):
 
     def _event(self, line: bytes) -> Event | None:
         try:
-            return event_of(json.loads(line), is_sealed=self.is_sealed)
-        except (ValueError, RecursionError):
+            return event_of(values_of(line), is_sealed=self.is_sealed)
+        except ValueError:
             return None
 
     def _whole_bytes(self, text: bytes) -> int:

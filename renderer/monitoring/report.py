@@ -88,7 +88,7 @@ def _page(store: Store, found: Status) -> str:
 
 def _headline(found: Status, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """The few figures that everybody asks for."""
-    told = [line["size"] for line in lines if line.get("event") == "plan" and "size" in line]
+    told = [line["size"] for line in lines if line["event"] == "plan" and line.get("size")]
     size = told[-1] if told else found.stages[-1]["size"]  # a decoder may make more of the last
     rows = [("state", found.state), ("size", "{} × {}".format(*size))]
     if lines:

@@ -79,7 +79,8 @@ def command(picture: Mapping[str, Any], name: str, num_workers: int = 1) -> str:
     defaults = RenderSpec().picture()
     given = {field: value for field, value in picture.items() if value != defaults.get(field)}
     if picture.get("place") is not None:
-        given |= {"strength": picture["strength"], "decoder": picture.get("decoder") or NO_DECODER}
+        given["strength"] = picture.get("strength")
+        given["decoder"] = picture.get("decoder") or NO_DECODER
     prompt = str(picture.get("prompt", ""))
     is_flag_like = prompt.startswith("-")
     words = ["frieze", "render", *([] if is_flag_like else [prompt])]

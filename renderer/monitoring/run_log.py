@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -145,8 +146,14 @@ def _clean(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_clean(part) for part in value]
     if isinstance(value, float):
-        return round(value, 6)
+        return round(value, 6) if math.isfinite(value) else None
     return value
+
+
+def _number(text: str) -> float | None:
+    """A number of a log; None of NaN and infinity, which JSON does not have."""
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _rotate(path: Path) -> None:
@@ -171,16 +178,24 @@ def _ends_whole(path: Path) -> bool:
 
 Figure = Annotated[float, Field(ge=0, le=2**63, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
+Side = Annotated[int, Field(ge=1, le=2**31)]
+Size = Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 
-class Stage(BaseModel):
+class Values(BaseModel):
+    """JSON values of these types; more of them are left as they are."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class Stage(Values):
     """A stage of a plan, in pixels."""
 
-    size: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=2, max_length=2)]
+    size: Size
     steps: Count
 
 
-class Worker(BaseModel):
+class Worker(Values):
     """Where a rank runs."""
 
     rank: Count
@@ -189,10 +204,15 @@ class Worker(BaseModel):
     node: str
 
 
-class Line(BaseModel):
-    """What readers of the log reckon with; a line may say more."""
+class Accuracy(Values):
+    """The seconds that steps and decoding were said to take, and took."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    predicted: Figure
+    took: Figure
+
+
+class Line(Values):
+    """What readers of the log reckon with; a line may say more."""
 
     event: str
     time: Figure
@@ -202,11 +222,16 @@ class Line(BaseModel):
     compute: Figure = 0.0
     exchange: Figure = 0.0
     driver: Figure = 0.0
+    saving: Figure = 0.0
     elapsed: Figure = 0.0
     moved_bytes: Figure = 0
     peak_bytes: Figure = 0
     left: Figure | None = None
     left_is: Literal["about", "at least"] | None = None
+    accuracy: Accuracy | None = None
+    reused: Count = 0
+    evaluations: Count = 0
+    size: Size | None = None
     message: str = ""
     stages: Annotated[list[Stage], Field(min_length=1)] | None = None
     workers: list[Worker] | None = None
@@ -224,7 +249,7 @@ _SAID = {
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        fields = json.loads(line)
+        fields = json.loads(line, parse_float=_number, parse_constant=_number)
         said = Line.model_validate(fields)
     except (ValueError, RecursionError):
         return None

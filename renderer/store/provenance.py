@@ -16,7 +16,7 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from ..color.conversion import INTENTS, Conversion
-from ..color.profiles import NAMED, SRGB, Profile, named, parsed, profile
+from ..color.profiles import MOST_BYTES, NAMED, SRGB, Profile, named, parsed, profile
 from ..errors import ExportError, shown
 from ..files.location import Location, S3Path
 from ..inputs.metadata import NOTHING, Metadata
@@ -160,7 +160,8 @@ def recorded_profile(found: Profile) -> str | None:
 
 def _recorded_profile(store: Store, name: str) -> Profile:
     try:
-        data = zlib.decompress(base64.b64decode(store.run["profile"], validate=True))
+        packed = base64.b64decode(store.run["profile"], validate=True)
+        data = zlib.decompressobj().decompress(packed, MOST_BYTES)
     except (KeyError, TypeError, ValueError, binascii.Error, zlib.error):
         raise ExportError(
             f"the store names the profile {shown(name)} and does not hold it; give one with --color"

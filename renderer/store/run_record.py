@@ -89,6 +89,7 @@ FORMAT = "frieze store 1"
 MOST_BYTES = 64 * 2**20
 Side = Annotated[int, Field(ge=1, le=2**31)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Record(BaseModel):
@@ -130,7 +131,7 @@ class StageRecord(Record):
 
     height: Side
     width: Side
-    levels: Annotated[list[list[float]], Field(min_length=1)]
+    levels: Annotated[list[list[Number]], Field(min_length=1)]
 
 
 class SourceRecord(BaseModel):
@@ -154,22 +155,43 @@ class OutputsRecord(Record):
     overwrite: bool
 
 
-class PictureRecord(Record):
-    """What was asked for, without places."""
+class AskedStage(Record):
+    """What was asked for of a stage."""
+
+    lora: list[str] | None = None
+    lora_2: list[str] | None = None
+
+
+class AskedRecord(AskedStage):
+    """What was asked for, as far as that is read before it is parsed as a spec."""
 
     prompt: str = ""
-    stages: list[dict[str, Any]] | None = None
+    negative_prompt: str | None = None
+    model: str | None = None
+    stages: list[AskedStage] | None = None
+    color: str | None = None
+    strength: Number | None = None
+
+
+class GuidanceRecord(Record):
+    """The scales in use."""
+
+    cfg: Number = 1.0
+    embedded: Number | None = None
 
 
 class RunRecord(Record):
     """What drew the picture; a store that was only filled has less."""
 
-    spec: dict[str, Any] | None = None
+    spec: AskedRecord | None = None
     outputs: OutputsRecord | None = None
     sources: dict[str, SourceRecord] = Field(default_factory=dict)
     stages: list[StageRecord] = Field(default_factory=list)
     detected: list[int] | None = None
-    picture: PictureRecord = Field(default_factory=PictureRecord)
+    picture: AskedRecord = Field(default_factory=AskedRecord)
+    sampler: str = ""
+    guidance: GuidanceRecord = Field(default_factory=GuidanceRecord)
+    starts_from: dict[str, Any] = Field(default_factory=dict)
     version: str = ""
     weights: str = ""
 
@@ -194,9 +216,9 @@ def parse(data: bytes) -> dict[str, Any]:
     if len(data) > MOST_BYTES:
         raise ValueError(f"its run.json has {len(data)} bytes, {MOST_BYTES} are the most")
     try:
-        values = json.loads(data)
-    except RecursionError as error:
-        raise ValueError("its run.json is nested too deep") from error
+        values = checksums.values_of(data)
+    except ValueError as error:
+        raise ValueError(f"its run.json: {error}") from error
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise ValueError(f"its format is {str(found)[:40]!r}, this version reads {FORMAT!r}")

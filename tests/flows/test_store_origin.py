@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from frieze.renderer import Event, render
 from frieze.renderer.checkpoints.checkpoint import find
 from frieze.renderer.driver import spec_origin
 from frieze.renderer.errors import ExportError, MediaError, SpecError
@@ -124,6 +126,27 @@ def test_paths_are_whole_in_the_store_and_the_printed_command_works_anywhere(
     words = ["64x64" if word == "256x256" else word for word in DRAW]
     shown = frieze(*words, *again)
     assert shown.exit_code == 0, shown.output
+
+
+def test_a_live_tiff_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    home = tmp_path / "somebodys-home"
+    home.mkdir()
+    shutil.copytree(find("demo"), home / "model")
+    Image.new("RGB", (64, 64), "red").save(home / "red.png")
+    named = {"model": str(home / "model"), "init": str(home / "red.png")}
+    out = tmp_path / "a.tif"
+    while_drawn: list[bytes] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "block":
+            while_drawn.append((tmp_path / "a.tif.part").read_bytes())
+
+    render(small_spec(out, height=64, width=64, num_inference_steps=2, **named), on_event=listen)
+    assert while_drawn, "control: it was written live"
+    for data in (*while_drawn, out.read_bytes()):
+        assert b"red sun" in data, "control: it says what drew it"
+        assert home.name.encode() not in data
+    assert home.name in (tmp_path / "a.zarr" / "frieze" / "run.json").read_text(), "control"
 
 
 def test_workers_are_told_as_they_were_asked_for(tmp_path: Path) -> None:

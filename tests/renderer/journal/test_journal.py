@@ -60,6 +60,7 @@ DAMAGED: list[bytes] = [
     json.dumps(sealed(STATE | {"time": None})).encode(),
     json.dumps(sealed({"event": "block", "ids": ["../../x"]})).encode(),
     json.dumps(sealed({"event": ["state"]})).encode(),
+    json.dumps(sealed(STATE | {"nobody_reads": float("nan")})).encode(),
     json.dumps(sealed(STATE), ensure_ascii=False).replace("state", "st\xe9te").encode("latin-1"),
     b'{"event":' + b"[" * 10**5,
     b'{"event": "state", "stage": ' + b"1" * 10**4 + b"}",

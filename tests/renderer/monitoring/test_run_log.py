@@ -144,12 +144,34 @@ def test_secrets_in_messages_are_left_out(text: str, kept: str) -> None:
     )
 
 
+def test_numbers_that_json_has_not_are_none_in_what_is_written_and_read(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
+    log = RunLog()
+    log.keep(store.path)
+    told = {"event": "digests", "ranks": [{"x": ["ab", None, float("nan")]}], "most": float("inf")}
+    log.write(told)
+    (line,) = (store.path / "frieze" / "log.jsonl").read_text().splitlines()
+    json.loads(line, parse_constant=pytest.fail)
+    found = told | {"ranks": [{"x": ["ab", None, None]}], "most": None}
+    assert [fields | {"time": 0} for fields in read(store.path)] == [found | {"time": 0}]
+    line = '{"event": "plan", "time": 1, "stages": [{"size": [8, 8], "steps": 1, "cost": %s}]}\n'
+    for number, known in (("NaN", None), ("1e999", None), ("-Infinity", None), ("2.5", 2.5)):
+        (store.path / "frieze" / "log.jsonl").write_text(line % number)
+        assert read(store.path)[0]["stages"][0]["cost"] == known
+        json.dumps(status(store.path).as_json(), allow_nan=False)
+
+
 def test_a_line_of_a_damaged_log_is_passed_over(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", picture(64, 64), (32, 32))
     good = {"event": "step", "time": 1.0, "stage": 1, "step": 2, "seconds": 0.5}
     bad = [{k: v for k, v in good.items() if k != name} for name in good]
     bad += [good | {"stage": "1"}, good | {"seconds": float("nan")}, good | {"time": 10**400}]
     bad += [{**good, "event": "plan", "stages": [{"size": [0, 8], "steps": 1}]}]
+    bad += [good | {"stages": [{"size": ["64", 64], "steps": 1}]}]
+    bad += [good | {"workers": [{"rank": "1", "device": "cpu", "pid": 1, "node": "a"}]}]
+    bad += [good | {"size": size} for size in (7, [7], [64, "64"], [64, 64, 64], {"x": 64}, "64")]
+    bad += [good | {"accuracy": {"predicted": 1.0, "took": took}} for took in ("1", [1.0], None)]
+    bad += [good | {name: "x"} for name in ("reused", "evaluations", "saving", "accuracy")]
     texts = [json.dumps(line) for line in (*bad, good)]
     texts += ["[" * 10**5, "\xff"]
     log = store.path / "frieze" / "log.jsonl"
