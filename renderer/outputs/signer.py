@@ -51,10 +51,9 @@ class Signer:
         own errors, which `refusals` gives, and where a certificate has expired since it was read:
         a render takes its time, and who verifies would call what is signed then invalid.
         """
-        if datetime.now(UTC) > self.until:
-            raise ValueError(
-                f"its certificate expired on {self.until:%Y-%m-%d %H:%M} UTC; renew it"
-            )
+        until = self.until
+        if until is not None and datetime.now(UTC) > until:
+            raise ValueError(f"its certificate expired on {until:%Y-%m-%d %H:%M} UTC; renew it")
         c2pa = library()
         own: dict[str, Any] = {"core": {"backing_store_memory_threshold_in_mb": MEMORY_MIB}}
         # A thumbnail would need the whole picture in memory; who reads the file has it all.
