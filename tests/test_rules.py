@@ -146,6 +146,7 @@ COMMANDS = {
         *("max_pixels", "max_steps", "max_queue", "max_body", "max_wait", "retries", "sign"),
         *("timestamp", "json", "quiet", "watermark", "watermark_options", "workers", "local"),
         *("park", "address", "device", "device_memory", "timeout", "wait", "keep"),
+        "max_priority",
     ],
     "methods": ["name", "json"],
     "models": ["json"],

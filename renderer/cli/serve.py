@@ -99,6 +99,16 @@ def serve(
             help="seconds that a request waits for pictures; default 3600",
         ),
     ] = 3600.0,
+    max_priority: Annotated[
+        int,
+        typer.Option(
+            min=-100,
+            max=100,
+            show_default=False,
+            help="the highest that a request may ask for; 0: nobody goes before others; "
+            "default 100",
+        ),
+    ] = 100,
     retries: Annotated[
         int,
         typer.Option(min=0, show_default=False, help="attempts after one that broke; default 1"),
@@ -131,7 +141,7 @@ def serve(
     access.check_reach(host, tokens)
     if not max_wait < 1e6:
         raise SpecError(f"--max-wait {max_wait}: less than 1000000 seconds work")
-    limits = Limits(max_pixels, max_steps, max_queue, max_body * MIB, max_wait)
+    limits = Limits(max_pixels, max_steps, max_queue, max_body * MIB, max_wait, max_priority)
     own = allowed(allow or ())
     retention = None if keep is None else Retention.of(keep)
     tls, signer = tls_context(certificate, key), asked_for(sign, timestamp)

@@ -17,12 +17,11 @@ from ..spec.values import ValuesError, from_json
 from .allowed_fields import SHORT
 from .api_error import ApiError, invalid, refused
 from .jobs.job import SUFFIXES
-from .limits import MOST_PICTURES, MOST_PROMPT, Limits
+from .limits import MOST_PICTURES, MOST_PRIORITY, MOST_PROMPT, Limits
 from .served_models import ServedModel
 
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff"}
 AS_IT_IS = (None, "auto", "medium", "standard")
-MOST_PRIORITY = 100
 TEXTS = frozenset({"negative_prompt"})  # fields of which no text is a number
 
 
@@ -180,6 +179,11 @@ def items(
 
     `uploads` are the files of the fields `init` and `mask`, `upload_size` rows and columns.
     """
+    if request.priority > limits.priority:
+        raise invalid(
+            f"priority {request.priority}: at most {limits.priority} works on this server",
+            "priority",
+        )
     values = {**model.values, **own, "prompt": request.prompt}
     values |= {field: str(path) for field, path in uploads.items()}
     if request.size not in (None, "auto"):

@@ -45,7 +45,7 @@ def opened() -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("requests") / "served"
-    limits = Limits(pixels=128 * 128, steps=50, queue=10_000, body=2**16, wait=5)
+    limits = Limits(128 * 128, steps=50, queue=10_000, body=2**16, wait=5, priority=7)
     with served(settings(folder, limits=limits), draws=False) as found:
         yield found
 
@@ -114,6 +114,7 @@ def error_of(answer: httpx2.Response, at: Served | None = None) -> dict[str, Any
         ({"partial_images": 2}, 400, "partial_images", "stream"),
         ({"stream": True, "n": 2}, 400, "n", "one"),
         ({"priority": 101}, 400, "priority", "100"),
+        ({"priority": 8}, 400, "priority", "at most 7 works on this server"),
         ({"negative_promt": "x"}, 400, "negative_promt", "negative_prompt"),
         ({"user": "u" * 600}, 400, "user", "512"),
     ],
