@@ -19,8 +19,8 @@ A picture that is longer than trained by a fifth at most is drawn at once.
 Once the first stage has made the layout, stages of more than twice its sides attend to pooled
 context: each token to its own window of the trained size, and to the rest of the canvas as means of
 keys and values over blocks.  As positions are divided, a block spans no more than a token did in
-training, so that its keys hardly differ by where they are.  It is linear in pixels: 0.12 of the
-attention at four times the side, 0.03 at eight.
+training, so that its keys hardly differ by where they are.  It is linear in pixels: 0.14 of the
+attention at four times the side, 0.04 at eight (`tests/bench/results/attend.md`).
 
 The evidence is tests/bench/results/quality.md, on the model that comes with the package, which
 knows only squares, and what was tried before on a few seeds each. A first stage shorter than
