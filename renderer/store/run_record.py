@@ -42,11 +42,20 @@ def damaged(where: object, error: BaseException) -> StoreError:
 
 def published(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run without what no reader of the picture should learn."""
-    shown = {name: value for name, value in run.items() if name not in UNPUBLISHED}
+    shown = _writable({name: value for name, value in run.items() if name not in UNPUBLISHED})
     picture = shown.get("picture")
     if isinstance(picture, Mapping):
         shown["picture"] = {name: _placeless(name, value) for name, value in picture.items()}
     return shown
+
+
+def _writable(value: Any) -> Any:
+    """JSON values whose texts every file can hold: a half of a letter of UTF-16 is escaped."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_writable(name): _writable(part) for name, part in value.items()}
+    return [*map(_writable, value)] if isinstance(value, (list, tuple)) else value
 
 
 def _placeless(name: str, value: Any) -> Any:
@@ -170,6 +179,7 @@ class AskedRecord(AskedStage):
     model: str | None = None
     stages: list[AskedStage] | None = None
     color: str | None = None
+    intent: str = "relative"
     strength: Number | None = None
 
 

@@ -184,6 +184,15 @@ def test_paths_go_to_stdout_and_progress_to_stderr() -> None:
     assert "stage 1/1: step 2/2, 0.50 s each\n" in shown.stderr
 
 
+def test_what_a_start_is_busy_with_is_shown_before_its_first_step(tmp_path: Path) -> None:
+    words = ("--size", "64x64", "--num-inference-steps", "1", "--local")
+    shown = frieze("render", "a sun", *words, "--out", str(tmp_path / "a.zarr"))
+    lines = shown.stderr.splitlines()
+    (loading,) = (line for line in lines if re.fullmatch(r"loading weights, \d+\.\d\d GiB", line))
+    in_order = ["encoding the prompt", loading, "stage 1/1 64x64"]
+    assert sorted(in_order, key=lines.index) == in_order
+
+
 @pytest.mark.usefixtures("drawn")
 def test_quiet_says_nothing() -> None:
     shown = frieze("render", "a sun", "--quiet")

@@ -229,6 +229,8 @@ def encoders(folder: Path, file: str) -> Any:
 
 ALPHA = {"diffusion_model__blocks__0__self_attn__q__alpha": torch.tensor(1.0)}
 NORM = "diffusion_model__blocks__0__self_attn__norm_q__diff"
+DOWN = "diffusion_model__blocks__1__self_attn__q__lora_down__weight"
+UP = "diffusion_model__blocks__1__cross_attn__o__lora_up__weight"
 NOBODY = "diffusion_model__blocks__0__self_attn__norm_z__diff"
 
 
@@ -240,6 +242,8 @@ NOBODY = "diffusion_model__blocks__0__self_attn__norm_z__diff"
         ({f"{NORM}_b": torch.ones(32)}, r"norm_q\.diff_b, which names no weight"),
         ({NORM: torch.ones(31)}, r"attn1\.norm_q\.weight is \[32\], its change \[31\]"),
         ({NORM: torch.full((32,), float("nan"))}, r"norm_q\.diff holds NaN or infinity"),
+        ({DOWN: torch.full((2, 32), float("nan"))}, r"lora_down\.weight holds NaN or infinity"),
+        ({UP: torch.full((32, 2), float("inf"))}, r"lora_up\.weight holds NaN or infinity"),
     ],
 )
 @pytest.mark.parametrize("second", [False, True])

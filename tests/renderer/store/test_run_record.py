@@ -10,6 +10,8 @@ import pytest
 
 from contracts.export import make_store, picture
 from frieze.renderer.errors import MOST_LETTERS, StoreError
+from frieze.renderer.monitoring.report import report
+from frieze.renderer.outputs.exporting import export
 from frieze.renderer.store.run_record import published
 from frieze.renderer.store.store import Store
 from support.stores import rewritten
@@ -33,6 +35,7 @@ FOREIGN: list[tuple[str, list[Any]]] = [
     ("spec.lora", ["a", 7, [7], {"a": 1}]),
     ("spec.stages", [7, {}, [7], [{"lora": 7}], [{"lora_2": [None]}]]),
     ("spec.color", [7, [], {"a": 1}]),
+    ("spec.intent", [None, 7, ["relative"], {}]),
     ("picture", [None, 7, []]),
     ("picture.prompt", [None, 7, ["x"]]),
     ("picture.negative_prompt", [7, {}]),
@@ -90,6 +93,17 @@ def test_a_number_that_json_has_not_is_refused_wherever_it_stands(store: Path, n
     file.write_text(file.read_text().replace("123.5", number))
     with pytest.raises(StoreError, match=f"its run.json: {number} is no number of JSON"):
         Store.open(store)
+
+
+def test_half_a_letter_is_told_as_what_it_is(store: Path, tmp_path: Path) -> None:
+    half = {"sampler": "a\ud800b", "picture": {"prompt": "x", "seed": "\udc9b", "x": ["\udfff"]}}
+    rewritten(store, lambda about: about["run"].update(half))
+    about = Store.open(store).provenance
+    assert about["sampler"] == "a\\ud800b"
+    assert about["picture"] == {"prompt": "x", "seed": "\\udc9b", "x": ["\\udfff"]}
+    for suffix in ("png", "tif", "jpg", "webp", "exr", "pdf", "zarr"):
+        export(store, tmp_path / f"b.{suffix}", overwrite=False)
+    report(store, tmp_path / "b.html")
 
 
 @pytest.mark.parametrize("key", sorted(RUN))
