@@ -54,6 +54,8 @@ def test_json_lines_hold_an_item_each(root: Path) -> None:
         "a-red-sun",
         "a-red-sun-2",
     ]
+    (marked,) = from_text(root, f"\ufeff{json.dumps(SUN)}\n", ".jsonl")  # as Windows writes them
+    assert marked.name == "a-red-sun"
     with pytest.raises(SpecError, match="line 2 is no JSON object"):
         from_text(root, json.dumps(SUN) + "\n{", ".jsonl")
 

@@ -91,7 +91,10 @@ def test_defaults_in_the_help_are_those_that_are_used() -> None:
         if has_none or field.default is None or field.default_factory:
             continue
         told = params[name].help.rpartition("default")[2].strip(": ")
-        used = {"False": "off", "()": "none"}.get(str(field.default), field.default)
+        default = field.default
+        if isinstance(default, tuple) and len(default) == 1:  # of several things one value each
+            (default,) = default
+        used = {"False": "off", "()": "none"}.get(str(default), default)
         assert told == (f"{used:g}" if isinstance(used, float) else str(used)), name
 
 
