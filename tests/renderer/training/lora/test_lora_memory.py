@@ -68,15 +68,16 @@ def test_what_does_not_fit_is_refused_with_what_would_do(
     tmp_path: Path, flux: Path, recipe: lora_recipe.LoraRecipe
 ) -> None:
     data, out = pictures(tmp_path / "data", 1, (256, 256)), tmp_path / "out"
+    cases = [(1e-6, "use a smaller --size, or larger devices")]
     made = plan(recipe.spec.model_copy(update={"device": "cpu"}))
     full = lora_memory.needed(recipe, made).bytes_per_device
     less = recipe.model_copy(update={"dtype": "bfloat16"})
-    half = plan(less.spec.model_copy(update={"device": "cpu"}))
-    between = (full + lora_memory.needed(less, half).bytes_per_device) / 2 / GIB / 0.95
-    for memory, works in (
-        (between, "--dtype bfloat16 would do"),
-        (1e-6, "use a smaller --size, or larger devices"),
-    ):
+    half_made = plan(less.spec.model_copy(update={"device": "cpu"}))
+    half = lora_memory.needed(less, half_made).bytes_per_device
+    # Processors without bfloat16 of their own convolve in copies of float32, and need more with it.
+    if half < full:
+        cases.append(((full + half) / 2 / GIB / 0.95, "--dtype bfloat16 would do"))
+    for memory, works in cases:
         told = {"height": 256, "width": 256, "method": "none", "device_memory": memory}
         shown = frieze(*words(flux, data, out, **told))
         assert (shown.exit_code, shown.stdout) == (2, ""), shown.stderr
